@@ -1,0 +1,214 @@
+/** Settings → Config: each with its unit, its default and its bounds (contract §6). Parsed once an isolate; nothing is guessed. */
+import { err, ok, type Result } from "./wire/result.ts";
+
+/** `off`, `on`, or the tenants it is on for. */
+export type TenantSwitch = "off" | "on" | readonly string[];
+
+export type Config = {
+  readonly registryUrl: string;
+  readonly registryIssuer: string;
+  readonly registrySigningSecret: string | null;
+  readonly registryTimeoutMs: number;
+  readonly authDeadlineMs: number;
+  readonly storeTimeoutMs: number;
+  readonly keysTtlMs: number;
+  readonly keysMaxStaleMs: number;
+  readonly crlRefreshMs: number;
+  readonly crlMaxAgeMs: number;
+  readonly crlStaleBehavior: "fail-closed" | "fail-open";
+  readonly accessTtlMs: number;
+  readonly accessMaxStaleMs: number;
+  readonly trustTtlMs: number;
+  readonly trustMaxStaleMs: number;
+  readonly breakerFailures: number;
+  readonly breakerWindowMs: number;
+  readonly breakerOpenMs: number;
+  readonly skewMaxSeconds: number;
+  readonly skewWarnSeconds: number;
+  readonly relayOutboxMax: number;
+  readonly relayQueueMax: number;
+  readonly relayQueueTtlMs: number;
+  readonly relayRetryInitialMs: number;
+  readonly relayRetryMaxMs: number;
+  readonly relayRetryJitterRatio: number;
+  readonly relayRetryMaxAttempts: number;
+  readonly relayAllowedOrigins: readonly string[];
+  readonly deadLetterRetentionMs: number;
+  readonly auditRetentionMs: number;
+  readonly deviceTokenTtlMs: number;
+  readonly rateLimitPerAgent: number;
+  readonly rateLimitPerIp: boolean;
+  readonly metrics: boolean;
+  readonly fgacTasksDualWrite: TenantSwitch;
+  readonly fgacAgentApiKeysDualWrite: TenantSwitch;
+  readonly fgacEnforce: boolean;
+  readonly authzGraph: string;
+  readonly operatorTokens: readonly string[];
+};
+
+/** One setting that cannot be used, by its name, with what is wrong. Never carries the value of a secret. */
+export type SettingProblem = { setting: string; problem: string };
+
+type Source = Record<string, unknown>;
+
+const DAY_MS = 86_400_000;
+
+/**
+ * Reads every setting from the Worker's bindings.
+ *
+ * @returns the settings, or every problem found, each naming its setting.
+ */
+export function parseConfig(source: Source): Result<Config, SettingProblem[]> {
+  const problems: SettingProblem[] = [];
+  const refuse = (setting: string, problem: string): void => void problems.push({ setting, problem });
+
+  const text = (setting: string): string | null => {
+    const value = source[setting];
+    if (value === undefined || value === null || value === "") return null;
+    if (typeof value === "string") return value.trim();
+    if (typeof value === "number" || typeof value === "boolean") return String(value);
+    refuse(setting, "must be text");
+    return null;
+  };
+
+  const decimal = (setting: string, fallback: number, min: number, max: number, form: RegExp, kind: string): number => {
+    const value = text(setting);
+    if (value === null) return fallback;
+    const parsed = Number(value);
+    if (!form.test(value) || !Number.isFinite(parsed) || parsed < min || parsed > max) {
+      refuse(setting, `must be ${kind} from ${min} to ${max}`);
+      return fallback;
+    }
+    return parsed;
+  };
+  const integer = (setting: string, fallback: number, min: number, max: number): number =>
+    decimal(setting, fallback, min, max, /^\d{1,15}$/, "a whole number");
+
+  const oneOf = <T extends string>(setting: string, fallback: T, allowed: readonly T[]): T => {
+    const value = text(setting);
+    if (value === null) return fallback;
+    const found = allowed.find((candidate) => candidate === value);
+    if (found === undefined) refuse(setting, `must be one of ${allowed.join(", ")}`);
+    return found ?? fallback;
+  };
+
+  const httpUrl = (setting: string, value: string): string => {
+    const url = URL.canParse(value) ? new URL(value) : null;
+    if (url === null || (url.protocol !== "https:" && url.protocol !== "http:") || url.username !== "" || url.hash !== "") {
+      refuse(setting, "must be an http(s) URL without credentials or fragment");
+    }
+    return value.replace(/\/+$/, "");
+  };
+
+  const tenants = (setting: string): TenantSwitch => {
+    const value = text(setting);
+    if (value === null || value === "off") return "off";
+    if (value === "on") return "on";
+    const list = value.split(",").map((tenant) => tenant.trim());
+    if (list.some((tenant) => !/^[A-Za-z0-9._-]{1,128}$/.test(tenant))) {
+      refuse(setting, "must be off, on, or tenant ids separated by commas");
+    }
+    return list;
+  };
+
+  const secret = (setting: string): string | null => {
+    const value = source[setting];
+    if (value === undefined || value === null || value === "") return null;
+    if (typeof value !== "string" || value.length < 32) {
+      refuse(setting, "must be at least 32 characters");
+      return null;
+    }
+    return value;
+  };
+
+  const issuer = text("REGISTRY_ISSUER");
+  if (issuer === null) refuse("REGISTRY_ISSUER", "is required");
+  else if (!isIssuer(issuer)) {
+    refuse("REGISTRY_ISSUER", "must be an http(s) URL whose host is a lower-case DNS name of two labels or more");
+  }
+
+  const registry = text("REGISTRY_URL") ?? "embedded";
+  const registryUrl = registry === "embedded" ? registry : httpUrl("REGISTRY_URL", registry);
+  const registrySigningSecret = secret("REGISTRY_SIGNING_SECRET");
+  if (registryUrl === "embedded" && registrySigningSecret === null && problems.every((p) => p.setting !== "REGISTRY_SIGNING_SECRET")) {
+    refuse("REGISTRY_SIGNING_SECRET", "is required while the registry is embedded");
+  }
+  const graph = text("AUTHZ_GRAPH") ?? "d1";
+
+  const origins = (text("RELAY_ALLOWED_ORIGINS") ?? "")
+    .split(",")
+    .map((origin) => origin.trim())
+    .filter((origin) => origin !== "");
+  if (origins.some((origin) => !URL.canParse(origin) || new URL(origin).origin !== origin)) {
+    refuse("RELAY_ALLOWED_ORIGINS", "must be origins such as https://app.example.com, separated by commas");
+  }
+
+  const config: Config = {
+    registryUrl,
+    registryIssuer: issuer ?? "",
+    registrySigningSecret,
+    registryTimeoutMs: integer("REGISTRY_TIMEOUT_MS", 5_000, 100, 30_000),
+    authDeadlineMs: integer("AUTH_DEADLINE_MS", 5_000, 500, 30_000),
+    storeTimeoutMs: integer("STORE_TIMEOUT_MS", 2_000, 100, 10_000),
+    keysTtlMs: integer("KEYS_TTL_MS", 3_600_000, 1_000, DAY_MS),
+    keysMaxStaleMs: integer("KEYS_MAX_STALE_MS", DAY_MS, 1_000, 7 * DAY_MS),
+    crlRefreshMs: integer("CRL_REFRESH_MS", 300_000, 1_000, DAY_MS),
+    crlMaxAgeMs: integer("CRL_MAX_AGE_MS", 1_800_000, 1_000, 7 * DAY_MS),
+    crlStaleBehavior: oneOf("CRL_STALE_BEHAVIOR", "fail-closed", ["fail-closed", "fail-open"]),
+    accessTtlMs: integer("ACCESS_TTL_MS", 60_000, 1_000, 60_000),
+    accessMaxStaleMs: integer("ACCESS_MAX_STALE_MS", 900_000, 1_000, DAY_MS),
+    trustTtlMs: integer("TRUST_TTL_MS", 90_000, 1_000, 120_000),
+    trustMaxStaleMs: integer("TRUST_MAX_STALE_MS", 900_000, 1_000, DAY_MS),
+    breakerFailures: integer("BREAKER_FAILURES", 5, 1, 1_000),
+    breakerWindowMs: integer("BREAKER_WINDOW_MS", 60_000, 1_000, 3_600_000),
+    breakerOpenMs: integer("BREAKER_OPEN_MS", 30_000, 100, 3_600_000),
+    skewMaxSeconds: integer("SKEW_MAX_SECONDS", 300, 1, 3_600),
+    skewWarnSeconds: integer("SKEW_WARN_SECONDS", 200, 0, 3_600),
+    relayOutboxMax: integer("RELAY_OUTBOX_MAX", 500, 1, 10_000),
+    relayQueueMax: integer("RELAY_QUEUE_MAX", 500, 1, 10_000),
+    relayQueueTtlMs: integer("RELAY_QUEUE_TTL_MS", 3_600_000, 1_000, 7 * DAY_MS),
+    relayRetryInitialMs: integer("RELAY_RETRY_INITIAL_MS", 1_000, 10, 60_000),
+    relayRetryMaxMs: integer("RELAY_RETRY_MAX_MS", 30_000, 10, 3_600_000),
+    relayRetryJitterRatio: decimal("RELAY_RETRY_JITTER_RATIO", 0.2, 0, 0.5, /^\d(\.\d{1,6})?$/, "a number"),
+    relayRetryMaxAttempts: integer("RELAY_RETRY_MAX_ATTEMPTS", 25, 1, 1_000),
+    relayAllowedOrigins: origins,
+    deadLetterRetentionMs: integer("DEAD_LETTER_RETENTION_MS", 7 * DAY_MS, 60_000, 90 * DAY_MS),
+    auditRetentionMs: integer("AUDIT_RETENTION_MS", 365 * DAY_MS, DAY_MS, 3_650 * DAY_MS),
+    deviceTokenTtlMs: integer("DEVICE_TOKEN_TTL_MS", 90 * DAY_MS, 60_000, 365 * DAY_MS),
+    rateLimitPerAgent: integer("RATE_LIMIT_PER_AGENT", 600, 0, 1_000_000),
+    rateLimitPerIp: oneOf("RATE_LIMIT_PER_IP", "on", ["on", "off"]) === "on",
+    metrics: oneOf("METRICS", "on", ["on", "off"]) === "on",
+    fgacTasksDualWrite: tenants("FGAC_TASKS_DUAL_WRITE"),
+    fgacAgentApiKeysDualWrite: tenants("FGAC_AGENT_API_KEYS_DUAL_WRITE"),
+    fgacEnforce: oneOf("FGAC_ENFORCE", "off", ["on", "off"]) === "on",
+    authzGraph: graph === "d1" ? graph : httpUrl("AUTHZ_GRAPH", graph),
+    operatorTokens: ["OPERATOR_TOKEN", "OPERATOR_TOKEN_NEXT"].map(secret).filter((token) => token !== null),
+  };
+
+  const notShorter = (longer: string, longerValue: number, shorter: string, shorterValue: number): void => {
+    if (longerValue < shorterValue) refuse(longer, `must not be shorter than ${shorter}`);
+  };
+  notShorter("KEYS_MAX_STALE_MS", config.keysMaxStaleMs, "KEYS_TTL_MS", config.keysTtlMs);
+  notShorter("CRL_MAX_AGE_MS", config.crlMaxAgeMs, "CRL_REFRESH_MS", config.crlRefreshMs);
+  notShorter("ACCESS_MAX_STALE_MS", config.accessMaxStaleMs, "ACCESS_TTL_MS", config.accessTtlMs);
+  notShorter("TRUST_MAX_STALE_MS", config.trustMaxStaleMs, "TRUST_TTL_MS", config.trustTtlMs);
+  notShorter("RELAY_RETRY_MAX_MS", config.relayRetryMaxMs, "RELAY_RETRY_INITIAL_MS", config.relayRetryInitialMs);
+  if (config.fgacEnforce && (config.fgacTasksDualWrite !== "on" || config.fgacAgentApiKeysDualWrite !== "on")) {
+    refuse("FGAC_ENFORCE", "is on without FGAC_TASKS_DUAL_WRITE and FGAC_AGENT_API_KEYS_DUAL_WRITE being on for everyone");
+  }
+  return problems.length === 0 ? ok(config) : err(problems);
+}
+
+function isIssuer(value: string): boolean {
+  if (!URL.canParse(value)) return false;
+  const url = new URL(value);
+  const label = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?";
+  const name = new RegExp(`^${label}(\\.${label})+$`);
+  const http = url.protocol === "https:" || url.protocol === "http:";
+  return http && url.username === "" && url.password === "" && url.hostname.length <= 253 && name.test(url.hostname);
+}
+
+/** Whether a switch is on for a tenant. */
+export function isOnFor(setting: TenantSwitch, tenantId: string): boolean {
+  return setting === "on" || (setting !== "off" && setting.includes(tenantId));
+}

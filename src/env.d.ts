@@ -1,0 +1,10 @@
+/** Secrets and settings that `wrangler types` cannot see: they come from `wrangler secret` or `--var`. */
+declare namespace Cloudflare {
+  interface Env {
+    OPERATOR_TOKEN?: string;
+    OPERATOR_TOKEN_NEXT?: string;
+    REGISTRY_SIGNING_SECRET?: string;
+    /** One wide point a request, where a dataset is bound. */
+    ANALYTICS?: AnalyticsEngineDataset;
+  }
+}

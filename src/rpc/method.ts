@@ -1,0 +1,126 @@
+/**
+ * What a method is. Everything authenticated but the hook and the socket upgrade is a method: declared once, with the schema
+ * of its parameters and of its result, the permission it needs, and its handler. A method without a permission does not compile.
+ */
+import type * as z from "zod/mini";
+import type { Config } from "../config.ts";
+import type { Gate } from "../gate/gate.ts";
+import type { Log } from "../telemetry/log.ts";
+import type { AgentDid, HumanDid } from "../wire/did.ts";
+
+/** Contract §5, Devices: what a credential may be used for. */
+export const SCOPES = ["relay", "send", "tasks:read", "tasks:write", "devices", "admin"] as const;
+export type Scope = (typeof SCOPES)[number];
+
+/** Who is calling, after the credential has been verified. */
+export type Principal =
+  | { kind: "agent"; agentDid: AgentDid; ownerDid: HumanDid; jti: string; expMs: number; keyX: string }
+  | { kind: "device"; agentDid: AgentDid; ownerDid: HumanDid | null; deviceId: string; scopes: readonly Scope[]; epoch: number; expMs: number }
+  | { kind: "shared"; agentDid: AgentDid; generation: number }
+  | { kind: "apiKey"; agentDid: AgentDid; apiKeyId: string; serviceAccountId: string; tenantId: string; scopes: readonly Scope[] }
+  | { kind: "operator" };
+
+export type PrincipalKind = Principal["kind"];
+
+/** The scopes a principal holds: an agent all over itself, a shared secret `relay` and `send`, the rest what was granted. */
+export function scopesOf(principal: Principal): readonly Scope[] {
+  switch (principal.kind) {
+    case "agent":
+    case "operator":
+      return SCOPES;
+    case "shared":
+      return ["relay", "send"];
+    case "device":
+    case "apiKey":
+      return principal.scopes;
+  }
+}
+
+/**
+ * A caller's authority while a call runs. Stands directly before each durable effect and before each reply, because
+ * every `await` is a place where a revocation may have happened.
+ */
+export type Authority = {
+  /** @throws ProxyError when the authority has ended. */
+  assertCurrent(): void;
+  /** The first statements of every D1 batch under this authority: they abort the batch when the authority has ended. */
+  fence(db: D1Database): D1PreparedStatement[];
+};
+
+/** Which sockets and calls a revocation ended. */
+export type Fenced = { sockets: number; inFlight: number };
+
+export type EndAgent = {
+  reason: string;
+  /** Re-key: the one identity token that survives. */
+  keepJti?: string;
+  /** One D1 batch holding `raise`; returns the unexpired jtis that ended. */
+  commit(raise: D1PreparedStatement[]): Promise<{ jti: string; expMs: number }[]>;
+};
+
+/** What a message of the proxy's own carries into an agent's delivery queue. */
+export type LocalMessage = {
+  fromAgentDid: AgentDid | null;
+  /** Who sent it where no agent did, e.g. `service_account:<id>`. */
+  fromSubject?: string;
+  /** JSON text. */
+  payload: string;
+  /** Makes the message repeatable: the same id is queued once. */
+  deliveryId?: string;
+  conversationId?: string;
+};
+
+/** Operations on the gate that a call runs in. */
+export type GateLocal = {
+  /**
+   * Ends everything of this agent, or everything issued before `keepJti`: the gate's row, epoch and sockets in one turn;
+   * then `commit`; then the calls in flight are drained. Sockets close with 4001 after the answer.
+   *
+   * @throws ProxyError DRAIN_TIMEOUT when that cannot be reached in 5 s.
+   */
+  endAgent(end: EndAgent): Promise<Fenced>;
+  /** Queues a message for this agent's relay, at least once and in order per sender. Durable before the call's answer. */
+  deliverLocal(message: LocalMessage): { deliveryId: string };
+  /** A peer below this trust epoch is out; what it has queued here unpushed is dead-lettered. Durable before the call's answer. */
+  fencePeer(peer: AgentDid, trustEpoch: number): void;
+};
+
+export type CallContext = {
+  env: Env;
+  config: Config;
+  db: D1Database;
+  principal: Principal;
+  authority: Authority;
+  requestId: string;
+  /** Where the call came from, for the audit: an address, or null. */
+  origin: string | null;
+  now: () => number;
+  log: Log;
+  /** The agent this call is about, the gate's own; null for an operator's call about no agent. */
+  agentDid: AgentDid | null;
+  gates: { of(did: AgentDid): DurableObjectStub<Gate> };
+  /** The gate that the call runs in; null where it runs in the Worker. */
+  gate: GateLocal | null;
+};
+
+export type Permission = {
+  /** Which kinds of principal may call. */
+  callers: readonly PrincipalKind[];
+  /** The scope needed, or null where any holder of a valid credential of that kind may. */
+  scope: Scope | null;
+};
+
+export type Method<P = unknown, R = unknown> = {
+  name: string;
+  /** `rpc`: reachable by name over `/rpc` and the socket; `http`: only behind its own route. */
+  surface: "rpc" | "http";
+  permission: Permission;
+  params: z.ZodMiniType<P>;
+  result: z.ZodMiniType<R>;
+  handler(ctx: CallContext, params: P): Promise<R>;
+};
+
+/** Declares a method. Types of parameters and result follow from the schemas. */
+export function defineMethod<P, R>(method: Method<P, R>): Method {
+  return method as unknown as Method;
+}

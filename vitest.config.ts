@@ -1,0 +1,43 @@
+import { cloudflareTest, readD1Migrations } from "@cloudflare/vitest-plugin";
+import { defineConfig } from "vitest/config";
+
+/** Two projects: `workerd` runs inside the real runtime, `node` drives the real program from outside. */
+export default defineConfig(async () => {
+  const migrations = await readD1Migrations("migrations");
+  return {
+    test: {
+      projects: [
+        {
+          plugins: [
+            cloudflareTest({
+              wrangler: { configPath: "./wrangler.toml" },
+              miniflare: {
+                bindings: {
+                  TEST_MIGRATIONS: migrations,
+                  OPERATOR_TOKEN: "test-operator-token-0123456789abcdef0123456789",
+                  REGISTRY_SIGNING_SECRET: "test-registry-signing-secret-0123456789abcdef",
+                  RATE_LIMIT_PER_IP: "off",
+                },
+              },
+            }),
+          ],
+          test: {
+            name: "workerd",
+            include: ["test/**/*.test.ts"],
+            exclude: ["test/e2e/**", "test/cli/**", "test/conformance/**", "test/bench/**", "test/faults/**"],
+            setupFiles: ["./test/setup.ts"],
+            testTimeout: 20_000,
+          },
+        },
+        {
+          test: {
+            name: "node",
+            include: ["test/{e2e,cli,conformance,bench,faults}/**/*.test.ts"],
+            testTimeout: 60_000,
+            hookTimeout: 60_000,
+          },
+        },
+      ],
+    },
+  };
+});
