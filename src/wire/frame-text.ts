@@ -1,0 +1,120 @@
+/** Builds the text of relay frames, contract §4. */
+import type { AgentDid } from "./did.ts";
+import { newUlid, type Ulid } from "./ulid.ts";
+
+/** What every delivery frame begins with. */
+export type FrameHead = { readonly id: Ulid; readonly ts: string };
+
+/** @returns a fresh head: a new ULID and the time as ISO 8601. */
+export function frameHead(nowMs: number): FrameHead {
+  return { id: newUlid(nowMs), ts: new Date(nowMs).toISOString() };
+}
+
+/** A message on its way to its recipient; `payloadText` is JSON text and goes into the frame as it is. */
+export type DeliverContent = {
+  readonly deliveryId: string;
+  /** Null for an API key, the operator, or the proxy itself. */
+  readonly fromAgentDid: AgentDid | null;
+  readonly fromSubject?: string | undefined;
+  readonly toAgentDid: AgentDid;
+  readonly payloadText: string;
+  readonly contentType?: string | undefined;
+  readonly conversationId?: string | undefined;
+  readonly groupId?: string | undefined;
+  readonly replyTo?: string | undefined;
+};
+
+/** @returns the text of a `deliver` frame. `payloadText` must be JSON; it is not looked at. */
+export function deliverFrame(head: FrameHead, content: DeliverContent): string {
+  const { payloadText, ...members } = content;
+  return withPayload({ v: 1, type: "deliver", ...head, ...members }, payloadText);
+}
+
+/** What a client hands in over its socket. */
+export type EnqueueContent = {
+  readonly toAgentDid: string;
+  readonly payloadText: string;
+  readonly conversationId?: string | undefined;
+  readonly groupId?: string | undefined;
+  readonly replyTo?: string | undefined;
+};
+
+/** @returns the text of an `enqueue` frame. `payloadText` must be JSON; it is not looked at. */
+export function enqueueFrame(head: FrameHead, content: EnqueueContent): string {
+  const { payloadText, ...members } = content;
+  return withPayload({ v: 1, type: "enqueue", ...head, ...members }, payloadText);
+}
+
+/** @returns the text of a `deliver_ack` frame; `ackId` is the id of the `deliver` frame. */
+export function deliverAckFrame(
+  head: FrameHead,
+  ack: { ackId: string; accepted: boolean; reason?: string | undefined },
+): string {
+  return JSON.stringify({ v: 1, type: "deliver_ack", ...head, ...ack });
+}
+
+/** @returns the text of an `enqueue_ack` frame; `ackId` is the id of the `enqueue` frame. */
+export function enqueueAckFrame(
+  head: FrameHead,
+  ack: { ackId: string; accepted: boolean; reason?: string | undefined; deliveryId?: string | undefined },
+): string {
+  return JSON.stringify({ v: 1, type: "enqueue_ack", ...head, ...ack });
+}
+
+/** @returns the text of a `heartbeat` frame. */
+export function heartbeatFrame(head: FrameHead): string {
+  return JSON.stringify({ v: 1, type: "heartbeat", ...head });
+}
+
+/** @returns the text of a `heartbeat_ack` frame; `ackId` is the id of the `heartbeat` frame. */
+export function heartbeatAckFrame(head: FrameHead, ackId: string): string {
+  return JSON.stringify({ v: 1, type: "heartbeat_ack", ...head, ackId });
+}
+
+/** What became of a message, told to its sender. */
+export type ReceiptContent = {
+  /** Id of the `enqueue` frame; null when the message came by HTTP. */
+  readonly originalFrameId: string | null;
+  readonly deliveryId: string;
+  readonly toAgentDid: AgentDid;
+  readonly status: "delivered_to_webhook" | "dead_lettered";
+  readonly reason?: string | undefined;
+};
+
+/** @returns the text of a `receipt` frame. */
+export function receiptFrame(head: FrameHead, content: ReceiptContent): string {
+  return JSON.stringify({ v: 1, type: "receipt", ...head, ...content });
+}
+
+/** @returns the text of a `req` frame. */
+export function reqFrame(request: { id: string | number; method: string; params?: unknown }): string {
+  return JSON.stringify({ type: "req", ...request });
+}
+
+/** The error of a `res` frame. */
+export type ResError = {
+  readonly code: string;
+  readonly message: string;
+  readonly details?: unknown;
+  readonly retryable?: boolean | undefined;
+  readonly retryAfterMs?: number | undefined;
+};
+
+/** The answer to a `req` frame. */
+export type ResContent =
+  | { readonly id: string | number | null; readonly ok: true; readonly payload: unknown }
+  | { readonly id: string | number | null; readonly ok: false; readonly error: ResError };
+
+/** @returns the text of a `res` frame. */
+export function resFrame(content: ResContent): string {
+  return JSON.stringify({ type: "res", ...content });
+}
+
+/** @returns the text of an `event` frame; `seq` counts the events of one socket from 1. */
+export function eventFrame(content: { event: string; payload: unknown; seq: number }): string {
+  return JSON.stringify({ type: "event", ...content });
+}
+
+function withPayload(members: Readonly<Record<string, unknown>>, payloadText: string): string {
+  return `${JSON.stringify(members).slice(0, -1)},"payload":${payloadText}}`;
+}
