@@ -43,7 +43,7 @@ export function proofText(parts: ProofParts): string {
 
 /** @returns base64url of the SHA-256 of the bytes, 43 characters. */
 export async function sha256Base64Url(bytes: Uint8Array): Promise<string> {
-  return encodeBase64Url(new Uint8Array(await crypto.subtle.digest("SHA-256", bytes as Uint8Array<ArrayBuffer>)));
+  return encodeBase64Url(new Uint8Array(await crypto.subtle.digest("SHA-256", unshared(bytes))));
 }
 
 /**
@@ -63,12 +63,7 @@ export async function signProof(privateKey: CryptoKey, parts: ProofParts): Promi
  */
 export async function verifyProof(publicKey: CryptoKey, parts: ProofParts, signature: Uint8Array): Promise<boolean> {
   if (signature.length !== PROOF_SIGNATURE_BYTES) return false;
-  return crypto.subtle.verify(
-    "Ed25519",
-    publicKey,
-    signature as Uint8Array<ArrayBuffer>,
-    textEncoder.encode(proofText(parts)),
-  );
+  return crypto.subtle.verify("Ed25519", publicKey, unshared(signature), textEncoder.encode(proofText(parts)));
 }
 
 /**
@@ -77,5 +72,10 @@ export async function verifyProof(publicKey: CryptoKey, parts: ProofParts, signa
  * @throws DOMException when the platform refuses the bytes
  */
 export async function importEd25519PublicKey(x: Uint8Array): Promise<CryptoKey> {
-  return crypto.subtle.importKey("raw", x as Uint8Array<ArrayBuffer>, { name: "Ed25519" }, true, ["verify"]);
+  return crypto.subtle.importKey("raw", unshared(x), { name: "Ed25519" }, true, ["verify"]);
+}
+
+/** Web Crypto takes no shared memory, and nobody hands any in; only the type of `Uint8Array` allows for it. */
+function unshared(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
+  return bytes as Uint8Array<ArrayBuffer>;
 }
