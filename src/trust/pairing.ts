@@ -1,0 +1,169 @@
+/** Pairing, contract §3: two agents that never met come to trust each other by a ticket that works once. */
+import { newUlid } from "../wire/ulid.ts";
+import type { AgentDid } from "../wire/did.ts";
+import { ProxyError } from "../wire/problem.ts";
+import type { Authority } from "../rpc/method.ts";
+import { type DebtDeps, notifyInitiator, NOTIFY_GRACE_MS } from "./debts.ts";
+import { makeTrustStatement } from "./pairs.ts";
+import type { Profile } from "./profile.ts";
+import { hashPairTicket, newPairTicket, parsePairTicket, type PairTicket } from "./ticket.ts";
+import {
+  consumeTicketStatement,
+  findTicket,
+  insertTicketStatement,
+  readTicket,
+  selectTicketStatement,
+  type TicketRow,
+} from "./ticket-store.ts";
+
+/** What pairing needs of a call: the store, the gates, the clock, and the caller's authority. */
+export type PairingDeps = DebtDeps & { readonly authority: Authority };
+
+/**
+ * Makes a ticket of the initiator's.
+ *
+ * @returns the ticket, shown once, and when it ends
+ */
+export async function startPairing(
+  deps: PairingDeps,
+  start: { initiatorDid: AgentDid; profile: Profile; ttlSeconds: number; allowedResponderDid: AgentDid | null },
+): Promise<{ ticket: PairTicket; expiresAtMs: number }> {
+  if (start.allowedResponderDid === start.initiatorDid) {
+    throw new ProxyError("PROXY_PAIR_INVALID_BODY", { detail: "an agent cannot pair with itself" });
+  }
+  const ticket = newPairTicket();
+  const hash = await hashPairTicket(ticket);
+  const nowMs = deps.now();
+  const expiresAtMs = nowMs + start.ttlSeconds * 1_000;
+  const { initiatorDid, profile: initiatorProfile, allowedResponderDid } = start;
+  await commit(deps, [
+    insertTicketStatement(deps.db, { hash, initiatorDid, initiatorProfile, allowedResponderDid, nowMs, expiresAtMs }),
+  ]);
+  return { ticket, expiresAtMs };
+}
+
+/**
+ * Consumes the ticket and makes trust, in one commit; then tells the initiator over its relay.
+ *
+ * @returns the two, and whether the initiator's gate has the news. Where it has not, the trust stands all the same and the
+ *          news stays owed.
+ * @throws ProxyError by the state of the ticket, see {@link refuseTicket}
+ */
+export async function confirmPairing(
+  deps: PairingDeps,
+  confirm: { responderDid: AgentDid; profile: Profile; ticket: string },
+): Promise<{ initiatorAgentDid: AgentDid; responderAgentDid: AgentDid; notified: boolean }> {
+  const { responderDid, profile: responderProfile } = confirm;
+  const hash = await hashPairTicket(readTicketText(confirm.ticket));
+  // The initiator never changes, so it may be read before the commit; everything that can change is decided inside it.
+  const found = await findTicket(deps.db, hash);
+  if (found === null) throw invalidTicket("pair-ticket-unknown");
+  const { initiatorDid, initiatorProfile } = found;
+  if (initiatorDid === responderDid) throw invalidTicket("pair-with-itself", "an agent cannot pair with itself");
+
+  const nowMs = deps.now();
+  const confirmId = newUlid(nowMs);
+  const results = await commit(deps, [
+    consumeTicketStatement(deps.db, {
+      hash,
+      confirmId,
+      responderDid,
+      responderProfile,
+      nowMs,
+      notifyAtMs: nowMs + NOTIFY_GRACE_MS,
+    }),
+    makeTrustStatement(deps.db, {
+      confirmId,
+      sides: [
+        { did: initiatorDid, profile: initiatorProfile },
+        { did: responderDid, profile: responderProfile },
+      ],
+      nowMs,
+    }),
+    selectTicketStatement(deps.db, hash),
+  ]);
+  const ticket = readTicket(results[2]?.results[0]);
+  if (ticket?.confirmId !== confirmId) throw refuseTicket(ticket, responderDid, nowMs);
+
+  const notified = await notifyInitiator(deps, {
+    confirmId,
+    initiatorDid,
+    responderDid,
+    responderProfile,
+    confirmedAtMs: nowMs,
+  });
+  return { initiatorAgentDid: initiatorDid, responderAgentDid: responderDid, notified };
+}
+
+/**
+ * What became of a ticket, told to its participants alone: the initiator, the responder it was meant for, and the one
+ * who confirmed it.
+ *
+ * @throws ProxyError `PROXY_NOT_FOUND` for anybody else as for a ticket that does not exist; `PROXY_GONE` once it expired
+ */
+export async function pairingStatus(
+  deps: Pick<PairingDeps, "db" | "now">,
+  asked: { agentDid: AgentDid; ticket: string },
+): Promise<"pending" | "confirmed"> {
+  const ticket = await findTicket(deps.db, await hashPairTicket(readTicketText(asked.ticket)));
+  if (ticket === null || !isParticipant(ticket, asked.agentDid)) throw new ProxyError("PROXY_NOT_FOUND");
+  if (ticket.status === "confirmed") return "confirmed";
+  if (ticket.status === "ended" || ticket.expiresAtMs <= deps.now()) throw new ProxyError("PROXY_GONE");
+  return "pending";
+}
+
+function isParticipant(ticket: TicketRow, agentDid: AgentDid): boolean {
+  return (
+    ticket.initiatorDid === agentDid || ticket.allowedResponderDid === agentDid || ticket.responderDid === agentDid
+  );
+}
+
+/**
+ * Why a ticket was not consumed. One meant for another responder says nothing about its state.
+ *
+ * @returns unknown → 400, another's → 403, used → 409, expired or ended → 410
+ */
+function refuseTicket(ticket: TicketRow | null, responderDid: AgentDid, nowMs: number): ProxyError {
+  if (ticket === null) return invalidTicket("pair-ticket-unknown");
+  if (ticket.allowedResponderDid !== null && ticket.allowedResponderDid !== responderDid) {
+    return new ProxyError("PROXY_AUTH_FORBIDDEN", { reason: "pair-ticket-for-another-responder" });
+  }
+  if (ticket.status === "confirmed") {
+    return new ProxyError("PROXY_CONFLICT", { detail: "the ticket has been used", reason: "pair-ticket-used" });
+  }
+  if (ticket.status === "ended" || ticket.expiresAtMs <= nowMs) {
+    return new ProxyError("PROXY_GONE", { detail: "the ticket has expired", reason: `pair-ticket-${ticket.status}` });
+  }
+  throw new Error("a ticket that could be consumed was not");
+}
+
+function readTicketText(text: string): PairTicket {
+  const ticket = parsePairTicket(text);
+  if (ticket === null) throw invalidTicket("pair-ticket-malformed");
+  return ticket;
+}
+
+function invalidTicket(reason: string, detail?: string): ProxyError {
+  return new ProxyError("PROXY_PAIR_TICKET_INVALID", { reason, detail });
+}
+
+/**
+ * One atomic batch under the caller's authority, the fence first.
+ *
+ * @returns the results of `statements`, those of the fence left out
+ * @throws ProxyError when the authority has ended, before the batch or by its fence; Error when D1 fails
+ */
+export async function commit(
+  deps: Pick<PairingDeps, "db" | "authority">,
+  statements: D1PreparedStatement[],
+): Promise<D1Result[]> {
+  deps.authority.assertCurrent();
+  const fence = deps.authority.fence(deps.db);
+  try {
+    return (await deps.db.batch([...fence, ...statements])).slice(fence.length);
+  } catch (error) {
+    // The fence aborts a batch whose authority ended meanwhile; then that is the answer, not the database's error.
+    deps.authority.assertCurrent();
+    throw error;
+  }
+}

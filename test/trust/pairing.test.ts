@@ -1,0 +1,298 @@
+import { env } from "cloudflare:workers";
+import { beforeEach, describe, expect, test } from "vitest";
+import type { CallContext, Method } from "../../src/rpc/method.ts";
+import { retryOwedNotifications } from "../../src/trust/debts.ts";
+import { pairConfirm, pairPeers, pairStart, pairStatus } from "../../src/trust/methods.ts";
+import { lookUpTrust } from "../../src/trust/pairs.ts";
+import { hashPairTicket, newPairTicket, type PairTicket } from "../../src/trust/ticket.ts";
+import { endTicketsStatement, pruneTickets } from "../../src/trust/ticket-store.ts";
+import type { AgentDid } from "../../src/wire/did.ts";
+import { authorityOf, callBy, type House, newAgentDid, newHouse } from "./call.ts";
+
+const ALICE = { agentName: "alice", humanName: "Alice Doe", proxyOrigin: "https://proxy.example.com" };
+const BOB = { agentName: "bob", humanName: "Bob Roe" };
+
+let house: House;
+let alice: AgentDid;
+let bob: AgentDid;
+
+beforeEach(async () => {
+  await env.DB.batch([env.DB.prepare("DELETE FROM pair_tickets"), env.DB.prepare("DELETE FROM trust_pairs")]);
+  house = newHouse();
+  [alice, bob] = [newAgentDid(), newAgentDid()];
+});
+
+/** Runs a method as the dispatcher does: parameters parsed, result checked. */
+async function call<R>(method: Method, ctx: CallContext, params: unknown): Promise<R> {
+  return method.result.parse(await method.handler(ctx, method.params.parse(params))) as R;
+}
+
+type Started = { ticket: string; expiresAtMs: number };
+type Confirmed = { paired: true; initiatorAgentDid: AgentDid; responderAgentDid: AgentDid; notified: boolean };
+
+const start = (more: Record<string, unknown> = {}): Promise<Started> =>
+  call(pairStart, callBy(house, alice), { initiatorProfile: ALICE, ...more });
+const confirm = (ticket: string, as: AgentDid = bob): Promise<Confirmed> =>
+  call(pairConfirm, callBy(house, as), { ticket, responderProfile: BOB });
+const status = (ticket: string, as: AgentDid): Promise<{ status: string }> =>
+  call(pairStatus, callBy(house, as), { ticket });
+
+describe("pairing by ticket", () => {
+  test("makes trust in both directions and tells the initiator over its relay", async () => {
+    const { ticket, expiresAtMs } = await start();
+    expect(expiresAtMs).toBe(house.nowMs + 300_000);
+    expect(await lookUpTrust(env.DB, alice, bob)).toEqual({ trusted: false, epoch: 0 });
+
+    expect(await confirm(ticket)).toEqual({
+      paired: true,
+      initiatorAgentDid: alice,
+      responderAgentDid: bob,
+      notified: true,
+    });
+    expect(await lookUpTrust(env.DB, alice, bob)).toEqual({ trusted: true, epoch: 1 });
+    expect(await lookUpTrust(env.DB, bob, alice)).toEqual({ trusted: true, epoch: 1 });
+    expect(house.told).toHaveLength(1);
+    expect(house.told[0]?.at).toBe(alice);
+    expect(JSON.parse(house.told[0]?.message.payload ?? "")).toEqual({
+      kind: "pair.confirmed",
+      initiatorAgentDid: alice,
+      responderAgentDid: bob,
+      responderProfile: BOB,
+      confirmedAtMs: house.nowMs,
+    });
+  });
+
+  test("each side sees the other by the name it gave", async () => {
+    const { ticket } = await start();
+    await confirm(ticket);
+    const since = house.nowMs;
+    expect(await call(pairPeers, callBy(house, alice), {})).toEqual({
+      peers: [{ agentDid: bob, agentName: "bob", since }],
+    });
+    expect(await call(pairPeers, callBy(house, bob), {})).toEqual({
+      peers: [{ agentDid: alice, agentName: "alice", since }],
+    });
+    expect(await call(pairPeers, callBy(house, newAgentDid()), {})).toEqual({ peers: [] });
+  });
+
+  test("pairing anew raises the epoch and takes the new names", async () => {
+    await confirm((await start()).ticket);
+    const again = await call<Started>(pairStart, callBy(house, bob), {
+      initiatorProfile: { ...BOB, agentName: "bob2" },
+    });
+    await call(pairConfirm, callBy(house, alice), { ticket: again.ticket, responderProfile: ALICE });
+    expect(await lookUpTrust(env.DB, alice, bob)).toEqual({ trusted: true, epoch: 2 });
+    expect(await call(pairPeers, callBy(house, alice), {})).toMatchObject({ peers: [{ agentName: "bob2" }] });
+  });
+
+  test("only the hash of a ticket is stored", async () => {
+    const { ticket } = await start();
+    const row = await env.DB.prepare("SELECT * FROM pair_tickets WHERE initiator_did = ?1").bind(alice).first();
+    expect(row?.["ticket_hash"]).toBe(await hashPairTicket(ticket as PairTicket));
+    expect(JSON.stringify(row)).not.toContain(ticket.slice(4));
+  });
+});
+
+describe("a ticket works once", () => {
+  test("a second use is a conflict, for the same responder too", async () => {
+    const { ticket } = await start();
+    await confirm(ticket);
+    await expect(confirm(ticket)).rejects.toMatchObject({ code: "PROXY_CONFLICT" });
+    await expect(confirm(ticket, newAgentDid())).rejects.toMatchObject({ code: "PROXY_CONFLICT" });
+    expect(await lookUpTrust(env.DB, alice, bob)).toEqual({ trusted: true, epoch: 1 });
+  });
+
+  test("of twenty responders at the same time one gets trust", async () => {
+    const { ticket } = await start();
+    const responders = Array.from({ length: 20 }, newAgentDid);
+    const answers = await Promise.allSettled(responders.map((did) => confirm(ticket, did)));
+    expect(answers.filter((answer) => answer.status === "fulfilled")).toHaveLength(1);
+    const trusted = await Promise.all(responders.map((did) => lookUpTrust(env.DB, alice, did)));
+    expect(trusted.filter((trust) => trust.trusted)).toHaveLength(1);
+    expect(house.told).toHaveLength(1);
+  });
+
+  test("an expired ticket is gone", async () => {
+    const { ticket } = await start({ ttlSeconds: 1 });
+    house.nowMs += 1_000;
+    await expect(confirm(ticket)).rejects.toMatchObject({ code: "PROXY_GONE" });
+    await expect(status(ticket, alice)).rejects.toMatchObject({ code: "PROXY_GONE" });
+    expect(await lookUpTrust(env.DB, alice, bob)).toEqual({ trusted: false, epoch: 0 });
+  });
+
+  test("a ticket works until its last millisecond", async () => {
+    const { ticket } = await start({ ttlSeconds: 900 });
+    house.nowMs += 899_999;
+    expect((await confirm(ticket)).paired).toBe(true);
+  });
+
+  test("a ticket for another responder is refused whatever its state, and stays usable for the right one", async () => {
+    const { ticket } = await start({ allowResponderAgentDid: bob });
+    const stranger = newAgentDid();
+    await expect(confirm(ticket, stranger)).rejects.toMatchObject({ code: "PROXY_AUTH_FORBIDDEN" });
+    await confirm(ticket);
+    await expect(confirm(ticket, stranger)).rejects.toMatchObject({ code: "PROXY_AUTH_FORBIDDEN" });
+  });
+
+  test("nobody pairs with itself", async () => {
+    const { ticket } = await start();
+    await expect(confirm(ticket, alice)).rejects.toMatchObject({ code: "PROXY_PAIR_TICKET_INVALID" });
+    await expect(start({ allowResponderAgentDid: alice })).rejects.toMatchObject({ code: "PROXY_PAIR_INVALID_BODY" });
+    expect((await confirm(ticket)).paired).toBe(true);
+  });
+
+  test.each([
+    ["empty", ""],
+    ["without its prefix", "A".repeat(43)],
+    ["too short", `spp_${"A".repeat(42)}`],
+    ["too long", `spp_${"A".repeat(44)}`],
+    ["re-spelled in its last character", `spp_${"A".repeat(42)}B`],
+    ["of 10 KiB", `spp_${"A".repeat(10_240)}`],
+    ["well-formed but unknown", newPairTicket() as string],
+  ])("a ticket that is %s is invalid", async (_what, ticket) => {
+    await expect(confirm(ticket)).rejects.toMatchObject({ code: "PROXY_PAIR_TICKET_INVALID" });
+  });
+
+  test("tickets of an agent that was ended cannot be confirmed", async () => {
+    const { ticket } = await start();
+    await env.DB.batch([endTicketsStatement(env.DB, alice)]);
+    await expect(confirm(ticket)).rejects.toMatchObject({ code: "PROXY_GONE" });
+    expect(await lookUpTrust(env.DB, alice, bob)).toEqual({ trusted: false, epoch: 0 });
+  });
+});
+
+describe("the state of a ticket", () => {
+  test("is told to the initiator, to the responder it is meant for, and to the one who confirmed it", async () => {
+    const open = await start();
+    const meant = await start({ allowResponderAgentDid: bob });
+    expect(await status(open.ticket, alice)).toEqual({ status: "pending" });
+    expect(await status(meant.ticket, bob)).toEqual({ status: "pending" });
+    await confirm(open.ticket);
+    expect(await status(open.ticket, alice)).toEqual({ status: "confirmed" });
+    expect(await status(open.ticket, bob)).toEqual({ status: "confirmed" });
+  });
+
+  test("looks to anybody else like a ticket that does not exist", async () => {
+    const { ticket } = await start();
+    const refusals = await Promise.all(
+      [status(ticket, newAgentDid()), status(newPairTicket(), bob)].map((asked) =>
+        asked.catch((error: { code: string; message: string }) => [error.code, error.message]),
+      ),
+    );
+    expect(refusals[0]).toEqual(["PROXY_NOT_FOUND", expect.any(String)]);
+    expect(refusals[1]).toEqual(refusals[0]);
+  });
+
+  test("is still told for a day after a confirmation, then forgotten", async () => {
+    const { ticket } = await start();
+    await confirm(ticket);
+    house.nowMs += 86_000_000;
+    await pruneTickets(env.DB, house.nowMs, 1_000);
+    expect(await status(ticket, alice)).toEqual({ status: "confirmed" });
+    house.nowMs += 1_000_000;
+    await pruneTickets(env.DB, house.nowMs, 1_000);
+    await expect(status(ticket, alice)).rejects.toMatchObject({ code: "PROXY_NOT_FOUND" });
+    expect((await lookUpTrust(env.DB, alice, bob)).trusted).toBe(true);
+  });
+});
+
+describe("telling the initiator", () => {
+  test("when it fails the trust stands, the answer says so, and the log is loud", async () => {
+    const { ticket } = await start();
+    house.broken.add(alice);
+    expect(await confirm(ticket)).toMatchObject({ paired: true, notified: false });
+    expect((await lookUpTrust(env.DB, alice, bob)).trusted).toBe(true);
+    expect(house.log.lines.filter((line) => line.level === "error").map((line) => line.event)).toEqual([
+      "trust.notification_failed",
+    ]);
+  });
+
+  test("a failed notification is retried until the gate has it, under one delivery id, and then no more", async () => {
+    const { ticket } = await start();
+    house.broken.add(alice);
+    await confirm(ticket);
+    const deps = { db: env.DB, gates: house.gates, now: () => house.nowMs, log: house.log };
+
+    house.nowMs += 20_000;
+    expect(await retryOwedNotifications(deps)).toEqual({ settled: 0, failed: 1 });
+    expect(await retryOwedNotifications(deps), "backs off").toEqual({ settled: 0, failed: 0 });
+    house.broken.clear();
+    house.nowMs += 20_000;
+    expect(await retryOwedNotifications(deps)).toEqual({ settled: 1, failed: 0 });
+    house.nowMs += 7_200_000;
+    expect(await retryOwedNotifications(deps)).toEqual({ settled: 0, failed: 0 });
+
+    expect(house.told.map(({ at }) => at)).toEqual([alice]);
+    const row = await env.DB.prepare("SELECT confirm_id FROM pair_tickets WHERE initiator_did = ?1")
+      .bind(alice)
+      .first();
+    expect(house.told[0]?.message.deliveryId).toBe(`pair-${String(row?.["confirm_id"])}`);
+  });
+
+  test("a process that dies between the commit and the notification leaves it owed", async () => {
+    const { ticket } = await start();
+    const ctx = callBy(house, bob);
+    const dies = {
+      ...ctx,
+      gates: { of: () => ({ notify: () => new Promise(() => {}) }) } as unknown as CallContext["gates"],
+    };
+    void call(pairConfirm, dies, { ticket, responderProfile: BOB }).catch(() => undefined);
+    await expect.poll(async () => (await lookUpTrust(env.DB, alice, bob)).trusted).toBe(true);
+
+    house.nowMs += 20_000;
+    await retryOwedNotifications({ db: env.DB, gates: house.gates, now: () => house.nowMs, log: house.log });
+    expect(house.told.map(({ at }) => at)).toEqual([alice]);
+  });
+});
+
+describe("authority", () => {
+  test("a caller whose authority ended before the call makes nothing", async () => {
+    const { ticket } = await start();
+    const ended = authorityOf(bob);
+    ended.ended = true;
+    await expect(call(pairConfirm, callBy(house, bob, ended), { ticket, responderProfile: BOB })).rejects.toMatchObject(
+      {
+        code: "PROXY_AUTH_REVOKED",
+      },
+    );
+    expect((await confirm(ticket)).paired).toBe(true);
+  });
+
+  test("a batch under an epoch that was raised meanwhile is undone whole", async () => {
+    const { ticket } = await start();
+    await env.DB.prepare("INSERT INTO authority_epochs (authority, epoch) VALUES (?1, 1)").bind(`agent:${bob}`).run();
+    await expect(confirm(ticket)).rejects.toThrow(/authority_is_current/);
+    expect(await lookUpTrust(env.DB, alice, bob)).toEqual({ trusted: false, epoch: 0 });
+    expect(await status(ticket, alice)).toEqual({ status: "pending" });
+    expect(house.told).toEqual([]);
+  });
+});
+
+describe("the body of a pairing request", () => {
+  test.each<[string, Record<string, unknown>]>([
+    ["no profile", {}],
+    ["a blank name", { initiatorProfile: { ...ALICE, agentName: " " } }],
+    ["a control character in a name", { initiatorProfile: { ...ALICE, humanName: "a\u0007b" } }],
+    ["a mark that re-orders text", { initiatorProfile: { ...ALICE, humanName: "a\u202eb" } }],
+    ["a lone surrogate", { initiatorProfile: { ...ALICE, humanName: "a\ud800b" } }],
+    ["a name of 129 characters", { initiatorProfile: { ...ALICE, agentName: "a".repeat(129) } }],
+    ["an origin with a path", { initiatorProfile: { ...ALICE, proxyOrigin: "https://proxy.example.com/x" } }],
+    ["an origin of another scheme", { initiatorProfile: { ...ALICE, proxyOrigin: "javascript:alert(1)" } }],
+    ["0 seconds", { initiatorProfile: ALICE, ttlSeconds: 0 }],
+    ["901 seconds", { initiatorProfile: ALICE, ttlSeconds: 901 }],
+    ["half a second", { initiatorProfile: ALICE, ttlSeconds: 1.5 }],
+    ["seconds as text", { initiatorProfile: ALICE, ttlSeconds: "300" }],
+    ["a responder that is no DID", { initiatorProfile: ALICE, allowResponderAgentDid: "bob" }],
+  ])("with %s is refused", (_what, params) => {
+    expect(pairStart.params.safeParse(params).success).toBe(false);
+  });
+
+  test("keeps of a profile what it knows and ignores the rest", async () => {
+    const { ticket } = await start({ initiatorProfile: { ...ALICE, secret: "s" }, extra: 1 });
+    expect((await confirm(ticket)).paired).toBe(true);
+    const row = await env.DB.prepare("SELECT initiator_profile FROM pair_tickets WHERE initiator_did = ?1")
+      .bind(alice)
+      .first();
+    expect(JSON.parse(String(row?.["initiator_profile"]))).toEqual(ALICE);
+  });
+});
