@@ -1,0 +1,162 @@
+/**
+ * The client of an agent: everything that an agent does with a Sallyport.
+ *
+ * @example
+ * ```ts
+ * const agent = createAgentClient({ baseUrl: "https://gate.example.com", keys, credential, onCredential: store });
+ * const { deliveryId } = await agent.send({ to: peerDid, payload: { text: "hello" } });
+ * console.log(await agent.deliveryStatus(deliveryId));
+ * ```
+ */
+import * as z from "zod/mini";
+import { ACCESS_HEADER } from "../wire/registry-documents.ts";
+import {
+  type AgentCredential,
+  type CredentialKeeper,
+  createCredentialKeeper,
+  type OnCredential,
+} from "./agent-credential.ts";
+import { type Authorize, type Call, type ConnectionOptions, createCaller, parseAnswer } from "./caller.ts";
+import { createDeadLetters, type DeadLetters } from "./dead-letters.ts";
+import { ProblemError } from "./errors.ts";
+import type { Keys } from "./keys.ts";
+import { type CallMethod, createCallMethod, type Send } from "./methods.ts";
+import { createPairing, type Pairing } from "./pairing.ts";
+import { payloadTextOf } from "./payload.ts";
+import { connectRelay, type RelayConnection, type RelayHandlers, type RelayOptions } from "./relay.ts";
+import { relayTicketSource } from "./relay-ticket.ts";
+
+export type AgentClientOptions = ConnectionOptions & {
+  readonly keys: Keys;
+  readonly credential: AgentCredential;
+  readonly onCredential?: OnCredential | undefined;
+};
+
+/** A message to another agent. Exactly one of `payload` and `payloadText`. */
+export type Message = {
+  /** DID of the recipient. */
+  readonly to: string;
+  /** Any JSON value. */
+  readonly payload?: unknown;
+  /** JSON text, delivered as it is. */
+  readonly payloadText?: string | undefined;
+  readonly conversationId?: string | undefined;
+  /** The same key with the same body is the same message for 24 hours, so that a retry does not send twice. */
+  readonly idempotencyKey?: string | undefined;
+  /** An https URL handed to the recipient as `replyTo`. */
+  readonly receiptUrl?: string | undefined;
+  /** How long the answer may wait for the delivery: 0 to 15 seconds; 0 by default. */
+  readonly waitSeconds?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+};
+
+const accepted = z.object({
+  accepted: z.literal(true),
+  deliveryId: z.string(),
+  state: z.enum(["queued", "delivered"]),
+  delivered: z.boolean(),
+  queued: z.boolean(),
+  queueDepth: z.number(),
+});
+const deliveryStatus = z.object({
+  deliveryId: z.string(),
+  state: z.enum(["queued", "delivered", "dead_lettered"]),
+  reason: z.optional(z.nullable(z.string())),
+  attempts: z.number(),
+  updatedAtMs: z.number(),
+});
+
+/** The message is on disk and will be delivered or reported dead. */
+export type Accepted = z.infer<typeof accepted>;
+export type DeliveryStatus = z.infer<typeof deliveryStatus>;
+
+export type AgentClient = {
+  readonly agentDid: string;
+  /** The credential as it is now: the tokens change over time. */
+  credential(): AgentCredential;
+  /** Sends a message. After an UnreachableError repeat it with the same `idempotencyKey` only. */
+  send(message: Message): Promise<Accepted>;
+  /** What became of a message of the last 24 hours. */
+  deliveryStatus(deliveryId: string): Promise<DeliveryStatus>;
+  readonly deadLetters: DeadLetters;
+  readonly pairing: Pairing;
+  readonly call: CallMethod;
+  /** Renews the access token now; it is renewed by itself before it expires. */
+  refresh(): Promise<void>;
+  /** Renews the identity token now; it is renewed by itself before it expires. */
+  reissue(): Promise<void>;
+  /** Opens the relay: messages in, acknowledgements out. */
+  connect(handlers: RelayHandlers, options?: RelayOptions): RelayConnection;
+};
+
+/**
+ * @param options In a Worker make one client per request or Durable Object: promises do not cross requests there.
+ */
+export function createAgentClient(options: AgentClientOptions): AgentClient {
+  const caller = createCaller(options);
+  const keeper = createCredentialKeeper(caller, options.keys, options.credential, options.onCredential);
+
+  const send: Send = async (call) => sendFresh(keeper, (each, authorize) => caller.call(each, authorize), call);
+
+  return {
+    agentDid: options.credential.agentDid,
+    credential: keeper.current,
+
+    async send(message) {
+      const headers: Record<string, string> = { "X-Claw-Recipient-Agent-Did": message.to };
+      if (message.conversationId !== undefined) headers["X-Claw-Conversation-Id"] = message.conversationId;
+      if (message.receiptUrl !== undefined) headers["X-Claw-Delivery-Receipt-Url"] = message.receiptUrl;
+      if (message.idempotencyKey !== undefined) headers["Idempotency-Key"] = message.idempotencyKey;
+      if (message.waitSeconds !== undefined) headers["Prefer"] = `wait=${message.waitSeconds}`;
+      const body = payloadTextOf(message);
+      return parseAnswer(
+        accepted,
+        await send({ method: "POST", path: "/hooks/agent", body, headers, signal: message.signal }),
+      );
+    },
+
+    async deliveryStatus(deliveryId) {
+      const json = await send({ method: "GET", path: `/v1/deliveries/${encodeURIComponent(deliveryId)}` });
+      return parseAnswer(deliveryStatus, json);
+    },
+
+    deadLetters: createDeadLetters(send, null),
+    pairing: createPairing(send),
+    call: createCallMethod(send),
+    refresh: () => keeper.refresh(keeper.current().access.token),
+    reissue: () => keeper.reissue(),
+
+    connect(handlers, relayOptions = {}) {
+      return connectRelay({
+        ...relayOptions,
+        handlers,
+        baseUrl: caller.baseUrl,
+        nowMs: caller.clock.nowMs,
+        ticket: relayTicketSource(send),
+        upkeep: () => keeper.renewIdentity(),
+        mayReturnAfterExpiry: keeper.isAlive,
+      });
+    },
+  };
+}
+
+/** Sends with a fresh access token; one that the server no longer takes is renewed once. */
+async function sendFresh(
+  keeper: CredentialKeeper,
+  call: (call: Call, authorize: Authorize) => Promise<{ json: unknown }>,
+  each: Call,
+): Promise<unknown> {
+  let usedToken = "";
+  const authorize: Authorize = async (parts) => {
+    const headers = await keeper.authorize(parts);
+    usedToken = headers[ACCESS_HEADER] ?? "";
+    return headers;
+  };
+  try {
+    return (await call(each, authorize)).json;
+  } catch (error) {
+    if (!(error instanceof ProblemError) || error.code !== "PROXY_AGENT_ACCESS_INVALID") throw error;
+    await keeper.refresh(usedToken);
+    return (await call(each, authorize)).json;
+  }
+}

@@ -1,0 +1,13 @@
+/** How long to wait before coming back: exponential, with full jitter, so that a thousand clients do not come at once. */
+
+export type BackoffOptions = { readonly initialMs: number; readonly maxMs: number };
+
+/**
+ * @param attempt 0 for the first attempt after a success
+ * @param random from 0 up to 1
+ * @returns milliseconds, from a tenth of the step up to the whole step
+ */
+export function backoffMs(attempt: number, random: number, options: BackoffOptions): number {
+  const stepMs = Math.min(options.maxMs, options.initialMs * 2 ** Math.min(attempt, 30));
+  return Math.round(stepMs * (0.1 + 0.9 * random));
+}

@@ -1,0 +1,137 @@
+/**
+ * What can go wrong, one class a kind; every error has a stable `code`. No message holds a token, a key or a body.
+ *
+ * @example
+ * ```ts
+ * try {
+ *   await agent.send({ to: peer, payload: { text: "hello" } });
+ * } catch (error) {
+ *   if (error instanceof ProblemError && error.code === "PROXY_AUTH_FORBIDDEN") console.log("pair first");
+ *   else throw error;
+ * }
+ * ```
+ */
+
+/** Everything that this library throws on purpose. */
+export class SallyportError extends Error {
+  override readonly name: string = "SallyportError";
+  /** Stable; branch on this and not on the message. */
+  readonly code: string;
+
+  constructor(code: string, message: string, options?: { cause?: unknown }) {
+    super(message, options);
+    this.code = code;
+  }
+}
+
+/** The server refused; `code` is the problem's own (`PROXY_…`, see docs/protocol.md). */
+export class ProblemError extends SallyportError {
+  override readonly name = "ProblemError";
+  readonly status: number;
+  /** Finds the request in the server's log. */
+  readonly requestId: string | null;
+  /** How long to wait before the next attempt, where the server said so. */
+  readonly retryAfterMs: number | null;
+
+  constructor(problem: {
+    code: string;
+    detail: string;
+    status: number;
+    requestId: string | null;
+    retryAfterMs: number | null;
+  }) {
+    super(problem.code, problem.detail);
+    this.status = problem.status;
+    this.requestId = problem.requestId;
+    this.retryAfterMs = problem.retryAfterMs;
+  }
+}
+
+/** No answer: `UNREACHABLE`, or `TIMEOUT` when it took too long. The request may have had its effect. */
+export class UnreachableError extends SallyportError {
+  override readonly name = "UnreachableError";
+}
+
+/** An answer that no Sallyport gives (`UNEXPECTED_ANSWER`): most likely the base URL is of something else. */
+export class UnexpectedAnswerError extends SallyportError {
+  override readonly name = "UnexpectedAnswerError";
+  readonly status: number | null;
+
+  constructor(message: string, status: number | null, options?: { cause?: unknown }) {
+    super("UNEXPECTED_ANSWER", message, options);
+    this.status = status;
+  }
+}
+
+/** The identity token has expired and cannot be renewed (`CREDENTIAL_EXPIRED`): the operator must re-key the agent. */
+export class CredentialExpiredError extends SallyportError {
+  override readonly name = "CredentialExpiredError";
+
+  constructor(message: string) {
+    super("CREDENTIAL_EXPIRED", message);
+  }
+}
+
+/** A key that is none (`INVALID_KEY`). */
+export class InvalidKeyError extends SallyportError {
+  override readonly name = "InvalidKeyError";
+
+  constructor(message: string, options?: { cause?: unknown }) {
+    super("INVALID_KEY", message, options);
+  }
+}
+
+/** A method failed; `code` is `data.code` of the JSON-RPC error, or `RPC_<number>` where there is none. */
+export class RpcError extends SallyportError {
+  override readonly name = "RpcError";
+  /** The number of JSON-RPC; null over the relay socket, whose errors have none. */
+  readonly number: number | null;
+  readonly data: unknown;
+  readonly retryable: boolean;
+  readonly retryAfterMs: number | null;
+
+  constructor(error: {
+    code: string;
+    message: string;
+    number: number | null;
+    data: unknown;
+    retryable: boolean;
+    retryAfterMs: number | null;
+  }) {
+    super(error.code, error.message);
+    this.number = error.number;
+    this.data = error.data;
+    this.retryable = error.retryable;
+    this.retryAfterMs = error.retryAfterMs;
+  }
+}
+
+/** An `enqueue` was answered with `accepted: false`; `code` is the reason that the server gave, or `REFUSED`. */
+export class NotAcceptedError extends SallyportError {
+  override readonly name = "NotAcceptedError";
+}
+
+/**
+ * The socket closed before the answer came (`RELAY_INTERRUPTED`), or none came in time (`TIMEOUT`): the message or
+ * call may have had its effect.
+ */
+export class RelayInterruptedError extends SallyportError {
+  override readonly name = "RelayInterruptedError";
+}
+
+/** The relay connection has ended for good (`RELAY_STOPPED`); its `ended` promise says why. */
+export class RelayStoppedError extends SallyportError {
+  override readonly name = "RelayStoppedError";
+
+  constructor(message: string) {
+    super("RELAY_STOPPED", message);
+  }
+}
+
+/**
+ * Thrown by a message handler: the message is refused for good and becomes a dead letter. Any other error leaves it
+ * unacknowledged, so that it is delivered again. The message is the reason that the sender is told, at most 512 characters.
+ */
+export class Refuse extends Error {
+  override readonly name = "Refuse";
+}

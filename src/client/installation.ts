@@ -1,0 +1,54 @@
+/**
+ * What an installation tells anyone: its clock, and whether it is alive and ready.
+ *
+ * @example
+ * ```ts
+ * const gate = createInstallationClient({ baseUrl: "https://gate.example.com" });
+ * console.log(await gate.serverTime(), (await gate.readiness()).ready);
+ * ```
+ */
+import * as z from "zod/mini";
+import { anonymous, type ConnectionOptions, createCaller, parseAnswer } from "./caller.ts";
+import { ProblemError, UnexpectedAnswerError } from "./errors.ts";
+
+const time = z.object({ unixMs: z.number() });
+
+export type InstallationClient = {
+  /** The server's clock in milliseconds, and how far the own is behind it (negative: ahead), to half a round trip. */
+  serverTime(): Promise<{ unixMs: number; offsetMs: number; roundTripMs: number }>;
+  /** Resolves when it is alive. */
+  health(): Promise<void>;
+  /** Whether it can serve requests at the moment; `document` is what it says of its dependencies when it can. */
+  readiness(): Promise<{ ready: boolean; document: unknown }>;
+};
+
+export function createInstallationClient(options: ConnectionOptions): InstallationClient {
+  const caller = createCaller(options);
+  const now = options.now ?? Date.now;
+  return {
+    async serverTime() {
+      const sentAtMs = now();
+      const { json } = await caller.call({ method: "GET", path: "/v1/time" }, anonymous);
+      const { unixMs } = parseAnswer(time, json);
+      const arrivedAtMs = now();
+      return {
+        unixMs,
+        offsetMs: Math.round(unixMs - (sentAtMs + arrivedAtMs) / 2),
+        roundTripMs: arrivedAtMs - sentAtMs,
+      };
+    },
+    async health() {
+      await caller.call({ method: "GET", path: "/health" }, anonymous);
+    },
+    async readiness() {
+      try {
+        return { ready: true, document: (await caller.call({ method: "GET", path: "/ready" }, anonymous)).json };
+      } catch (error) {
+        // A refusal may come as a problem or as the list of dependencies with their states.
+        if ((error instanceof ProblemError || error instanceof UnexpectedAnswerError) && error.status === 503)
+          return { ready: false, document: null };
+        throw error;
+      }
+    },
+  };
+}

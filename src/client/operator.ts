@@ -1,0 +1,105 @@
+/**
+ * Clients of a bearer: the operator, who registers and ends agents, and a service account with its API key.
+ *
+ * @example
+ * ```ts
+ * const operator = createOperatorClient({ baseUrl: "http://127.0.0.1:8787", token });
+ * const keys = await generateKeys();
+ * const registered = await operator.registerAgent({ name: "Scout", framework: "demo", publicKey: keys.publicKey });
+ * const agent = createAgentClient({ baseUrl: "http://127.0.0.1:8787", keys, credential: registered });
+ * ```
+ */
+import * as z from "zod/mini";
+import { type Call, type ConnectionOptions, createCaller, parseAnswer } from "./caller.ts";
+import { createDeadLetters, type DeadLetters } from "./dead-letters.ts";
+import { type CallMethod, createCallMethod, type Send } from "./methods.ts";
+
+const registered = z.object({
+  agentDid: z.string(),
+  ownerDid: z.string(),
+  tenantId: z.optional(z.string()),
+  ait: z.string(),
+  access: z.object({ token: z.string(), expiresAtMs: z.number() }),
+  refreshToken: z.string(),
+});
+const listedAgent = z.object({
+  agentDid: z.string(),
+  ownerDid: z.string(),
+  name: z.string(),
+  framework: z.string(),
+  status: z.string(),
+  createdAtMs: z.number(),
+  aitExpiresAtMs: z.optional(z.nullable(z.number())),
+});
+const agentPage = z.object({ agents: z.array(listedAgent), nextCursor: z.optional(z.nullable(z.string())) });
+const rotated = z.object({ kid: z.string() });
+
+/** What registration and re-keying give: the agent's credential, and whose it is. Shown once. */
+export type RegisteredAgent = z.infer<typeof registered>;
+export type ListedAgent = z.infer<typeof listedAgent>;
+
+/** A new agent. */
+export type AgentRegistration = {
+  readonly name: string;
+  readonly framework: string;
+  /** base64url of 32 bytes: the agent keeps the private half. */
+  readonly publicKey: string;
+  readonly ownerDid?: string | undefined;
+  readonly tenantId?: string | undefined;
+  readonly description?: string | undefined;
+  readonly ttlSeconds?: number | undefined;
+};
+
+export type OperatorClient = {
+  registerAgent(registration: AgentRegistration): Promise<RegisteredAgent>;
+  listAgents(query?: {
+    readonly cursor?: string | undefined;
+  }): Promise<{ agents: ListedAgent[]; nextCursor: string | null }>;
+  /** Ends everything of the agent: when this resolves, it is over. */
+  revokeAgent(agentDid: string, reason?: string): Promise<void>;
+  /** A new key for the same agent: same DID, same trust; everything issued before is over. */
+  rekeyAgent(agentDid: string, publicKey: string): Promise<RegisteredAgent>;
+  rotateSigningKey(): Promise<{ kid: string }>;
+  revokeSigningKey(kid: string): Promise<void>;
+  deadLettersOf(agentDid: string): DeadLetters;
+  readonly call: CallMethod;
+};
+
+/** @param options `token` is the `OPERATOR_TOKEN` of the installation */
+export function createOperatorClient(options: ConnectionOptions & { readonly token: string }): OperatorClient {
+  const send = bearerSend(options);
+  const post = (path: string, body: unknown): Promise<unknown> =>
+    send({ method: "POST", path, body: JSON.stringify(body) });
+  return {
+    registerAgent: async (registration) => parseAnswer(registered, await post("/v1/agents", registration)),
+    async listAgents({ cursor } = {}) {
+      const path = cursor === undefined ? "/v1/agents" : `/v1/agents?cursor=${encodeURIComponent(cursor)}`;
+      const { agents, nextCursor } = parseAnswer(agentPage, await send({ method: "GET", path }));
+      return { agents, nextCursor: nextCursor ?? null };
+    },
+    async revokeAgent(agentDid, reason) {
+      await post("/v1/agents/revoke", { agentDid, reason });
+    },
+    rekeyAgent: async (agentDid, publicKey) =>
+      parseAnswer(registered, await post("/v1/agents/rekey", { agentDid, publicKey })),
+    rotateSigningKey: async () => parseAnswer(rotated, await post("/v1/keys/rotate", {})),
+    async revokeSigningKey(kid) {
+      await post("/v1/keys/revoke", { kid });
+    },
+    deadLettersOf: (agentDid) => createDeadLetters(send, agentDid),
+    call: createCallMethod(send),
+  };
+}
+
+/** @returns the client of a service account: methods alone. @param options `key` is `spk_…` */
+export function createApiKeyClient(options: ConnectionOptions & { readonly key: string }): {
+  readonly call: CallMethod;
+} {
+  return { call: createCallMethod(bearerSend({ ...options, token: options.key })) };
+}
+
+function bearerSend(options: ConnectionOptions & { readonly token: string }): Send {
+  const caller = createCaller(options);
+  const authorize = () => Promise.resolve({ Authorization: `Bearer ${options.token}` });
+  return async (call: Call) => (await caller.call(call, authorize)).json;
+}

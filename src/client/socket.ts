@@ -1,0 +1,23 @@
+/** The platform's `WebSocket`, as far as it is used. */
+
+export type SocketEvent = { readonly data?: unknown; readonly code?: number; readonly reason?: string };
+
+export type Socket = {
+  readonly readyState: number;
+  send(text: string): void;
+  close(code?: number, reason?: string): void;
+  addEventListener(type: "open" | "message" | "close" | "error", listener: (event: SocketEvent) => void): void;
+};
+
+export type SocketConstructor = new (url: string, protocols: string[]) => Socket;
+
+/** `readyState` of an open socket. */
+export const SOCKET_OPEN = 1;
+
+/** @returns the platform's own WebSocket. @throws TypeError where there is none */
+export function platformSocket(): SocketConstructor {
+  const { WebSocket } = globalThis as { WebSocket?: unknown };
+  if (typeof WebSocket !== "function") throw new TypeError("this platform has no WebSocket; hand one in");
+  // The platforms' types differ in their overloads, not in what is used of them here.
+  return WebSocket as SocketConstructor;
+}
