@@ -1,0 +1,74 @@
+/** Rows of the audit: written in the batch of what they report, so that neither is there without the other. */
+import type { CallContext, Principal } from "../rpc/method.ts";
+import { newUlid } from "../wire/ulid.ts";
+
+/** What is reported; who, when, from where and in which request follows from the call. */
+export type AuditEvent = {
+  /** What was done, e.g. `identity.revoke`. */
+  action: string;
+  /** Whom it was done to, as `type:id`. */
+  subject: string | null;
+  /** The agent it concerns. */
+  agentDid: string | null;
+  result: string;
+  /** Flat, without secrets. */
+  details?: Record<string, string | number | boolean | null>;
+};
+
+/** The part of a call that an audit row tells of. */
+export type AuditedCall = Pick<CallContext, "db" | "principal" | "origin" | "requestId" | "now">;
+
+/** @returns the principal as a subject `type:id`, as the audit and the graph name it. */
+export function actorOf(principal: Principal): string {
+  switch (principal.kind) {
+    case "operator":
+      return "operator";
+    case "agent":
+      return `agent:${principal.agentDid}`;
+    case "shared":
+      return `shared:${principal.agentDid}`;
+    case "device":
+      return `device:${principal.agentDid}/${principal.deviceId}`;
+    case "apiKey":
+      return `service_account:${principal.serviceAccountId}`;
+  }
+}
+
+/** @returns the statement that appends one row to the audit. */
+export function auditStatement(call: AuditedCall, event: AuditEvent): D1PreparedStatement {
+  const nowMs = call.now();
+  return call.db
+    .prepare(
+      `INSERT INTO audit (id, at_ms, actor, action, subject, agent_did, origin, result, request_id, details)
+       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)`,
+    )
+    .bind(
+      newUlid(nowMs),
+      nowMs,
+      actorOf(call.principal),
+      event.action,
+      event.subject,
+      event.agentDid,
+      call.origin,
+      event.result,
+      call.requestId,
+      JSON.stringify(event.details ?? {}),
+    );
+}
+
+/**
+ * Deletes the audit before a moment, which it also declares: the database refuses every other delete.
+ *
+ * @param beforeMs milliseconds since 1970
+ */
+export function auditRetentionStatements(db: D1Database, beforeMs: number): D1PreparedStatement[] {
+  return [
+    db
+      .prepare(
+        `INSERT INTO audit_retention (id, delete_before_ms) VALUES (1, ?1)
+         ON CONFLICT (id) DO UPDATE SET delete_before_ms = MAX(delete_before_ms, excluded.delete_before_ms)`,
+      )
+      .bind(beforeMs),
+    db.prepare("DELETE FROM audit WHERE at_ms < ?1").bind(beforeMs),
+  ];
+}

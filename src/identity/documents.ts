@@ -1,0 +1,119 @@
+/** The three public documents of the registry, contract §1: over HTTP, and in-process for this Worker's own chain. */
+import type { Config } from "../config.ts";
+import { ProxyError, problemResponse, proxyErrorFrom } from "../wire/problem.ts";
+import {
+  ACCESS_HEADER,
+  ACCESS_VALIDATE_PATH,
+  CRL_PATH,
+  KEYS_PATH,
+  parseAccessValidationBody,
+} from "../wire/registry-documents.ts";
+import { registryOf } from "./registry.ts";
+import { signedRevocationList } from "./revocation-list.ts";
+import { listSigningKeys } from "./signing-keys.ts";
+import { isAccessValid } from "./token-pairs.ts";
+
+/** What the documents are made of: the database, the settings, and the clock in milliseconds since 1970. */
+export type DocumentSource = { db: D1Database; config: Config; now: () => number };
+
+const VALIDATION_BODY_MAX_BYTES = 4_096;
+/** May be kept, but is asked for again before each use: a revoked key or token must not live on in somebody's cache. */
+const DOCUMENT_HEADERS = { "Content-Type": "application/json", "Cache-Control": "no-cache" };
+
+/** `GET /.well-known/claw-keys.json`. @throws ProxyError when the registry is off or D1 fails */
+export async function keysResponse(source: DocumentSource): Promise<Response> {
+  const keys = await listSigningKeys(registryOf(source));
+  return new Response(JSON.stringify({ keys }), { headers: DOCUMENT_HEADERS });
+}
+
+/** `GET /v1/crl`. @throws ProxyError when the registry is off, D1 fails, or no key can sign */
+export async function crlResponse(source: DocumentSource): Promise<Response> {
+  return new Response(await signedRevocationList(registryOf(source)), { headers: DOCUMENT_HEADERS });
+}
+
+/**
+ * `POST /v1/agents/auth/validate`.
+ *
+ * @returns 204 for a valid access token
+ * @throws ProxyError PROXY_AGENT_ACCESS_INVALID (401) for one that is not, PROXY_BAD_REQUEST for a body that is none
+ */
+export async function accessValidationResponse(source: DocumentSource, request: Request): Promise<Response> {
+  const registry = registryOf(source);
+  const token = request.headers.get(ACCESS_HEADER);
+  const claim = await readValidationBody(request);
+  if (token === null || !(await isAccessValid(registry, { token, ...claim }))) {
+    throw new ProxyError("PROXY_AGENT_ACCESS_INVALID", { reason: "the registry does not know this access token" });
+  }
+  return new Response(null, { status: 204 });
+}
+
+async function readValidationBody(request: Request): Promise<{ agentDid: string; aitJti: string }> {
+  const text = await readBounded(request);
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    throw new ProxyError("PROXY_BAD_REQUEST", { detail: "The body must be JSON.", cause: error });
+  }
+  const body = parseAccessValidationBody(value);
+  if (!body.ok) throw new ProxyError("PROXY_BAD_REQUEST", { detail: `${body.error}.` });
+  return body.value;
+}
+
+async function readBounded(request: Request): Promise<string> {
+  if (request.body === null) return "";
+  const chunks: Uint8Array<ArrayBuffer>[] = [];
+  let length = 0;
+  for await (const chunk of request.body) {
+    length += chunk.length;
+    // Read on, so that the answer reaches the client, but keep nothing: the routes before this one bound the body.
+    if (length <= VALIDATION_BODY_MAX_BYTES) chunks.push(chunk);
+  }
+  if (length > VALIDATION_BODY_MAX_BYTES) throw new ProxyError("PROXY_BODY_TOO_LARGE");
+  return new TextDecoder().decode(await new Blob(chunks).arrayBuffer());
+}
+
+/** One call to a registry: a path such as `/v1/crl`, what `fetch` takes, and when to give up. */
+export type RegistryFetch = (path: string, init?: RequestInit, signal?: AbortSignal) => Promise<Response>;
+
+/**
+ * The embedded registry as the registry client sees any other: the same documents, without a network between.
+ *
+ * @returns a function that answers like the HTTP routes; it rejects with the signal's reason when that fires first
+ */
+export function embeddedRegistryFetch(source: DocumentSource): RegistryFetch {
+  return async (path, init = {}, signal) => {
+    signal?.throwIfAborted();
+    const request = new Request(`https://registry.invalid${path}`, init);
+    const answered = answer(source, request).catch((error: unknown) => failure(error));
+    if (signal === undefined) return answered;
+    // D1 cannot be told to stop; the caller's deadline ends the wait, not the work.
+    let onAbort: (() => void) | null = null;
+    const aborted = new Promise<never>((_, reject) => {
+      onAbort = () => reject(signal.reason instanceof Error ? signal.reason : new Error("aborted"));
+      signal.addEventListener("abort", onAbort, { once: true });
+    });
+    try {
+      return await Promise.race([answered, aborted]);
+    } finally {
+      if (onAbort !== null) signal.removeEventListener("abort", onAbort);
+    }
+  };
+}
+
+async function answer(source: DocumentSource, request: Request): Promise<Response> {
+  switch (`${request.method} ${new URL(request.url).pathname}`) {
+    case `GET ${KEYS_PATH}`:
+      return keysResponse(source);
+    case `GET ${CRL_PATH}`:
+      return crlResponse(source);
+    case `POST ${ACCESS_VALIDATE_PATH}`:
+      return accessValidationResponse(source, request);
+    default:
+      throw new ProxyError("PROXY_NOT_FOUND");
+  }
+}
+
+function failure(error: unknown): Response {
+  return problemResponse(proxyErrorFrom(error), "embedded-registry");
+}

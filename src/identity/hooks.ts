@@ -1,0 +1,19 @@
+/** Where other rooms add their statements to the registry's commits, so that neither is there without the other. */
+import type { CallContext } from "../rpc/method.ts";
+import type { AgentDid } from "../wire/did.ts";
+import type { Agent } from "./agents.ts";
+
+/** Why everything of an agent ends: for good, or because it gets another key. */
+export type EndCause = "revoked" | "rekeyed";
+
+/** Statements of one room for an agent that is being registered. They stand behind the agent's own row. */
+export type RegistrationStatements = (ctx: CallContext, agent: Agent) => D1PreparedStatement[];
+
+/** Statements of one room that end what it issued to an agent. They may run more than once. */
+export type EndStatements = (ctx: CallContext, agentDid: AgentDid, cause: EndCause) => D1PreparedStatement[];
+
+/** What other rooms commit with the registry. */
+export type IdentityHooks = {
+  readonly atRegistration: readonly RegistrationStatements[];
+  readonly atEnd: readonly EndStatements[];
+};
