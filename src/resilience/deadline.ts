@@ -1,0 +1,181 @@
+/** The work did not end in its time. */
+export class DeadlineExceeded extends Error {
+  readonly code = "DEADLINE_EXCEEDED";
+  readonly timeoutMs: number;
+
+  constructor(timeoutMs: number) {
+    super(`not done within ${timeoutMs} ms`);
+    this.name = "DeadlineExceeded";
+    this.timeoutMs = timeoutMs;
+  }
+}
+
+/** A body was longer than the caller takes. */
+export class BodyTooLarge extends Error {
+  readonly code = "BODY_TOO_LARGE";
+  readonly maxBytes: number;
+
+  constructor(maxBytes: number) {
+    super(`body exceeds ${maxBytes} bytes`);
+    this.name = "BodyTooLarge";
+    this.maxBytes = maxBytes;
+  }
+}
+
+/**
+ * Runs `work` under one deadline, from its first step to its last: put the reading of a response's body inside it, so
+ * that a body that trickles is cut too. The signal aborts at the deadline; work that ignores it is abandoned.
+ *
+ * @throws DeadlineExceeded at the deadline, or whatever `work` throws
+ */
+export async function withDeadline<T>(timeoutMs: number, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const controller = new AbortController();
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const expiry = new Promise<never>((_resolve, reject) => {
+    timer = setTimeout(() => {
+      const error = new DeadlineExceeded(timeoutMs);
+      controller.abort(error);
+      reject(error);
+    }, timeoutMs);
+  });
+  try {
+    return await Promise.race([work(controller.signal), expiry]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** What remains of the time that a whole request has. */
+export type Deadline = {
+  /** Aborts at the deadline. The timer starts at the first use, so a request served from memory needs none. */
+  readonly signal: AbortSignal;
+  /** Milliseconds left, never negative. */
+  remainingMs(): number;
+  /** Stops the timer; call it when the request is decided. */
+  end(): void;
+};
+
+/** One deadline for a chain of steps, beginning now. */
+export function startDeadline(timeoutMs: number, now: () => number): Deadline {
+  const endsAtMs = now() + timeoutMs;
+  const controller = new AbortController();
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const remainingMs = (): number => Math.max(0, endsAtMs - now());
+  return {
+    get signal() {
+      timer ??= setTimeout(() => {
+        controller.abort(new DeadlineExceeded(timeoutMs));
+      }, remainingMs());
+      return controller.signal;
+    },
+    remainingMs,
+    end() {
+      clearTimeout(timer);
+    },
+  };
+}
+
+/**
+ * Waits for `work` no longer than until `signal` aborts. The work itself goes on: give it to `waitUntil` as well.
+ *
+ * @returns the value, or null when the signal came first
+ * @throws what `work` throws, when that comes first
+ */
+export async function settledBefore<T>(work: Promise<T>, signal: AbortSignal): Promise<{ value: T } | null> {
+  if (signal.aborted) return null;
+  let onAbort: (() => void) | undefined;
+  const aborted = new Promise<null>((resolve) => {
+    onAbort = () => resolve(null);
+    signal.addEventListener("abort", onAbort, { once: true });
+  });
+  try {
+    return await Promise.race([work.then((value) => ({ value })), aborted]);
+  } finally {
+    if (onAbort !== undefined) signal.removeEventListener("abort", onAbort);
+  }
+}
+
+const FIRST_LOOK_MS = 5;
+const LONGEST_LOOK_MS = 160;
+
+/**
+ * Looks for something that another request may bring, at growing intervals on timers of this request's own: a promise
+ * of another request must not be awaited.
+ *
+ * @param isThere asked before every pause and after the last
+ * @returns whether it came within `patienceMs` and before `signal` aborted
+ */
+export async function lookUntil(isThere: () => boolean, patienceMs: number, signal: AbortSignal): Promise<boolean> {
+  let waitedMs = 0;
+  let lookMs = FIRST_LOOK_MS;
+  while (!isThere()) {
+    if (waitedMs >= patienceMs || signal.aborted) return false;
+    await pause(lookMs, signal);
+    waitedMs += lookMs;
+    lookMs = Math.min(lookMs * 2, LONGEST_LOOK_MS);
+  }
+  return true;
+}
+
+/** Rests for a while, and wakes early when `signal` aborts. */
+async function pause(delayMs: number, signal: AbortSignal): Promise<void> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const rested = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, delayMs);
+  });
+  await settledBefore(rested, signal);
+  clearTimeout(timer);
+}
+
+/**
+ * Reads a body to its end, but no more than `maxBytes`; a longer one is cancelled at once, so that it costs neither
+ * memory nor a connection.
+ *
+ * @param signal cancels the body when it aborts
+ * @throws BodyTooLarge, the signal's reason, or the error of the stream
+ */
+export async function readBody(
+  body: ReadableStream<Uint8Array> | null,
+  maxBytes: number,
+  signal: AbortSignal,
+): Promise<Uint8Array> {
+  if (body === null) return new Uint8Array(0);
+  const reader = body.getReader();
+  let cancelled: Promise<void> | undefined;
+  const cancel = (reason: unknown): void => {
+    // A stream that is torn already has nothing to cancel, and the reason is thrown below in any case.
+    cancelled ??= reader.cancel(reason).catch(() => undefined);
+  };
+  const onAbort = (): void => cancel(signal.reason);
+  signal.addEventListener("abort", onAbort, { once: true });
+  try {
+    signal.throwIfAborted();
+    const chunks: Uint8Array[] = [];
+    let length = 0;
+    for (;;) {
+      const next = await reader.read();
+      signal.throwIfAborted();
+      if (next.done) return joined(chunks, length);
+      length += next.value.byteLength;
+      if (length > maxBytes) throw new BodyTooLarge(maxBytes);
+      chunks.push(next.value);
+    }
+  } catch (error) {
+    cancel(error);
+    throw error;
+  } finally {
+    signal.removeEventListener("abort", onAbort);
+  }
+}
+
+function joined(chunks: Uint8Array[], length: number): Uint8Array {
+  const [only] = chunks;
+  if (chunks.length === 1 && only !== undefined) return only;
+  const bytes = new Uint8Array(length);
+  let offset = 0;
+  for (const chunk of chunks) {
+    bytes.set(chunk, offset);
+    offset += chunk.byteLength;
+  }
+  return bytes;
+}
