@@ -1,0 +1,115 @@
+/**
+ * Walks the entries of a revocation list over its bytes and builds nothing: 100 000 entries within some ten
+ * milliseconds, where a parser makes 300 000 objects and texts first. It knows the one spelling that programs write
+ * (no white space, no escapes, no members but the four) and gives up on any other, which a full parser then judges.
+ */
+
+/** Takes one entry: where the texts of its `jti` and its `agentDid` stand between their quotes. */
+export type EntryReader = (jtiStart: number, jtiEnd: number, didStart: number, didEnd: number) => void;
+
+/** Not the usual spelling, or malformed: a full parser must say which. */
+export const UNUSUAL = -1;
+
+const QUOTE = 0x22;
+const BACKSLASH = 0x5c;
+const OPEN_OBJECT = 0x7b;
+const CLOSE_OBJECT = 0x7d;
+const OPEN_ARRAY = 0x5b;
+const CLOSE_ARRAY = 0x5d;
+const COMMA = 0x2c;
+
+const asciiEncoder = new TextEncoder();
+const JTI = asciiEncoder.encode('"jti":"');
+const AGENT_DID = asciiEncoder.encode('"agentDid":"did:');
+const REASON = asciiEncoder.encode('"reason":"');
+const REVOKED_AT = asciiEncoder.encode('"revokedAt":');
+const DID_LENGTH = "did:".length;
+
+/**
+ * @param bytes JSON
+ * @param start where the array's `[` stands
+ * @returns the position behind the array's `]`, or {@link UNUSUAL}
+ */
+export function walkEntries(bytes: Uint8Array, start: number, read: EntryReader): number {
+  if (byteAt(bytes, start) !== OPEN_ARRAY) return UNUSUAL;
+  let at = start + 1;
+  if (byteAt(bytes, at) === CLOSE_ARRAY) return at + 1;
+  for (;;) {
+    at = walkEntry(bytes, at, read);
+    if (at === UNUSUAL) return UNUSUAL;
+    const next = byteAt(bytes, at);
+    at += 1;
+    if (next === CLOSE_ARRAY) return at;
+    if (next !== COMMA) return UNUSUAL;
+  }
+}
+
+function walkEntry(bytes: Uint8Array, start: number, read: EntryReader): number {
+  let jtiStart = 0;
+  let jtiEnd = 0;
+  let didStart = 0;
+  let didEnd = 0;
+  let hasRevokedAt = false;
+  if (byteAt(bytes, start) !== OPEN_OBJECT) return UNUSUAL;
+  let at = start + 1;
+  for (;;) {
+    if (jtiStart === 0 && standsAt(bytes, at, JTI)) {
+      jtiStart = at + JTI.length;
+      jtiEnd = stringEnd(bytes, jtiStart);
+      at = jtiEnd + 1;
+    } else if (didStart === 0 && standsAt(bytes, at, AGENT_DID)) {
+      didStart = at + AGENT_DID.length - DID_LENGTH;
+      didEnd = stringEnd(bytes, didStart);
+      at = didEnd + 1;
+    } else if (!hasRevokedAt && standsAt(bytes, at, REVOKED_AT)) {
+      hasRevokedAt = true;
+      const digits = at + REVOKED_AT.length;
+      at = behindDigits(bytes, digits);
+      if (at === digits) return UNUSUAL;
+    } else if (standsAt(bytes, at, REASON)) {
+      at = stringEnd(bytes, at + REASON.length) + 1;
+    } else {
+      return UNUSUAL;
+    }
+    if (at === UNUSUAL + 1) return UNUSUAL;
+    const next = byteAt(bytes, at);
+    at += 1;
+    if (next === CLOSE_OBJECT) break;
+    if (next !== COMMA) return UNUSUAL;
+  }
+  if (jtiEnd <= jtiStart || didEnd <= didStart || !hasRevokedAt) return UNUSUAL;
+  read(jtiStart, jtiEnd, didStart, didEnd);
+  return at;
+}
+
+/** Where the closing quote of a string without escapes stands, or {@link UNUSUAL}. */
+function stringEnd(bytes: Uint8Array, start: number): number {
+  const { length } = bytes;
+  for (let at = start; at < length; at += 1) {
+    const byte = byteAt(bytes, at);
+    if (byte === QUOTE) return at;
+    if (byte === BACKSLASH || byte < 0x20) return UNUSUAL;
+  }
+  return UNUSUAL;
+}
+
+function behindDigits(bytes: Uint8Array, start: number): number {
+  let at = start;
+  for (;;) {
+    const byte = byteAt(bytes, at);
+    if (!(byte >= 0x30 && byte <= 0x39)) return at;
+    at += 1;
+  }
+}
+
+function standsAt(bytes: Uint8Array, at: number, text: Uint8Array): boolean {
+  for (let index = 0; index < text.length; index += 1) {
+    if (byteAt(bytes, at + index) !== byteAt(text, index)) return false;
+  }
+  return true;
+}
+
+/** Behind the end there is `undefined`, which equals no byte and lies in no range. */
+function byteAt(bytes: Uint8Array, at: number): number {
+  return bytes[at] as number;
+}

@@ -1,0 +1,251 @@
+/** The registry's revocation list: verified, never older than one seen before, never gone once one was seen. */
+import {
+  type CachedCall,
+  cachedCall,
+  type CallFailure,
+  type Loaded,
+  type LoadFailure,
+  loadNow,
+  servedFromMemory,
+} from "../resilience/cached-call.ts";
+import type { Dependency } from "../resilience/dependency.ts";
+import { createStaleCache, type CacheState } from "../resilience/stale-cache.ts";
+import { CRL_NOT_FOUND, CRL_PATH } from "../wire/registry-documents.ts";
+import { err, ok, type Result } from "../wire/result.ts";
+import { type CrlHead, decodeCrlJws, findCrlJws, readCrlClaims } from "./crl-document.ts";
+import { createJtiSet, type JtiSet } from "./jti-set.ts";
+import type { Keys } from "./keys.ts";
+import { createKvCopy, createKvMark } from "./kv-copy.ts";
+import { askRegistry, parseJson } from "./request.ts";
+import { type RegistrySettings, type RequestScope, scopeUntil } from "./scope.ts";
+
+export type Revocation = { jti: string; agentDid: string };
+
+export type Crl = {
+  /**
+   * Whether the token of this id is revoked, by the newest list that may be used. `too-old`: there was a list, it is
+   * past its maximum age, and the setting is fail-closed; `unavailable`: there never was one in this isolate.
+   */
+  isRevoked(
+    jti: string,
+    scope: RequestScope,
+  ): Promise<Result<{ revoked: boolean; cache: CacheState }, "unavailable" | "too-old">>;
+  /**
+   * Fetches the list now, for whoever acts on its entries rather than asks about one. What it brings is used by
+   * `isRevoked` from then on. `iat` in seconds; null where the registry has never signed a list.
+   */
+  fetchList(
+    scope: RequestScope,
+  ): Promise<Result<{ iat: number | null; revocations: readonly Revocation[] }, CallFailure>>;
+  /** Sees to it that there is a list, for `/ready`. */
+  warm(scope: RequestScope): Promise<Result<null, CallFailure>>;
+  /** Age in milliseconds of the list held, past its maximum included; null when there never was one. */
+  ageMs(nowMs: number): number | null;
+  /** Whether the list held may be used at all. */
+  isUsable(nowMs: number): boolean;
+};
+
+type List = { jtis: JtiSet; iat: number | null };
+/** A list that has verified, with its claims' bytes, which hold the agents as well. */
+type VerifiedList = { list: List; payload: Uint8Array; jws: Uint8Array; head: CrlHead };
+
+/** Contract §6 and the issue of a list of 100 000 entries: a list is at most this long. */
+export const CRL_MAX_BYTES = 24 * 1_024 * 1_024;
+/** What is read of a refusal to see its code. */
+const NOT_FOUND_MAX_BYTES = 4_096;
+/** How far ahead of this clock a list may say it was made: else one from the far future would shut out all others. */
+const FUTURE_SECONDS = 300;
+/** Served past every age under fail-open, the copy is kept as long as anyone may repair the registry. */
+const FAIL_OPEN_KEEP_MS = 7 * 86_400_000;
+const WARN_EVERY_MS = 60_000;
+/** A usual entry takes at least this many bytes: a guess at how many there are. */
+const ENTRY_BYTES = 128;
+const DOCUMENT = "crl";
+
+export function createCrl(settings: RegistrySettings, dependency: Dependency, keys: Keys): Crl {
+  const isFailOpen = settings.crlStaleBehavior === "fail-open";
+  const usableMs = isFailOpen ? Number.POSITIVE_INFINITY : settings.crlMaxAgeMs;
+  const cache = createStaleCache<List>({
+    maxEntries: 1,
+    freshness: {
+      freshMs: Math.min(settings.crlRefreshMs, usableMs),
+      revalidateMs: usableMs,
+      staleMs: usableMs,
+    },
+  });
+  const copy = createKvCopy({ name: "crl", keepMs: isFailOpen ? FAIL_OPEN_KEEP_MS : settings.crlMaxAgeMs, settings });
+  const mark = createKvMark({ name: "crl-seen", settings });
+
+  // What was once seen of this issuer; it outlives the list itself.
+  let newestIat: number | null = null;
+  let lastGoodAtMs: number | null = null;
+  let tooOldWarnedAtMs = Number.NEGATIVE_INFINITY;
+
+  function callFor(scope: RequestScope, tell?: (verified: VerifiedList | null) => void): CachedCall<List> {
+    return {
+      dependency,
+      cache,
+      key: DOCUMENT,
+      refresh: "background",
+      scope,
+      load: (signal) => load(scopeUntil(scope, signal), tell),
+      copy: () => readCopy(scope),
+    };
+  }
+
+  async function load(
+    scope: RequestScope,
+    tell?: (verified: VerifiedList | null) => void,
+  ): Promise<Result<Loaded<List>, LoadFailure>> {
+    const askedAtMs = scope.now();
+    const answers = { 200: CRL_MAX_BYTES, 404: NOT_FOUND_MAX_BYTES };
+    const answer = await askRegistry(scope, { path: CRL_PATH, answers }, scope.signal);
+    if (!answer.ok) return answer;
+    if (answer.value.status === 404) {
+      const none = await acceptNone(answer.value.body, scope);
+      if (!none.ok) return none;
+      tell?.(null);
+      lastGoodAtMs = askedAtMs;
+      return ok({ value: none.value });
+    }
+    const jws = findCrlJws(answer.value.body);
+    const verified = jws.ok ? await verify(jws.value, scope) : jws;
+    if (!verified.ok) return err({ reason: `list: ${verified.error}` });
+    const { list, head } = verified.value;
+    const problem = problemOfTime(head, scope);
+    if (problem !== null) return err({ reason: problem });
+    if (newestIat === null) scope.background(mark.set(scope));
+    newestIat = head.iat;
+    lastGoodAtMs = askedAtMs;
+    scope.background(copy.write(scope, verified.value.jws, askedAtMs));
+    tell?.(verified.value);
+    return ok({ value: list });
+  }
+
+  /** "There is no list" is believed only while no signed one was ever seen from this issuer (contract §1). */
+  async function acceptNone(body: Uint8Array, scope: RequestScope): Promise<Result<List, LoadFailure>> {
+    if (codeOf(parseJson(body)?.value) !== CRL_NOT_FOUND) return err({ reason: "status 404" });
+    if (newestIat !== null || (await mark.isSet(scope))) {
+      scope.log.error("security.crl_withdrawn", { issuer: settings.registryIssuer, heldIat: newestIat });
+      return err({ reason: "the list was withdrawn" });
+    }
+    return ok({ jtis: createJtiSet(), iat: null });
+  }
+
+  /** Why a verified list is not taken, or null. */
+  function problemOfTime(head: CrlHead, scope: RequestScope): string | null {
+    const nowSeconds = scope.now() / 1_000;
+    if (head.iat > nowSeconds + FUTURE_SECONDS) return "the list is from the future";
+    if (head.exp <= nowSeconds) return "the list has expired";
+    if (newestIat === null || head.iat >= newestIat) return null;
+    scope.log.error("security.crl_rolled_back", {
+      issuer: settings.registryIssuer,
+      heldIat: newestIat,
+      offeredIat: head.iat,
+    });
+    return "the list is older than one seen before";
+  }
+
+  async function verify(jws: Uint8Array, scope: RequestScope): Promise<Result<VerifiedList, string>> {
+    const decoded = decodeCrlJws(jws);
+    if (!decoded.ok) return decoded;
+    const { kid, signature, signingInput, payload } = decoded.value;
+    const found = await keys.find(kid, scope);
+    if (!found.ok) return err(found.error);
+    const isGenuine = await crypto.subtle.verify("Ed25519", found.value.key, signature, signingInput);
+    if (!isGenuine) return err("the signature is wrong");
+    let jtis = createJtiSet(payload.length / ENTRY_BYTES);
+    const head = readCrlClaims(payload, {
+      atBytes: (start, end) => jtis.addBytes(payload, start, end),
+      restart: () => (jtis = createJtiSet()),
+      plain: (jti) => jtis.add(jti),
+    });
+    if (!head.ok) return head;
+    if (head.value.iss !== settings.registryIssuer) return err("the issuer is foreign");
+    return ok({ list: { jtis, iat: head.value.iat }, payload, jws, head: head.value });
+  }
+
+  /** The copy in KV, verified like one from the registry but for its `exp`: during an outage nobody renews it. */
+  async function readCopy(scope: RequestScope): Promise<{ value: List; atMs: number } | null> {
+    const found = await copy.read(scope);
+    if (found === null) return null;
+    const verified = await verify(found.body, scope);
+    if (!verified.ok) {
+      // Without keys nothing can be said against it.
+      if (verified.error !== "unavailable") copy.drop(scope, verified.error);
+      return null;
+    }
+    const { list, head } = verified.value;
+    if (newestIat !== null && head.iat < newestIat) return null;
+    newestIat = head.iat;
+    lastGoodAtMs = Math.max(lastGoodAtMs ?? 0, found.atMs);
+    return { value: list, atMs: found.atMs };
+  }
+
+  function warnTooOld(scope: RequestScope): void {
+    const nowMs = scope.now();
+    if (nowMs - tooOldWarnedAtMs < WARN_EVERY_MS) return;
+    tooOldWarnedAtMs = nowMs;
+    scope.log.warn("registry.crl_too_old", {
+      ageMs: lastGoodAtMs === null ? null : nowMs - lastGoodAtMs,
+      maxAgeMs: settings.crlMaxAgeMs,
+      behavior: settings.crlStaleBehavior,
+    });
+  }
+
+  return {
+    async isRevoked(jti, scope) {
+      const call = callFor(scope);
+      const inMemory = servedFromMemory(call);
+      const served = inMemory === null ? await cachedCall(call) : ok(inMemory);
+      if (!served.ok) {
+        if (lastGoodAtMs === null) return err("unavailable");
+        warnTooOld(scope);
+        return err("too-old");
+      }
+      const { value, cache: state, ageMs } = served.value;
+      if (ageMs >= settings.crlMaxAgeMs) warnTooOld(scope);
+      return ok({ revoked: value.jtis.has(jti), cache: state });
+    },
+
+    async fetchList(scope) {
+      let verified: VerifiedList | null = null;
+      const loaded = await loadNow(callFor(scope, (told) => (verified = told)));
+      if (!loaded.ok) return loaded;
+      return ok({ iat: loaded.value.value.iat, revocations: verified === null ? [] : revocationsOf(verified) });
+    },
+
+    async warm(scope) {
+      const served = await cachedCall(callFor(scope));
+      return served.ok ? ok(null) : served;
+    },
+
+    ageMs(nowMs) {
+      return lastGoodAtMs === null ? null : Math.max(0, nowMs - lastGoodAtMs);
+    },
+
+    isUsable(nowMs) {
+      return cache.read(DOCUMENT, nowMs).phase !== "gone";
+    },
+  };
+}
+
+function revocationsOf({ payload }: VerifiedList): Revocation[] {
+  const text = new TextDecoder();
+  const between = (start: number, end: number): string => text.decode(payload.subarray(start, end));
+  const revocations: Revocation[] = [];
+  readCrlClaims(payload, {
+    atBytes: (jtiStart, jtiEnd, didStart, didEnd) =>
+      void revocations.push({ jti: between(jtiStart, jtiEnd), agentDid: between(didStart, didEnd) }),
+    restart: () => void revocations.splice(0),
+    plain: (jti, agentDid) => void revocations.push({ jti, agentDid }),
+  });
+  return revocations;
+}
+
+/** The code of an error document: of its own, or as the registry wraps it. */
+function codeOf(body: unknown): unknown {
+  if (typeof body !== "object" || body === null) return undefined;
+  if ("code" in body) return body.code;
+  return "error" in body ? codeOf(body.error) : undefined;
+}

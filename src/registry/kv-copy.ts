@@ -1,0 +1,127 @@
+/** The second level of a cache: one document in Workers KV, which outlives the isolate. */
+import * as z from "zod/mini";
+import { DeadlineExceeded, withDeadline } from "../resilience/deadline.ts";
+import { sha256Base64Url } from "../wire/proof.ts";
+import type { RegistrySettings, RequestScope } from "./scope.ts";
+
+export type KvCopy = {
+  /** The stored document and the moment at which the registry gave it; null when there is none that can be read. */
+  read(scope: RequestScope): Promise<{ body: Uint8Array; atMs: number } | null>;
+  /** Stores a document. Never throws: a second level that cannot be written is said and left. */
+  write(scope: RequestScope, body: Uint8Array, atMs: number): Promise<void>;
+  /** Says that what was read is bad, and removes it in the background. */
+  drop(scope: RequestScope, reason: string): void;
+};
+
+/** Whether a signed list was ever seen, which must not be forgotten when the list itself has run out. */
+export type KvMark = {
+  /** @throws when the store cannot say */
+  isSet(scope: RequestScope): Promise<boolean>;
+  set(scope: RequestScope): Promise<void>;
+};
+
+const metadataSchema = z.object({ atMs: z.int().check(z.nonnegative()) });
+
+/** KV keeps nothing for less than a minute. */
+const MIN_TTL_SECONDS = 60;
+/** How far the clock of the isolate that wrote may be ahead of this one's. */
+const CLOCK_TOLERANCE_MS = 60_000;
+/** After a look that found nothing, the next one: a cold isolate under load must not ask for every request. */
+const LOOK_AGAIN_MS = 10_000;
+
+/**
+ * @param options.name what is kept, part of the key
+ * @param options.keepMs how long a copy may be of use; KV forgets it afterwards
+ */
+export function createKvCopy(options: { name: string; keepMs: number; settings: RegistrySettings }): KvCopy {
+  const { name, settings } = options;
+  const expirationTtl = Math.max(MIN_TTL_SECONDS, Math.ceil(options.keepMs / 1_000));
+  let lookAgainAtMs = Number.NEGATIVE_INFINITY;
+
+  return {
+    async read(scope) {
+      const { kv } = scope;
+      if (kv === null || scope.now() < lookAgainAtMs) return null;
+      lookAgainAtMs = scope.now() + LOOK_AGAIN_MS;
+      const key = await keyOf(name, settings);
+      const stored = await inTime(settings, () => kv.getWithMetadata(key, "arrayBuffer"));
+      if (stored.value === null) return null;
+      const metadata = metadataSchema.safeParse(stored.metadata);
+      if (!metadata.success || metadata.data.atMs > scope.now() + CLOCK_TOLERANCE_MS) {
+        drop(scope, "no sound time");
+        return null;
+      }
+      lookAgainAtMs = Number.NEGATIVE_INFINITY;
+      return { body: new Uint8Array(stored.value), atMs: Math.min(metadata.data.atMs, scope.now()) };
+    },
+
+    async write(scope, body, atMs) {
+      const { kv } = scope;
+      if (kv === null) return;
+      try {
+        const key = await keyOf(name, settings);
+        await inTime(settings, () => kv.put(key, body, { expirationTtl, metadata: { atMs } }));
+      } catch (error) {
+        scope.log.warn("registry.copy_not_written", { copy: name, ...failureFields(error) });
+      }
+    },
+
+    drop,
+  };
+
+  function drop(scope: RequestScope, reason: string): void {
+    scope.log.error("registry.copy_dropped", { copy: name, reason });
+    scope.background(remove(scope));
+  }
+
+  async function remove(scope: RequestScope): Promise<void> {
+    const { kv } = scope;
+    if (kv === null) return;
+    try {
+      const key = await keyOf(name, settings);
+      await inTime(settings, () => kv.delete(key));
+    } catch (error) {
+      scope.log.warn("registry.copy_not_removed", { copy: name, ...failureFields(error) });
+    }
+  }
+}
+
+/** @param options.name what is marked, part of the key */
+export function createKvMark(options: { name: string; settings: RegistrySettings }): KvMark {
+  const { name, settings } = options;
+  return {
+    async isSet(scope) {
+      const { kv } = scope;
+      if (kv === null) return false;
+      const key = await keyOf(name, settings);
+      return (await inTime(settings, () => kv.get(key))) !== null;
+    },
+
+    async set(scope) {
+      const { kv } = scope;
+      if (kv === null) return;
+      try {
+        const key = await keyOf(name, settings);
+        const isThere = (await inTime(settings, () => kv.get(key))) !== null;
+        if (!isThere) await inTime(settings, () => kv.put(key, "1"));
+      } catch (error) {
+        scope.log.warn("registry.copy_not_written", { copy: name, ...failureFields(error) });
+      }
+    },
+  };
+}
+
+/** One copy per registry: another registry or issuer never reads this one's. */
+async function keyOf(name: string, settings: RegistrySettings): Promise<string> {
+  const registry = `${settings.registryUrl}\n${settings.registryIssuer}`;
+  return `registry/v1/${name}/${await sha256Base64Url(new TextEncoder().encode(registry))}`;
+}
+
+function inTime<T>(settings: RegistrySettings, work: () => Promise<T>): Promise<T> {
+  return withDeadline(settings.storeTimeoutMs, work);
+}
+
+function failureFields(error: unknown): { reason: string } {
+  if (error instanceof DeadlineExceeded) return { reason: "timeout" };
+  return { reason: error instanceof Error ? error.name : typeof error };
+}
