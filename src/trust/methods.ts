@@ -4,9 +4,10 @@ import { type CallContext, defineMethod, type Method, type Permission } from "..
 import { type AgentDid, parseAgentDid } from "../wire/did.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { layFences } from "./debts.ts";
-import { commit, confirmPairing, pairingStatus, startPairing } from "./pairing.ts";
+import { confirmPairing, pairingStatus, startPairing } from "./pairing.ts";
 import { listPeers, listTrust, readRemoval, removeTrustStatements } from "./pairs.ts";
 import { profileSchema } from "./profile.ts";
+import { commit, read } from "./store.ts";
 import { PAIR_TICKET_TTL_SECONDS } from "./ticket.ts";
 
 const agentDid = z.custom<AgentDid>(
@@ -26,6 +27,7 @@ export const pairStart = defineMethod({
   name: "pair.start",
   surface: "http",
   permission: AGENT_ALONE,
+  invalidParams: "PROXY_PAIR_INVALID_BODY",
   params: z.object({
     initiatorProfile: profileSchema,
     ttlSeconds: z.optional(
@@ -48,6 +50,7 @@ export const pairConfirm = defineMethod({
   name: "pair.confirm",
   surface: "http",
   permission: AGENT_ALONE,
+  invalidParams: "PROXY_PAIR_INVALID_BODY",
   params: z.object({ ticket: z.string(), responderProfile: profileSchema }),
   result: z.object({
     paired: z.literal(true),
@@ -70,6 +73,7 @@ export const pairStatus = defineMethod({
   name: "pair.status",
   surface: "http",
   permission: AGENT_ALONE,
+  invalidParams: "PROXY_PAIR_INVALID_BODY",
   params: z.object({ ticket: z.string() }),
   result: z.object({ status: z.enum(["pending", "confirmed"]) }),
   handler: async (ctx, params) => ({
@@ -82,6 +86,7 @@ export const pairRemove = defineMethod({
   name: "pair.remove",
   surface: "http",
   permission: AGENT_ALONE,
+  invalidParams: "PROXY_PAIR_INVALID_BODY",
   params: z.object({ peerAgentDid: agentDid }),
   result: z.object({ removed: z.boolean() }),
   handler: async (ctx, params) => ({ removed: await removeTrust(ctx, callingAgent(ctx), params.peerAgentDid) }),
@@ -92,10 +97,13 @@ export const pairPeers = defineMethod({
   name: "pair.peers",
   surface: "http",
   permission: AGENT_ALONE,
+  invalidParams: "PROXY_PAIR_INVALID_BODY",
   params: z.object({ after: z.optional(z.string().check(z.maxLength(512))), limit: pageLimit }),
   result: z.object({ peers: z.array(z.object({ agentDid, agentName: z.string(), since: wholeNumber })) }),
   handler: async (ctx, params) => ({
-    peers: await listPeers(ctx.db, callingAgent(ctx), { after: params.after ?? "", limit: params.limit ?? PAGE_MAX }),
+    peers: await read(
+      listPeers(ctx.db, callingAgent(ctx), { after: params.after ?? "", limit: params.limit ?? PAGE_MAX }),
+    ),
   }),
 });
 

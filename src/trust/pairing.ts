@@ -6,6 +6,7 @@ import type { Authority } from "../rpc/method.ts";
 import { type DebtDeps, notifyInitiator, NOTIFY_GRACE_MS } from "./debts.ts";
 import { makeTrustStatement } from "./pairs.ts";
 import type { Profile } from "./profile.ts";
+import { commit, read } from "./store.ts";
 import { hashPairTicket, newPairTicket, parsePairTicket, type PairTicket } from "./ticket.ts";
 import {
   consumeTicketStatement,
@@ -56,7 +57,7 @@ export async function confirmPairing(
   const { responderDid, profile: responderProfile } = confirm;
   const hash = await hashPairTicket(readTicketText(confirm.ticket));
   // The initiator never changes, so it may be read before the commit; everything that can change is decided inside it.
-  const found = await findTicket(deps.db, hash);
+  const found = await read(findTicket(deps.db, hash));
   if (found === null) throw invalidTicket("pair-ticket-unknown");
   const { initiatorDid, initiatorProfile } = found;
   if (initiatorDid === responderDid) throw invalidTicket("pair-with-itself", "an agent cannot pair with itself");
@@ -105,7 +106,7 @@ export async function pairingStatus(
   deps: Pick<PairingDeps, "db" | "now">,
   asked: { agentDid: AgentDid; ticket: string },
 ): Promise<"pending" | "confirmed"> {
-  const ticket = await findTicket(deps.db, await hashPairTicket(readTicketText(asked.ticket)));
+  const ticket = await read(findTicket(deps.db, await hashPairTicket(readTicketText(asked.ticket))));
   if (ticket === null || !isParticipant(ticket, asked.agentDid)) throw new ProxyError("PROXY_NOT_FOUND");
   if (ticket.status === "confirmed") return "confirmed";
   if (ticket.status === "ended" || ticket.expiresAtMs <= deps.now()) throw new ProxyError("PROXY_GONE");
@@ -145,25 +146,4 @@ function readTicketText(text: string): PairTicket {
 
 function invalidTicket(reason: string, detail?: string): ProxyError {
   return new ProxyError("PROXY_PAIR_TICKET_INVALID", { reason, detail });
-}
-
-/**
- * One atomic batch under the caller's authority, the fence first.
- *
- * @returns the results of `statements`, those of the fence left out
- * @throws ProxyError when the authority has ended, before the batch or by its fence; Error when D1 fails
- */
-export async function commit(
-  deps: Pick<PairingDeps, "db" | "authority">,
-  statements: D1PreparedStatement[],
-): Promise<D1Result[]> {
-  deps.authority.assertCurrent();
-  const fence = deps.authority.fence(deps.db);
-  try {
-    return (await deps.db.batch([...fence, ...statements])).slice(fence.length);
-  } catch (error) {
-    // The fence aborts a batch whose authority ended meanwhile; then that is the answer, not the database's error.
-    deps.authority.assertCurrent();
-    throw error;
-  }
 }

@@ -261,7 +261,7 @@ describe("authority", () => {
   test("a batch under an epoch that was raised meanwhile is undone whole", async () => {
     const { ticket } = await start();
     await env.DB.prepare("INSERT INTO authority_epochs (authority, epoch) VALUES (?1, 1)").bind(`agent:${bob}`).run();
-    await expect(confirm(ticket)).rejects.toThrow(/authority_is_current/);
+    await expect(confirm(ticket)).rejects.toMatchObject({ code: "PROXY_AUTH_REVOKED" });
     expect(await lookUpTrust(env.DB, alice, bob)).toEqual({ trusted: false, epoch: 0 });
     expect(await status(ticket, alice)).toEqual({ status: "pending" });
     expect(house.told).toEqual([]);

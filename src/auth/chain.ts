@@ -1,0 +1,300 @@
+/**
+ * The chain: token → revocation → proof → replay → trust → access, and then the gate, which decides last in the one hop
+ * that is made anyway. First the form of everything the caller sent is read, then the body, and only then is anything
+ * fetched. Here alone a refusal becomes an error for the wire.
+ */
+import type { Principal } from "../rpc/method.ts";
+import type { Registry, RequestScope } from "./registry-port.ts";
+import { startDeadline } from "../resilience/deadline.ts";
+import type { Log } from "../telemetry/log.ts";
+import type { AgentDid } from "../wire/did.ts";
+import type { ProxyError } from "../wire/problem.ts";
+import { sha256Base64Url } from "../wire/proof.ts";
+import { err, ok, type Result } from "../wire/result.ts";
+import { type AccessVerdict, checkAccess } from "./access.ts";
+import { checkAnnouncedLength, discardBody, readBody } from "./body.ts";
+import { type Credential, type CredentialForm, type OperatorTokens, sealCredential } from "./credential.ts";
+import { closeDecision, type Decision, openDecision } from "./decision.ts";
+import { type AgentForm, readForm, type RouteNeeds } from "./form.ts";
+import { checkBodyHash, checkProof, type SignedRequest } from "./proof.ts";
+import { type Refusal, refusal, refusalError, type Stage } from "./reasons.ts";
+import { checkReplay, type ReplayMemory } from "./replay.ts";
+import { checkRevocation } from "./revocation.ts";
+import { readAit, type TokenMemory, type UnverifiedAit, type VerifiedAit, verifyAit } from "./token.ts";
+import type { TrustStage } from "./trust.ts";
+
+export type AgentPrincipal = Extract<Principal, { kind: "agent" }>;
+
+/** A request that passed; what is left to decide is the gate's. */
+export type Passed =
+  | {
+      readonly kind: "agent";
+      readonly principal: AgentPrincipal;
+      /** The nonce that the gate takes, unique per key. */
+      readonly proof: {
+        readonly keyX: string;
+        readonly nonce: string;
+        readonly timestampMs: number;
+        readonly skewMs: number;
+      };
+      /** The trust epoch that a send was judged by; null where the route names no recipient. */
+      readonly trust: { readonly recipientDid: AgentDid; readonly epoch: number } | null;
+      /** Null where the route needs no access token. */
+      readonly access: AccessVerdict | null;
+      readonly body: Uint8Array;
+      readonly bodySha256: string;
+      readonly decision: Decision;
+    }
+  | {
+      readonly kind: "credential";
+      readonly credential: Credential;
+      readonly body: Uint8Array;
+      readonly decision: Decision;
+    }
+  | {
+      readonly kind: "operator";
+      readonly principal: { readonly kind: "operator" };
+      readonly body: Uint8Array;
+      readonly decision: Decision;
+    };
+
+export type PassedAgent = Extract<Passed, { kind: "agent" }>;
+
+export type ChainSettings = {
+  readonly registryIssuer: string;
+  readonly authDeadlineMs: number;
+  readonly skewMaxSeconds: number;
+  readonly skewWarnSeconds: number;
+};
+
+export type ChainDeps = {
+  readonly settings: ChainSettings;
+  readonly registry: Registry;
+  readonly tokens: TokenMemory;
+  readonly replays: ReplayMemory;
+  readonly trust: TrustStage;
+  readonly operators: OperatorTokens;
+};
+
+/** What one request brings along. */
+export type ChainScope = {
+  readonly now: () => number;
+  readonly log: Log;
+  /** `ctx.waitUntil`. */
+  readonly background: (work: Promise<unknown>) => void;
+};
+
+export type Chain = {
+  /**
+   * Decides everything that can be decided before the gate. A refusal has been logged, and its body discarded.
+   */
+  authenticate(request: Request, needs: RouteNeeds, scope: ChainScope): Promise<Result<Passed, ProxyError>>;
+  /**
+   * Judges a send's trust once more, at the store: for a gate that has said `gate-peer-fenced`, since the pairing may be
+   * newer than what was remembered. A refusal has been logged.
+   */
+  rejudgeTrust(passed: PassedAgent, scope: ChainScope): Promise<Result<PassedAgent, ProxyError>>;
+  /**
+   * Closes the decision with the gate's answer: logs it once and remembers the nonce that the gate took.
+   *
+   * @param refused null when the gate accepted
+   * @returns what the wire is told of a refusal
+   */
+  conclude(passed: Passed, refused: Refusal | null, scope: ChainScope): ProxyError | null;
+};
+
+export function createChain(deps: ChainDeps): Chain {
+  const { settings, registry, tokens, replays, trust } = deps;
+
+  /** Stage 1 with its memory: a remembered token costs a look at its key's state, and nothing else. */
+  async function checkToken(
+    { ait, token }: AgentForm,
+    decision: Decision,
+    scope: RequestScope,
+  ): Promise<Result<VerifiedAit, Refusal>> {
+    if ("proofKey" in ait) {
+      if (registry.keys.isActive(ait.kid)) {
+        decision.caches.token = "hit";
+        return ok(ait);
+      }
+      // The key was revoked, or has not been heard of for too long: whatever was concluded from it no longer counts.
+      tokens.forget(token);
+      const again = readAit(token, { issuer: settings.registryIssuer, nowMs: scope.now() });
+      return again.ok ? verifyAndKeep(again.value, decision, scope) : again;
+    }
+    return verifyAndKeep(ait, decision, scope);
+  }
+
+  async function verifyAndKeep(
+    ait: UnverifiedAit,
+    decision: Decision,
+    scope: RequestScope,
+  ): Promise<Result<VerifiedAit, Refusal>> {
+    decision.caches.token = "miss";
+    const verified = await verifyAit(ait, registry.keys, scope);
+    if (!verified.ok) return verified;
+    decision.caches.keys = verified.value.cache;
+    tokens.keep(ait.token, verified.value.ait);
+    return ok(verified.value.ait);
+  }
+
+  /** The stages in walking order. */
+  async function walk(
+    form: AgentForm,
+    signed: SignedRequest,
+    body: Uint8Array,
+    decision: Decision,
+    scope: RequestScope,
+  ): Promise<Result<Passed, Refusal>> {
+    const timed = async <T>(stage: Stage, run: () => Promise<T>): Promise<T> => {
+      const startedAtMs = scope.now();
+      try {
+        return await run();
+      } finally {
+        decision.durationsMs[stage] = scope.now() - startedAtMs;
+      }
+    };
+
+    const token = await timed("token", () => checkToken(form, decision, scope));
+    if (!token.ok) return token;
+    const { claims, proofKey } = token.value;
+    const keyX = claims.cnf.jwk.x;
+
+    const revocation = await timed("revocation", () => checkRevocation(token.value, registry.crl, scope));
+    if (!revocation.ok) return revocation;
+    decision.caches.crl = revocation.value.cache;
+
+    const { proof } = form;
+    const bodySha256 = await sha256Base64Url(body);
+    const hashed = checkBodyHash(proof, bodySha256);
+    if (!hashed.ok) return hashed;
+    const proven = await timed("proof", () => checkProof(proof, signed, proofKey));
+    if (!proven.ok) return proven;
+
+    const replay = checkReplay(replays, keyX, proof.nonce);
+    if (!replay.ok) return replay;
+
+    let trusted: { recipientDid: AgentDid; epoch: number } | null = null;
+    const { recipientDid } = form;
+    if (recipientDid !== null) {
+      const judged = await timed("trust", () => trust.judge(claims.sub, recipientDid, scope));
+      if (!judged.ok) return judged;
+      decision.caches.trust = judged.value.cache;
+      trusted = { recipientDid, epoch: judged.value.epoch };
+    }
+
+    let access: AccessVerdict | null = null;
+    const accessToken = form.access;
+    if (accessToken !== null) {
+      const checked = await timed("access", () => checkAccess(token.value, accessToken, registry.access, scope));
+      if (!checked.ok) return checked;
+      decision.caches.access = checked.value.cache;
+      access = checked.value.verdict;
+    }
+
+    const { sub: agentDid, ownerDid, jti, exp } = claims;
+    const { nonce, timestampMs, skewMs } = proof;
+    return ok({
+      kind: "agent",
+      principal: { kind: "agent", agentDid, ownerDid, jti, expMs: exp * 1_000, keyX },
+      proof: { keyX, nonce, timestampMs, skewMs },
+      trust: trusted,
+      access,
+      body,
+      bodySha256,
+      decision,
+    });
+  }
+
+  /** Devices, shared secrets, API keys: sealed here, decided in the gate. The operator: decided here. */
+  async function admit(
+    form: CredentialForm,
+    signed: SignedRequest,
+    body: Uint8Array,
+    decision: Decision,
+  ): Promise<Result<Passed, Refusal>> {
+    if (form.kind === "operator") {
+      if (!(await deps.operators.matches(form.secret))) return err(refusal("operator-token-wrong"));
+      return ok({ kind: "operator", principal: { kind: "operator" }, body, decision });
+    }
+    if (form.kind === "device") {
+      const hashed = checkBodyHash(form.proof, await sha256Base64Url(body));
+      if (!hashed.ok) return hashed;
+    }
+    return ok({ kind: "credential", credential: await sealCredential(form, signed), body, decision });
+  }
+
+  async function decide(
+    request: Request,
+    needs: RouteNeeds,
+    decision: Decision,
+    scope: ChainScope,
+  ): Promise<Result<Passed, Refusal>> {
+    const form = readForm(request.headers, needs, { tokens, settings, nowMs: scope.now() }, decision);
+    if (!form.ok) return form;
+    const announced = checkAnnouncedLength(request.headers);
+    if (!announced.ok) return announced;
+    const body = await readBody(request.body);
+    decision.durationsMs.body = scope.now() - decision.startedAtMs;
+    if (!body.ok) return body;
+    const signed = { method: request.method, pathWithQuery: pathWithQuery(request.url) };
+    if (form.value.kind !== "agent") return admit(form.value, signed, body.value, decision);
+    // The chain's own time begins when the caller has said everything: a slow caller uses up its own time, not this.
+    const deadline = startDeadline(settings.authDeadlineMs, scope.now);
+    try {
+      return await walk(form.value, signed, body.value, decision, { ...scope, deadline });
+    } finally {
+      deadline.end();
+    }
+  }
+
+  function close(decision: Decision, refused: Refusal | null, scope: ChainScope): void {
+    closeDecision(decision, refused, { nowMs: scope.now(), log: scope.log, skewWarnSeconds: settings.skewWarnSeconds });
+  }
+
+  return {
+    async authenticate(request, needs, scope) {
+      const decision = openDecision(needs.route, scope.now());
+      const decided = await decide(request, needs, decision, scope);
+      if (decided.ok) return decided;
+      close(decision, decided.error, scope);
+      await discardBody(request.body);
+      return err(refusalError(decided.error));
+    },
+
+    async rejudgeTrust(passed, scope) {
+      if (passed.trust === null) return ok(passed);
+      const { recipientDid } = passed.trust;
+      trust.forget(passed.principal.agentDid, recipientDid);
+      const deadline = startDeadline(settings.authDeadlineMs, scope.now);
+      const judged = await trust.judge(
+        passed.principal.agentDid,
+        recipientDid,
+        { ...scope, deadline },
+        { fresh: true },
+      );
+      deadline.end();
+      if (judged.ok) return ok({ ...passed, trust: { recipientDid, epoch: judged.value.epoch } });
+      close(passed.decision, judged.error, scope);
+      return err(refusalError(judged.error));
+    },
+
+    conclude(passed, refused, scope) {
+      if (passed.kind === "agent") {
+        const { keyX, nonce } = passed.proof;
+        if (refused === null || refused.reason === "gate-nonce-replayed") replays.remember(keyX, nonce);
+        if (refused?.reason === "gate-peer-fenced" && passed.trust !== null) {
+          trust.forget(passed.principal.agentDid, passed.trust.recipientDid);
+        }
+      }
+      close(passed.decision, refused, scope);
+      return refused === null ? null : refusalError(refused);
+    },
+  };
+}
+
+/** The path and query of a request as they were sent, cheaper than a parsed URL. */
+function pathWithQuery(url: string): string {
+  const path = url.indexOf("/", url.indexOf("//") + 2);
+  return path === -1 ? "/" : url.slice(path);
+}

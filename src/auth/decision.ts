@@ -1,0 +1,96 @@
+/**
+ * What the chain decided about one request, and why: written by the stages as the request passes them, logged once when
+ * it is decided, and there for counters and spans to read.
+ */
+import type { CacheState } from "../resilience/stale-cache.ts";
+import type { Fields, Log } from "../telemetry/log.ts";
+import { PROBLEMS } from "../wire/problem.ts";
+import { type Refusal, REASONS, type Stage } from "./reasons.ts";
+import type { CredentialKind } from "./credential.ts";
+
+/** The caches that a request passes; `token` is the memory of verified tokens. */
+export type CacheName = "token" | "keys" | "crl" | "trust" | "access";
+
+export type Decision = {
+  readonly route: string;
+  readonly startedAtMs: number;
+  /** Kind of credential, once its scheme is known. */
+  credential: CredentialKind | null;
+  /** As the credential says, verified or not: a refusal may name an agent that never made the request. */
+  agentDid: string | null;
+  recipientDid: string | null;
+  /** By how much the signer's clock is ahead, in milliseconds. */
+  skewMs: number | null;
+  readonly caches: Partial<Record<CacheName, CacheState | "unavailable">>;
+  /** Wall time a stage waited, in milliseconds. */
+  readonly durationsMs: Partial<Record<Stage, number>>;
+  /** Null until decided. */
+  outcome: Outcome | null;
+};
+
+export type Outcome =
+  | { readonly accepted: true; readonly durationMs: number }
+  | { readonly accepted: false; readonly durationMs: number; readonly stage: Stage; readonly refusal: Refusal };
+
+export function openDecision(route: string, nowMs: number): Decision {
+  return {
+    route,
+    startedAtMs: nowMs,
+    credential: null,
+    agentDid: null,
+    recipientDid: null,
+    skewMs: null,
+    caches: {},
+    durationsMs: {},
+    outcome: null,
+  };
+}
+
+/**
+ * Closes a decision and logs it; a second close changes nothing, so that every request is logged once.
+ *
+ * @param refused null when the request is accepted
+ */
+export function closeDecision(
+  decision: Decision,
+  refused: Refusal | null,
+  at: { nowMs: number; log: Log; skewWarnSeconds: number },
+): void {
+  if (decision.outcome !== null) return;
+  const durationMs = at.nowMs - decision.startedAtMs;
+  decision.outcome =
+    refused === null
+      ? { accepted: true, durationMs }
+      : { accepted: false, durationMs, stage: REASONS[refused.reason].stage, refusal: refused };
+  const fields = decisionFields(decision);
+  if (refused === null) at.log.info("auth.decision", fields);
+  else if (PROBLEMS[REASONS[refused.reason].code].status >= 500 || refused.reason === "trust-unavailable") {
+    at.log.error("auth.decision", fields);
+  } else at.log.warn("auth.decision", fields);
+  const { skewMs, agentDid } = decision;
+  if (refused === null && skewMs !== null && Math.abs(skewMs) > at.skewWarnSeconds * 1_000) {
+    at.log.warn("auth.clock_skew", { agentDid, skewMs, warnSeconds: at.skewWarnSeconds });
+  }
+}
+
+/** The one log line of a decision: flat, and without a secret, a token, a body or a nonce. */
+export function decisionFields(decision: Decision): Fields {
+  const { outcome, caches, durationsMs } = decision;
+  const fields: Fields = {
+    route: decision.route,
+    credential: decision.credential,
+    agentDid: decision.agentDid,
+    recipientDid: decision.recipientDid,
+    skewMs: decision.skewMs,
+  };
+  for (const [name, state] of Object.entries(caches)) fields[`${name}Cache`] = state;
+  for (const [stage, durationMs] of Object.entries(durationsMs)) if (durationMs > 0) fields[`${stage}Ms`] = durationMs;
+  if (outcome === null) return fields;
+  fields["durationMs"] = outcome.durationMs;
+  fields["outcome"] = outcome.accepted ? "accepted" : "refused";
+  if (!outcome.accepted) {
+    const { reason, diagnostics } = outcome.refusal;
+    Object.assign(fields, { stage: outcome.stage, reason, code: REASONS[reason].code }, diagnostics);
+  }
+  return fields;
+}

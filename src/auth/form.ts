@@ -1,0 +1,113 @@
+/** The form of everything that a caller's headers say, cheapest first, before anything is fetched or hashed. */
+import type { AgentDid } from "../wire/did.ts";
+import { err, ok, type Result } from "../wire/result.ts";
+import { readAccessToken } from "./access.ts";
+import {
+  type Authorization,
+  type CredentialForm,
+  type CredentialKind,
+  readAuthorization,
+  readCredential,
+} from "./credential.ts";
+import type { Decision } from "./decision.ts";
+import { type ProofForm, readProof } from "./proof.ts";
+import { type Refusal, refusal } from "./reasons.ts";
+import { readAit, type TokenMemory, type UnverifiedAit, type VerifiedAit } from "./token.ts";
+import { readRecipient } from "./trust.ts";
+
+/** What a route asks of its callers. */
+export type RouteNeeds = {
+  /** Name of the route in the log. */
+  readonly route: string;
+  readonly accepts: readonly CredentialKind[];
+  /** An agent also shows its access token. */
+  readonly access: boolean;
+  /** The request is a send to the agent that the recipient header names. */
+  readonly recipient: boolean;
+};
+
+/** `POST /hooks/agent`: all six stages. */
+export const HOOK: RouteNeeds = { route: "hooks.agent", accepts: ["agent"], access: true, recipient: true };
+
+/** An agent's request in a form that could be right. */
+export type AgentForm = {
+  readonly kind: "agent";
+  /** Verified where this isolate remembers it. */
+  readonly ait: UnverifiedAit | VerifiedAit;
+  readonly token: string;
+  readonly proof: ProofForm;
+  readonly access: string | null;
+  readonly recipientDid: AgentDid | null;
+};
+
+export type FormDeps = {
+  readonly tokens: TokenMemory;
+  readonly settings: { readonly registryIssuer: string; readonly skewMaxSeconds: number };
+  readonly nowMs: number;
+};
+
+/** @param decision is told who claims to call, and by how much the clocks differ */
+export function readForm(
+  headers: Headers,
+  needs: RouteNeeds,
+  deps: FormDeps,
+  decision: Decision,
+): Result<AgentForm | CredentialForm, Refusal> {
+  const authorization = readAuthorization(headers);
+  if (!authorization.ok) return authorization;
+  if (!takesScheme(needs.accepts, authorization.value.scheme)) return err(refusal("scheme-not-for-this-route"));
+  if (authorization.value.scheme === "claw") {
+    decision.credential = "agent";
+    return readAgentForm(authorization.value.ait, headers, needs, deps, decision);
+  }
+
+  const window = { nowMs: deps.nowMs, skewMaxSeconds: deps.settings.skewMaxSeconds };
+  const form = readCredential(authorization.value, headers, window);
+  if (!form.ok) return form;
+  decision.credential = form.value.kind;
+  if ("agentDid" in form.value) decision.agentDid = form.value.agentDid;
+  if ("proof" in form.value) decision.skewMs = form.value.proof.skewMs;
+  return needs.accepts.includes(form.value.kind) ? form : err(refusal("bearer-not-for-this-route"));
+}
+
+function readAgentForm(
+  token: string,
+  headers: Headers,
+  needs: RouteNeeds,
+  { tokens, settings, nowMs }: FormDeps,
+  decision: Decision,
+): Result<AgentForm, Refusal> {
+  const remembered = tokens.find(token, nowMs);
+  const ait = remembered === null ? readAit(token, { issuer: settings.registryIssuer, nowMs }) : ok(remembered);
+  if (!ait.ok) return ait;
+  const sender = ait.value.claims.sub;
+  decision.agentDid = sender;
+  const proof = readProof(headers, { nowMs, skewMaxSeconds: settings.skewMaxSeconds });
+  if (!proof.ok) return proof;
+  decision.skewMs = proof.value.skewMs;
+  const access = needs.access ? readAccessToken(headers) : ok(null);
+  if (!access.ok) return access;
+  const recipient = needs.recipient ? readRecipient(headers, sender) : ok(null);
+  if (!recipient.ok) return recipient;
+  decision.recipientDid = recipient.value;
+  return ok({
+    kind: "agent",
+    ait: ait.value,
+    token,
+    proof: proof.value,
+    access: access.value,
+    recipientDid: recipient.value,
+  });
+}
+
+function takesScheme(accepts: readonly CredentialKind[], scheme: Authorization["scheme"]): boolean {
+  switch (scheme) {
+    case "claw":
+      return accepts.includes("agent");
+    case "device":
+    case "shared":
+      return accepts.includes(scheme);
+    case "bearer":
+      return accepts.includes("apiKey") || accepts.includes("operator");
+  }
+}
