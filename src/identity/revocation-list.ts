@@ -17,10 +17,22 @@ const RESIGN_AFTER_MS = 60_000;
 const LIFE_SECONDS = 86_400;
 /** An expired token stays listed for so long, because its reader's clock may be behind ours by the skew allowed. */
 const LISTED_AFTER_EXPIRY_MS = 300_000;
-/** Readers take 24 MiB of base64url and JSON around it: above this many bytes of claims the reasons are left out. */
-const CLAIMS_WITH_REASONS_MAX_BYTES = 17 * 1_048_576;
+/** Readers take 24 MiB of base64url: with claims of more bytes than this the list goes without its reasons. */
+const REASONS_MAX_BYTES = 17 * 1_048_576;
+/** What an entry takes beside its DID and its reason, escapes in the reason aside. */
+const ENTRY_BYTES = 100;
 /** Entries in one row of the query: the longest DIDs and reasons stay below D1's 2 MB a row. */
 const ENTRIES_PER_ROW = 1_500;
+const ENTRIES_SQL = `
+  WITH listed AS (SELECT * FROM aits WHERE revoked_at_ms IS NOT NULL AND expires_at_ms > ?1),
+    size AS (SELECT sum(?4 + length(agent_did) + ifnull(length(CAST(revoked_reason AS BLOB)), 0)) AS bytes FROM listed)
+  SELECT group_concat(entry, ',') AS entries FROM (
+    SELECT (row_number() OVER () - 1) / ?2 AS part,
+      iif(revoked_reason IS NULL OR (SELECT bytes FROM size) > ?3,
+        json_object('jti', jti, 'agentDid', agent_did, 'revokedAt', revoked_at_ms),
+        json_object('jti', jti, 'agentDid', agent_did, 'reason', revoked_reason, 'revokedAt', revoked_at_ms)) AS entry
+    FROM listed)
+  GROUP BY part`;
 /** How long a request waits for the one that is signing, and how often it looks. */
 const WAIT_MS = 4_000;
 const LOOK_EVERY_MS = 20;
@@ -83,31 +95,28 @@ function cacheRevision(registry: Registry, key: DerivedKey, revision: string): s
 
 async function sign(registry: Registry, key: DerivedKey): Promise<SignedList> {
   const nowMs = registry.now();
-  const list = await readList(registry, nowMs, true);
-  const { entries, iat, revision } =
-    list.bytes <= CLAIMS_WITH_REASONS_MAX_BYTES ? list : await readList(registry, nowMs, false);
+  const { entries, iat, revision } = await readList(registry, nowMs);
   const exp = iat + Math.max(LIFE_SECONDS, Math.ceil((2 * registry.crlMaxAgeMs) / 1_000));
   const head = JSON.stringify({ iss: registry.issuer, jti: newUlid(nowMs), iat, exp });
   const claims = new TextEncoder().encode(`${head.slice(0, -1)},"revocations":[${entries.join(",")}]}`);
   const jws = await new CompactSign(claims)
     .setProtectedHeader({ alg: "EdDSA", typ: CRL_TYPE, kid: key.kid })
     .sign(key.privateKey);
-  const body = new TextEncoder().encode(JSON.stringify({ crl: jws }));
+  const body = new TextEncoder().encode(`{"crl":"${jws}"}`);
   return { revision: cacheRevision(registry, key, revision), signedAtMs: nowMs, body };
 }
-
-type List = { entries: string[]; bytes: number; iat: number; revision: string };
 
 /**
  * The list and its `iat` come from one commit, so that of two lists the one with the later `iat` holds everything that
  * the other holds; and `iat` never falls below what was signed before, whatever this isolate's clock says.
+ *
+ * @returns the entries as JSON text, some to a piece
  */
-async function readList(registry: Registry, nowMs: number, isWithReasons: boolean): Promise<List> {
+async function readList(
+  registry: Registry,
+  nowMs: number,
+): Promise<{ entries: string[]; iat: number; revision: string }> {
   const { db } = registry;
-  const withReason =
-    "json_object('jti', jti, 'agentDid', agent_did, 'reason', revoked_reason, 'revokedAt', revoked_at_ms)";
-  const withoutReason = "json_object('jti', jti, 'agentDid', agent_did, 'revokedAt', revoked_at_ms)";
-  const entry = isWithReasons ? `iif(revoked_reason IS NULL, ${withoutReason}, ${withReason})` : withoutReason;
   const [state, rows] = await read(
     db.batch([
       db
@@ -118,17 +127,9 @@ async function readList(registry: Registry, nowMs: number, isWithReasons: boolea
         )
         .bind(Math.floor(nowMs / 1_000), newUlid(nowMs)),
       // Joined by SQLite: as objects, 100 000 entries would take several times the memory.
-      db
-        .prepare(
-          `SELECT group_concat(entry, ',') AS entries FROM (
-             SELECT ${entry} AS entry, (row_number() OVER () - 1) / ?2 AS part
-             FROM aits WHERE revoked_at_ms IS NOT NULL AND expires_at_ms > ?1)
-           GROUP BY part`,
-        )
-        .bind(nowMs - LISTED_AFTER_EXPIRY_MS, ENTRIES_PER_ROW),
+      db.prepare(ENTRIES_SQL).bind(nowMs - LISTED_AFTER_EXPIRY_MS, ENTRIES_PER_ROW, REASONS_MAX_BYTES, ENTRY_BYTES),
     ]),
   );
   const { iat, revision } = (state?.results[0] ?? { iat: 0, revision: "" }) as { iat: number; revision: string };
-  const entries = ((rows?.results ?? []) as { entries: string }[]).map((row) => row.entries);
-  return { entries, bytes: entries.reduce((sum, part) => sum + part.length, 0), iat, revision };
+  return { entries: ((rows?.results ?? []) as { entries: string }[]).map((row) => row.entries), iat, revision };
 }

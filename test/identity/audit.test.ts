@@ -35,18 +35,19 @@ describe("the audit", () => {
   });
 });
 
-describe("the fence", () => {
-  const fence = (epoch: number) =>
-    env.DB.prepare(
-      `INSERT INTO fence (current) SELECT 0
-       WHERE COALESCE((SELECT epoch FROM authority_epochs WHERE authority = ?1), 0) <> ?2`,
-    ).bind("agent:x", epoch);
-  const effect = () =>
-    env.DB.prepare("INSERT INTO audit (id, at_ms, actor, action, result) VALUES (?1, ?2, 'a', 'effect', 'ok')").bind(
-      crypto.randomUUID(),
-      NOW_MS * 2,
-    );
+const fence = (epoch: number) =>
+  env.DB.prepare(
+    `INSERT INTO fence (current) SELECT 0
+     WHERE COALESCE((SELECT epoch FROM authority_epochs WHERE authority = ?1), 0) <> ?2`,
+  ).bind("agent:x", epoch);
 
+const effect = () =>
+  env.DB.prepare("INSERT INTO audit (id, at_ms, actor, action, result) VALUES (?1, ?2, 'a', 'effect', 'ok')").bind(
+    crypto.randomUUID(),
+    NOW_MS * 2,
+  );
+
+describe("the fence", () => {
   test("lets a batch of the current epoch through, epoch 0 where nothing is written, and undoes one of another", async () => {
     await env.DB.batch([fence(0), effect()]);
     await env.DB.prepare("INSERT INTO authority_epochs VALUES ('agent:x', 3)").run();

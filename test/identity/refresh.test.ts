@@ -182,21 +182,22 @@ describe("the judgement of a refresh token", () => {
   });
 });
 
-describe("the validation of an access token", () => {
-  const ask = (token: string | null, body: unknown): Promise<Response> =>
-    accessValidationResponse(
-      source,
-      new Request("https://registry.invalid/v1/agents/auth/validate", {
-        method: "POST",
-        headers: token === null ? {} : { "x-claw-agent-access": token },
-        body: typeof body === "string" ? body : JSON.stringify(body),
-      }),
-    );
-  const about = (agent: TestAgent) => ({
-    agentDid: agent.credentials.agentDid,
-    aitJti: claimsOf(agent.credentials.ait)["jti"],
-  });
+const ask = (token: string | null, body: unknown): Promise<Response> =>
+  accessValidationResponse(
+    source,
+    new Request("https://registry.invalid/v1/agents/auth/validate", {
+      method: "POST",
+      headers: token === null ? {} : { "x-claw-agent-access": token },
+      body: typeof body === "string" ? body : JSON.stringify(body),
+    }),
+  );
 
+const about = (agent: TestAgent) => ({
+  agentDid: agent.credentials.agentDid,
+  aitJti: claimsOf(agent.credentials.ait)["jti"],
+});
+
+describe("the validation of an access token", () => {
   test("says 204 for the agent's own token and identity token, and nothing else", async () => {
     const agent = await registered();
     const answer = await ask(agent.credentials.access.token, { ...about(agent), extra: 1 });

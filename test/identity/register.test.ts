@@ -25,6 +25,8 @@ beforeEach(() => {
   clock.ms = NOW_MS;
 });
 
+const mark = (authority: string) => env.DB.prepare("INSERT INTO authority_epochs VALUES (?1, 0)").bind(authority);
+
 describe("a registration", () => {
   test("hands out an identity token that the published keys verify, with exactly the claims of the contract", async () => {
     const agent = await registered({ name: "Alpha 1.0", framework: "langgraph", description: "answers mail" });
@@ -81,7 +83,6 @@ describe("a registration", () => {
   test("commits the statements of other rooms with it, or nothing at all", async () => {
     const seen: string[] = [];
     const failing = await newKeyPair();
-    const mark = (authority: string) => env.DB.prepare("INSERT INTO authority_epochs VALUES (?1, 0)").bind(authority);
     await registered({}, { atEnd: [], atRegistration: [(_, agent) => (seen.push(agent.agentDid), [mark("hook-1")])] });
     expect(await rows("SELECT * FROM authority_epochs WHERE authority = 'hook-1'")).toHaveLength(1);
     const again = call(
@@ -119,13 +120,14 @@ describe("a registration", () => {
   test("of two registrations of one key at once only one is made", async () => {
     const { publicKey } = await newKeyPair();
     const codes = await Promise.all([codeOf(registered({ publicKey })), codeOf(registered({ publicKey }))]);
-    expect(codes.sort()).toEqual(["PROXY_CONFLICT", "answered"]);
+    expect(codes.toSorted()).toEqual(["PROXY_CONFLICT", "answered"]);
     expect(await rows("SELECT * FROM agents WHERE public_key = ?1", publicKey)).toHaveLength(1);
   });
 });
 
+const zeros = (length: number) => "A".repeat(length);
+
 describe("a registration is refused with 400 and the member's name", () => {
-  const zeros = (length: number) => "A".repeat(length);
   test.each([
     ["name", { name: "" }],
     ["name", { name: "a".repeat(65) }],

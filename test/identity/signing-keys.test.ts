@@ -84,7 +84,7 @@ describe("the signing keys", () => {
   test("leave nothing in the database that could sign", async () => {
     await currentSigningKey(registry());
     const [row] = await rows("SELECT * FROM registry_keys");
-    expect(Object.keys(row ?? {}).sort()).toEqual([
+    expect(Object.keys(row ?? {}).toSorted()).toEqual([
       "created_at_ms",
       "is_current",
       "kid",
@@ -152,12 +152,8 @@ describe("the revocation of a key", () => {
     const { currentKid } = await revokeKey(kid);
     expect(currentKid).not.toBe(kid);
     expect((await currentSigningKey(registry())).kid).toBe(currentKid);
-    expect((await published()).map(({ kid: listed, status }) => [listed, status]).sort()).toEqual(
-      [
-        [kid, "revoked"],
-        [currentKid, "active"],
-      ].sort(),
-    );
+    const statuses = new Map((await published()).map((key) => [key.kid, key.status]));
+    expect([statuses.get(kid), statuses.get(currentKid), statuses.size]).toEqual(["revoked", "active", 2]);
   });
 
   test("may be repeated, and is refused for a kid that is not ours", async () => {
@@ -202,11 +198,12 @@ describe("the revocation of a key", () => {
   });
 });
 
+const prune = () => env.DB.batch(identityRetentionStatements(env.DB, clock.ms));
+
 describe("retention", () => {
   test("forgets a retired key once nothing that it signed is unexpired, and never the current one", async () => {
     await registered({ ttlSeconds: 40 * 86_400 });
     const { previousKid } = await rotate();
-    const prune = () => env.DB.batch(identityRetentionStatements(env.DB, clock.ms));
     clock.ms += 39 * DAY_MS;
     await prune();
     expect((await published()).map(({ kid }) => kid)).toContain(previousKid);
