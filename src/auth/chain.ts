@@ -4,8 +4,8 @@
  * fetched. Here alone a refusal becomes an error for the wire.
  */
 import type { Principal } from "../rpc/method.ts";
-import type { Registry, RequestScope } from "./registry-port.ts";
-import { startDeadline } from "../resilience/deadline.ts";
+import type { Registry, RegistryFetch, RequestScope } from "../registry/registry.ts";
+import { type Deadline, startDeadline } from "../resilience/deadline.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { AgentDid } from "../wire/did.ts";
 import type { ProxyError } from "../wire/problem.ts";
@@ -67,9 +67,20 @@ export type ChainSettings = {
   readonly skewWarnSeconds: number;
 };
 
+/** What the chain asks of the registry's client. */
+export type RegistryReader = {
+  readonly keys: Pick<Registry["keys"], "find" | "isActive">;
+  readonly crl: Pick<Registry["crl"], "isRevoked">;
+  readonly access: Pick<Registry["access"], "validate">;
+};
+
 export type ChainDeps = {
   readonly settings: ChainSettings;
-  readonly registry: Registry;
+  readonly registry: RegistryReader;
+  /** How the registry is reached. */
+  readonly registryFetch: RegistryFetch;
+  /** The second level of the registry's caches; null where none is bound. */
+  readonly kv: KVNamespace | null;
   readonly tokens: TokenMemory;
   readonly replays: ReplayMemory;
   readonly trust: TrustStage;
@@ -113,7 +124,7 @@ export function createChain(deps: ChainDeps): Chain {
     scope: RequestScope,
   ): Promise<Result<VerifiedAit, Refusal>> {
     if ("proofKey" in ait) {
-      if (registry.keys.isActive(ait.kid)) {
+      if (registry.keys.isActive(ait.kid, scope)) {
         decision.caches.token = "hit";
         return ok(ait);
       }
@@ -242,10 +253,24 @@ export function createChain(deps: ChainDeps): Chain {
     // The chain's own time begins when the caller has said everything: a slow caller uses up its own time, not this.
     const deadline = startDeadline(settings.authDeadlineMs, scope.now);
     try {
-      return await walk(form.value, signed, body.value, decision, { ...scope, deadline });
+      return await walk(form.value, signed, body.value, decision, requestScope(scope, deadline));
     } finally {
       deadline.end();
     }
+  }
+
+  /** What a stage may use of this request; the deadline's timer starts only when somebody waits. */
+  function requestScope({ now, log, background }: ChainScope, deadline: Deadline): RequestScope {
+    return {
+      now,
+      log,
+      background,
+      fetch: deps.registryFetch,
+      kv: deps.kv,
+      get signal() {
+        return deadline.signal;
+      },
+    };
   }
 
   function close(decision: Decision, refused: Refusal | null, scope: ChainScope): void {

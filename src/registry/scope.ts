@@ -12,8 +12,10 @@ export type RegistryFetch = (
 export type RegistryRequestInit = { method?: string; headers?: Record<string, string>; body?: string };
 
 /** What one request lends to the registry's client. Nothing of it is kept when the request has ended. */
-export type RequestScope = CallScope & {
-  log: Log;
+export type RequestScope = CallScope & { log: Log };
+
+/** What the client reaches out with; bindings belong to the isolate, not to a request. */
+export type Reach = {
   fetch: RegistryFetch;
   /** The second level of the caches; null where none is bound. */
   kv: KVNamespace | null;
@@ -44,8 +46,6 @@ export function scopeUntil(scope: RequestScope, signal: AbortSignal): RequestSco
     now: () => scope.now(),
     background: (work) => scope.background(work),
     log: scope.log,
-    fetch: scope.fetch,
-    kv: scope.kv,
-    signal,
+    deadline: { signal },
   };
 }
