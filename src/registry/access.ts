@@ -6,7 +6,7 @@ import { sha256Base64Url } from "../wire/proof.ts";
 import { ACCESS_HEADER, ACCESS_VALIDATE_PATH, accessVerdict } from "../wire/registry-documents.ts";
 import { err, ok, type Result } from "../wire/result.ts";
 import { askRegistry } from "./request.ts";
-import type { Reach, RegistrySettings, RequestScope } from "./scope.ts";
+import type { RegistrySettings, RequestScope } from "./scope.ts";
 
 export type AccessQuestion = { token: string; agentDid: string; aitJti: string };
 
@@ -42,7 +42,7 @@ const REFRESH_AHEAD_RATIO = 0.75;
 /** Agents with a validation in one isolate. */
 const ACCESS_MAX_ENTRIES = 10_000;
 
-export function createAccess(settings: RegistrySettings, reach: Reach, dependency: Dependency): Access {
+export function createAccess(settings: RegistrySettings, dependency: Dependency): Access {
   const { accessTtlMs, accessMaxStaleMs, registryTimeoutMs } = settings;
   const freshness: Freshness = {
     refreshAheadMs: Math.floor(accessTtlMs * REFRESH_AHEAD_RATIO),
@@ -72,12 +72,7 @@ export function createAccess(settings: RegistrySettings, reach: Reach, dependenc
       headers: { [ACCESS_HEADER]: token, "Content-Type": "application/json" },
       body: JSON.stringify({ agentDid, aitJti }),
     };
-    const answer = await askRegistry(
-      reach.fetch,
-      scope,
-      { path: ACCESS_VALIDATE_PATH, init, answers: { 204: 0, 401: 0 } },
-      signal,
-    );
+    const answer = await askRegistry(scope, { path: ACCESS_VALIDATE_PATH, init, answers: { 204: 0, 401: 0 } }, signal);
     if (!answer.ok) return answer;
     const verdict = accessVerdict(answer.value.status);
     if (verdict === "failure") return err({ reason: `status ${answer.value.status}` });

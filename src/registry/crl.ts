@@ -17,7 +17,7 @@ import { createJtiSet, type JtiSet } from "./jti-set.ts";
 import type { Keys } from "./keys.ts";
 import { createKvCopy, createKvMark } from "./kv-copy.ts";
 import { askRegistry, parseJson } from "./request.ts";
-import { type Reach, type RegistrySettings, type RequestScope, scopeUntil } from "./scope.ts";
+import { type RegistrySettings, type RequestScope, scopeUntil } from "./scope.ts";
 
 export type Revocation = { jti: string; agentDid: string };
 
@@ -62,7 +62,7 @@ const WARN_EVERY_MS = 60_000;
 const ENTRY_BYTES = 128;
 const DOCUMENT = "crl";
 
-export function createCrl(settings: RegistrySettings, reach: Reach, dependency: Dependency, keys: Keys): Crl {
+export function createCrl(settings: RegistrySettings, dependency: Dependency, keys: Keys): Crl {
   const isFailOpen = settings.crlStaleBehavior === "fail-open";
   const usableMs = isFailOpen ? Number.POSITIVE_INFINITY : settings.crlMaxAgeMs;
   const cache = createStaleCache<List>({
@@ -73,10 +73,8 @@ export function createCrl(settings: RegistrySettings, reach: Reach, dependency: 
       staleMs: usableMs,
     },
   });
-  const { kv } = reach;
-  const keepMs = isFailOpen ? FAIL_OPEN_KEEP_MS : settings.crlMaxAgeMs;
-  const copy = createKvCopy({ name: "crl", keepMs, kv, settings });
-  const mark = createKvMark({ name: "crl-seen", kv, settings });
+  const copy = createKvCopy({ name: "crl", keepMs: isFailOpen ? FAIL_OPEN_KEEP_MS : settings.crlMaxAgeMs, settings });
+  const mark = createKvMark({ name: "crl-seen", settings });
 
   // What was once seen of this issuer; it outlives the list itself.
   let newestIat: number | null = null;
@@ -101,7 +99,7 @@ export function createCrl(settings: RegistrySettings, reach: Reach, dependency: 
   ): Promise<Result<Loaded<List>, LoadFailure>> {
     const askedAtMs = scope.now();
     const answers = { 200: CRL_MAX_BYTES, 404: NOT_FOUND_MAX_BYTES };
-    const answer = await askRegistry(reach.fetch, scope, { path: CRL_PATH, answers }, scope.deadline.signal);
+    const answer = await askRegistry(scope, { path: CRL_PATH, answers }, scope.signal);
     if (!answer.ok) return answer;
     if (answer.value.status === 404) {
       const none = await acceptNone(answer.value.body, scope);
@@ -127,7 +125,7 @@ export function createCrl(settings: RegistrySettings, reach: Reach, dependency: 
   /** "There is no list" is believed only while no signed one was ever seen from this issuer (contract §1). */
   async function acceptNone(body: Uint8Array, scope: RequestScope): Promise<Result<List, LoadFailure>> {
     if (codeOf(parseJson(body)?.value) !== CRL_NOT_FOUND) return err({ reason: "status 404" });
-    if (newestIat !== null || (await mark.isSet())) {
+    if (newestIat !== null || (await mark.isSet(scope))) {
       scope.log.error("security.crl_withdrawn", { issuer: settings.registryIssuer, heldIat: newestIat });
       return err({ reason: "the list was withdrawn" });
     }

@@ -17,7 +17,7 @@ import { KEYS_PATH, parseKeysDocument, type RegistryKey } from "../wire/registry
 import { err, ok, type Result } from "../wire/result.ts";
 import { createKvCopy } from "./kv-copy.ts";
 import { askRegistry, parseJson } from "./request.ts";
-import type { Reach, RegistrySettings, RequestScope } from "./scope.ts";
+import type { RegistrySettings, RequestScope } from "./scope.ts";
 
 export type KeyRefusal = "unknown-kid" | "revoked-kid" | "unavailable";
 
@@ -50,7 +50,7 @@ const DOCUMENT = "keys";
 /** A document of 64 KiB holds some 700 keys; this many that were once revoked are remembered over all documents. */
 const REVOKED_KIDS_MAX = 2_048;
 
-export function createKeys(settings: RegistrySettings, reach: Reach, dependency: Dependency): Keys {
+export function createKeys(settings: RegistrySettings, dependency: Dependency): Keys {
   const cache = createStaleCache<KeySet>({
     maxEntries: 1,
     freshness: {
@@ -59,7 +59,7 @@ export function createKeys(settings: RegistrySettings, reach: Reach, dependency:
       staleMs: settings.keysMaxStaleMs,
     },
   });
-  const copy = createKvCopy({ name: "keys", keepMs: settings.keysMaxStaleMs, kv: reach.kv, settings });
+  const copy = createKvCopy({ name: "keys", keepMs: settings.keysMaxStaleMs, settings });
   // Revoked once is revoked for good, whatever an older copy or a registry that was set back says afterwards.
   const seenRevoked = new Set<string>();
   let forced: ForcedRefresh | null = null;
@@ -78,7 +78,7 @@ export function createKeys(settings: RegistrySettings, reach: Reach, dependency:
 
   async function load(scope: RequestScope, signal: AbortSignal): Promise<Result<Loaded<KeySet>, LoadFailure>> {
     const askedAtMs = scope.now();
-    const answer = await askRegistry(reach.fetch, scope, { path: KEYS_PATH, answers: { 200: KEYS_MAX_BYTES } }, signal);
+    const answer = await askRegistry(scope, { path: KEYS_PATH, answers: { 200: KEYS_MAX_BYTES } }, signal);
     if (!answer.ok) return answer;
     const json = parseJson(answer.value.body);
     const read = json === null ? err("is not JSON") : await readDocument(json.value, scope);
@@ -135,7 +135,7 @@ export function createKeys(settings: RegistrySettings, reach: Reach, dependency:
     }
     // Another request has just asked. Its promise is its own, so what it brings is looked for.
     const theirs = forced;
-    await lookUntil(() => theirs.outcome !== "under way", dependency.patienceMs, scope.deadline.signal);
+    await lookUntil(() => theirs.outcome !== "under way", dependency.patienceMs, scope.signal);
     const held = cache.read(DOCUMENT, scope.now());
     if (held.phase === "gone") return err("unavailable");
     const answer = judge(kid, held.value, "refreshed");

@@ -16,7 +16,7 @@ export type KvCopy = {
 /** Whether a signed list was ever seen, which must not be forgotten when the list itself has run out. */
 export type KvMark = {
   /** @throws when the store cannot say */
-  isSet(): Promise<boolean>;
+  isSet(scope: RequestScope): Promise<boolean>;
   set(scope: RequestScope): Promise<void>;
 };
 
@@ -33,18 +33,14 @@ const LOOK_AGAIN_MS = 10_000;
  * @param options.name what is kept, part of the key
  * @param options.keepMs how long a copy may be of use; KV forgets it afterwards
  */
-export function createKvCopy(options: {
-  name: string;
-  keepMs: number;
-  kv: KVNamespace | null;
-  settings: RegistrySettings;
-}): KvCopy {
-  const { name, kv, settings } = options;
+export function createKvCopy(options: { name: string; keepMs: number; settings: RegistrySettings }): KvCopy {
+  const { name, settings } = options;
   const expirationTtl = Math.max(MIN_TTL_SECONDS, Math.ceil(options.keepMs / 1_000));
   let lookAgainAtMs = Number.NEGATIVE_INFINITY;
 
   return {
     async read(scope) {
+      const { kv } = scope;
       if (kv === null || scope.now() < lookAgainAtMs) return null;
       lookAgainAtMs = scope.now() + LOOK_AGAIN_MS;
       const key = await keyOf(name, settings);
@@ -60,6 +56,7 @@ export function createKvCopy(options: {
     },
 
     async write(scope, body, atMs) {
+      const { kv } = scope;
       if (kv === null) return;
       try {
         const key = await keyOf(name, settings);
@@ -78,6 +75,7 @@ export function createKvCopy(options: {
   }
 
   async function remove(scope: RequestScope): Promise<void> {
+    const { kv } = scope;
     if (kv === null) return;
     try {
       const key = await keyOf(name, settings);
@@ -89,16 +87,18 @@ export function createKvCopy(options: {
 }
 
 /** @param options.name what is marked, part of the key */
-export function createKvMark(options: { name: string; kv: KVNamespace | null; settings: RegistrySettings }): KvMark {
-  const { name, kv, settings } = options;
+export function createKvMark(options: { name: string; settings: RegistrySettings }): KvMark {
+  const { name, settings } = options;
   return {
-    async isSet() {
+    async isSet(scope) {
+      const { kv } = scope;
       if (kv === null) return false;
       const key = await keyOf(name, settings);
       return (await inTime(settings, () => kv.get(key))) !== null;
     },
 
     async set(scope) {
+      const { kv } = scope;
       if (kv === null) return;
       try {
         const key = await keyOf(name, settings);

@@ -7,10 +7,10 @@ import type { Result } from "../wire/result.ts";
 import { type Access, createAccess } from "./access.ts";
 import { createCrl, type Crl } from "./crl.ts";
 import { createKeys, type Keys } from "./keys.ts";
-import { externalRegistry } from "./request.ts";
-import type { Reach, RegistryFetch, RegistrySettings, RequestScope } from "./scope.ts";
+import type { RegistrySettings, RequestScope } from "./scope.ts";
 
 export { mayServeGateCopy, type GateAccessCopy } from "./access.ts";
+export { externalRegistry } from "./request.ts";
 export type { RegistryFetch, RegistrySettings, RequestScope } from "./scope.ts";
 
 export type Registry = {
@@ -46,20 +46,15 @@ const DOCUMENT_PATIENCE_MS = 2_500;
 /**
  * One per isolate and configuration; it keeps bounded caches and breakers and nothing of any request.
  *
- * @param deps.cache the second level of the caches, where one is bound
- * @param deps.fetch reaches the embedded registry; left out, the registry is asked at `registryUrl`
  * @param deps.log for what belongs to no request: each change of a breaker, once
  * @param deps.onTransition told the same, to be counted
  */
 export function createRegistry(deps: {
-  config: RegistrySettings;
-  cache?: KVNamespace | undefined;
-  fetch?: RegistryFetch;
+  settings: RegistrySettings;
   log: Log;
   onTransition?: (transition: BreakerTransition) => void;
 }): Registry {
-  const settings = deps.config;
-  const reach: Reach = { fetch: deps.fetch ?? externalRegistry(settings.registryUrl), kv: deps.cache ?? null };
+  const { settings } = deps;
   const shared = {
     timeoutMs: settings.registryTimeoutMs,
     breakerFailures: settings.breakerFailures,
@@ -76,9 +71,9 @@ export function createRegistry(deps: {
     crl: createDependency({ ...shared, ...document, name: "crl" }),
     access: createDependency({ ...shared, name: "access" }),
   };
-  const keys = createKeys(settings, reach, dependencies.keys);
-  const crl = createCrl(settings, reach, dependencies.crl, keys);
-  const access = createAccess(settings, reach, dependencies.access);
+  const keys = createKeys(settings, dependencies.keys);
+  const crl = createCrl(settings, dependencies.crl, keys);
+  const access = createAccess(settings, dependencies.access);
 
   return {
     keys,

@@ -24,14 +24,13 @@ const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
  * @throws the signal's reason at the deadline
  */
 export async function askRegistry(
-  fetchRegistry: RegistryFetch,
   scope: RequestScope,
   question: RegistryQuestion,
   signal: AbortSignal,
 ): Promise<Result<RegistryAnswer, LoadFailure>> {
   let response: Response;
   try {
-    response = await fetchRegistry(question.path, question.init, signal);
+    response = await scope.fetch(question.path, question.init, signal);
   } catch (error) {
     signal.throwIfAborted();
     return err({ reason: `connection: ${nameOf(error)}` });

@@ -12,10 +12,8 @@ export type RegistryFetch = (
 export type RegistryRequestInit = { method?: string; headers?: Record<string, string>; body?: string };
 
 /** What one request lends to the registry's client. Nothing of it is kept when the request has ended. */
-export type RequestScope = CallScope & { log: Log };
-
-/** What the client reaches out with; bindings belong to the isolate, not to a request. */
-export type Reach = {
+export type RequestScope = CallScope & {
+  log: Log;
   fetch: RegistryFetch;
   /** The second level of the caches; null where none is bound. */
   kv: KVNamespace | null;
@@ -46,6 +44,8 @@ export function scopeUntil(scope: RequestScope, signal: AbortSignal): RequestSco
     now: () => scope.now(),
     background: (work) => scope.background(work),
     log: scope.log,
-    deadline: { signal },
+    fetch: scope.fetch,
+    kv: scope.kv,
+    signal,
   };
 }

@@ -10,8 +10,8 @@ export type CallScope = {
   now: () => number;
   /** Keeps work alive after the answer: `ctx.waitUntil`. */
   background: (work: Promise<unknown>) => void;
-  /** When this request stops waiting; an older copy is then used if one may be. Its signal is read only to wait. */
-  readonly deadline: { readonly signal: AbortSignal };
+  /** Aborts when this request stops waiting. An older copy is then used if one may be. Read only when waiting. */
+  readonly signal: AbortSignal;
   log: WarnLog;
 };
 
@@ -116,7 +116,7 @@ async function refreshOrStale<T>(call: CachedCall<T>, held: Held<T>): Promise<Re
   call.scope.background(work);
   // While the breaker is open the dependency counts as failing, so nobody waits for its probe.
   if (ticket.permit.isProbe) return ok(serveStale(call, held));
-  const settled = await settledBefore(work, call.scope.deadline.signal);
+  const settled = await settledBefore(work, call.scope.signal);
   if (settled?.value.ok === true) return ok({ value: settled.value.value, cache: "refreshed", ageMs: 0 });
   // The world may have changed meanwhile: another request's answer may be there, or the copy may be gone.
   const now = call.cache.read(call.key, call.scope.now());
@@ -147,8 +147,8 @@ async function loadAnew<T>(call: CachedCall<T>): Promise<Result<Served<T>, CallF
     return isOpen(dependency.breaker, nowMs) ? { isOpen: true } : null;
   };
   let turn = takeTurn();
-  await lookUntil(() => (turn ??= takeTurn()) !== null, dependency.patienceMs, scope.deadline.signal);
-  if (turn === null) return err(scope.deadline.signal.aborted ? failureOf(null) : BUSY);
+  await lookUntil(() => (turn ??= takeTurn()) !== null, dependency.patienceMs, scope.signal);
+  if (turn === null) return err(scope.signal.aborted ? failureOf(null) : BUSY);
   if ("releaseSlot" in turn) return loadWithSlot(call, turn.releaseSlot);
   if ("isOpen" in turn) return err(OPEN);
   const { held } = turn;
@@ -188,7 +188,7 @@ async function ask<T>(call: CachedCall<T>, releaseSlot: () => void): Promise<Res
   }
   const work = run(call, { permit: admission.permit, giveBack: releaseSlot });
   scope.background(work);
-  const settled = await settledBefore(work, scope.deadline.signal);
+  const settled = await settledBefore(work, scope.signal);
   if (settled?.value.ok === true) return ok({ value: settled.value.value, cache: "miss", ageMs: 0 });
   return err(failureOf(settled?.value ?? null));
 }
