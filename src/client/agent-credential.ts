@@ -135,8 +135,8 @@ export function createCredentialKeeper(
         await keeper.reissue();
       } catch (error) {
         // The old token is still good: whatever it is for decides by its own answer, and the next call tries again.
-        if (!(error instanceof UnreachableError) && !(error instanceof ProblemError && error.status >= 429))
-          throw error;
+        const isAnswer = error instanceof ProblemError || error instanceof UnexpectedAnswerError;
+        if (isAnswer ? (error.status ?? 0) < 429 : !(error instanceof UnreachableError)) throw error;
         reissueNotBeforeMs = nowMs() + REISSUE_PAUSE_MS;
       }
     },

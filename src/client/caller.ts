@@ -112,10 +112,8 @@ export function createCaller(options: ConnectionOptions): Caller {
     }
     const problem = problemSchema.safeParse(json);
     if (!problem.success) {
-      throw new UnexpectedAnswerError(
-        `${url.origin} answered ${status} without a problem document; is this the right base URL?`,
-        status,
-      );
+      const hint = status >= 500 ? "its log says why" : "is this the right base URL?";
+      throw new UnexpectedAnswerError(`${url.origin} answered ${status} without a problem document; ${hint}`, status);
     }
     const { code, detail, title, requestId } = problem.data;
     throw new ProblemError({

@@ -1,6 +1,6 @@
 /** Whether a relay connection comes back after its socket has closed. Pure. */
 import { RELAY_CLOSE, RELAY_CLOSE_REASON } from "../wire/relay-close.ts";
-import { CredentialExpiredError, ProblemError, UnreachableError } from "./errors.ts";
+import { CredentialExpiredError, ProblemError, UnexpectedAnswerError, UnreachableError } from "./errors.ts";
 
 /**
  * Why a relay connection has ended for good:
@@ -68,7 +68,8 @@ export function afterTicketError(error: unknown): Next {
   if (error instanceof CredentialExpiredError) {
     return { do: "stop", end: { why: "credential-ended", detail: error.message, closeCode: null, error } };
   }
-  if (error instanceof UnreachableError) return { do: "return", atLeastMs: 0 };
+  const isOutage = error instanceof UnexpectedAnswerError && error.status !== null && error.status >= 500;
+  if (isOutage || error instanceof UnreachableError) return { do: "return", atLeastMs: 0 };
   const cause = error instanceof Error ? error : new Error("the ticket source failed", { cause: error });
   return { do: "stop", end: { why: "refused", detail: cause.message, closeCode: null, error: cause } };
 }

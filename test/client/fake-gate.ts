@@ -1,0 +1,87 @@
+/** A Sallyport of the test's own: answers as told, and looks at every proof as the real one does. */
+import type { Fetch } from "../../src/client/caller.ts";
+import { type AgentCredential, generateKeys, type Keys } from "../../src/client/index.ts";
+import { decodeBase64Url, encodeBase64Url } from "../../src/wire/base64url.ts";
+import { importEd25519PublicKey, PROOF_HEADERS, sha256Base64Url, verifyProof } from "../../src/wire/proof.ts";
+
+export const BASE_URL = "https://gate.example.com";
+export const AGENT_DID = "did:cdi:registry.example.com:agent:01K9ZJ8Q6V3N5T7W2X4Y6Z8A0B";
+export const PEER_DID = "did:cdi:registry.example.com:agent:01K9ZJ8Q6V3N5T7W2X4Y6Z8A0J";
+/** 2026-11-22T12:00:00Z */
+export const NOON_MS = 1_795_348_800_000;
+
+export type SeenRequest = {
+  readonly method: string;
+  readonly path: string;
+  readonly headers: Headers;
+  readonly body: string;
+};
+export type Reply = {
+  readonly status?: number;
+  readonly json?: unknown;
+  readonly text?: string;
+  readonly headers?: Record<string, string>;
+};
+export type Route = (request: SeenRequest) => Reply | Promise<Reply>;
+
+export const problem = (status: number, code: string, headers: Record<string, string> = {}): Reply => ({
+  status,
+  headers,
+  json: { type: "about:blank", title: code, status, detail: `says ${code}`, code, requestId: "request-1" },
+});
+
+/** @param routes `METHOD /path` → what to answer; a path without a query */
+export function fakeGate(routes: Record<string, Route>) {
+  const seen: SeenRequest[] = [];
+  const fetch: Fetch = async (url, { method, headers, body, signal }) => {
+    signal.throwIfAborted();
+    const { pathname, search } = new URL(url);
+    const request = { method, path: pathname + search, headers: new Headers(headers), body: body ?? "" };
+    seen.push(request);
+    const route = routes[`${method} ${pathname}`];
+    const reply = route === undefined ? problem(404, "PROXY_NOT_FOUND") : await route(request);
+    const text = reply.text ?? (reply.json === undefined ? null : JSON.stringify(reply.json));
+    return new Response(text, { status: reply.status ?? 200, headers: reply.headers ?? {} });
+  };
+  const to = (path: string): SeenRequest[] => seen.filter((request) => request.path.split("?")[0] === path);
+  return { fetch, seen, to };
+}
+
+/** @returns whether the request is signed by this key, over exactly what was sent */
+export async function isProven(request: SeenRequest, publicKey: string): Promise<boolean> {
+  const header = (name: string): string => request.headers.get(name) ?? "";
+  const bodySha256 = await sha256Base64Url(new TextEncoder().encode(request.body));
+  if (header(PROOF_HEADERS.bodySha256) !== bodySha256) return false;
+  const key = await importEd25519PublicKey(decodeBase64Url(publicKey) ?? new Uint8Array());
+  const parts = {
+    method: request.method,
+    pathWithQuery: request.path,
+    timestamp: header(PROOF_HEADERS.timestamp),
+    nonce: header(PROOF_HEADERS.nonce),
+    bodySha256,
+  };
+  return verifyProof(key, parts, decodeBase64Url(header(PROOF_HEADERS.proof)) ?? new Uint8Array());
+}
+
+const part = (value: unknown): string => encodeBase64Url(new TextEncoder().encode(JSON.stringify(value)));
+
+/** An identity token as far as a client looks into it: its times. */
+export function fakeAit(life: { issuedAtMs: number; expiresAtMs: number }): string {
+  const claims = { iat: life.issuedAtMs / 1_000, exp: life.expiresAtMs / 1_000 };
+  return `${part({ alg: "EdDSA", typ: "AIT", kid: "k" })}.${part(claims)}.AAAA`;
+}
+
+export const DAY_MS = 86_400_000;
+
+export async function fakeAgent(
+  change: Partial<AgentCredential> = {},
+): Promise<{ keys: Keys; credential: AgentCredential }> {
+  const credential = {
+    agentDid: AGENT_DID,
+    ait: fakeAit({ issuedAtMs: NOON_MS, expiresAtMs: NOON_MS + 30 * DAY_MS }),
+    access: { token: "access-1", expiresAtMs: NOON_MS + 900_000 },
+    refreshToken: "refresh-1",
+    ...change,
+  };
+  return { keys: await generateKeys(), credential };
+}
