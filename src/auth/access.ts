@@ -1,11 +1,10 @@
 /** Stage 6, access: the short-lived access token of an agent, validated by the registry and remembered. */
-import type { RegistryAccess, RequestScope } from "./registry-port.ts";
+import type { Registry, RequestScope } from "../registry/registry.ts";
 import type { CacheState } from "../resilience/stale-cache.ts";
+import { ACCESS_HEADER } from "../wire/registry-documents.ts";
 import { err, ok, type Result } from "../wire/result.ts";
 import { type Refusal, refusal } from "./reasons.ts";
 import type { VerifiedAit } from "./token.ts";
-
-export const ACCESS_HEADER = "X-Claw-Agent-Access";
 
 const ACCESS_TOKEN_PATTERN = /^[\x21-\x7e]{1,4096}$/;
 
@@ -31,7 +30,7 @@ export function readAccessToken(headers: Headers): Result<string, Refusal> {
 export async function checkAccess(
   ait: VerifiedAit,
   token: string,
-  access: RegistryAccess,
+  access: Pick<Registry["access"], "validate">,
   scope: RequestScope,
 ): Promise<Result<{ verdict: AccessVerdict; cache: CacheState | "unavailable" }, Refusal>> {
   const answer = await access.validate({ token, agentDid: ait.claims.sub, aitJti: ait.claims.jti }, scope);

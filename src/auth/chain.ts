@@ -292,12 +292,9 @@ export function createChain(deps: ChainDeps): Chain {
       const { recipientDid } = passed.trust;
       trust.forget(passed.principal.agentDid, recipientDid);
       const deadline = startDeadline(settings.authDeadlineMs, scope.now);
-      const judged = await trust.judge(
-        passed.principal.agentDid,
-        recipientDid,
-        { ...scope, deadline },
-        { fresh: true },
-      );
+      const judged = await trust.judge(passed.principal.agentDid, recipientDid, requestScope(scope, deadline), {
+        fresh: true,
+      });
       deadline.end();
       if (judged.ok) return ok({ ...passed, trust: { recipientDid, epoch: judged.value.epoch } });
       close(passed.decision, judged.error, scope);

@@ -4,7 +4,7 @@
  * while the key that signed it is active.
  */
 import { compactVerify, errors } from "jose";
-import type { RegistryKeys, RequestScope } from "./registry-port.ts";
+import type { Registry, RequestScope } from "../registry/registry.ts";
 import type { CacheState } from "../resilience/stale-cache.ts";
 import { type AitClaims, MAX_AIT_BYTES, parseAitClaims, parseAitHeader } from "../wire/ait.ts";
 import { decodeBase64Url } from "../wire/base64url.ts";
@@ -106,7 +106,7 @@ export function readAit(token: string, expected: { issuer: string; nowMs: number
  */
 export async function verifyAit(
   ait: UnverifiedAit,
-  keys: RegistryKeys,
+  keys: Pick<Registry["keys"], "find">,
   scope: RequestScope,
 ): Promise<Result<{ ait: VerifiedAit; cache: CacheState }, Refusal>> {
   const named = { agentDid: ait.claims.sub, kid: ait.kid };

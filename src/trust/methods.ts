@@ -97,13 +97,10 @@ export const pairPeers = defineMethod({
   name: "pair.peers",
   surface: "http",
   permission: AGENT_ALONE,
-  invalidParams: "PROXY_PAIR_INVALID_BODY",
-  params: z.object({ after: z.optional(z.string().check(z.maxLength(512))), limit: pageLimit }),
+  params: z.object({ after: z.optional(z.string().check(z.maxLength(512))) }),
   result: z.object({ peers: z.array(z.object({ agentDid, agentName: z.string(), since: wholeNumber })) }),
   handler: async (ctx, params) => ({
-    peers: await read(
-      listPeers(ctx.db, callingAgent(ctx), { after: params.after ?? "", limit: params.limit ?? PAGE_MAX }),
-    ),
+    peers: await read(listPeers(ctx.db, callingAgent(ctx), { after: params.after ?? "", limit: PAGE_MAX })),
   }),
 });
 

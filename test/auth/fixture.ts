@@ -1,10 +1,10 @@
 /** A registry's key, agents with signed identity tokens, signed requests, and a registry client that counts its calls. */
-import { type Chain, type ChainScope, createChain } from "../../src/auth/chain.ts";
+import { type Chain, type ChainScope, createChain, type RegistryReader } from "../../src/auth/chain.ts";
 import { createOperatorTokens } from "../../src/auth/credential.ts";
-import type { Registry, RequestScope } from "../../src/auth/registry-port.ts";
 import { createReplayMemory, type ReplayMemory } from "../../src/auth/replay.ts";
 import { createTokenMemory, type TokenMemory } from "../../src/auth/token.ts";
 import { createTrustStage, type TrustSettings, type TrustStage } from "../../src/auth/trust.ts";
+import type { RegistryFetch, RequestScope } from "../../src/registry/registry.ts";
 import type { CacheState } from "../../src/resilience/stale-cache.ts";
 import type { Trust } from "../../src/trust/pairs.ts";
 import { encodeBase64Url } from "../../src/wire/base64url.ts";
@@ -115,7 +115,7 @@ export async function signedRequest(agent: Agent, to: string | null, how: Signed
 }
 
 /** A registry client whose answers a test sets, and which counts what it was asked. */
-export type FakeRegistry = Registry & {
+export type FakeRegistry = RegistryReader & {
   calls: { keys: number; crl: number; access: number };
   activeKids: Set<string>;
   revokedKids: Set<string>;
@@ -153,7 +153,7 @@ export function fakeRegistry(): FakeRegistry {
     access: {
       async validate({ token }) {
         registry.calls.access += 1;
-        if (registry.down.access) return err({ reason: "unavailable", keyHash: "key-hash" });
+        if (registry.down.access) return err({ reason: "unavailable", keyHash: "key-hash", retryAfterMs: 1_000 });
         if (registry.invalidAccess.has(token)) return err({ reason: "invalid" });
         return ok({ verdict: "valid", cache, keyHash: "key-hash", validatedAtMs: NOW_MS });
       },
@@ -186,6 +186,9 @@ export const TRUST_SETTINGS: TrustSettings = {
   breakerWindowMs: 60_000,
   breakerOpenMs: 30_000,
 };
+
+/** The fake registry answers by itself: nothing goes out. */
+const unreachable: RegistryFetch = () => Promise.reject(new Error("nothing goes out in these tests"));
 
 const pairKey = (a: string, b: string): string => [a, b].toSorted().join(" ");
 
@@ -220,6 +223,8 @@ export function newHouse(): House {
     chain: createChain({
       settings: { registryIssuer: ISSUER, authDeadlineMs: 5_000, skewMaxSeconds: 300, skewWarnSeconds: 200 },
       registry,
+      registryFetch: unreachable,
+      kv: null,
       tokens,
       replays,
       trust,
@@ -238,6 +243,8 @@ export function requestScope(nowMs: number | (() => number) = NOW_MS): RequestSc
     log: recordingLog(),
     waiting,
     background: (work) => void waiting.push(work),
-    deadline: { signal: new AbortController().signal, remainingMs: () => 5_000, end: () => {} },
+    signal: new AbortController().signal,
+    fetch: unreachable,
+    kv: null,
   };
 }
