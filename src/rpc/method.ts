@@ -5,8 +5,11 @@
 import type * as z from "zod/mini";
 import type { Config } from "../config.ts";
 import type { Gate } from "../gate/gate.ts";
+import type { DeliveryStatus } from "../gate/outbox.ts";
+import type { DeadLetter } from "../gate/queue.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { AgentDid, HumanDid } from "../wire/did.ts";
+import type { ProblemCode } from "../wire/problem.ts";
 
 /** Contract §5, Devices: what a credential may be used for. */
 export const SCOPES = ["relay", "send", "tasks:read", "tasks:write", "devices", "admin"] as const;
@@ -79,10 +82,22 @@ export type GateLocal = {
    * @throws ProxyError DRAIN_TIMEOUT when that cannot be reached in 5 s.
    */
   endAgent(end: EndAgent): Promise<Fenced>;
-  /** Queues a message for this agent's relay, at least once and in order per sender. Durable before the call's answer. */
+  /** Queues a message for this agent's own relay, at least once and in order. Durable before the call's answer. */
   deliverLocal(message: LocalMessage): { deliveryId: string };
+  /** Puts a message for another agent into this agent's outbox; pairing is not consulted. Durable before the call's answer. */
+  send(to: AgentDid, message: LocalMessage): { deliveryId: string };
   /** A peer below this trust epoch is out; what it has queued here unpushed is dead-lettered. Durable before the call's answer. */
   fencePeer(peer: AgentDid, trustEpoch: number): void;
+  /** A relay ticket that carries this call's authority to a socket, once and for 30 s. */
+  issueRelayTicket(): Promise<{ ticket: string; expiresAtMs: number }>;
+  /** What became of a message that this agent sent; null when there is none, or none any more. */
+  deliveryStatus(deliveryId: string): Promise<DeliveryStatus | null>;
+  deadLetters: {
+    /** Newest first; `before` is the id that the last page ended with. */
+    list(before: string | null, limit: number): DeadLetter[];
+    replay(id: string): boolean;
+    purge(id: string): boolean;
+  };
 };
 
 export type CallContext = {
@@ -116,6 +131,8 @@ export type Method<P = unknown, R = unknown> = {
   surface: "rpc" | "http";
   permission: Permission;
   params: z.ZodMiniType<P>;
+  /** The code for parameters that do not fit; `PROXY_BAD_REQUEST` unless said otherwise. */
+  invalidParams?: ProblemCode;
   result: z.ZodMiniType<R>;
   handler(ctx: CallContext, params: P): Promise<R>;
 };

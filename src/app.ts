@@ -1,0 +1,72 @@
+/** Every route on one page: method, path, who may come, and what answers. */
+import { type Context, Hono } from "hono";
+import { HOOK, type RouteNeeds } from "./auth/form.ts";
+import { addressLimit } from "./http/address-limit.ts";
+import { type HttpEnv, requestScope } from "./http/request-scope.ts";
+import { hook } from "./http/hook.ts";
+import { bodyParams, methodRoute, noParams, pathAndQuery, queryParams } from "./http/method-route.ts";
+import { health, ready, time } from "./http/probes.ts";
+import { relayConnect } from "./http/relay-connect.ts";
+import { accessValidationResponse, crlResponse, keysResponse } from "./identity/documents.ts";
+import { ProxyError } from "./wire/problem.ts";
+import { ACCESS_VALIDATE_PATH, CRL_PATH, KEYS_PATH } from "./wire/registry-documents.ts";
+
+const agentOnly = (route: string): RouteNeeds => ({ route, accepts: ["agent"], access: true, recipient: false });
+/** The agent's own way to new tokens: it has no access token yet, or none any more. */
+const agentWithoutAccess = (route: string): RouteNeeds => ({ ...agentOnly(route), access: false });
+const operatorOnly = (route: string): RouteNeeds => ({ route, accepts: ["operator"], access: false, recipient: false });
+const recipientOrOperator = (route: string): RouteNeeds => ({ ...agentOnly(route), accepts: ["agent", "operator"] });
+
+export const app = new Hono<HttpEnv>();
+
+app.use(requestScope);
+app.use(addressLimit);
+
+app.post("/hooks/agent", hook(HOOK));
+app.post("/hooks/message", hook(HOOK));
+app.get("/relay/connect", relayConnect(agentOnly("relay.connect")));
+app.get("/v1/relay/connect", relayConnect(agentOnly("relay.connect")));
+app.post("/v1/relay/tickets", methodRoute(agentOnly("relay.ticket"), { method: "relay.ticket", params: noParams }));
+
+app.get("/v1/deliveries/:deliveryId", methodRoute(agentOnly("delivery.get"), { method: "delivery.get", params: pathAndQuery }));
+app.get("/v1/dead-letters", methodRoute(recipientOrOperator("dead-letter.list"), { method: "dead-letter.list", params: queryParams }));
+app.post("/v1/dead-letters/:id/replay", methodRoute(recipientOrOperator("dead-letter.replay"), { method: "dead-letter.replay", params: pathAndQuery }));
+app.delete("/v1/dead-letters/:id", methodRoute(recipientOrOperator("dead-letter.purge"), { method: "dead-letter.purge", params: pathAndQuery }));
+
+app.post("/pair/start", methodRoute(agentOnly("pair.start"), { method: "pair.start", params: bodyParams("PROXY_PAIR_INVALID_BODY") }));
+app.post("/pair/confirm", methodRoute(agentOnly("pair.confirm"), { method: "pair.confirm", params: bodyParams("PROXY_PAIR_INVALID_BODY"), status: 201 }));
+app.post("/pair/status", methodRoute(agentOnly("pair.status"), { method: "pair.status", params: bodyParams("PROXY_PAIR_INVALID_BODY") }));
+app.post("/pair/remove", methodRoute(agentOnly("pair.remove"), { method: "pair.remove", params: bodyParams("PROXY_PAIR_INVALID_BODY") }));
+app.get("/pair/peers", methodRoute(agentOnly("pair.peers"), { method: "pair.peers", params: queryParams }));
+
+app.post("/v1/agents", methodRoute(operatorOnly("identity.register"), { method: "identity.register", params: bodyParams(), status: 201 }));
+app.get("/v1/agents", methodRoute(operatorOnly("identity.list"), { method: "identity.list", params: queryParams }));
+app.post("/v1/agents/revoke", methodRoute(operatorOnly("identity.revoke"), { method: "identity.revoke", params: bodyParams(), inGateOf: "agentDid" }));
+app.post("/v1/agents/rekey", methodRoute(operatorOnly("identity.rekey"), { method: "identity.rekey", params: bodyParams(), inGateOf: "agentDid" }));
+app.post("/v1/keys/rotate", methodRoute(operatorOnly("identity.keys.rotate"), { method: "identity.keys.rotate", params: noParams }));
+app.post("/v1/keys/revoke", methodRoute(operatorOnly("identity.keys.revoke"), { method: "identity.keys.revoke", params: bodyParams() }));
+app.post("/v1/agents/auth/refresh", methodRoute(agentWithoutAccess("identity.refresh"), { method: "identity.refresh", params: bodyParams() }));
+app.post("/v1/agents/reissue", methodRoute(agentWithoutAccess("identity.reissue"), { method: "identity.reissue", params: noParams }));
+app.get(KEYS_PATH, embeddedOnly((c) => keysResponse(source(c))));
+app.get(CRL_PATH, embeddedOnly((c) => crlResponse(source(c))));
+app.post(ACCESS_VALIDATE_PATH, embeddedOnly((c) => accessValidationResponse(source(c), c.req.raw)));
+
+app.get("/v1/time", time);
+app.get("/health", health);
+app.get("/ready", ready);
+
+app.notFound(() => {
+  throw new ProxyError("PROXY_NOT_FOUND");
+});
+
+function source(c: Context<HttpEnv>) {
+  return { db: c.env.DB, config: c.get("runtime").config, now: Date.now };
+}
+
+/** The documents of §1 are served only while this Worker is the registry. */
+function embeddedOnly(handler: (c: Context<HttpEnv>) => Promise<Response>) {
+  return (c: Context<HttpEnv>): Promise<Response> => {
+    if (c.get("runtime").config.registryUrl !== "embedded") throw new ProxyError("PROXY_NOT_FOUND");
+    return handler(c);
+  };
+}

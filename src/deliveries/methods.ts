@@ -1,0 +1,109 @@
+/** What a sender may ask about its messages, and a recipient about its dead letters. Contract §3. */
+import * as z from "zod/mini";
+import { type CallContext, defineMethod, type GateLocal, type Method, type Permission } from "../rpc/method.ts";
+import { ProxyError } from "../wire/problem.ts";
+
+const PAGE_MAX = 100;
+const SENDER: Permission = { callers: ["agent", "device", "shared"], scope: "send" };
+const RECIPIENT: Permission = { callers: ["agent", "operator"], scope: null };
+const RELAY_CLIENT: Permission = { callers: ["agent", "device", "shared"], scope: null };
+
+const id = z.string().check(z.regex(/^[A-Za-z0-9._~-]{1,512}$/));
+const timeMs = z.int().check(z.nonnegative());
+const pageLimit = z.pipe(
+  z.union([z.number(), z.pipe(z.string().check(z.regex(/^\d{1,4}$/)), z.transform(Number))]),
+  z.int().check(z.minimum(1), z.maximum(PAGE_MAX)),
+);
+
+/** `GET /v1/deliveries/:deliveryId`. */
+const deliveryGet = defineMethod({
+  name: "delivery.get",
+  surface: "http",
+  permission: SENDER,
+  params: z.object({ deliveryId: id }),
+  result: z.object({
+    deliveryId: z.string(),
+    state: z.enum(["queued", "delivered", "dead_lettered"]),
+    reason: z.optional(z.string()),
+    attempts: z.int(),
+    updatedAtMs: timeMs,
+  }),
+  handler: async (ctx, { deliveryId }) => {
+    const status = await gateOf(ctx).deliveryStatus(deliveryId);
+    if (status === null) throw new ProxyError("PROXY_NOT_FOUND");
+    return status;
+  },
+});
+
+/** `GET /v1/dead-letters`. */
+const deadLetterList = defineMethod({
+  name: "dead-letter.list",
+  surface: "http",
+  permission: RECIPIENT,
+  params: z.object({ cursor: z.optional(id), limit: z.optional(pageLimit) }),
+  result: z.object({
+    deadLetters: z.array(
+      z.object({
+        id: z.string(),
+        deliveryId: z.string(),
+        fromAgentDid: z.nullable(z.string()),
+        reason: z.string(),
+        attempts: z.int(),
+        bytes: z.int(),
+        createdAtMs: timeMs,
+        deadAtMs: timeMs,
+        payload: z.unknown(),
+      }),
+    ),
+    nextCursor: z.optional(z.string()),
+  }),
+  handler: async (ctx, { cursor, limit = PAGE_MAX }) => {
+    const page = gateOf(ctx).deadLetters.list(cursor ?? null, limit + 1);
+    const deadLetters = page.slice(0, limit);
+    const last = deadLetters.at(-1);
+    return { deadLetters, ...(page.length > limit && last !== undefined ? { nextCursor: last.id } : {}) };
+  },
+});
+
+/** `POST /v1/dead-letters/:id/replay`. */
+const deadLetterReplay = defineMethod({
+  name: "dead-letter.replay",
+  surface: "http",
+  permission: RECIPIENT,
+  params: z.object({ id }),
+  result: z.object({ id: z.string(), replayed: z.literal(true) }),
+  handler: async (ctx, params) => {
+    if (!gateOf(ctx).deadLetters.replay(params.id)) throw new ProxyError("PROXY_NOT_FOUND");
+    return { id: params.id, replayed: true as const };
+  },
+});
+
+/** `DELETE /v1/dead-letters/:id`. */
+const deadLetterPurge = defineMethod({
+  name: "dead-letter.purge",
+  surface: "http",
+  permission: RECIPIENT,
+  params: z.object({ id }),
+  result: z.object({ id: z.string(), purged: z.literal(true) }),
+  handler: async (ctx, params) => {
+    if (!gateOf(ctx).deadLetters.purge(params.id)) throw new ProxyError("PROXY_NOT_FOUND");
+    return { id: params.id, purged: true as const };
+  },
+});
+
+/** `POST /v1/relay/tickets`. */
+const relayTicket = defineMethod({
+  name: "relay.ticket",
+  surface: "http",
+  permission: RELAY_CLIENT,
+  params: z.object({}),
+  result: z.object({ ticket: z.string(), expiresAtMs: timeMs }),
+  handler: (ctx) => gateOf(ctx).issueRelayTicket(),
+});
+
+export const deliveryMethods: readonly Method[] = [deliveryGet, deadLetterList, deadLetterReplay, deadLetterPurge, relayTicket];
+
+function gateOf(ctx: CallContext): GateLocal {
+  if (ctx.gate === null) throw new ProxyError("PROXY_BAD_REQUEST", { detail: "agentDid: name the agent." });
+  return ctx.gate;
+}

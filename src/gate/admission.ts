@@ -1,0 +1,105 @@
+/** What a verified request brings to its gate, and how the gate decides on it: flags, window, nonce, rate, in this order. */
+import type { Reason, Refusal } from "../auth/reasons.ts";
+import type { Principal } from "../rpc/method.ts";
+import type { AgentAuthority } from "./authority.ts";
+import type { Nonces } from "./nonces.ts";
+import type { Rate } from "./rate.ts";
+
+export type AgentPrincipal = Extract<Principal, { kind: "agent" }>;
+
+/** An agent whose identity token, revocation and proof the chain has verified; plain data, so that it can cross to the gate. */
+export type AgentAdmission = {
+  principal: AgentPrincipal;
+  nonce: string;
+  timestampSeconds: number;
+  /** `validatedAtMs` null: the registry did not answer, and the gate's last good validation decides. Absent: not asked for. */
+  access?: { keyHash: string; validatedAtMs: number | null };
+};
+
+/** A send, beside its body. */
+export type Submission = {
+  admission: AgentAdmission;
+  to: string;
+  trustEpoch: number;
+  bytes: number;
+  contentType?: string;
+  conversationId?: string;
+  replyTo?: string;
+  traceparent?: string;
+  idempotency?: { key: string; bodySha256: string };
+};
+
+/** What the gate answers to a send. */
+export type SubmissionReply =
+  | { ok: true; deliveryId: string; delivered: boolean; queueDepth: number }
+  | { ok: false; refusal: Refusal };
+
+/** Undoes the transaction it is thrown in, and carries the reason out of it. */
+export class GateRefusal extends Error {
+  override readonly name = "GateRefusal";
+  readonly refusal: Refusal;
+
+  constructor(reason: Reason, retryAfterMs?: number) {
+    super(reason);
+    this.refusal = retryAfterMs === undefined ? { reason } : { reason, retryAfterMs };
+  }
+}
+
+export type AdmissionParts = {
+  sql: SqlStorage;
+  authority: AgentAuthority;
+  nonces: Nonces;
+  rate: Rate;
+  accessMaxStaleMs: number;
+};
+
+/** A validation is written again only when it is this much newer: once a refresh, not once a request. */
+const VALIDATION_GRAIN_MS = 10_000;
+
+/**
+ * Admits one request of the agent and remembers its nonce. Part of the caller's transaction, so a request that is refused
+ * burns no nonce.
+ *
+ * @throws GateRefusal
+ */
+export function admitAgent(parts: AdmissionParts, admission: AgentAdmission, nowMs: number): void {
+  const { principal, nonce, timestampSeconds, access } = admission;
+  if (!parts.authority.accepts(principal.jti) || principal.expMs <= nowMs) throw new GateRefusal("gate-agent-revoked");
+  if (access?.validatedAtMs === null) {
+    const known = readValidation(parts.sql, access.keyHash);
+    if (known === null || known + parts.accessMaxStaleMs <= nowMs) {
+      throw new GateRefusal("gate-access-unknown", 1_000);
+    }
+  }
+  const waitMs = parts.rate.waitMs(nowMs);
+  const verdict = parts.nonces.use(principal.keyX, nonce, timestampSeconds, nowMs);
+  if (verdict === "pruned") throw new GateRefusal("gate-nonce-too-old");
+  if (verdict === "outside-window") throw new GateRefusal("gate-timestamp-skewed");
+  if (verdict === "seen") throw new GateRefusal("gate-nonce-replayed");
+  if (waitMs > 0) throw new GateRefusal("gate-rate-exceeded", waitMs);
+  parts.rate.count(nowMs);
+  if (access !== undefined && access.validatedAtMs !== null) writeValidation(parts.sql, access.keyHash, access.validatedAtMs);
+}
+
+function readValidation(sql: SqlStorage, keyHash: string): number | null {
+  return (
+    sql
+      .exec<{ validated_at_ms: number }>("SELECT validated_at_ms FROM access_validations WHERE key_hash = ?", keyHash)
+      .toArray()[0]?.validated_at_ms ?? null
+  );
+}
+
+function writeValidation(sql: SqlStorage, keyHash: string, validatedAtMs: number): void {
+  const known = readValidation(sql, keyHash);
+  if (known !== null && known >= validatedAtMs - VALIDATION_GRAIN_MS) return;
+  sql.exec(
+    "INSERT INTO access_validations (key_hash, validated_at_ms) VALUES (?, ?) ON CONFLICT (key_hash) DO UPDATE SET validated_at_ms = excluded.validated_at_ms",
+    keyHash,
+    validatedAtMs,
+  );
+}
+
+/** Forgets validations too old to vouch for anything. */
+export function pruneValidations(sql: SqlStorage, olderThanMs: number): void {
+  sql.exec("DELETE FROM access_validations WHERE validated_at_ms < ?", olderThanMs);
+}

@@ -1,0 +1,107 @@
+/** The two conversations between gates: handing the outbox over, and reporting what became of what was taken over. Never on a request's path. */
+import { errorFields, type Log } from "../telemetry/log.ts";
+import type { AgentDid } from "../wire/did.ts";
+import { BATCH_TICK_MS, type Outcome, type Parcel, retryDelayMs, type TakeOver } from "./delivery.ts";
+import type { GroupCommit } from "./group-commit.ts";
+import type { House } from "./house.ts";
+
+/** Another agent's gate, as this conversation sees it. */
+export type PeerGate = {
+  takeOver(from: AgentDid, parcels: Parcel[]): Promise<TakeOver>;
+  settle(outcomes: Outcome[]): Promise<void>;
+};
+
+/** What is on disk with the recipient may wait this long for company before it is struck off here. */
+const BOOKKEEPING_WITHIN_MS = 50;
+const REPORT_RETRY = { initialMs: 1_000, maxMs: 30_000, jitterRatio: 0.2 };
+/** A gate that does not answer within this time is asked again; it tells repeats apart. */
+const PEER_TIMEOUT_MS = 10_000;
+
+type Reporting = { busy: boolean; dueAtMs: number; failures: number };
+
+export type Exchange = {
+  /** Starts every hand-over and report that is due; they go on by themselves. */
+  start(nowMs: number): void;
+  /** When the next is due; null when nothing is owed to anyone. */
+  nextDueMs(): number | null;
+};
+
+export function createExchange(
+  house: House,
+  commits: GroupCommit,
+  deps: { self: AgentDid; gateOf: (did: AgentDid) => PeerGate; now: () => number; log: Log },
+): Exchange {
+  const { outbox, queue } = house;
+  const reporting = new Map<AgentDid, Reporting>();
+
+  const handOver = async (to: AgentDid): Promise<void> => {
+    const parcels = outbox.nextBatch(to);
+    if (parcels.length === 0) return;
+    try {
+      const { taken } = await withinTime(deps.gateOf(to).takeOver(deps.self, parcels));
+      const gone = outbox.handedOver(to, parcels.length, taken, deps.now());
+      await commits.commit(() => outbox.recordHandedOver(gone, deps.now()), BOOKKEEPING_WITHIN_MS);
+    } catch (error) {
+      outbox.handOverFailed(to, deps.now());
+      deps.log.warn("handover.failed", { to, messages: parcels.length, ...errorFields(error) });
+      commits.wake();
+    }
+  };
+
+  const report = async (sender: AgentDid, state: Reporting): Promise<void> => {
+    const outcomes = queue.reportsFor(sender);
+    state.busy = true;
+    try {
+      await withinTime(deps.gateOf(sender).settle(outcomes));
+      state.failures = 0;
+      state.dueAtMs = deps.now() + BATCH_TICK_MS;
+      await commits.commit(() => queue.reported(sender, outcomes), BOOKKEEPING_WITHIN_MS);
+    } catch (error) {
+      state.failures += 1;
+      state.dueAtMs = deps.now() + retryDelayMs(state.failures, REPORT_RETRY, Math.random());
+      deps.log.warn("report.failed", { to: sender, messages: outcomes.length, ...errorFields(error) });
+      commits.wake();
+    } finally {
+      state.busy = false;
+    }
+  };
+
+  return {
+    start(nowMs) {
+      for (const to of outbox.dueLanes(nowMs)) void handOver(to);
+      const owed = queue.owedReports();
+      for (const sender of owed) {
+        let state = reporting.get(sender);
+        if (state === undefined) reporting.set(sender, (state = { busy: false, dueAtMs: 0, failures: 0 }));
+        if (!state.busy && state.dueAtMs <= nowMs) void report(sender, state);
+      }
+      if (reporting.size > owed.length) {
+        for (const [sender, state] of reporting) {
+          if (!state.busy && state.dueAtMs <= nowMs && !owed.includes(sender)) reporting.delete(sender);
+        }
+      }
+    },
+
+    nextDueMs() {
+      let due = outbox.nextDueMs() ?? Infinity;
+      for (const sender of queue.owedReports()) {
+        const state = reporting.get(sender);
+        if (state === undefined) return 0;
+        if (!state.busy) due = Math.min(due, state.dueAtMs);
+      }
+      return due === Infinity ? null : due;
+    },
+  };
+}
+
+async function withinTime<T>(answer: Promise<T>): Promise<T> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<never>((_resolve, reject) => {
+    timer = setTimeout(() => reject(new Error("the other gate did not answer in time")), PEER_TIMEOUT_MS);
+  });
+  try {
+    return await Promise.race([answer, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}

@@ -1,0 +1,470 @@
+/**
+ * The gate: one Durable Object per agent, named by its DID. Everything that must be in one order for an agent is decided
+ * here, in one thread, and a revocation is a fact the moment it is written.
+ */
+import { DurableObject } from "cloudflare:workers";
+import { refusalError } from "../auth/reasons.ts";
+import type { Reply } from "../rpc/dispatcher.ts";
+import type { CallContext, LocalMessage, Principal, Scope } from "../rpc/method.ts";
+import { SCOPES } from "../rpc/method.ts";
+import { type Runtime, runtimeOf } from "../runtime.ts";
+import { startDeadline } from "../resilience/deadline.ts";
+import { createLog, errorFields, type Log } from "../telemetry/log.ts";
+import type { AgentDid } from "../wire/did.ts";
+import { problemResponse, ProxyError, proxyErrorFrom } from "../wire/problem.ts";
+import { RELAY_CLOSE } from "../wire/relay-close.ts";
+import { newUlid } from "../wire/ulid.ts";
+import { admitAgent, type AgentAdmission, GateRefusal, type Submission, type SubmissionReply } from "./admission.ts";
+import type { AgentRef } from "./authority.ts";
+import type { Envelope, Outcome, Parcel, TakeOver } from "./delivery.ts";
+import { createExchange, type Exchange } from "./exchange.ts";
+import { createGroupCommit, type GroupCommit } from "./group-commit.ts";
+import { createHouse, type House } from "./house.ts";
+import { createLocal, raiseStatement } from "./local.ts";
+import { PROXY_LANE } from "./queue.ts";
+import { createRelay, type Relay } from "./relay.ts";
+import { hasSchema } from "./schema.ts";
+import { type Session, SOCKETS_MAX } from "./sockets.ts";
+
+/** Header of the one internal request, the socket upgrade; nothing from outside reaches a gate under it. */
+export const UPGRADE_HEADER = "x-sallyport-upgrade";
+
+/** What the Worker verified before it asks for a socket. */
+export type Upgrade = { requestId: string } & ({ admission: AgentAdmission } | { ticketSha256: string; protocol: string });
+
+/** Who calls, as the Worker verified it. */
+export type GateCaller = { kind: "agent"; admission: AgentAdmission } | { kind: "operator" };
+
+export type GateCall = {
+  caller: GateCaller;
+  surface: "rpc" | "http";
+  requestId: string;
+  origin: string | null;
+  /** In their order; what follows the end of its own authority is refused. */
+  calls: { method: string; params: unknown }[];
+};
+
+export type GateAnswer = { ok: true; replies: Reply[] } | { ok: false; refusal: GateRefusal["refusal"] };
+
+/** A held message is looked after at the latest by then, also when the process has died in between. */
+const SAFETY_ALARM_MS = 2_000;
+const HOUSEKEEPING_AFTER_MS = 60_000;
+
+type Open = { house: House; commits: GroupCommit; relay: Relay; exchange: Exchange };
+
+export class Gate extends DurableObject<Env> {
+  readonly #runtime: Runtime;
+  readonly #log: Log;
+  readonly #self: AgentDid;
+  #open: Open | null = null;
+  #alarmAtMs = Infinity;
+  #pruneDueAtMs = Infinity;
+  /** Requests that wait for the end of a message, by its delivery id. */
+  readonly #waiting = new Map<string, Set<(delivered: boolean) => void>>();
+
+  constructor(ctx: DurableObjectState, env: Env) {
+    super(ctx, env);
+    this.#runtime = runtimeOf(env);
+    this.#self = (ctx.id.name ?? "") as AgentDid;
+    this.#log = createLog({ gate: this.#self });
+    if (hasSchema(ctx.storage.sql)) this.#ensureOpen();
+  }
+
+  /** The gate's tables and rooms; only called once something has been verified. */
+  #ensureOpen(): Open {
+    if (this.#open !== null) return this.#open;
+    const { config } = this.#runtime;
+    const house = createHouse(this.ctx, config, this.#log);
+    const commits = createGroupCommit(
+      this.ctx.storage,
+      () => this.#beforeCommit(),
+      (error) => {
+        this.#log.error("gate.broken", errorFields(error));
+        this.ctx.abort("memory and disk are apart");
+      },
+    );
+    const relay = createRelay(house, commits, {
+      self: this.#self,
+      config,
+      now: Date.now,
+      log: this.#log,
+      trustEpoch: (to) => this.#trustEpoch(to),
+      call: (session, frame) => this.#callOverSocket(session, frame.method, frame.params),
+      whyEnded: (session) => this.#whyEnded(session.authority),
+    });
+    const exchange = createExchange(house, commits, {
+      self: this.#self,
+      gateOf: (did) => this.env.GATE.getByName(did),
+      now: Date.now,
+      log: this.#log,
+    });
+    this.#open = { house, commits, relay, exchange };
+    commits.wake();
+    return this.#open;
+  }
+
+  /** The last part of every group: pushes what can be pushed, starts what is due, and makes sure to be woken. */
+  #beforeCommit(): void {
+    const { house, relay, exchange, commits } = this.#ensureOpen();
+    const nowMs = Date.now();
+    relay.push(nowMs);
+    house.rate.save();
+    exchange.start(nowMs);
+    this.#pruneDueAtMs = Math.min(this.#pruneDueAtMs, nowMs + HOUSEKEEPING_AFTER_MS);
+    const tickMs = exchange.nextDueMs();
+    if (tickMs !== null) commits.wake(Math.max(1, tickMs - nowMs));
+    this.#arm(nowMs);
+  }
+
+  /** Sets the alarm where it is later than what is due first. One that comes early looks again. */
+  #arm(nowMs: number): void {
+    const { house, relay, exchange } = this.#ensureOpen();
+    const sweepMs = house.queue.nextDueMs(house.sockets.size() > 0);
+    const owed = exchange.nextDueMs();
+    const dueMs = Math.min(
+      house.outbox.isHolding() || owed !== null ? nowMs + SAFETY_ALARM_MS : Infinity,
+      sweepMs ?? Infinity,
+      relay.nextDueMs() ?? Infinity,
+      this.#pruneDueAtMs,
+    );
+    if (dueMs >= this.#alarmAtMs) return;
+    this.#alarmAtMs = Math.max(dueMs, nowMs + 1);
+    void this.ctx.storage.setAlarm(this.#alarmAtMs);
+  }
+
+  override async alarm(): Promise<void> {
+    if (this.#open === null && !hasSchema(this.ctx.storage.sql)) return;
+    const { house, relay, commits } = this.#ensureOpen();
+    this.#alarmAtMs = Infinity;
+    await commits.commit(() => {
+      const nowMs = Date.now();
+      relay.sweep(nowMs);
+      house.queue.expire((socketId) => house.sockets.byId(socketId) !== null, nowMs);
+      if (this.#pruneDueAtMs === Infinity || this.#pruneDueAtMs <= nowMs) {
+        house.prune(nowMs);
+        this.#pruneDueAtMs = Math.max(house.nextPruneMs() ?? Infinity, nowMs + 1_000);
+      }
+    });
+  }
+
+  #whyEnded(authority: AgentRef): string | null {
+    return this.#ensureOpen().house.authority.whyEnded(authority, Date.now());
+  }
+
+  // ---- sends -------------------------------------------------------------------------------------------------------
+
+  /**
+   * Takes a send: nonce, flags, rate and the message itself in one commit.
+   *
+   * @param submission JSON text of a {@link Submission}; flat text costs an RPC least
+   * @returns JSON text of a {@link SubmissionReply}
+   */
+  async submit(submission: string, body: string): Promise<string> {
+    const send = JSON.parse(submission) as Submission;
+    const to = send.to as AgentDid;
+    const { house, commits } = this.#ensureOpen();
+    const { admission, trustEpoch, bytes, idempotency, contentType, conversationId, replyTo, traceparent } = send;
+    const envelope: Envelope = {
+      fromAgentDid: this.#self,
+      trustEpoch,
+      ...(contentType === undefined ? {} : { contentType }),
+      ...(conversationId === undefined ? {} : { conversationId }),
+      ...(replyTo === undefined ? {} : { replyTo }),
+      ...(traceparent === undefined ? {} : { traceparent }),
+    };
+    const reply = await this.#refusable(() =>
+      commits.commit((): SubmissionReply => {
+        const nowMs = Date.now();
+        admitAgent(house.admission, admission, nowMs);
+        if (!house.fences.admits(to, trustEpoch)) throw new GateRefusal("gate-peer-fenced");
+        const draft = { to, bytes, envelope: JSON.stringify(envelope), body, ...(idempotency === undefined ? {} : { idempotency }) };
+        return { ok: true, ...house.outbox.accept(draft, nowMs) };
+      }),
+    );
+    return JSON.stringify(reply);
+  }
+
+  async #refusable<T>(work: () => Promise<T>): Promise<T | { ok: false; refusal: GateRefusal["refusal"] }> {
+    try {
+      return await work();
+    } catch (error) {
+      if (error instanceof GateRefusal) return { ok: false, refusal: error.refusal };
+      throw error;
+    }
+  }
+
+  /** Waits until a message of this agent has been acknowledged; false when it has not by then, or has died. */
+  async awaitDelivery(deliveryId: string, waitMs: number): Promise<boolean> {
+    const { house } = this.#ensureOpen();
+    const status = house.outbox.status(deliveryId, Date.now());
+    if (status === null || status.state !== "queued") return status?.state === "delivered";
+    const waiters = this.#waiting.get(deliveryId) ?? new Set();
+    this.#waiting.set(deliveryId, waiters);
+    let waiter: ((delivered: boolean) => void) | undefined;
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    try {
+      return await new Promise<boolean>((resolve) => {
+        waiter = resolve;
+        waiters.add(resolve);
+        timer = setTimeout(() => resolve(false), waitMs);
+      });
+    } finally {
+      clearTimeout(timer);
+      if (waiter !== undefined) waiters.delete(waiter);
+      if (waiters.size === 0) this.#waiting.delete(deliveryId);
+    }
+  }
+
+  // ---- between gates -----------------------------------------------------------------------------------------------
+
+  /** Takes messages over from a sender's gate; on disk before the answer. */
+  async takeOver(from: AgentDid, parcels: Parcel[]): Promise<TakeOver> {
+    const { house, commits } = this.#ensureOpen();
+    const refusal = (parcel: Parcel): string | null => {
+      if (house.authority.isEnded()) return "recipient revoked";
+      const { trustEpoch } = JSON.parse(parcel.envelope) as Envelope;
+      return trustEpoch === undefined || house.fences.admits(from, trustEpoch) ? null : "trust removed";
+    };
+    return commits.commit(() => ({ taken: house.queue.takeOver(from, parcels, refusal, Date.now()) }));
+  }
+
+  /** What became of messages that were handed over; on disk before the answer. */
+  async settle(outcomes: Outcome[]): Promise<void> {
+    const { house, commits, relay } = this.#ensureOpen();
+    await commits.commit(() => relay.tell(house.outbox.settle(outcomes, Date.now())));
+    for (const { deliveryId, delivered } of outcomes) {
+      for (const resolve of this.#waiting.get(deliveryId) ?? []) resolve(delivered);
+    }
+  }
+
+  /** Attempts so far on a message that waits here. */
+  async attempts(deliveryId: string): Promise<number | null> {
+    return this.#open?.house.queue.attempts(deliveryId) ?? null;
+  }
+
+  /** Puts a message of the proxy's own into this agent's queue; on disk before the answer. */
+  async notify(message: LocalMessage): Promise<{ deliveryId: string }> {
+    const { house, commits } = this.#ensureOpen();
+    return commits.commit(() => this.#putLocal(house, message));
+  }
+
+  #putLocal(house: House, message: LocalMessage): { deliveryId: string } {
+    const nowMs = Date.now();
+    const { fromAgentDid, fromSubject, conversationId, payload } = message;
+    const deliveryId = message.deliveryId ?? newUlid(nowMs);
+    const envelope: Envelope = {
+      fromAgentDid,
+      contentType: "application/json",
+      ...(fromSubject === undefined ? {} : { fromSubject }),
+      ...(conversationId === undefined ? {} : { conversationId }),
+    };
+    const bytes = new TextEncoder().encode(payload).length;
+    const parcel = { deliveryId, createdAtMs: nowMs, bytes, envelope: JSON.stringify(envelope), body: payload };
+    house.queue.putLocal(fromSubject ?? PROXY_LANE, parcel, nowMs);
+    return { deliveryId };
+  }
+
+  /** A peer below this trust epoch is out, here and from now on; on disk before the answer. */
+  async fencePeer(peer: AgentDid, trustEpoch: number): Promise<void> {
+    const { house, commits } = this.#ensureOpen();
+    await commits.commit(() => this.#fencePeer(house, peer, trustEpoch));
+  }
+
+  #fencePeer(house: House, peer: AgentDid, trustEpoch: number): void {
+    house.fences.raise(peer, trustEpoch);
+    house.queue.endLane(peer, "trust removed", Date.now());
+  }
+
+  /** Identity tokens that a registry has revoked: what runs under them ends here, though this agent may be idle. */
+  async endTokens(tokens: { jti: string; expMs: number }[], reason: string): Promise<void> {
+    const { house, commits } = this.#ensureOpen();
+    const news = await commits.commit(() => house.authority.endTokens(tokens, reason));
+    if (!news) return;
+    await raiseStatement(this.env.DB, `agent:${this.#self}`, house.authority.epoch()).run();
+    await this.#closeEnded();
+  }
+
+  // ---- calls -------------------------------------------------------------------------------------------------------
+
+  /** Admits one authenticated request and runs its calls in their order, each under the caller's authority. */
+  async call(request: GateCall): Promise<GateAnswer> {
+    const { house, commits } = this.#ensureOpen();
+    const { caller } = request;
+    return this.#refusable(async (): Promise<GateAnswer> => {
+      let principal: Principal;
+      let ended = (): boolean => false;
+      let authority: AgentRef | null = null;
+      if (caller.kind === "agent") {
+        principal = caller.admission.principal;
+        authority = await commits.commit(() => {
+          admitAgent(house.admission, caller.admission, Date.now());
+          return agentRef(house, caller.admission);
+        });
+        const begun = authority;
+        ended = () => this.#whyEnded(begun) !== null;
+      } else {
+        principal = { kind: "operator" };
+      }
+      const replies: Reply[] = [];
+      for (const { method, params } of request.calls) {
+        const run = (): Promise<Reply> =>
+          this.#runtime.dispatch(this.#context(principal, authority, request), request.surface, method, params);
+        // oxlint-disable-next-line no-await-in-loop -- a batch runs in its order
+        replies.push(await house.calls.run(ended, run));
+      }
+      return { ok: true, replies };
+    });
+  }
+
+  #callOverSocket(session: Session, method: string, params: unknown): Promise<Reply> {
+    const { house } = this.#ensureOpen();
+    const { authority } = session;
+    const principal = authority.principal;
+    const request = { requestId: newUlid(Date.now()), origin: null };
+    return house.calls.run(
+      () => this.#whyEnded(authority) !== null,
+      () => this.#runtime.dispatch(this.#context(principal, authority, request), "rpc", method, params),
+    );
+  }
+
+  #context(principal: Principal, ref: AgentRef | null, request: { requestId: string; origin: string | null }): CallContext {
+    const open = this.#ensureOpen();
+    const assertCurrent = (): void => {
+      if (ref !== null && this.#whyEnded(ref) !== null) {
+        throw new ProxyError("PROXY_AUTH_REVOKED", { reason: "the authority ended while the call ran" });
+      }
+    };
+    const local = createLocal(open.house, {
+      self: this.#self,
+      ref,
+      scopes: SCOPES,
+      db: this.env.DB,
+      now: Date.now,
+      assertCurrent,
+      putLocal: (message) => this.#putLocal(open.house, message),
+      fencePeer: (peer, trustEpoch) => this.#fencePeer(open.house, peer, trustEpoch),
+      attemptsAt: (recipient, deliveryId) => this.env.GATE.getByName(recipient).attempts(deliveryId),
+      closeEnded: () => this.ctx.waitUntil(this.#closeEnded()),
+      wake: () => open.commits.wake(),
+    });
+    return {
+      env: this.env,
+      config: this.#runtime.config,
+      db: this.env.DB,
+      principal,
+      authority: { assertCurrent, fence: (db) => fenceStatements(db, this.#self, ref) },
+      requestId: request.requestId,
+      origin: request.origin,
+      now: Date.now,
+      log: this.#log,
+      agentDid: this.#self,
+      gates: { of: (did) => this.env.GATE.getByName(did) },
+      gate: local,
+    };
+  }
+
+  /** After the answer: sockets whose authority is over are closed. The epoch refuses them already. */
+  async #closeEnded(): Promise<void> {
+    const { commits, relay } = this.#ensureOpen();
+    await commits.commit(() => relay.sweep(Date.now()));
+  }
+
+  async #trustEpoch(to: AgentDid): Promise<number> {
+    const { config, trust } = this.#runtime;
+    const deadline = startDeadline(config.authDeadlineMs, Date.now);
+    try {
+      const background = (work: Promise<unknown>): void => this.ctx.waitUntil(work);
+      const scope = { now: Date.now, log: this.#log, background, signal: deadline.signal };
+      const judged = await trust.judge(this.#self, to, scope);
+      if (!judged.ok) throw refusalError(judged.error);
+      return judged.value.epoch;
+    } finally {
+      deadline.end();
+    }
+  }
+
+  // ---- sockets -----------------------------------------------------------------------------------------------------
+
+  /** The socket upgrade, the one request that cannot be an RPC. */
+  override async fetch(request: Request): Promise<Response> {
+    const upgrade = JSON.parse(request.headers.get(UPGRADE_HEADER) ?? "null") as Upgrade | null;
+    if (upgrade === null) return new Response(null, { status: 404 });
+    try {
+      return await this.#upgrade(upgrade);
+    } catch (thrown) {
+      const error = thrown instanceof GateRefusal ? refusalError(thrown.refusal) : proxyErrorFrom(thrown);
+      if (error.code === "PROXY_INTERNAL") this.#log.error("relay.upgrade_failed", errorFields(error.cause ?? error));
+      else this.#log.warn("relay.refused", { requestId: upgrade.requestId, code: error.code, reason: error.reason });
+      return problemResponse(error, upgrade.requestId);
+    }
+  }
+
+  async #upgrade(upgrade: Upgrade): Promise<Response> {
+    if (!("admission" in upgrade) && this.#open === null) throw new ProxyError("PROXY_AUTH_INVALID_TOKEN");
+    const { house, commits, relay } = this.#ensureOpen();
+    const pair = new WebSocketPair();
+    const session = await commits.commit(() => {
+      const nowMs = Date.now();
+      const { authority, scopes } = this.#authorityOf(house, upgrade, nowMs);
+      if (house.sockets.size() >= SOCKETS_MAX) throw new GateRefusal("gate-sockets-exhausted", 1_000);
+      return house.sockets.accept(pair[1], authority, scopes, nowMs);
+    });
+    relay.supersede(session);
+    this.#log.info("relay.connected", { requestId: upgrade.requestId, socketId: session.socketId, sockets: house.sockets.size() });
+    void commits.commit(() => relay.tell(house.outbox.dueReceipts()));
+    return new Response(null, {
+      status: 101,
+      webSocket: pair[0],
+      headers: {
+        "X-Request-Id": upgrade.requestId,
+        ...("protocol" in upgrade ? { "Sec-WebSocket-Protocol": upgrade.protocol } : {}),
+      },
+    });
+  }
+
+  #authorityOf(house: House, upgrade: Upgrade, nowMs: number): { authority: AgentRef; scopes: readonly Scope[] } {
+    if ("admission" in upgrade) {
+      admitAgent(house.admission, upgrade.admission, nowMs);
+      return { authority: agentRef(house, upgrade.admission), scopes: SCOPES };
+    }
+    const carried = house.relayTickets.consume(upgrade.ticketSha256, nowMs);
+    if (carried === null || this.#whyEnded(carried.authority) !== null) throw new ProxyError("PROXY_AUTH_INVALID_TOKEN");
+    return carried;
+  }
+
+  override webSocketMessage(socket: WebSocket, message: string | ArrayBuffer): void {
+    const session = this.#open?.house.sockets.of(socket) ?? null;
+    // A frame of a socket that has been ended here: it may still arrive, and is not read.
+    if (session !== null) this.#ensureOpen().relay.message(session, message);
+  }
+
+  override webSocketClose(socket: WebSocket, code: number, reason: string): void {
+    const session = this.#open?.house.sockets.of(socket) ?? null;
+    if (session !== null) this.#ensureOpen().relay.gone(session);
+    if (socket.readyState === WebSocket.CLOSED) return;
+    // Completes the handshake; 1005 and 1006 may not be sent.
+    socket.close(code === 1005 || code === 1006 ? RELAY_CLOSE.normal : code, reason);
+  }
+
+  override webSocketError(socket: WebSocket, error: unknown): void {
+    const session = this.#open?.house.sockets.of(socket) ?? null;
+    this.#log.warn("relay.socket_error", errorFields(error));
+    if (session !== null) this.#ensureOpen().relay.gone(session);
+  }
+}
+
+/** The authority that an admitted request of the agent runs under. */
+function agentRef(house: House, { principal }: AgentAdmission): AgentRef {
+  return { kind: "agent", epoch: house.authority.epoch(), jti: principal.jti, expMs: principal.expMs, principal };
+}
+
+/** The fence in D1: the batch it begins is aborted once the authority has been raised above the epoch it was begun with. */
+function fenceStatements(db: D1Database, self: AgentDid, ref: AgentRef | null): D1PreparedStatement[] {
+  if (ref === null) return [];
+  return [
+    db
+      .prepare("INSERT INTO fence (current) SELECT 0 WHERE COALESCE((SELECT epoch FROM authority_epochs WHERE authority = ?1), 0) > ?2")
+      .bind(`agent:${self}`, ref.epoch),
+  ];
+}
+

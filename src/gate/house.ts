@@ -1,0 +1,73 @@
+/** Everything that a gate with a schema holds, made once at its first verified call or at its waking. */
+import type { Config } from "../config.ts";
+import { errorFields, type Log } from "../telemetry/log.ts";
+import { type AdmissionParts, pruneValidations } from "./admission.ts";
+import { createAgentAuthority } from "./authority.ts";
+import { type Calls, createCalls } from "./calls.ts";
+import { createDeliveryIds } from "./delivery.ts";
+import { createNonces } from "./nonces.ts";
+import { createOutbox } from "./outbox.ts";
+import { createPeerFences } from "./peer-fences.ts";
+import { createQueue } from "./queue.ts";
+import { createRate } from "./rate.ts";
+import { createRelayTickets } from "./relay-tickets.ts";
+import { migrate } from "./schema.ts";
+import { createSockets } from "./sockets.ts";
+
+export type House = ReturnType<typeof createHouse>;
+
+/** Lays or brings up the schema and reads into memory what memory mirrors. */
+export function createHouse(ctx: DurableObjectState, config: Config, log: Log) {
+  migrate(ctx.storage);
+  const { sql } = ctx.storage;
+  const lastId = sql.exec<{ last: string | null }>("SELECT MAX(delivery_id) AS last FROM outbox").one().last;
+  const authority = createAgentAuthority(sql);
+  const nonces = createNonces(sql, config.skewMaxSeconds);
+  const rate = createRate(sql, config.rateLimitPerAgent);
+  const calls: Calls = createCalls();
+  const admission: AdmissionParts = { sql, authority, nonces, rate, accessMaxStaleMs: config.accessMaxStaleMs };
+  const outbox = createOutbox(sql, { outboxMax: config.relayOutboxMax }, createDeliveryIds(lastId));
+  const queue = createQueue(sql, {
+    queueMax: config.relayQueueMax,
+    ttlMs: config.relayQueueTtlMs,
+    maxAttempts: config.relayRetryMaxAttempts,
+    retry: {
+      initialMs: config.relayRetryInitialMs,
+      maxMs: config.relayRetryMaxMs,
+      jitterRatio: config.relayRetryJitterRatio,
+    },
+    deadLetterRetentionMs: config.deadLetterRetentionMs,
+  });
+  const fences = createPeerFences(sql);
+  const relayTickets = createRelayTickets(sql);
+  const sockets = createSockets(ctx, (error) => log.error("relay.close_failed", errorFields(error)));
+
+  return {
+    sql,
+    authority,
+    admission,
+    rate,
+    calls,
+    outbox,
+    queue,
+    fences,
+    relayTickets,
+    sockets,
+
+    /** Forgets what is past everywhere, a bounded amount a turn. */
+    prune(nowMs: number): void {
+      nonces.prune(nowMs);
+      authority.prune(nowMs);
+      outbox.prune(nowMs);
+      queue.prune(nowMs);
+      relayTickets.prune(nowMs);
+      pruneValidations(sql, nowMs - config.accessMaxStaleMs);
+    },
+
+    /** When there will be something to forget; null when nothing is kept. */
+    nextPruneMs(): number | null {
+      const dues = [nonces.nextDueMs(), outbox.nextPruneMs(), queue.nextPruneMs()].filter((due) => due !== null);
+      return dues.length === 0 ? null : Math.min(...dues);
+    },
+  };
+}

@@ -1,0 +1,54 @@
+/** Which message goes next and to which socket. Decisions alone: no storage, no clock, no sockets. */
+
+/** A message that waits, or is on its way to a socket. Lanes are in order of `deliveryId`. */
+export type LaneEntry = {
+  deliveryId: string;
+  /** The sender's DID, or the name of a lane without a gate behind it. */
+  lane: string;
+  bytes: number;
+  createdAtMs: number;
+  attempts: number;
+  /** Waiting: not before. Pushed: no acknowledgement by then is a failed attempt. */
+  dueAtMs: number;
+  /** The socket it was pushed to; null while it waits. */
+  socketId: string | null;
+};
+
+export type SocketLoad = { socketId: string; inFlight: number };
+
+/** Messages of one sender on their way at once. */
+export const LANE_WINDOW = 32;
+/** Messages on their way to one socket at once. */
+export const SOCKET_WINDOW = 128;
+
+/**
+ * The next message of one sender: the first that waits, if it is due. One that waits for its retry holds back those behind it,
+ * so that the order stays; other senders go on.
+ */
+export function nextOfLane(lane: readonly LaneEntry[], nowMs: number): LaneEntry | null {
+  let pushed = 0;
+  let first: LaneEntry | null = null;
+  for (const entry of lane) {
+    if (entry.socketId !== null) pushed += 1;
+    else first ??= entry;
+  }
+  return first === null || first.dueAtMs > nowMs || pushed >= LANE_WINDOW ? null : first;
+}
+
+/**
+ * The socket for the next message of a lane: while some of the lane are on their way, the same one, since order holds
+ * within one connection alone; else the least loaded. Null when there is no room.
+ */
+export function chooseSocket(lane: readonly LaneEntry[], sockets: readonly SocketLoad[]): SocketLoad | null {
+  const current = lane.find((entry) => entry.socketId !== null)?.socketId;
+  let chosen: SocketLoad | null = null;
+  for (const socket of sockets) {
+    if (socket.inFlight >= SOCKET_WINDOW) continue;
+    if (current !== undefined) {
+      if (socket.socketId === current) return socket;
+      continue;
+    }
+    if (chosen === null || socket.inFlight < chosen.inFlight) chosen = socket;
+  }
+  return chosen;
+}

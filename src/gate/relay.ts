@@ -1,0 +1,300 @@
+/** What a relay socket says and hears: delivery frames in, pushes, acknowledgements and receipts out. Contract §4. */
+import type { Config } from "../config.ts";
+import type { Log } from "../telemetry/log.ts";
+import type { AgentDid } from "../wire/did.ts";
+import { deliverFrame, enqueueAckFrame, eventFrame, frameHead, heartbeatAckFrame, receiptFrame, resFrame } from "../wire/frame-text.ts";
+import { type ClientFrame, type EnqueueFrame, parseClientFrame, type ReqFrame } from "../wire/frames.ts";
+import { refusalError } from "../auth/reasons.ts";
+import { isRetryable, ProxyError, proxyErrorFrom } from "../wire/problem.ts";
+import { sha256Base64Url } from "../wire/proof.ts";
+import { MALFORMED_FRAMES_MAX, RELAY_CLOSE, RELAY_CLOSE_REASON } from "../wire/relay-close.ts";
+import type { Reply } from "../rpc/dispatcher.ts";
+import { GateRefusal } from "./admission.ts";
+import { ACK_TIMEOUT_MS, type Push } from "./queue.ts";
+import type { Envelope } from "./delivery.ts";
+import type { GroupCommit } from "./group-commit.ts";
+import type { House } from "./house.ts";
+import type { Receipt } from "./outbox.ts";
+import { SOCKET_WINDOW, type SocketLoad } from "./pump.ts";
+import type { Session } from "./sockets.ts";
+
+/** An acknowledgement may wait this long for company: the sender has its 202 already. */
+const ACK_WITHIN_MS = 10;
+/** Frames of one socket that are worked on or wait for their turn. */
+export const CALLS_PER_SOCKET_MAX = 32;
+
+export type RelayDeps = {
+  self: AgentDid;
+  config: Config;
+  now: () => number;
+  log: Log;
+  /** The trust epoch by which `self` may send to a peer. @throws ProxyError */
+  trustEpoch: (to: AgentDid) => Promise<number>;
+  /** Runs one `req` frame under the session's authority. */
+  call: (session: Session, frame: ReqFrame) => Promise<Reply>;
+  /** Why the session's authority is over, or null. */
+  whyEnded: (session: Session) => string | null;
+};
+
+export type Relay = ReturnType<typeof createRelay>;
+
+export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps) {
+  const { queue, outbox, sockets } = house;
+  /** Frames of one socket run in their order; the count bounds what a client may pile up. */
+  const turns = new Map<string, { tail: Promise<void>; waiting: number }>();
+  const head = () => frameHead(deps.now());
+
+  const gone = (session: Session): void => {
+    sockets.remove(session);
+    turns.delete(session.socketId);
+    void commits.commit(() => queue.socketGone(session.socketId, deps.now()));
+  };
+
+  const close = (session: Session, code: number, reason: string): void => {
+    sockets.close(session, code, reason);
+    turns.delete(session.socketId);
+    deps.log.info("relay.closed", { socketId: session.socketId, code, reason });
+    void commits.commit(() => queue.socketGone(session.socketId, deps.now()));
+  };
+
+  /** Every frame in either direction is checked at that moment; a session that may not go on is closed here. */
+  const isCurrent = (session: Session): boolean => {
+    const reason = deps.whyEnded(session);
+    if (reason === null) return true;
+    close(session, RELAY_CLOSE.authorityEnded, reason);
+    return false;
+  };
+
+  const send = (session: Session, text: string): boolean => {
+    if (!isCurrent(session)) return false;
+    if (sockets.send(session, text)) return true;
+    gone(session);
+    return false;
+  };
+
+  const event = (session: Session, name: string, payload: unknown): void => {
+    session.eventSeq += 1;
+    sockets.save(session);
+    send(session, eventFrame({ event: name, payload, seq: session.eventSeq }));
+  };
+
+  const malformed = (session: Session, reason: string, detail: string, frameId: string | null): void => {
+    session.malformed += 1;
+    event(session, "error", { code: "MALFORMED_FRAME", reason, detail, frameId });
+    if (session.malformed >= MALFORMED_FRAMES_MAX) close(session, RELAY_CLOSE.policy, "too many malformed frames");
+  };
+
+  const inTurn = (session: Session, overloaded: () => void, work: () => Promise<void>): void => {
+    const turn = turns.get(session.socketId) ?? { tail: Promise.resolve(), waiting: 0 };
+    turns.set(session.socketId, turn);
+    if (turn.waiting >= CALLS_PER_SOCKET_MAX) {
+      overloaded();
+      return;
+    }
+    turn.waiting += 1;
+    turn.tail = turn.tail.then(work).then(
+      () => void (turn.waiting -= 1),
+      (error: unknown) => {
+        turn.waiting -= 1;
+        throw error;
+      },
+    );
+  };
+
+  const rateRefusal = (): ProxyError | null => {
+    const waitMs = house.rate.waitMs(deps.now());
+    if (waitMs > 0) return new ProxyError("OVERLOADED", { detail: "Slow down and try again later.", retryAfterMs: waitMs });
+    house.rate.count(deps.now());
+    return null;
+  };
+
+  const enqueue = async (session: Session, frame: EnqueueFrame): Promise<void> => {
+    const refuse = (error: ProxyError): void => {
+      send(session, enqueueAckFrame(head(), { ackId: frame.id, accepted: false, reason: error.code }));
+    };
+    try {
+      if (!session.scopes.includes("send")) throw new ProxyError("PROXY_AUTH_FORBIDDEN");
+      if (frame.toAgentDid === deps.self) throw new ProxyError("PROXY_HOOK_RECIPIENT_INVALID");
+      const limited = rateRefusal();
+      if (limited !== null) throw limited;
+      const trustEpoch = await deps.trustEpoch(frame.toAgentDid);
+      const payload = new TextEncoder().encode(frame.payloadText);
+      const bodySha256 = await sha256Base64Url(payload);
+      const envelope: Envelope = {
+        fromAgentDid: deps.self,
+        contentType: "application/json",
+        trustEpoch,
+        ...(frame.conversationId === undefined ? {} : { conversationId: frame.conversationId }),
+        ...(frame.groupId === undefined ? {} : { groupId: frame.groupId }),
+        ...(frame.replyTo === undefined ? {} : { replyTo: frame.replyTo }),
+      };
+      const accepted = await commits.commit(() => {
+        if (deps.whyEnded(session) !== null) throw new GateRefusal("gate-agent-revoked");
+        if (!house.fences.admits(frame.toAgentDid, trustEpoch)) throw new GateRefusal("gate-peer-fenced");
+        return outbox.accept(
+          {
+            to: frame.toAgentDid,
+            bytes: payload.length,
+            envelope: JSON.stringify(envelope),
+            body: frame.payloadText,
+            originFrameId: frame.id,
+            idempotency: { key: `frame ${frame.id}`, bodySha256 },
+          },
+          deps.now(),
+        );
+      });
+      send(session, enqueueAckFrame(head(), { ackId: frame.id, accepted: true, deliveryId: accepted.deliveryId }));
+    } catch (thrown) {
+      const error = thrown instanceof GateRefusal ? refusalError(thrown.refusal) : proxyErrorFrom(thrown);
+      if (error.status >= 500) deps.log.error("relay.enqueue_failed", { code: error.code, reason: error.reason });
+      refuse(error);
+    }
+  };
+
+  const request = async (session: Session, frame: ReqFrame): Promise<void> => {
+    const limited = rateRefusal();
+    const reply: Reply =
+      limited === null
+        ? await deps.call(session, frame)
+        : { ok: false, code: limited.code, message: limited.message, retryAfterMs: limited.retryAfterMs ?? 1_000 };
+    send(session, responseFrame(frame.id, reply));
+  };
+
+  const acknowledge = (session: Session, ackId: string, accepted: boolean, reason: string | undefined): void => {
+    session.lastProgressMs = deps.now();
+    void commits.commit(() => {
+      // The authority once more: between the frame and this commit it may have ended.
+      if (deps.whyEnded(session) === null) queue.acknowledge(ackId, accepted, reason ?? null, deps.now());
+    }, ACK_WITHIN_MS);
+  };
+
+  const receive = (session: Session, frame: ClientFrame): void => {
+    switch (frame.type) {
+      case "heartbeat":
+        send(session, heartbeatAckFrame(head(), frame.id));
+        return;
+      case "heartbeat_ack":
+        return;
+      case "deliver_ack":
+        if (session.scopes.includes("relay")) acknowledge(session, frame.ackId, frame.accepted, frame.reason);
+        else event(session, "error", { code: "PROXY_AUTH_FORBIDDEN", frameId: frame.id });
+        return;
+      case "enqueue":
+        inTurn(
+          session,
+          () => void send(session, enqueueAckFrame(head(), { ackId: frame.id, accepted: false, reason: "OVERLOADED" })),
+          () => enqueue(session, frame),
+        );
+        return;
+      case "req":
+        inTurn(
+          session,
+          () => {
+            const { code, message } = new ProxyError("OVERLOADED");
+            send(session, responseFrame(frame.id, { ok: false, code, message, retryAfterMs: 1_000 }));
+          },
+          () => request(session, frame),
+        );
+        return;
+    }
+  };
+
+  return {
+    close,
+    gone,
+    event,
+    isCurrent,
+
+    /** One message from a client. */
+    message(session: Session, message: string | ArrayBuffer): void {
+      if (!isCurrent(session)) return;
+      if (typeof message !== "string") {
+        malformed(session, "binary", "frames are text", null);
+        return;
+      }
+      const frame = parseClientFrame(message);
+      if (frame.ok) receive(session, frame.value);
+      else if (frame.error.reason === "too_large") close(session, RELAY_CLOSE.tooLarge, "frame too large");
+      else malformed(session, frame.error.reason, frame.error.detail, frame.error.frameId);
+    },
+
+    /** Chooses and sends what is due; its writes are part of the caller's commit, and the output gate holds the frames until then. */
+    push(nowMs: number): void {
+      const inFlight = queue.inFlight();
+      const loads: SocketLoad[] = [];
+      for (const session of sockets.all()) {
+        if (!session.scopes.includes("relay") || session.socket.readyState !== WebSocket.OPEN || !isCurrent(session)) continue;
+        loads.push({ socketId: session.socketId, inFlight: inFlight.get(session.socketId) ?? 0 });
+      }
+      for (const push of queue.pump(loads, nowMs)) {
+        const session = sockets.byId(push.socketId);
+        if (session !== null) send(session, deliverText(deps.self, push, nowMs));
+      }
+    },
+
+    /** Tells the sender what became of its messages, on whichever of its sockets takes deliveries. */
+    tell(receipts: readonly Receipt[]): void {
+      const session = sockets.all().find((candidate) => candidate.scopes.includes("relay") && isCurrent(candidate));
+      if (session === undefined) return;
+      for (const receipt of receipts) {
+        const told = send(
+          session,
+          receiptFrame(head(), {
+            originalFrameId: receipt.originFrameId,
+            deliveryId: receipt.deliveryId,
+            toAgentDid: receipt.toAgentDid,
+            status: receipt.delivered ? "delivered_to_webhook" : "dead_lettered",
+            ...(receipt.reason === null ? {} : { reason: receipt.reason }),
+          }),
+        );
+        if (!told) return;
+        if (!receipt.delivered) outbox.receiptTold(receipt.deliveryId);
+      }
+    },
+
+    /** Closes what may not stay: authorities that ended by time, and readers whose window is full and who acknowledge nothing. */
+    sweep(nowMs: number): void {
+      const inFlight = queue.inFlight();
+      for (const session of sockets.all()) {
+        if (!isCurrent(session)) continue;
+        const full = (inFlight.get(session.socketId) ?? 0) >= SOCKET_WINDOW;
+        if (full && session.lastProgressMs + ACK_TIMEOUT_MS <= nowMs) close(session, RELAY_CLOSE.overloaded, "nothing acknowledged");
+      }
+    },
+
+    /** When the first session ends by time. */
+    nextDueMs(): number | null {
+      let due = Infinity;
+      for (const session of sockets.all()) due = Math.min(due, session.authority.expMs);
+      return due === Infinity ? null : due;
+    },
+
+    /** A new socket of the agent's own credential takes the place of the older. */
+    supersede(session: Session): void {
+      for (const older of sockets.superseded(session)) close(older, RELAY_CLOSE.normal, RELAY_CLOSE_REASON.superseded);
+    },
+  };
+}
+
+function deliverText(self: AgentDid, push: Push, nowMs: number): string {
+  const { trustEpoch: _trustEpoch, traceparent: _traceparent, ...members } = push.envelope;
+  // The frame's id is the delivery's: an acknowledgement that arrives after the gate has slept finds its row by it.
+  const head = { ...frameHead(nowMs), id: push.deliveryId as ReturnType<typeof frameHead>["id"] };
+  return deliverFrame(head, { deliveryId: push.deliveryId, toAgentDid: self, ...members, payloadText: push.body });
+}
+
+function responseFrame(id: string | number, reply: Reply): string {
+  if (reply.ok) return resFrame({ id, ok: true, payload: reply.result });
+  const { code, message, retryAfterMs, data } = reply;
+  return resFrame({
+    id,
+    ok: false,
+    error: {
+      code: reply.unknownMethod === true ? "METHOD_NOT_FOUND" : code,
+      message,
+      ...(data === undefined ? {} : { details: data }),
+      retryable: isRetryable(code),
+      ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
+    },
+  });
+}

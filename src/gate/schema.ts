@@ -1,0 +1,70 @@
+/**
+ * The gate's own tables, in SQLite inside the object, and how they come to be. A gate that nobody has proved anything to
+ * has no tables at all: reading what is not there creates nothing, and the schema is laid at the first verified call.
+ */
+
+/** In order, expand only. Position + 1 is the version. */
+const MIGRATIONS: readonly string[] = [
+  `CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+
+   CREATE TABLE nonces (nonce TEXT NOT NULL, key TEXT NOT NULL, timestamp_s INTEGER NOT NULL, PRIMARY KEY (nonce, key)) WITHOUT ROWID;
+   CREATE INDEX nonces_by_time ON nonces (timestamp_s);
+
+   CREATE TABLE ended_tokens (jti TEXT PRIMARY KEY, expires_at_ms INTEGER NOT NULL, reason TEXT NOT NULL) WITHOUT ROWID;
+   CREATE TABLE peer_fences (peer_did TEXT PRIMARY KEY, trust_epoch INTEGER NOT NULL) WITHOUT ROWID;
+
+   CREATE TABLE access_validations (key_hash TEXT PRIMARY KEY, validated_at_ms INTEGER NOT NULL) WITHOUT ROWID;
+
+   CREATE TABLE outbox (
+     delivery_id TEXT PRIMARY KEY, to_did TEXT NOT NULL, state INTEGER NOT NULL, bytes INTEGER NOT NULL,
+     created_at_ms INTEGER NOT NULL, updated_at_ms INTEGER NOT NULL, attempts INTEGER NOT NULL DEFAULT 0,
+     reason TEXT, receipt_due INTEGER NOT NULL DEFAULT 0, origin_frame_id TEXT, envelope TEXT NOT NULL, body TEXT);
+   CREATE INDEX outbox_open ON outbox (delivery_id) WHERE state < 2;
+   CREATE INDEX outbox_receipts ON outbox (delivery_id) WHERE receipt_due = 1;
+   CREATE TABLE idempotency (key TEXT PRIMARY KEY, body_sha256 TEXT NOT NULL, delivery_id TEXT NOT NULL, created_at_ms INTEGER NOT NULL) WITHOUT ROWID;
+   CREATE INDEX idempotency_by_time ON idempotency (created_at_ms);
+
+   CREATE TABLE queue (
+     delivery_id TEXT PRIMARY KEY, lane TEXT NOT NULL, state INTEGER NOT NULL, bytes INTEGER NOT NULL,
+     created_at_ms INTEGER NOT NULL, updated_at_ms INTEGER NOT NULL, attempts INTEGER NOT NULL DEFAULT 0,
+     due_at_ms INTEGER NOT NULL, socket_id TEXT, reason TEXT, reported INTEGER NOT NULL DEFAULT 0,
+     envelope TEXT NOT NULL, body TEXT);
+   CREATE INDEX queue_done ON queue (updated_at_ms) WHERE reported = 1;
+
+   CREATE TABLE relay_tickets (
+     ticket_sha256 TEXT PRIMARY KEY, expires_at_ms INTEGER NOT NULL, authority TEXT NOT NULL) WITHOUT ROWID;`,
+];
+
+const EXISTS = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'schema_migrations'";
+
+/** Whether this gate has tables; reads only. */
+export function hasSchema(sql: SqlStorage): boolean {
+  return sql.exec(EXISTS).toArray().length > 0;
+}
+
+/** Brings the tables up to the newest version, in one transaction. */
+export function migrate(storage: DurableObjectStorage): void {
+  const { sql } = storage;
+  const applied = hasSchema(sql)
+    ? sql.exec<{ version: number }>("SELECT COALESCE(MAX(version), 0) AS version FROM schema_migrations").one().version
+    : 0;
+  if (applied >= MIGRATIONS.length) return;
+  storage.transactionSync(() => {
+    sql.exec("CREATE TABLE IF NOT EXISTS schema_migrations (version INTEGER PRIMARY KEY, applied_at_ms INTEGER NOT NULL)");
+    for (const [index, statements] of MIGRATIONS.entries()) {
+      if (index < applied) continue;
+      sql.exec(statements);
+      sql.exec("INSERT INTO schema_migrations (version, applied_at_ms) VALUES (?, ?)", index + 1, Date.now());
+    }
+  });
+}
+
+/** One value that belongs to the gate as a whole. */
+export function readMeta<T extends SqlStorageValue>(sql: SqlStorage, name: string): T | null {
+  const row = sql.exec<{ value: SqlStorageValue }>("SELECT value FROM meta WHERE name = ?", name).toArray()[0];
+  return row === undefined ? null : (row.value as T);
+}
+
+export function writeMeta(sql: SqlStorage, name: string, value: SqlStorageValue): void {
+  sql.exec("INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", name, value);
+}

@@ -1,0 +1,94 @@
+/** The relay sockets of one agent. What must outlive hibernation is in each socket's attachment; the rest is counted anew. */
+import type { Scope } from "../rpc/method.ts";
+import { RELAY_CLOSE, RELAY_CLOSE_REASON } from "../wire/relay-close.ts";
+import { newUlid } from "../wire/ulid.ts";
+import type { AgentRef } from "./authority.ts";
+
+/** Contract §4. */
+export const SOCKETS_MAX = 512;
+
+/** At most 16 KiB; read back when the gate wakes. */
+type Attachment = {
+  socketId: string;
+  authority: AgentRef;
+  scopes: readonly Scope[];
+  malformed: number;
+  eventSeq: number;
+};
+
+export type Session = Attachment & { socket: WebSocket; lastProgressMs: number };
+
+export type Sockets = ReturnType<typeof createSockets>;
+
+export function createSockets(ctx: DurableObjectState, onCloseFailed: (error: unknown) => void) {
+  const bySocket = new Map<WebSocket, Session>();
+  const byId = new Map<string, Session>();
+
+  const add = (socket: WebSocket, attachment: Attachment, nowMs: number): Session => {
+    const session: Session = { ...attachment, socket, lastProgressMs: nowMs };
+    bySocket.set(socket, session);
+    byId.set(session.socketId, session);
+    return session;
+  };
+
+  const save = ({ socket, socketId, authority, scopes, malformed, eventSeq }: Session): void => {
+    const attachment: Attachment = { socketId, authority, scopes, malformed, eventSeq };
+    socket.serializeAttachment(attachment);
+  };
+
+  const remove = (session: Session): void => {
+    bySocket.delete(session.socket);
+    byId.delete(session.socketId);
+  };
+
+  for (const socket of ctx.getWebSockets()) {
+    const attachment = socket.deserializeAttachment() as Attachment | null;
+    if (attachment !== null && socket.readyState === WebSocket.OPEN) add(socket, attachment, Date.now());
+  }
+
+  return {
+    size: (): number => byId.size,
+    all: (): Session[] => [...byId.values()],
+    of: (socket: WebSocket): Session | null => bySocket.get(socket) ?? null,
+    byId: (socketId: string): Session | null => byId.get(socketId) ?? null,
+    save,
+    remove,
+
+    /** Takes a socket in; hibernation keeps it open while the gate sleeps. */
+    accept(socket: WebSocket, authority: AgentRef, scopes: readonly Scope[], nowMs: number): Session {
+      ctx.acceptWebSocket(socket);
+      const session = add(socket, { socketId: newUlid(nowMs), authority, scopes, malformed: 0, eventSeq: 0 }, nowMs);
+      save(session);
+      return session;
+    },
+
+    /** Sockets that a new one of the agent's own credential takes the place of. */
+    superseded: (by: Session): Session[] =>
+      [...byId.values()].filter((session) => session !== by && session.authority.kind === "agent" && by.authority.kind === "agent"),
+
+    /** Ends a socket. One that cannot be closed is not ours any more either: its session is gone before `close` is tried. */
+    close(session: Session, code: number, reason: string): void {
+      remove(session);
+      try {
+        session.socket.close(code, reason);
+      } catch (error) {
+        onCloseFailed(error);
+      }
+    },
+
+    /** Sends a frame; false when the socket has gone meanwhile. */
+    send(session: Session, text: string): boolean {
+      if (session.socket.readyState !== WebSocket.OPEN) return false;
+      try {
+        session.socket.send(text);
+        return true;
+      } catch (error) {
+        onCloseFailed(error);
+        return false;
+      }
+    },
+  };
+}
+
+
+export const SUPERSEDED = { code: RELAY_CLOSE.normal, reason: RELAY_CLOSE_REASON.superseded } as const;

@@ -1,0 +1,59 @@
+/** The second Durable Object: what is done on time rather than on request. One, off the request path, driven by its alarm. */
+import { DurableObject } from "cloudflare:workers";
+import { identityRetentionStatements } from "../identity/retention.ts";
+import { createLog, errorFields, type Log } from "../telemetry/log.ts";
+import { retryOwedFences, retryOwedNotifications } from "../trust/debts.ts";
+import { pruneTickets } from "../trust/ticket-store.ts";
+
+/** How often it looks. What a request left owed is never older than this and a little. */
+const EVERY_MS = 15_000;
+const RETENTION_EVERY_MS = 3_600_000;
+const PRUNED_AT_ONCE = 1_000;
+
+type Job = { name: string; run: () => Promise<unknown> };
+
+export class Housekeeping extends DurableObject<Env> {
+  readonly #log: Log = createLog({ object: "housekeeping" });
+
+  /** Makes sure that the alarm is set. */
+  async arm(): Promise<void> {
+    if ((await this.ctx.storage.getAlarm()) === null) await this.ctx.storage.setAlarm(Date.now() + 1);
+  }
+
+  override async alarm(): Promise<void> {
+    // Armed again before the work: a fault in one round does not end the rounds.
+    await this.ctx.storage.setAlarm(Date.now() + EVERY_MS);
+    for (const { name, run } of this.#jobs(Date.now())) {
+      try {
+        // oxlint-disable-next-line no-await-in-loop -- one after the other, so that housekeeping never crowds requests out
+        await run();
+      } catch (error) {
+        this.#log.error("housekeeping.failed", { job: name, ...errorFields(error) });
+      }
+    }
+  }
+
+  #jobs(nowMs: number): Job[] {
+    const db = this.env.DB;
+    const debts = { db, gates: { of: (did: string) => this.env.GATE.getByName(did) }, now: Date.now, log: this.#log };
+    const jobs: Job[] = [
+      { name: "owed notifications", run: () => retryOwedNotifications(debts) },
+      { name: "owed fences", run: () => retryOwedFences(debts) },
+    ];
+    if (this.#isDue("retention", RETENTION_EVERY_MS, nowMs)) {
+      jobs.push(
+        { name: "registry retention", run: () => db.batch(identityRetentionStatements(db, nowMs)) },
+        { name: "pairing tickets", run: () => pruneTickets(db, nowMs, PRUNED_AT_ONCE) },
+      );
+    }
+    return jobs;
+  }
+
+  /** Whether so long has passed since the last time; remembers this time. */
+  #isDue(name: string, everyMs: number, nowMs: number): boolean {
+    const last = this.ctx.storage.kv.get<number>(`last ${name}`) ?? 0;
+    if (nowMs - last < everyMs) return false;
+    this.ctx.storage.kv.put(`last ${name}`, nowMs);
+    return true;
+  }
+}

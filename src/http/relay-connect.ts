@@ -1,0 +1,68 @@
+/** `GET /relay/connect`: from a verified request, or a relay ticket, to a socket on the agent's gate. Contract §3 and §4. */
+import type { Context, Handler } from "hono";
+import type { RouteNeeds } from "../auth/form.ts";
+import { UPGRADE_HEADER, type Upgrade } from "../gate/gate.ts";
+import { agentOfRelayTicket } from "../gate/relay-tickets.ts";
+import type { AgentDid } from "../wire/did.ts";
+import { ProxyError } from "../wire/problem.ts";
+import { sha256Base64Url } from "../wire/proof.ts";
+import { TICKET_SUBPROTOCOL_PREFIX } from "../wire/relay-close.ts";
+import { acceptedByGate, admissionOf, gateFailed, gateOf, refusedByGate } from "./gate-hop.ts";
+import { chainScope, type HttpEnv } from "./request-scope.ts";
+
+export function relayConnect(needs: RouteNeeds): Handler<HttpEnv> {
+  return async (c) => {
+    if (c.req.header("Upgrade")?.toLowerCase() !== "websocket") throw new ProxyError("PROXY_UPGRADE_REQUIRED");
+    refuseForeignOrigin(c);
+    const protocol = ticketProtocol(c.req.header("Sec-WebSocket-Protocol"));
+    if (protocol !== null) return connectByTicket(c, protocol);
+
+    const authenticated = await c.get("runtime").chain.authenticate(c.req.raw, needs, chainScope(c));
+    if (!authenticated.ok) throw authenticated.error;
+    const passed = authenticated.value;
+    if (passed.kind !== "agent") throw new ProxyError("PROXY_AUTH_INVALID_TOKEN");
+    try {
+      const answer = await upgrade(c, passed.principal.agentDid, { requestId: c.get("requestId"), admission: admissionOf(passed) });
+      if (answer.status === 101) acceptedByGate(c, passed);
+      return answer;
+    } catch (error) {
+      throw refusedByGate(c, passed, gateFailed(c, error));
+    }
+  };
+}
+
+/** A page of another site could use a ticket it got hold of; those that may are listed. Others send no `Origin`. */
+function refuseForeignOrigin(c: Context<HttpEnv>): void {
+  const origin = c.req.header("Origin");
+  if (origin === undefined || c.get("runtime").config.relayAllowedOrigins.includes(origin)) return;
+  if (origin === new URL(c.req.url).origin) return;
+  throw new ProxyError("PROXY_AUTH_FORBIDDEN", { reason: "origin not allowed" });
+}
+
+function ticketProtocol(offered: string | undefined): string | null {
+  return (
+    offered
+      ?.split(",")
+      .map((protocol) => protocol.trim())
+      .find((protocol) => protocol.startsWith(TICKET_SUBPROTOCOL_PREFIX)) ?? null
+  );
+}
+
+async function connectByTicket(c: Context<HttpEnv>, protocol: string): Promise<Response> {
+  const ticket = protocol.slice(TICKET_SUBPROTOCOL_PREFIX.length);
+  const agentDid = agentOfRelayTicket(ticket);
+  if (agentDid === null) throw new ProxyError("PROXY_AUTH_INVALID_TOKEN", { reason: "no relay ticket" });
+  const ticketSha256 = await sha256Base64Url(new TextEncoder().encode(ticket));
+  try {
+    return await upgrade(c, agentDid, { requestId: c.get("requestId"), ticketSha256, protocol });
+  } catch (error) {
+    gateFailed(c, error);
+    throw new ProxyError("PROXY_AUTH_DEPENDENCY_UNAVAILABLE", { retryAfterMs: 1_000 });
+  }
+}
+
+/** The request to the gate is a new one: nothing of the caller's headers goes with it. */
+function upgrade(c: Context<HttpEnv>, agentDid: AgentDid, what: Upgrade): Promise<Response> {
+  const headers = { Upgrade: "websocket", [UPGRADE_HEADER]: JSON.stringify(what) };
+  return gateOf(c, agentDid).fetch("https://gate/relay", { headers });
+}

@@ -1,0 +1,84 @@
+/** One dispatcher, behind `/rpc`, the socket's `req` frames and the HTTP routes alike. */
+import { errorFields } from "../telemetry/log.ts";
+import { type ProblemCode, ProxyError, proxyErrorFrom } from "../wire/problem.ts";
+import { type CallContext, type Method, scopesOf } from "./method.ts";
+
+/** What became of a call; plain data, so that it can cross from a gate to the Worker. */
+export type Reply =
+  | { ok: true; result: unknown }
+  | {
+      ok: false;
+      code: ProblemCode;
+      message: string;
+      /** No such method: JSON-RPC has a code of its own for it. */
+      unknownMethod?: true;
+      retryAfterMs?: number;
+      data?: Readonly<Record<string, unknown>>;
+    };
+
+export type Dispatcher = (ctx: CallContext, surface: Method["surface"], name: string, params: unknown) => Promise<Reply>;
+
+/** @throws TypeError when two methods have one name. */
+export function createDispatcher(methods: readonly Method[]): Dispatcher {
+  const byName = new Map<string, Method>();
+  for (const method of methods) {
+    if (byName.has(method.name)) throw new TypeError(`two methods are named ${method.name}`);
+    byName.set(method.name, method);
+  }
+
+  return async (ctx, surface, name, params) => {
+    const method = byName.get(name);
+    if (method === undefined || method.surface !== surface) {
+      return { ...refusal(new ProxyError("PROXY_BAD_REQUEST", { detail: "There is no such method." })), unknownMethod: true };
+    }
+    const startedMs = ctx.now();
+    const log = ctx.log.with({ method: name, principal: ctx.principal.kind, agentDid: ctx.agentDid, requestId: ctx.requestId });
+    try {
+      const result = await run(ctx, method, params);
+      log.info("call.done", { durationMs: ctx.now() - startedMs });
+      return { ok: true, result };
+    } catch (thrown) {
+      const error = proxyErrorFrom(thrown);
+      const fields = { code: error.code, reason: error.reason, durationMs: ctx.now() - startedMs };
+      if (error.status >= 500) log.error("call.failed", { ...fields, ...errorFields(error.cause ?? error) });
+      else log.info("call.refused", fields);
+      return refusal(error);
+    }
+  };
+}
+
+async function run(ctx: CallContext, method: Method, params: unknown): Promise<unknown> {
+  const { callers, scope } = method.permission;
+  const mayCall = callers.includes(ctx.principal.kind) && (scope === null || scopesOf(ctx.principal).includes(scope));
+  if (!mayCall) throw new ProxyError("PROXY_AUTH_FORBIDDEN", { reason: "method not permitted to this principal" });
+
+  const parsed = method.params.safeParse(params ?? {});
+  if (!parsed.success) {
+    const issue = parsed.error.issues[0];
+    const member = issue?.path.map(String).join(".") || "body";
+    throw new ProxyError(method.invalidParams ?? "PROXY_BAD_REQUEST", {
+      detail: `${member}: ${issue?.message ?? "is not what this takes"}`.slice(0, 300),
+    });
+  }
+  ctx.authority.assertCurrent();
+  const result = await method.handler(ctx, parsed.data);
+  ctx.authority.assertCurrent();
+
+  const checked = method.result.safeParse(result);
+  if (!checked.success) {
+    const where = checked.error.issues[0]?.path.map(String).join(".") ?? "";
+    throw new ProxyError("PROXY_INTERNAL", { reason: `the result of ${method.name} breaks its schema at "${where}"` });
+  }
+  return checked.data;
+}
+
+/** The plain form of a refusal. */
+export function refusal(error: ProxyError): Extract<Reply, { ok: false }> {
+  return {
+    ok: false,
+    code: error.code,
+    message: error.message,
+    ...(error.retryAfterMs === null ? {} : { retryAfterMs: error.retryAfterMs }),
+    ...(Object.keys(error.data).length === 0 ? {} : { data: error.data }),
+  };
+}

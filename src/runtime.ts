@@ -1,0 +1,105 @@
+/**
+ * What one isolate holds beyond a request: settings, bounded caches, breakers and the dispatcher. Made once, from the
+ * bindings; nothing of a request is kept here.
+ */
+import { type Chain, createChain } from "./auth/chain.ts";
+import { createOperatorTokens } from "./auth/credential.ts";
+import { createReplayMemory } from "./auth/replay.ts";
+import { createTokenMemory } from "./auth/token.ts";
+import { createTrustStage, type TrustStage } from "./auth/trust.ts";
+import { type Config, parseConfig, type SettingProblem } from "./config.ts";
+import { deliveryMethods } from "./deliveries/methods.ts";
+import { embeddedRegistryFetch } from "./identity/documents.ts";
+import { identityMethods } from "./identity/methods.ts";
+import { createRegistry, externalRegistry, type Registry, type RequestScope } from "./registry/registry.ts";
+import type { Deadline } from "./resilience/deadline.ts";
+import { createDispatcher, type Dispatcher } from "./rpc/dispatcher.ts";
+import { createLog, type Log } from "./telemetry/log.ts";
+import { trustMethods } from "./trust/methods.ts";
+import { lookUpTrust } from "./trust/pairs.ts";
+import { endTicketsStatement } from "./trust/ticket-store.ts";
+
+export type Runtime = {
+  readonly config: Config;
+  readonly registry: Registry;
+  /** What a request, or housekeeping, lends to the registry's client. */
+  readonly registryScope: (lease: RegistryLease) => RequestScope;
+  readonly trust: TrustStage;
+  readonly chain: Chain;
+  readonly dispatch: Dispatcher;
+};
+
+/** What belongs to one request, or one round of housekeeping. */
+export type RegistryLease = {
+  readonly now: () => number;
+  readonly background: (work: Promise<unknown>) => void;
+  readonly log: Log;
+  readonly deadline: Deadline;
+};
+
+/** A setting that cannot be used: nothing runs as a guess. The message names settings and never a value. */
+export class BadSettings extends Error {
+  override readonly name = "BadSettings";
+  readonly problems: readonly SettingProblem[];
+
+  constructor(problems: readonly SettingProblem[]) {
+    super(problems.map(({ setting, problem }) => `${setting} ${problem}`).join("; "));
+    this.problems = problems;
+  }
+}
+
+/** One isolate has one environment; tests may have several. */
+const runtimes = new WeakMap<Env, Runtime>();
+
+/** @throws BadSettings */
+export function runtimeOf(env: Env): Runtime {
+  const known = runtimes.get(env);
+  if (known !== undefined) return known;
+  const runtime = createRuntime(env);
+  runtimes.set(env, runtime);
+  return runtime;
+}
+
+function createRuntime(env: Env): Runtime {
+  const parsed = parseConfig(env as unknown as Record<string, unknown>);
+  if (!parsed.ok) throw new BadSettings(parsed.error);
+  const config = parsed.value;
+  const log = createLog();
+  log.info('runtime.created');
+  const db = env.DB;
+
+  const registry = createRegistry({ settings: config, log });
+  const registryFetch =
+    config.registryUrl === "embedded" ? embeddedRegistryFetch({ db, config, now: Date.now }) : externalRegistry(config.registryUrl);
+  const registryScope = ({ now, background, log: requestLog, deadline }: RegistryLease): RequestScope => ({
+    now,
+    background,
+    log: requestLog,
+    fetch: registryFetch,
+    kv: env.CACHE,
+    // Read only by a call that waits, so that what is served from memory needs no timer.
+    get signal() {
+      return deadline.signal;
+    },
+  });
+  const trust = createTrustStage({ settings: config, lookUp: (a, b) => lookUpTrust(db, a, b), log });
+  const chain = createChain({
+    settings: config,
+    registry,
+    registryFetch,
+    kv: env.CACHE,
+    tokens: createTokenMemory(),
+    replays: createReplayMemory(),
+    trust,
+    operators: createOperatorTokens(config.operatorTokens),
+  });
+  const dispatch = createDispatcher([
+    ...identityMethods({
+      atRegistration: [],
+      atEnd: [(ctx, agentDid) => [endTicketsStatement(ctx.db, agentDid)]],
+    }),
+    ...trustMethods,
+    ...deliveryMethods,
+  ]);
+  return { config, registry, registryScope, trust, chain, dispatch };
+}
