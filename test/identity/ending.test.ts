@@ -83,6 +83,18 @@ describe("a reissue", () => {
     expect(await rows("SELECT jti FROM aits WHERE agent_did = ?1", agent.credentials.agentDid)).toHaveLength(1);
   });
 
+  test("under way while its agent is re-keyed to the very same key is undone too", async () => {
+    const agent = await registered();
+    const held = heldDatabase();
+    const late = codeOf(call(agentCall(agent, { db: held.db, isGateDeaf: true }), "identity.reissue"));
+    await held.arrived;
+    await rekey(agent, agent.publicKey);
+    held.release();
+    expect(await late).toBe("PROXY_AUTH_REVOKED");
+    const live = "SELECT jti FROM aits WHERE agent_did = ?1 AND revoked_at_ms IS NULL";
+    expect(await rows(live, agent.credentials.agentDid)).toHaveLength(1);
+  });
+
   test("committed while its agent is being ended is in the revocation list, and is not handed out", async () => {
     const agent = await registered();
     const ctx = agentCall(agent);

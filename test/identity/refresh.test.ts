@@ -215,6 +215,7 @@ describe("the validation of an access token", () => {
       [other.credentials.access.token, about(agent)],
       [agent.credentials.access.token, about(other)],
       [agent.credentials.access.token, { ...about(agent), aitJti: about(other).aitJti }],
+      [other.credentials.access.token, { ...about(agent), aitJti: about(other).aitJti }],
       [agent.credentials.access.token, { ...about(agent), aitJti: newUlid(NOW_MS) }],
     ];
     for (const [token, body] of cases) expect(await codeOf(ask(token, body))).toBe("PROXY_AGENT_ACCESS_INVALID");
