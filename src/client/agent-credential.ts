@@ -19,6 +19,29 @@ export type AgentCredential = {
 /** Told whenever the credential has changed: store it before this resolves, for the old refresh token is used up. */
 export type OnCredential = (credential: AgentCredential) => void | Promise<void>;
 
+/**
+ * Where a credential lives that several processes share. A refresh token works once, so they must not use the same one:
+ * `update` reads what is stored now, lets `renew` work on it alone, stores what that gives, and resolves to it.
+ */
+export type CredentialStore = {
+  update(renew: (stored: AgentCredential) => Promise<AgentCredential>): Promise<AgentCredential>;
+};
+
+/** @returns a store in memory, which tells of every change */
+export function memoryStore(initial: AgentCredential, onCredential: OnCredential | undefined): CredentialStore {
+  let stored = initial;
+  return {
+    async update(renew) {
+      const next = await renew(stored);
+      if (next !== stored) {
+        stored = next;
+        await onCredential?.(next);
+      }
+      return next;
+    },
+  };
+}
+
 export type CredentialKeeper = {
   /** The credential as it is now. */
   readonly current: () => AgentCredential;
@@ -60,34 +83,45 @@ export function aitLifetime(ait: string): { issuedAtMs: number; expiresAtMs: num
   return { issuedAtMs: claims.data.iat * 1_000, expiresAtMs: claims.data.exp * 1_000 };
 }
 
+/**
+ * @param caller what the calls go through
+ * @param keys the keys that the identity token is bound to
+ * @param initial the credential to begin with
+ * @param store where it lives on
+ */
 export function createCredentialKeeper(
   caller: Caller,
   keys: Keys,
   initial: AgentCredential,
-  onCredential: OnCredential | undefined,
+  store: CredentialStore,
 ): CredentialKeeper {
   let credential = initial;
   let life = aitLifetime(initial.ait);
   let refreshing: Promise<void> | null = null;
   let reissuing: Promise<void> | null = null;
+  let lastRenewal: Promise<unknown> = Promise.resolve();
   let reissueNotBeforeMs = 0;
 
   const nowMs = caller.clock.nowMs;
 
-  const authorizeByIdentity: Authorize = async (parts) => ({
-    Authorization: `Claw ${credential.ait}`,
-    ...(await proofHeaders(keys, parts, nowMs())),
-  });
+  const identity =
+    ({ ait }: AgentCredential): Authorize =>
+    async (parts) => ({ Authorization: `Claw ${ait}`, ...(await proofHeaders(keys, parts, nowMs())) });
 
-  const take = async (change: Partial<AgentCredential>): Promise<void> => {
-    credential = { ...credential, ...change };
-    life = aitLifetime(credential.ait);
-    await onCredential?.(credential);
+  // One renewal after the other: each builds on what the one before has stored.
+  const renew = (work: (stored: AgentCredential) => Promise<AgentCredential>): Promise<void> => {
+    const renewal = lastRenewal.then(async () => {
+      credential = await store.update(work);
+      life = aitLifetime(credential.ait);
+    });
+    // Its own caller learns of a failure; for the next one it is only the end of the wait.
+    lastRenewal = Promise.allSettled([renewal]);
+    return renewal;
   };
 
-  const refreshNow = async (): Promise<void> => {
-    const body = JSON.stringify({ refreshToken: credential.refreshToken });
-    const attempt = () => caller.call({ method: "POST", path: "/v1/agents/auth/refresh", body }, authorizeByIdentity);
+  const requestRefresh = async (stored: AgentCredential): Promise<AgentCredential> => {
+    const body = JSON.stringify({ refreshToken: stored.refreshToken });
+    const attempt = () => caller.call({ method: "POST", path: "/v1/agents/auth/refresh", body }, identity(stored));
     let answer;
     try {
       answer = await attempt();
@@ -96,13 +130,24 @@ export function createCredentialKeeper(
       if (!(error instanceof UnreachableError)) throw error;
       answer = await attempt();
     }
-    await take(parseAnswer(refreshed, answer.json));
+    return { ...stored, ...parseAnswer(refreshed, answer.json) };
   };
 
-  const reissueNow = async (): Promise<void> => {
-    const { json } = await caller.call({ method: "POST", path: "/v1/agents/reissue", body: "{}" }, authorizeByIdentity);
-    await take(parseAnswer(reissued, json));
+  const requestReissue = async (stored: AgentCredential): Promise<AgentCredential> => {
+    const call = { method: "POST", path: "/v1/agents/reissue", body: "{}" } as const;
+    const { json } = await caller.call(call, identity(stored));
+    return { ...stored, ...parseAnswer(reissued, json) };
   };
+
+  const isFresh = (access: AgentCredential["access"]): boolean => access.expiresAtMs - ACCESS_MARGIN_MS > nowMs();
+  const refreshNow = (usedToken: string): Promise<void> =>
+    renew((stored) => {
+      // Another process that shares the store may have been faster.
+      const isRenewed = stored.access.token !== usedToken && isFresh(stored.access);
+      return isRenewed ? Promise.resolve(stored) : requestRefresh(stored);
+    });
+  const reissueNow = (usedAit: string): Promise<void> =>
+    renew((stored) => (stored.ait === usedAit ? requestReissue(stored) : Promise.resolve(stored)));
 
   const isAlive = (): boolean => nowMs() < life.expiresAtMs;
 
@@ -112,13 +157,14 @@ export function createCredentialKeeper(
 
     async authorize(parts) {
       await keeper.renewIdentity();
-      if (credential.access.expiresAtMs - ACCESS_MARGIN_MS <= nowMs()) await keeper.refresh(credential.access.token);
-      return { [ACCESS_HEADER]: credential.access.token, ...(await authorizeByIdentity(parts)) };
+      if (!isFresh(credential.access)) await keeper.refresh(credential.access.token);
+      const used = credential;
+      return { [ACCESS_HEADER]: used.access.token, ...(await identity(used)(parts)) };
     },
 
     async refresh(usedToken) {
       if (credential.access.token !== usedToken) return;
-      refreshing ??= refreshNow().finally(() => {
+      refreshing ??= refreshNow(usedToken).finally(() => {
         refreshing = null;
       });
       await refreshing;
@@ -127,6 +173,7 @@ export function createCredentialKeeper(
     async renewIdentity() {
       const marginMs = Math.min(IDENTITY_MARGIN_MAX_MS, (life.expiresAtMs - life.issuedAtMs) * IDENTITY_MARGIN_RATIO);
       if (nowMs() < life.expiresAtMs - marginMs) return;
+      if (!isAlive()) await renew((stored) => Promise.resolve(stored));
       if (!isAlive()) {
         throw new CredentialExpiredError("the identity token has expired; ask the operator to re-key the agent");
       }
@@ -142,7 +189,7 @@ export function createCredentialKeeper(
     },
 
     async reissue() {
-      reissuing ??= reissueNow().finally(() => {
+      reissuing ??= reissueNow(credential.ait).finally(() => {
         reissuing = null;
       });
       await reissuing;

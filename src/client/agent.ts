@@ -13,7 +13,9 @@ import { ACCESS_HEADER } from "../wire/registry-documents.ts";
 import {
   type AgentCredential,
   type CredentialKeeper,
+  type CredentialStore,
   createCredentialKeeper,
+  memoryStore,
   type OnCredential,
 } from "./agent-credential.ts";
 import { type Authorize, type Call, type ConnectionOptions, createCaller, parseAnswer } from "./caller.ts";
@@ -30,6 +32,8 @@ export type AgentClientOptions = ConnectionOptions & {
   readonly keys: Keys;
   readonly credential: AgentCredential;
   readonly onCredential?: OnCredential | undefined;
+  /** Instead of `onCredential`, where several processes share the credential. */
+  readonly store?: CredentialStore | undefined;
 };
 
 /** A message to another agent. Exactly one of `payload` and `payloadText`. */
@@ -94,7 +98,8 @@ export type AgentClient = {
  */
 export function createAgentClient(options: AgentClientOptions): AgentClient {
   const caller = createCaller(options);
-  const keeper = createCredentialKeeper(caller, options.keys, options.credential, options.onCredential);
+  const store = options.store ?? memoryStore(options.credential, options.onCredential);
+  const keeper = createCredentialKeeper(caller, options.keys, options.credential, store);
 
   const send: Send = async (call) => sendFresh(keeper, (each, authorize) => caller.call(each, authorize), call);
 

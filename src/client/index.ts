@@ -12,7 +12,7 @@ export {
   type DeliveryStatus,
   type Message,
 } from "./agent.ts";
-export { type AgentCredential, aitLifetime, type OnCredential } from "./agent-credential.ts";
+export { type AgentCredential, aitLifetime, type CredentialStore, type OnCredential } from "./agent-credential.ts";
 export type { ConnectionOptions, Fetch } from "./caller.ts";
 export type { DeadLetter, DeadLetterPage, DeadLetters } from "./dead-letters.ts";
 export * from "./errors.ts";

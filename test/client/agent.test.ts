@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { type AgentCredential, createAgentClient, RpcError } from "../../src/client/index.ts";
+import { type AgentCredential, createAgentClient, type CredentialStore, RpcError } from "../../src/client/index.ts";
 import {
   BASE_URL,
   DAY_MS,
@@ -296,4 +296,36 @@ describe("pairing and dead letters", () => {
     await agent.deadLetters.purge("d_9");
     expect(gate.seen.at(-1)?.method).toBe("DELETE");
   });
+});
+
+describe("a credential that processes share", () => {
+  const sharing = async () => {
+    const { keys, credential } = await fakeAgent();
+    const gate = fakeGate({ "POST /hooks/agent": accept, "POST /v1/agents/auth/refresh": refresh });
+    let stored = credential;
+    const store: CredentialStore = {
+      update: async (renew) => (stored = await renew(stored)),
+    };
+    const clock = { nowMs: NOON_MS };
+    const open = () =>
+      createAgentClient({ baseUrl: BASE_URL, keys, credential, fetch: gate.fetch, now: () => clock.nowMs, store });
+    return { gate, clock, one: open(), other: open() };
+  };
+
+  test("is not refreshed by the second one with a token that the first one has used up", async () => {
+    const { gate, clock, one, other } = await sharing();
+    clock.nowMs += 900_000;
+    await one.send({ to: PEER_DID, payload: 1 });
+    await other.send({ to: PEER_DID, payload: 2 });
+    expect(gate.to("/v1/agents/auth/refresh")).toHaveLength(1);
+    expect(other.credential().refreshToken).toBe("refresh-2");
+  });
+});
+
+test("a refresh and a reissue at once lose nothing of each other", async () => {
+  const ait = fakeAit({ issuedAtMs: NOON_MS, expiresAtMs: NOON_MS + 60 * DAY_MS });
+  const { agent, stored } = await setUp({ "POST /v1/agents/reissue": () => ({ json: { ait } }) });
+  await Promise.all([agent.refresh(), agent.reissue()]);
+  expect(agent.credential()).toMatchObject({ ait, access: { token: "access-2" }, refreshToken: "refresh-2" });
+  expect(stored.at(-1)).toEqual(agent.credential());
 });
