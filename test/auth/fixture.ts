@@ -192,8 +192,13 @@ const unreachable: RegistryFetch = () => Promise.reject(new Error("nothing goes 
 
 const pairKey = (a: string, b: string): string => [a, b].toSorted().join(" ");
 
+/** The registry's public key, for a keys document. */
+export const registryX = async (): Promise<string> => encodeBase64Url(await rawPublicKey(registryPair));
+
 /** The whole chain over a fake registry and a fake trust store, with a clock that a test sets. */
-export function newHouse(): House {
+export function newHouse(
+  reach: { reader?: RegistryReader; fetch?: RegistryFetch; authDeadlineMs?: number } = {},
+): House {
   const log = recordingLog();
   const registry = fakeRegistry();
   const tokens = createTokenMemory();
@@ -221,9 +226,14 @@ export function newHouse(): House {
     scope: { now: () => house.nowMs, log, background: (work) => void background.push(work) },
     trusts: (a, b, epoch = 1) => void store.pairs.set(pairKey(a, b), { trusted: true, epoch }),
     chain: createChain({
-      settings: { registryIssuer: ISSUER, authDeadlineMs: 5_000, skewMaxSeconds: 300, skewWarnSeconds: 200 },
-      registry,
-      registryFetch: unreachable,
+      settings: {
+        registryIssuer: ISSUER,
+        authDeadlineMs: reach.authDeadlineMs ?? 5_000,
+        skewMaxSeconds: 300,
+        skewWarnSeconds: 200,
+      },
+      registry: reach.reader ?? registry,
+      registryFetch: reach.fetch ?? unreachable,
       kv: null,
       tokens,
       replays,
