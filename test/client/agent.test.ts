@@ -298,28 +298,18 @@ describe("pairing and dead letters", () => {
   });
 });
 
-describe("a credential that processes share", () => {
-  const sharing = async () => {
-    const { keys, credential } = await fakeAgent();
-    const gate = fakeGate({ "POST /hooks/agent": accept, "POST /v1/agents/auth/refresh": refresh });
-    let stored = credential;
-    const store: CredentialStore = {
-      update: async (renew) => (stored = await renew(stored)),
-    };
-    const clock = { nowMs: NOON_MS };
-    const open = () =>
-      createAgentClient({ baseUrl: BASE_URL, keys, credential, fetch: gate.fetch, now: () => clock.nowMs, store });
-    return { gate, clock, one: open(), other: open() };
-  };
-
-  test("is not refreshed by the second one with a token that the first one has used up", async () => {
-    const { gate, clock, one, other } = await sharing();
-    clock.nowMs += 900_000;
-    await one.send({ to: PEER_DID, payload: 1 });
-    await other.send({ to: PEER_DID, payload: 2 });
-    expect(gate.to("/v1/agents/auth/refresh")).toHaveLength(1);
-    expect(other.credential().refreshToken).toBe("refresh-2");
-  });
+test("a credential that processes share is not refreshed by the second with a token that the first has used up", async () => {
+  const { keys, credential } = await fakeAgent();
+  const gate = fakeGate({ "POST /hooks/agent": accept, "POST /v1/agents/auth/refresh": refresh });
+  let stored = credential;
+  const store: CredentialStore = { update: async (renew) => (stored = await renew(stored)) };
+  const now = () => NOON_MS + 900_000;
+  const open = () => createAgentClient({ baseUrl: BASE_URL, keys, credential, fetch: gate.fetch, now, store });
+  const [one, other] = [open(), open()];
+  await one.send({ to: PEER_DID, payload: 1 });
+  await other.send({ to: PEER_DID, payload: 2 });
+  expect(gate.to("/v1/agents/auth/refresh")).toHaveLength(1);
+  expect(other.credential().refreshToken).toBe("refresh-2");
 });
 
 test("a refresh and a reissue at once lose nothing of each other", async () => {
