@@ -20,7 +20,7 @@ import { checkBodyHash, checkProof, type SignedRequest } from "./proof.ts";
 import { type Refusal, refusal, refusalError, type Stage } from "./reasons.ts";
 import { checkReplay, type ReplayMemory } from "./replay.ts";
 import { checkRevocation } from "./revocation.ts";
-import { readAit, type TokenMemory, type UnverifiedAit, type VerifiedAit, verifyAit } from "./token.ts";
+import { checkToken, type TokenMemory } from "./token.ts";
 import type { TrustStage } from "./trust.ts";
 
 export type AgentPrincipal = Extract<Principal, { kind: "agent" }>;
@@ -116,38 +116,7 @@ export type Chain = {
 
 export function createChain(deps: ChainDeps): Chain {
   const { settings, registry, tokens, replays, trust } = deps;
-
-  /** Stage 1 with its memory: a remembered token costs a look at its key's state, and nothing else. */
-  async function checkToken(
-    { ait, token }: AgentForm,
-    decision: Decision,
-    scope: RequestScope,
-  ): Promise<Result<VerifiedAit, Refusal>> {
-    if ("proofKey" in ait) {
-      if (registry.keys.isActive(ait.kid, scope)) {
-        decision.caches.token = "hit";
-        return ok(ait);
-      }
-      // The key was revoked, or has not been heard of for too long: whatever was concluded from it no longer counts.
-      tokens.forget(token);
-      const again = readAit(token, { issuer: settings.registryIssuer, nowMs: scope.now() });
-      return again.ok ? verifyAndKeep(again.value, decision, scope) : again;
-    }
-    return verifyAndKeep(ait, decision, scope);
-  }
-
-  async function verifyAndKeep(
-    ait: UnverifiedAit,
-    decision: Decision,
-    scope: RequestScope,
-  ): Promise<Result<VerifiedAit, Refusal>> {
-    decision.caches.token = "miss";
-    const verified = await verifyAit(ait, registry.keys, scope);
-    if (!verified.ok) return verified;
-    decision.caches.keys = verified.value.cache;
-    tokens.keep(ait.token, verified.value.ait);
-    return ok(verified.value.ait);
-  }
+  const stageOne = { keys: registry.keys, tokens, issuer: settings.registryIssuer };
 
   /** The stages in walking order. */
   async function walk(
@@ -166,12 +135,14 @@ export function createChain(deps: ChainDeps): Chain {
       }
     };
 
-    const token = await timed("token", () => checkToken(form, decision, scope));
+    const token = await timed("token", () => checkToken(form.ait, form.token, stageOne, scope));
     if (!token.ok) return token;
-    const { claims, proofKey } = token.value;
+    Object.assign(decision.caches, token.value.caches);
+    const { ait } = token.value;
+    const { claims, proofKey } = ait;
     const keyX = claims.cnf.jwk.x;
 
-    const revocation = await timed("revocation", () => checkRevocation(token.value, registry.crl, scope));
+    const revocation = await timed("revocation", () => checkRevocation(ait, registry.crl, scope));
     if (!revocation.ok) return revocation;
     decision.caches.crl = revocation.value.cache;
 
@@ -197,7 +168,7 @@ export function createChain(deps: ChainDeps): Chain {
     let access: AccessVerdict | null = null;
     const accessToken = form.access;
     if (accessToken !== null) {
-      const checked = await timed("access", () => checkAccess(token.value, accessToken, registry.access, scope));
+      const checked = await timed("access", () => checkAccess(ait, accessToken, registry.access, scope));
       if (!checked.ok) return checked;
       decision.caches.access = checked.value.cache;
       access = checked.value.verdict;

@@ -133,3 +133,37 @@ export async function verifyAit(
   // The one place that makes a verified token: the brand exists in types alone.
   return ok({ ait: { claims: ait.claims, kid: ait.kid, proofKey } as VerifiedAit, cache });
 }
+
+export type TokenDeps = {
+  readonly keys: Pick<Registry["keys"], "find" | "isActive">;
+  readonly tokens: TokenMemory;
+  readonly issuer: string;
+};
+
+/**
+ * The stage with its memory: a remembered token costs a look at its key's state, and nothing else.
+ *
+ * @param ait as the form gave it: remembered, or unverified
+ */
+export async function checkToken(
+  ait: UnverifiedAit | VerifiedAit,
+  token: string,
+  { keys, tokens, issuer }: TokenDeps,
+  scope: RequestScope,
+): Promise<Result<{ ait: VerifiedAit; caches: { token: CacheState; keys?: CacheState } }, Refusal>> {
+  if ("proofKey" in ait && keys.isActive(ait.kid, scope)) return ok({ ait, caches: { token: "hit" } });
+  let unverified: UnverifiedAit;
+  if ("proofKey" in ait) {
+    // The key was revoked, or has not been heard of for too long: whatever was concluded from it no longer counts.
+    tokens.forget(token);
+    const again = readAit(token, { issuer, nowMs: scope.now() });
+    if (!again.ok) return again;
+    unverified = again.value;
+  } else {
+    unverified = ait;
+  }
+  const verification = await verifyAit(unverified, keys, scope);
+  if (!verification.ok) return verification;
+  tokens.keep(token, verification.value.ait);
+  return ok({ ait: verification.value.ait, caches: { token: "miss", keys: verification.value.cache } });
+}
