@@ -25,7 +25,8 @@ export type MethodRoute = {
 const textDecoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 export const noParams: ReadParams = () => ({});
-export const queryParams: ReadParams = (c) => c.req.query();
+/** A copy: an object without a prototype does not cross to a gate. */
+export const queryParams: ReadParams = (c) => ({ ...c.req.query() });
 export const pathAndQuery: ReadParams = (c) => ({ ...c.req.query(), ...c.req.param() });
 
 /** A JSON object in the body; anything else is refused with the route's own code. */

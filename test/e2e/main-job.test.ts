@@ -12,7 +12,10 @@ beforeAll(async () => {
   alice = await register(proxy.url, "alice");
   bob = await register(proxy.url, "bob");
 });
-afterAll(() => proxy.stop());
+afterAll(async () => {
+  if (process.env["SHOW_LOG"] !== undefined) console.log(proxy.output());
+  await proxy.stop();
+});
 
 describe("the main job", () => {
   it("refuses a message before pairing", async () => {
