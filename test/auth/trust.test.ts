@@ -87,6 +87,16 @@ describe("trust while the store answers", () => {
     expect(await judge()).toBe("peer-not-trusted");
   });
 
+  test("that was found ended in the background is not remembered as ended: a pairing after that holds at once", async () => {
+    await judge();
+    nowMs += 80_000;
+    answer = async () => ({ trusted: false, epoch: 8 });
+    await judge();
+    await Promise.all(scope.waiting);
+    answer = async () => ({ trusted: true, epoch: 9 });
+    expect(await judge()).toEqual(["miss", 9]);
+  });
+
   test("can be asked for afresh, whatever is remembered", async () => {
     await judge();
     answer = async () => ({ trusted: true, epoch: 9 });
@@ -175,4 +185,21 @@ test("the memory of pairs is bounded", async () => {
   reads = 0;
   await small.judge(alice, bob, scope);
   expect(reads).toBe(1);
+});
+
+test("pairs that were refused push no trusted pair out of the memory", async () => {
+  const small = createTrustStage({
+    settings: TRUST_SETTINGS,
+    log,
+    lookUp: async (a, b) => {
+      reads += 1;
+      return [a, b].includes(bob) ? TRUSTED : { trusted: false, epoch: 0 };
+    },
+    maxEntries: 10,
+  });
+  await small.judge(alice, bob, scope);
+  for (let round = 0; round < 100; round += 1) await small.judge(alice, newAgentDid(), scope);
+  reads = 0;
+  await small.judge(alice, bob, scope);
+  expect(reads).toBe(0);
 });
