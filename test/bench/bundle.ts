@@ -1,0 +1,60 @@
+/** What is measured: the bundle as it would be deployed, built by the tool that deploys it. */
+import { execFile } from "node:child_process";
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { gzipSync } from "node:zlib";
+import { transform } from "esbuild";
+
+export const root = join(import.meta.dirname, "../..");
+
+export type BundledModule = { type: "ESModule" | "Text" | "Data" | "CompiledWasm"; path: string; contents: string | Uint8Array<ArrayBuffer> };
+export type Bundle = { modules: BundledModule[]; modulesRoot: string };
+
+/**
+ * Builds a Worker with `wrangler deploy --dry-run`.
+ *
+ * @param entry another entry than the one in `wrangler.toml`, relative to the project
+ */
+export async function buildBundle(outDir: string, options: { minify?: boolean; entry?: string } = {}): Promise<Bundle> {
+  const args = ["deploy", ...(options.entry === undefined ? [] : [options.entry]), "--dry-run", "--outdir", outDir];
+  if (options.minify === true) args.push("--minify");
+  const env = { ...process.env, CLOUDFLARE_CF_FETCH_ENABLED: "false", WRANGLER_SEND_METRICS: "false", WRANGLER_LOG_PATH: join(outDir, "logs"), CI: "true" };
+  await promisify(execFile)(join(root, "node_modules/.bin/wrangler"), args, { cwd: root, env });
+  const names = readdirSync(outDir).filter((name) => moduleType(name) !== null);
+  // The entry comes first.
+  names.sort((a, b) => Number(isScript(b)) - Number(isScript(a)));
+  const modules = names.map((name): BundledModule => {
+    const path = join(outDir, name);
+    const type = moduleType(name) ?? "Data";
+    return { type, path, contents: type === "ESModule" || type === "Text" ? readFileSync(path, "utf8") : new Uint8Array(readFileSync(path)) };
+  });
+  return { modules, modulesRoot: outDir };
+}
+
+/** A Worker of the bench's own that imports nothing but the platform: its types are stripped, and that is all. */
+export async function plainWorker(file: string): Promise<Bundle> {
+  const path = join(import.meta.dirname, "worker", file);
+  const { code: contents } = await transform(readFileSync(path, "utf8"), { loader: "ts", target: "esnext" });
+  return { modules: [{ type: "ESModule", path: path.replace(/\.ts$/, ".js"), contents }], modulesRoot: join(import.meta.dirname, "worker") };
+}
+
+/** Bytes of everything that is uploaded, as it is and compressed. */
+export function sizeOf(bundle: Bundle): { bytes: number; gzipBytes: number } {
+  const contents = bundle.modules.map((module) => Buffer.from(module.contents as string));
+  return {
+    bytes: contents.reduce((sum, part) => sum + part.byteLength, 0),
+    gzipBytes: contents.reduce((sum, part) => sum + gzipSync(part).byteLength, 0),
+  };
+}
+
+function isScript(name: string): boolean {
+  return name === "worker.js" || name.endsWith(".worker.js");
+}
+
+function moduleType(name: string): BundledModule["type"] | null {
+  if (/\.(?:m?js)$/.test(name)) return "ESModule";
+  if (/\.(?:txt|html|sql)$/.test(name)) return "Text";
+  if (name.endsWith(".wasm")) return "CompiledWasm";
+  return name.endsWith(".bin") ? "Data" : null;
+}

@@ -1,0 +1,136 @@
+/**
+ * The load process: agents, their requests and their sockets live here, away from the process that hosts the runtime. It
+ * does what it is told over the channel to its parent and answers with figures.
+ */
+import { type Agent, pair, register } from "../e2e/agent.ts";
+import { openHttpConnection } from "./http-connection.ts";
+import { connectRecipients, type Recipients } from "./recipients.ts";
+import { type RunFigures, type RunPlan, runLoad } from "./run.ts";
+import { peersOf, requestBytes, signGet, signSend, type SignedSend, signSends, type Topology } from "./traffic.ts";
+
+/** What the parent may ask for; each takes plain data and gives plain data. */
+export type LoadCommands = {
+  /** Registers agents, pairs them, and connects the recipients where that is asked for. */
+  prepare(scene: Topology & { url: string; connect: boolean }): Promise<null>;
+  /** Makes requests for the runs that follow. */
+  sign(count: number): Promise<null>;
+  /** Sends what was signed. `deliver` waits for every message to be delivered, acknowledged and reported. */
+  run(plan: RunPlan & { deliver: boolean }): Promise<RunFigures & { settledMs: number; unsettled: string[] }>;
+  /** The same plain request again and again. */
+  bare(plan: RunPlan & { path: string }): Promise<RunFigures>;
+  /** Single messages with silence between them. */
+  lone(plan: { url: string; count: number; silenceMs: number }): Promise<{ acceptedMs: number[]; pushedAfterMs: number[] }>;
+};
+
+let senders: Agent[] = [];
+let targets: Agent[] = [];
+let recipients: Recipients | null = null;
+let fan = 1;
+let sends: SignedSend[] = [];
+
+const SETTLED_WITHIN_MS = 20_000;
+const PUSHED_WITHIN_MS = 5_000;
+
+const commands: LoadCommands = {
+  async prepare({ url, connect, ...topology }) {
+    ({ fan } = topology);
+    senders = await inTurn(topology.senders, (index) => register(url, `sender-${index}`));
+    targets = await inTurn(topology.recipients, (index) => register(url, `recipient-${index}`));
+    for (const [index, sender] of senders.entries()) {
+      for (const peer of peersOf(index, topology)) {
+        const target = targets[peer];
+        if (target === undefined) throw new Error("no such recipient");
+        // oxlint-disable-next-line no-await-in-loop -- pairing is not what is measured, and not to be a burst
+        const answer = await pair(url, sender, target);
+        if (answer.status !== 201) throw new Error(`not paired: ${answer.status} ${JSON.stringify(answer.body)}`);
+      }
+    }
+    recipients = connect ? await connectRecipients(url, targets) : null;
+    return null;
+  },
+
+  async sign(count) {
+    sends = signSends(senders, targets, fan, count);
+    return null;
+  },
+
+  async run({ deliver, ...plan }) {
+    const figures = await runLoad(plan, sends, deliver ? recipients : null);
+    const startedAtMs = performance.now();
+    const unsettled = deliver ? await settled(plan.url, figures.last) : [];
+    return { ...figures, settledMs: performance.now() - startedAtMs, unsettled };
+  },
+
+  async bare({ path, ...plan }) {
+    const bytes = requestBytes("GET", path, {}, "");
+    const same = Array.from({ length: Math.ceil(plan.seconds * 20_000) }, (): SignedSend => ({ sender: 0, recipient: 0, bytes }));
+    return runLoad(plan, same, null);
+  },
+
+  async lone({ url, count, silenceMs }) {
+    const connection = await openHttpConnection(url);
+    const acceptedMs: number[] = [];
+    const pushedAfterMs: number[] = [];
+    for (let index = 0; index < count; index++) {
+      const from = senders[index % senders.length];
+      const to = targets[index % targets.length];
+      if (from === undefined || to === undefined || recipients === null) throw new Error("nobody is connected");
+      const bytes = signSend(from, to.did, { lone: index });
+      // oxlint-disable no-await-in-loop -- one message at a time is what is measured
+      await new Promise((resolve) => setTimeout(resolve, silenceMs));
+      recipients.forget();
+      const beganAtMs = performance.now();
+      const answer = await connection.send(bytes);
+      const acceptedAtMs = performance.now();
+      if (answer.status !== 202) throw new Error(`not accepted: ${answer.status} ${answer.body}`);
+      if (!(await recipients.until(1, PUSHED_WITHIN_MS))) throw new Error("a lone message was not pushed");
+      // oxlint-enable no-await-in-loop
+      acceptedMs.push(acceptedAtMs - beganAtMs);
+      pushedAfterMs.push(Math.max(0, (recipients.received[0]?.atMs ?? Number.NaN) - acceptedAtMs));
+    }
+    connection.close();
+    return { acceptedMs, pushedAfterMs };
+  },
+};
+
+/** Waits until the sender's own gate has heard of the end of each sender's last message. */
+async function settled(url: string, last: RunFigures["last"]): Promise<string[]> {
+  const unsettled: string[] = [];
+  const connection = await openHttpConnection(url);
+  const deadlineMs = performance.now() + SETTLED_WITHIN_MS;
+  for (const { sender, deliveryId } of last) {
+    for (;;) {
+      const from = senders[sender];
+      if (from === undefined) throw new Error("no such sender");
+      // oxlint-disable no-await-in-loop -- asked until it is so
+      const { status, body } = await connection.send(signGet(from, `/v1/deliveries/${deliveryId}`));
+      if (body.includes('"delivered"')) break;
+      if (performance.now() > deadlineMs) {
+        unsettled.push(`${status} ${body}`);
+        break;
+      }
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      // oxlint-enable no-await-in-loop
+    }
+  }
+  connection.close();
+  return unsettled;
+}
+
+async function inTurn<T>(count: number, make: (index: number) => Promise<T>): Promise<T[]> {
+  const made: T[] = [];
+  // oxlint-disable-next-line no-await-in-loop -- one after the other, so that setting up is no burst
+  for (let index = 0; index < count; index++) made.push(await make(index));
+  return made;
+}
+
+export type LoadRequest = { id: number; command: keyof LoadCommands; argument: unknown };
+export type LoadReply = { id: number; value?: unknown; error?: string };
+
+process.on("message", (message: LoadRequest) => {
+  const run = commands[message.command] as (argument: unknown) => Promise<unknown>;
+  run(message.argument).then(
+    (value) => process.send?.({ id: message.id, value } satisfies LoadReply),
+    (error: unknown) => process.send?.({ id: message.id, error: error instanceof Error ? (error.stack ?? error.message) : String(error) } satisfies LoadReply),
+  );
+});

@@ -1,0 +1,86 @@
+/** Serves a bundle in Miniflare, with its state on disk in a folder of its own, on a free port of this machine. */
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { convertV4MiniflareOptions, Miniflare, NoOpLog, type V4WorkerOptions } from "miniflare";
+import { unstable_getMiniflareWorkerOptions, unstable_readConfig, unstable_splitSqlQuery } from "wrangler";
+import { OPERATOR_TOKEN } from "../e2e/proxy.ts";
+import { type Bundle, plainWorker, root } from "./bundle.ts";
+
+export type Served = {
+  url: string;
+  /** Lines that the Worker has written to its console. */
+  lines(): number;
+  /** What it warned of or failed at, the first hundred lines. */
+  complaints(): string[];
+  /** Where a profiler connects, when served with `inspect`. */
+  inspectorUrl(): Promise<URL>;
+  stop(): Promise<void>;
+};
+
+type WorkerShape = Omit<V4WorkerOptions, "modules" | "modulesRoot">;
+
+/**
+ * The proxy, with the bindings of `wrangler.toml` and the migrations applied. Limits are off: one client stands for many.
+ *
+ * @param settings settings of the proxy, by name
+ */
+export async function serveProxy(bundle: Bundle, settings: Record<string, string> = {}, how: { inspect?: boolean } = {}): Promise<Served> {
+  // Without its path, so that no `.dev.vars` beside it is read.
+  const config = { ...unstable_readConfig({ config: join(root, "wrangler.toml") }), configPath: undefined, userConfigPath: undefined };
+  const { bindings, rootPath: _rootPath, ...shape } = unstable_getMiniflareWorkerOptions(config).workerOptions;
+  const secrets = { OPERATOR_TOKEN, REGISTRY_SIGNING_SECRET: "signing-secret-of-the-bench-0123456789abcdef" };
+  const limits = { RATE_LIMIT_PER_AGENT: "0", RATE_LIMIT_PER_IP: "off" };
+  const worker = { ...shape, name: "sallyport", bindings: { ...bindings, ...secrets, ...limits, ...settings } };
+  return serve(bundle, worker, async (miniflare) => migrate(await miniflare.getD1Database("DB")), how.inspect === true);
+}
+
+/** The floor, beside which the proxy is measured. */
+export async function serveFloor(): Promise<Served> {
+  const worker = { name: "floor", compatibilityDate: "2026-10-01", durableObjects: { BOX: { className: "Box", useSQLite: true } } };
+  return serve(await plainWorker("floor.ts"), worker, async () => {}, false);
+}
+
+async function serve(bundle: Bundle, worker: WorkerShape, prepare: (miniflare: Miniflare) => Promise<void>, inspect: boolean): Promise<Served> {
+  const stateDir = mkdtempSync(join(tmpdir(), "sallyport-bench-"));
+  let lines = 0;
+  const complaints: string[] = [];
+  const miniflare = new Miniflare(
+    convertV4MiniflareOptions({
+      host: "127.0.0.1",
+      port: 0,
+      cf: false,
+      log: new NoOpLog(),
+      // Written by the Worker and carried out of the runtime, as in production, but not printed.
+      handleStructuredLogs: ({ level, message }) => {
+        lines += 1;
+        if ((level === "error" || level === "warn") && complaints.length < 100) complaints.push(message);
+      },
+      resourcePersistencePath: join(stateDir, "state"),
+      telemetry: { enabled: false },
+      ...(inspect ? { inspectorPort: 0 } : {}),
+      workers: [{ ...worker, ...bundle }],
+    }),
+  );
+  const url = await miniflare.ready;
+  await prepare(miniflare);
+  return {
+    url: url.origin,
+    lines: () => lines,
+    complaints: () => complaints,
+    inspectorUrl: () => miniflare.getInspectorURL(),
+    async stop() {
+      await miniflare.dispose();
+      rmSync(stateDir, { recursive: true, force: true });
+    },
+  };
+}
+
+async function migrate(db: Awaited<ReturnType<Miniflare["getD1Database"]>>): Promise<void> {
+  const folder = join(root, "migrations");
+  for (const name of readdirSync(folder).filter((file) => file.endsWith(".sql")).sort()) {
+    const statements = unstable_splitSqlQuery(readFileSync(join(folder, name), "utf8"));
+    // oxlint-disable-next-line no-await-in-loop -- migrations go in their order
+    await db.batch(statements.map((statement) => db.prepare(statement)));
+  }
+}
