@@ -5,6 +5,7 @@
  * tuple, so that the objects worth checking are found without looking at the others.
  */
 import type { Model, Rewrite } from "./model.ts";
+import { WILDCARD } from "./tuple.ts";
 
 /** To decide `type#relation`, tuples of `direct` on the same object are read. */
 export type DirectStep = { readonly type: string; readonly relation: string; readonly direct: string };
@@ -18,18 +19,94 @@ export type FromStep = {
 
 export type ExpansionPlan = { readonly direct: readonly DirectStep[]; readonly from: readonly FromStep[] };
 
-/** Everything that bears on a relation, exclusions and all operands included, for every relation of the model. */
-export function forwardPlan(model: Model): ExpansionPlan {
-  const direct: DirectStep[] = [];
+export type ForwardPlan = {
+  /** Where the subject's own tuple is looked for. */
+  readonly own: readonly DirectStep[];
+  /** Where usersets among the subjects are followed. */
+  readonly groups: readonly DirectStep[];
+  readonly from: readonly FromStep[];
+};
+
+/**
+ * Everything that bears on the given relations for a kind of subject (`user`, or `group#member` of a userset), exclusions and
+ * all operands included. Relations that no tuple can join to such a subject are left out: they are false whatever stands.
+ */
+export function forwardPlan(model: Model, roots: readonly NodeKind[], subjectKind: string): ForwardPlan {
+  const leadsToSubject = kindsLeadingTo(model, subjectKind);
+  const own: DirectStep[] = [];
+  const groups: DirectStep[] = [];
   const from: FromStep[] = [];
-  for (const [type, relations] of model.types) {
-    for (const relation of relations.keys()) {
-      const steps = stepsOf(model, type, relation, everyOperand);
-      direct.push(...steps.direct);
-      from.push(...steps.from);
+  const seen = new Set<string>();
+  const queue = [...roots];
+  for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
+    const { type, relation } = next;
+    if (seen.has(`${type}#${relation}`) || !leadsToSubject.has(`${type}#${relation}`)) continue;
+    seen.add(`${type}#${relation}`);
+    const steps = stepsOf(model, type, relation, everyOperand);
+    for (const step of steps.direct) {
+      const subjects = subjectsOf(model, type, step.direct);
+      if (subjects.has(subjectKind) || subjects.has(`${subjectKind}:${WILDCARD}`)) own.push(step);
+      const usersets = [...subjects].filter((subject) => leadsToSubject.has(subject));
+      if (usersets.length > 0) groups.push(step);
+      queue.push(...usersets.map(kindOf));
+    }
+    for (const step of steps.from) {
+      const parents = [...subjectsOf(model, type, step.tupleset)].filter((parent) =>
+        leadsToSubject.has(`${parent}#${step.next}`),
+      );
+      if (parents.length > 0) from.push(step);
+      queue.push(...parents.map((parent) => ({ type: parent, relation: step.next })));
     }
   }
-  return { direct, from };
+  return { own, groups, from };
+}
+
+/** Where an object's tuple leads: the relations that are asked of the subjects of `type#tupleset`. */
+export function relationsFrom(model: Model, type: string, tupleset: string): string[] {
+  const next = [...(model.types.get(type)?.keys() ?? [])].flatMap((relation) =>
+    stepsOf(model, type, relation, everyOperand)
+      .from.filter((step) => step.tupleset === tupleset)
+      .map((step) => step.next),
+  );
+  return [...new Set(next)];
+}
+
+export type NodeKind = { readonly type: string; readonly relation: string };
+
+/** Every `type#relation` that some tuples could relate to such a subject. */
+function kindsLeadingTo(model: Model, subjectKind: string): ReadonlySet<string> {
+  const known = new Set<string>();
+  for (let before = -1; before !== known.size;) {
+    before = known.size;
+    for (const [type, relations] of model.types) {
+      for (const relation of relations.keys()) {
+        const key = `${type}#${relation}`;
+        if (!known.has(key) && (key === subjectKind || leads(model, type, relation, subjectKind, known)))
+          known.add(key);
+      }
+    }
+  }
+  return known;
+}
+
+function leads(model: Model, type: string, relation: string, subjectKind: string, known: ReadonlySet<string>): boolean {
+  const steps = stepsOf(model, type, relation, everyOperand);
+  if (steps.names.some((step) => known.has(`${type}#${step.name}`))) return true;
+  return (
+    steps.direct.some((step) =>
+      [...subjectsOf(model, type, step.direct)].some(
+        (subject) => subject === subjectKind || subject === `${subjectKind}:${WILDCARD}` || known.has(subject),
+      ),
+    ) ||
+    steps.from.some((step) =>
+      [...subjectsOf(model, type, step.tupleset)].some((parent) => known.has(`${parent}#${step.next}`)),
+    )
+  );
+}
+
+function kindOf(userset: string): NodeKind {
+  const [type = "", relation = ""] = userset.split("#");
+  return { type, relation };
 }
 
 /** Whoever is related by `name` is related by `relation` too: the computed relations, and each relation itself. */
@@ -80,8 +157,8 @@ export function reversePlan(model: Model, targetType: string, targetRelation: st
   return { direct, from, names, targetIsRecursive };
 }
 
-function subjectsOf(model: Model, type: string, relation: string): Iterable<string> {
-  return model.types.get(type)?.get(relation)?.subjects ?? [];
+function subjectsOf(model: Model, type: string, relation: string): ReadonlySet<string> {
+  return model.types.get(type)?.get(relation)?.subjects ?? new Set();
 }
 
 function everyOperand(rewrite: Rewrite): readonly Rewrite[] {

@@ -6,12 +6,15 @@
  * Each way of following a tuple is a branch of its own with equality on an index prefix (an OR over them makes SQLite scan),
  * and joins are CROSS JOIN so that they run in the order they are written: from what is known to what it leads to.
  */
-import { forwardPlan, reversePlan, type ExpansionPlan } from "./expansion-plan.ts";
+import { reversePlan, type ExpansionPlan, type ForwardPlan } from "./expansion-plan.ts";
 import type { Model } from "./model.ts";
 
-/** A row as it comes back: a tuple, or with `kind` `c` a candidate object's id, or with `n` how many nodes were followed. */
+/**
+ * A row as it comes back: a tuple, or with `kind` `c` a candidate's id, with `n` how many nodes were followed, with
+ * `m` how many tuples named a candidate.
+ */
 export type GraphRow = [
-  kind: "t" | "c" | "n",
+  kind: "t" | "c" | "n" | "m",
   objectType: string | null,
   objectId: string | number | null,
   relation: string | null,
@@ -25,9 +28,9 @@ export type GraphRow = [
  *
  * Parameters: ?1 roots as JSON, ?2 ?3 ?4 the subject's type, id and relation, ?5 the most nodes to follow, ?6 the most rows.
  */
-export function checkSql(model: Model): string {
+export function checkSql(plan: ForwardPlan): string {
   return `WITH RECURSIVE
-    ${forwardSteps(model)},
+    ${forwardSteps(plan)},
     ${nodes("SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?1)")}
     ${nodeRows()} LIMIT ?6`;
 }
@@ -37,9 +40,10 @@ export function checkSql(model: Model): string {
  *
  * Parameters: ?1 further `[type, id, relation]` nodes to read for (contextual tuples lead there), ?2 ?3 ?4 the subject, ?5 the
  * most nodes to follow, ?6 the most rows, ?7 `[type, id, relation]` nodes known to be reached, ?8 the id after which to go
- * on, ?9 how many candidates.
+ * on, ?9 how many candidates, ?10 how many tuples that name one. One object may be named by several, so either may end the
+ * statement first; where the second does, it is as if there were more. Nothing is sorted but the best ?10.
  */
-export function listSql(model: Model, type: string, relation: string): string {
+export function listSql(model: Model, type: string, relation: string, forward: ForwardPlan): string {
   const plan = reversePlan(model, type, relation);
   const isTarget = (step: { type: string; relation: string }): boolean =>
     !plan.targetIsRecursive && step.type === type && step.relation === relation;
@@ -51,45 +55,41 @@ export function listSql(model: Model, type: string, relation: string): string {
     direct: plan.direct.filter(isTarget),
     from: plan.from.filter(isTarget),
   };
-  const target = `t = ${text(type)} AND r = ${text(relation)} AND i > ?8`;
   return `WITH RECURSIVE
-    ${forwardSteps(model)},
+    ${forwardSteps(forward)},
     ${reverseSteps("inner", inner)},
     ${reverseSteps("last", last)},
     reached(t, i, r) AS (
       SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?7)
-      UNION ${reverseHops("inner", "reached", "TRUE")}
+      UNION ${reverseHops("inner", "e.object_type, e.object_id, s.r", "TRUE").join(" UNION ")}
       LIMIT ?5
     ),
-    candidate(i) AS MATERIALIZED (
-      SELECT DISTINCT i FROM (
-        SELECT t, i, r FROM reached WHERE ${target}
-        UNION ALL ${reverseHops("last", "reached", "e.object_id > ?8")}
-      ) WHERE ${target} ORDER BY i LIMIT ?9
+    named(i) AS MATERIALIZED (
+      SELECT i FROM reached WHERE t = ${text(type)} AND r = ${text(relation)} AND i > ?8
+      UNION ALL ${reverseHops("last", "e.object_id", "e.object_id > ?8").join(" UNION ALL ")}
+      ORDER BY 1 LIMIT ?10
     ),
+    candidate(i) AS MATERIALIZED (SELECT DISTINCT i FROM named ORDER BY i LIMIT ?9),
     ${nodes(`SELECT ${text(type)}, i, ${text(relation)} FROM candidate
       UNION SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?1)`)}
     SELECT * FROM (SELECT 'c', NULL, i, NULL, NULL, NULL, NULL FROM candidate ORDER BY i)
     UNION ALL SELECT 'n', NULL, count(*), NULL, NULL, NULL, NULL FROM reached
+    UNION ALL SELECT 'm', NULL, count(*), NULL, NULL, NULL, NULL FROM named
     UNION ALL SELECT * FROM (${nodeRows()} LIMIT ?6)`;
 }
 
 /** The forward plan as tables: `own` reads subjects, `groups` follows usersets, `jump` follows a tupleset. */
-function forwardSteps(model: Model): string {
-  const plan = forwardPlan(model);
-  const groups = plan.direct.filter((step) =>
-    [...(model.types.get(step.type)?.get(step.direct)?.subjects ?? [])].some((subject) => subject.includes("#")),
-  );
+function forwardSteps(plan: ForwardPlan): string {
   return [
     table(
       "own",
       "t, r, d",
-      plan.direct.map((step) => [step.type, step.relation, step.direct]),
+      plan.own.map((step) => [step.type, step.relation, step.direct]),
     ),
     table(
       "groups",
       "t, r, d",
-      groups.map((step) => [step.type, step.relation, step.direct]),
+      plan.groups.map((step) => [step.type, step.relation, step.direct]),
     ),
     table(
       "jump",
@@ -149,21 +149,23 @@ function nodeRows(): string {
 }
 
 /** From the subject, and from what has been reached, to the objects whose tuples name them. */
-function reverseHops(name: string, reached: string, condition: string): string {
-  return `SELECT e.object_type, e.object_id, s.r
-        FROM own_${name} AS s CROSS JOIN relationships AS e INDEXED BY relationships_by_subject
+function reverseHops(plan: string, columns: string, condition: string): string[] {
+  return [
+    `SELECT ${columns}
+        FROM own_${plan} AS s CROSS JOIN relationships AS e INDEXED BY relationships_by_subject
           ON e.subject_type = ?2 AND e.subject_id IN (?3, '*') AND e.subject_relation = ?4
-          AND e.object_type = s.t AND e.relation = s.d AND ${condition}
-      UNION SELECT e.object_type, e.object_id, s.r
-        FROM ${reached} AS f CROSS JOIN own_${name} AS s
+          AND e.object_type = s.t AND e.relation = s.d AND ${condition}`,
+    `SELECT ${columns}
+        FROM reached AS f CROSS JOIN own_${plan} AS s
         CROSS JOIN relationships AS e INDEXED BY relationships_by_subject
           ON e.subject_type = f.t AND e.subject_id = f.i AND e.subject_relation = f.r
-          AND e.object_type = s.t AND e.relation = s.d AND ${condition}
-      UNION SELECT e.object_type, e.object_id, s.r
-        FROM ${reached} AS f CROSS JOIN jump_${name} AS s ON s.n = f.r
+          AND e.object_type = s.t AND e.relation = s.d AND ${condition}`,
+    `SELECT ${columns}
+        FROM reached AS f CROSS JOIN jump_${plan} AS s ON s.n = f.r
         CROSS JOIN relationships AS e INDEXED BY relationships_by_subject
           ON e.subject_type = f.t AND e.subject_id = f.i AND e.subject_relation = ''
-          AND e.object_type = s.t AND e.relation = s.d AND ${condition}`;
+          AND e.object_type = s.t AND e.relation = s.d AND ${condition}`,
+  ];
 }
 
 function table(name: string, columns: string, rows: readonly (readonly string[])[]): string {

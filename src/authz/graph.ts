@@ -12,10 +12,11 @@ import {
   type CheckRequest,
   type ListObjectsRequest,
 } from "./engine.ts";
-import { forwardPlan, reversePlan } from "./expansion-plan.ts";
+import { forwardPlan, relationsFrom, reversePlan } from "./expansion-plan.ts";
 import { explainDecision, type Explanation } from "./explain.ts";
 import { checkSql, listSql, type GraphRow } from "./graph-sql.ts";
 import type { Model } from "./model.ts";
+import { SALLYPORT_MODEL } from "./sallyport-model.ts";
 import { formatObject, formatSubject, parseSubject, WILDCARD, type Tuple } from "./tuple.ts";
 import { indexTuples, typeOf, type TupleIndex } from "./tuple-index.ts";
 import type { TupleStore } from "./tuples.ts";
@@ -52,15 +53,38 @@ export type Graph = {
  * `first-primary`; lists may use a replica with the caller's bookmark).
  */
 export function createGraph(model: Model): Graph {
-  const checkStatement = checkSql(model);
-  const listStatements = new Map<string, string>();
+  /** Statement texts, one for each permission and kind of subject: a few dozen at most for a model. */
+  const statements = new Map<string, string>();
+  const statementFor = (
+    kind: "check" | "list",
+    request: { subject: string; relation: string },
+    type: string,
+    context: readonly NodeKey[],
+  ): string => {
+    const { relation } = request;
+    const [subjectType, , subjectRelation] = subjectParts(request.subject);
+    const subjectKind = subjectRelation === "" ? subjectType : `${subjectType}#${subjectRelation}`;
+    const key = `${kind} ${type}#${relation} ${subjectKind}`;
+    const known = context.length === 0 ? statements.get(key) : undefined;
+    if (known !== undefined) return known;
+    const roots = context.map(([rootType, , rootRelation]) => ({ type: rootType, relation: rootRelation }));
+    const plan = forwardPlan(model, [{ type, relation }, ...roots], subjectKind);
+    const text = kind === "check" ? checkSql(plan) : listSql(model, type, relation, plan);
+    if (context.length === 0) statements.set(key, text);
+    return text;
+  };
 
   const load = async (db: TupleStore, request: CheckRequest): Promise<Result<TupleIndex, AuthzError>> => {
     const subject = subjectParts(request.subject);
-    const roots = [nodeOf(request.object, request.relation), ...contextRoots(model, request.contextualTuples)];
+    const context = contextRoots(model, request.contextualTuples);
     const rows = await db
-      .prepare(checkStatement)
-      .bind(JSON.stringify(roots), ...subject, MAX_NODES, MAX_TUPLES + 1)
+      .prepare(statementFor("check", request, typeOf(request.object), context))
+      .bind(
+        JSON.stringify([nodeOf(request.object, request.relation), ...context]),
+        ...subject,
+        MAX_NODES,
+        MAX_TUPLES + 1,
+      )
       .raw<GraphRow>();
     const read = readRows(rows);
     if (!read.ok) return read;
@@ -94,20 +118,30 @@ export function createGraph(model: Model): Graph {
       if (problem !== null) return err(problem);
       const store = atPrimary(db);
       const limit = Math.min(page.limit ?? MAX_PAGE, MAX_PAGE);
-      const key = `${request.type}#${request.relation}`;
-      const statement = listStatements.get(key) ?? listSql(model, request.type, request.relation);
-      listStatements.set(key, statement);
-      const roots = JSON.stringify(contextRoots(model, request.contextualTuples));
+      const context = contextRoots(model, request.contextualTuples);
+      const statement = statementFor("list", request, request.type, context);
+      const roots = JSON.stringify(context);
       const seeds = JSON.stringify(reverseSeeds(model, request));
       // A few more than asked for, so that single refusals do not cost another round trip.
       const candidateCount = limit + Math.min(limit, 20) + 1;
+      // An object is often named twice: by its owner and by its parent.
+      const namedCount = 3 * candidateCount;
       const objects: string[] = [];
       let cursor = page.cursor ?? "";
       for (let round = 0; round < MAX_ROUNDS; round += 1) {
         // oxlint-disable-next-line no-await-in-loop -- each round goes on where the last one ended
         const rows = await store
           .prepare(statement)
-          .bind(roots, ...subjectParts(request.subject), MAX_NODES, MAX_TUPLES + 1, seeds, cursor, candidateCount)
+          .bind(
+            roots,
+            ...subjectParts(request.subject),
+            MAX_NODES,
+            MAX_TUPLES + 1,
+            seeds,
+            cursor,
+            candidateCount,
+            namedCount,
+          )
           .raw<GraphRow>();
         const read = readRows(rows);
         if (!read.ok) return read;
@@ -119,7 +153,8 @@ export function createGraph(model: Model): Graph {
         objects.push(...allowed.value);
         if (objects.length > limit) return ok(pageOf(objects.slice(0, limit)));
         const last = candidates.at(-1);
-        if (last === undefined || candidates.length < candidateCount) return ok({ objects });
+        const isLast = candidates.length < candidateCount && read.value.named < namedCount;
+        if (last === undefined || isLast) return ok({ objects });
         cursor = last;
       }
       return ok({ objects, nextCursor: cursor });
@@ -137,12 +172,17 @@ function pageOf(objects: string[]): ObjectPage {
   return last === undefined ? { objects } : { objects, nextCursor: last.slice(last.indexOf(":") + 1) };
 }
 
-function readRows(rows: readonly GraphRow[]): Result<{ tuples: Tuple[]; candidates: string[] }, AuthzError> {
+type Read = { tuples: Tuple[]; candidates: string[]; named: number };
+
+function readRows(rows: readonly GraphRow[]): Result<Read, AuthzError> {
   const tuples: Tuple[] = [];
   const candidates: string[] = [];
+  let named = 0;
   for (const [kind, objectType, objectId, relation, subjectType, subjectId, subjectRelation] of rows) {
     if (kind === "c") {
       candidates.push(String(objectId));
+    } else if (kind === "m") {
+      named = Number(objectId);
     } else if (kind === "n") {
       if (Number(objectId) >= MAX_NODES) return err(tooComplex("it leads to too many objects"));
     } else if (objectType !== null && relation !== null && subjectType !== null && subjectId !== null) {
@@ -153,7 +193,9 @@ function readRows(rows: readonly GraphRow[]): Result<{ tuples: Tuple[]; candidat
       });
     }
   }
-  return tuples.length >= MAX_TUPLES ? err(tooComplex("it depends on too many tuples")) : ok({ tuples, candidates });
+  return tuples.length >= MAX_TUPLES
+    ? err(tooComplex("it depends on too many tuples"))
+    : ok({ tuples, candidates, named });
 }
 
 type NodeKey = [type: string, id: string, relation: string];
@@ -161,15 +203,11 @@ type NodeKey = [type: string, id: string, relation: string];
 /** Where contextual tuples lead, whether or not the question does: reading too much changes no answer. */
 function contextRoots(model: Model, contextual: readonly Tuple[] | undefined): NodeKey[] {
   if (contextual === undefined || contextual.length === 0) return [];
-  const { from } = forwardPlan(model);
   return contextual.flatMap((tuple): NodeKey[] => {
     const [type, id, relation] = subjectParts(tuple.subject);
     if (relation !== "") return [[type, id, relation]];
     if (id === WILDCARD) return [];
-    const objectType = typeOf(tuple.object);
-    return from
-      .filter((step) => step.type === objectType && step.tupleset === tuple.relation)
-      .map((step): NodeKey => [type, id, step.next]);
+    return relationsFrom(model, typeOf(tuple.object), tuple.relation).map((next): NodeKey => [type, id, next]);
   });
 }
 
@@ -204,3 +242,6 @@ function subjectParts(subject: string): NodeKey {
   if (!parsed.ok) throw new Error(parsed.error);
   return [parsed.value.type, parsed.value.id, parsed.value.relation];
 }
+
+/** The graph of this product. */
+export const sallyportGraph: Graph = createGraph(SALLYPORT_MODEL);

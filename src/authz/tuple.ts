@@ -12,7 +12,7 @@ export type ObjectRef = { type: string; id: string };
 /** A subject, taken apart; `relation` is empty unless the subject is a userset. */
 export type SubjectRef = { type: string; id: string; relation: string };
 
-/** Bounds of OpenFGA's API, in bytes of UTF-8. */
+/** Bounds of OpenFGA's API, in bytes of UTF-8; an object named by a DID may be as long as a subject (contract §1). */
 export const MAX_OBJECT_BYTES = 256;
 export const MAX_RELATION_BYTES = 50;
 export const MAX_SUBJECT_BYTES = 512;
@@ -34,7 +34,7 @@ const encoder = new TextEncoder();
  * @returns the parts, or what is wrong with the text; a wildcard is not an object
  */
 export function parseObject(text: string): Result<ObjectRef, string> {
-  const parts = splitTyped(text, MAX_OBJECT_BYTES, "object");
+  const parts = splitTyped(text, text.includes(":did:") ? MAX_SUBJECT_BYTES : MAX_OBJECT_BYTES, "object");
   if (!parts.ok) return parts;
   if (parts.value.id === WILDCARD) return err("the object cannot be a wildcard");
   return parts;

@@ -54,6 +54,14 @@ export function writeTuples(
   );
 }
 
+/** Whether a batch failed because a tuple would have put an object into a second tenant. */
+export function isSecondTenant(error: unknown): boolean {
+  return error instanceof Error && error.message.includes(SECOND_TENANT);
+}
+
+/** What SQLite says of the index `relationships_one_tenant`; the primary key's own conflicts are not errors. */
+const SECOND_TENANT = "UNIQUE constraint failed: relationships.object_type, relationships.object_id";
+
 /**
  * Statements that delete tuples; one that does not stand is no error. Also deletes what the model does not know any more.
  *

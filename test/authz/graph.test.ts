@@ -1,12 +1,10 @@
 import { env } from "cloudflare:workers";
 import { beforeEach, describe, expect, test } from "vitest";
-import { createGraph } from "../../src/authz/graph.ts";
-import { SALLYPORT_MODEL } from "../../src/authz/sallyport-model.ts";
+import { sallyportGraph as graph } from "../../src/authz/graph.ts";
 import type { Tuple } from "../../src/authz/tuple.ts";
 import { deleteTuples, writeTuples } from "../../src/authz/tuples.ts";
 import { countRoundTrips } from "./counted-database.ts";
 
-const graph = createGraph(SALLYPORT_MODEL);
 const allowed = { ok: true, value: true };
 const denied = { ok: true, value: false };
 
@@ -135,6 +133,18 @@ describe("a list", () => {
     } while (cursor !== undefined);
     expect(seen).toEqual(ids.map((id) => `task:${id}`));
     expect(counted.trips()).toBe(3);
+  });
+
+  test("passes a task that many groups name, and finds what follows it", async () => {
+    const groups = Array.from({ length: 60 }, (_, index) => `group:${index}`);
+    await write([
+      ...home,
+      ...["1", "2"].flatMap(task),
+      ...groups.flatMap((group) => [t(`task:1#viewer@${group}#member`), t(`${group}#member@user:ann`)]),
+      t("task:2#viewer@user:ann"),
+    ]);
+    const page = await graph.listObjects(env.DB, { type: "task", relation: "read", subject: "user:ann" }, { limit: 5 });
+    expect(page).toEqual({ ok: true, value: { objects: ["task:1", "task:2"] } });
   });
 
   test("leaves out what the tenant gate refuses, and still fills its page", async () => {

@@ -1,7 +1,9 @@
 import { describe, expect, test } from "vitest";
 import { check } from "../../src/authz/engine.ts";
+import { agentGrants, apiKeyGrants, taskGrants } from "../../src/authz/grants.ts";
 import { SALLYPORT_MODEL } from "../../src/authz/sallyport-model.ts";
-import type { Tuple } from "../../src/authz/tuple.ts";
+import { validateTuple } from "../../src/authz/model.ts";
+import { formatTuple, type Tuple } from "../../src/authz/tuple.ts";
 import { indexTuples } from "../../src/authz/tuple-index.ts";
 
 /** A tenant with one agent, as registration writes it, and everyone who may be named on the agent or on a task. */
@@ -13,29 +15,20 @@ const people = [
   "user:task-editor",
   "user:task-viewer",
   "user:grouped",
-  "service_account:key",
   "agent:peer",
 ];
-const registered = [
-  t("agent:a#tenant@tenant:home"),
-  t("agent:a#owner@user:owner"),
-  t("agent:a#executor@agent:a"),
-  t("tenant:home#member@user:owner"),
-  t("tenant:home#member@agent:a"),
-];
+const registered = agentGrants({ agentDid: "a", ownerDid: "owner", tenantId: "home" });
 const named = [
   ...people.map((person) => t(`tenant:home#member@${person}`)),
+  ...apiKeyGrants({ serviceAccountId: "key", agentDid: "a", tenantId: "home" }),
   t("agent:a#editor@user:agent-editor"),
   t("agent:a#viewer@user:agent-viewer"),
   t("agent:a#executor@user:agent-executor"),
-  t("agent:a#executor@service_account:key"),
   t("group:inner#member@user:grouped"),
   t("group:outer#member@group:inner#member"),
 ];
 const taskOf = (...owners: string[]): Tuple[] => [
-  t("task:1#tenant@tenant:home"),
-  t("task:1#parent@agent:a"),
-  ...owners.map((owner) => t(`task:1#owner@${owner}`)),
+  ...taskGrants({ taskId: "1", tenantId: "home", agentDid: "a", owners }),
   t("task:1#editor@user:task-editor"),
   t("task:1#viewer@user:task-viewer"),
   t("task:1#viewer@group:outer#member"),
@@ -55,6 +48,19 @@ const onTask = (subject: string, tuples: Tuple[]): string =>
   permissionsOn("task:1", ["read", "update", "cancel", "delete"], subject, tuples);
 const onAgent = (subject: string, tuples: Tuple[]): string =>
   permissionsOn("agent:a", ["read", "update", "delete", "create_task"], subject, tuples);
+
+test("what stands by itself is what the contract names, and the model allows it", () => {
+  expect(registered.map(formatTuple)).toEqual([
+    "agent:a#tenant@tenant:home",
+    "agent:a#owner@user:owner",
+    "agent:a#executor@agent:a",
+    "tenant:home#member@user:owner",
+    "tenant:home#member@agent:a",
+  ]);
+  const all = [...registered, ...named, ...taskOf("user:owner", "agent:a", "service_account:key")];
+  for (const tuple of all)
+    expect(validateTuple(SALLYPORT_MODEL, tuple), formatTuple(tuple)).toMatchObject({ ok: true });
+});
 
 describe("who may do what with an agent", () => {
   test.each([

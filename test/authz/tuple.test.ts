@@ -8,6 +8,7 @@ describe("objects", () => {
     ["task:1", { type: "task", id: "1" }],
     ["group:eng@example.com", { type: "group", id: "eng@example.com" }],
     [`agent:${DID}`, { type: "agent", id: DID }],
+    [`agent:did:cdi:${"x".repeat(253)}:agent:1`, { type: "agent", id: `did:cdi:${"x".repeat(253)}:agent:1` }],
     [`d:${"x".repeat(254)}`, { type: "d", id: "x".repeat(254) }],
   ])("%s is read as type and id", (text, parts) => {
     expect(parseObject(text)).toEqual({ ok: true, value: parts });

@@ -1,7 +1,14 @@
 import { env } from "cloudflare:workers";
 import { beforeEach, describe, expect, test } from "vitest";
 import type { Tuple } from "../../src/authz/tuple.ts";
-import { deleteTuples, deleteTuplesOf, readTuples, TupleNotAllowed, writeTuples } from "../../src/authz/tuples.ts";
+import {
+  deleteTuples,
+  deleteTuplesOf,
+  isSecondTenant,
+  readTuples,
+  TupleNotAllowed,
+  writeTuples,
+} from "../../src/authz/tuples.ts";
 
 const ann = { object: "task:1", relation: "owner", subject: "user:ann" };
 const bob = { object: "task:1", relation: "viewer", subject: "user:bob" };
@@ -53,10 +60,12 @@ describe("writing and deleting", () => {
 
   test("a second tenant of an object is refused by the database, and nothing of its batch stays", async () => {
     await env.DB.batch(writeTuples(env.DB, [home], { nowMs: 1 }));
+    await env.DB.batch(writeTuples(env.DB, [home], { nowMs: 2 }));
     const away = { ...home, subject: "tenant:away" };
-    await expect(env.DB.batch(writeTuples(env.DB, [ann, away], { nowMs: 2 }))).rejects.toThrow("UNIQUE");
+    const refused = env.DB.batch(writeTuples(env.DB, [ann, away], { nowMs: 3 }));
+    await expect(refused).rejects.toSatisfy(isSecondTenant);
     expect(await stored()).toEqual([home]);
-    await env.DB.batch([...deleteTuples(env.DB, [home]), ...writeTuples(env.DB, [away], { nowMs: 3 })]);
+    await env.DB.batch([...deleteTuples(env.DB, [home]), ...writeTuples(env.DB, [away], { nowMs: 4 })]);
     expect(await stored()).toEqual([away]);
   });
 
