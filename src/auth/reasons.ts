@@ -15,6 +15,7 @@ export const STAGES = [
   "trust",
   "access",
   "credential",
+  "route",
   "gate",
 ] as const;
 export type Stage = (typeof STAGES)[number];
@@ -81,6 +82,8 @@ export const REASONS = {
   "credential-agent-missing": at("credential", "PROXY_AUTH_INVALID_TOKEN"),
   "bearer-not-for-this-route": at("credential", "PROXY_AUTH_INVALID_TOKEN"),
   "operator-token-wrong": at("credential", "PROXY_AUTH_INVALID_TOKEN"),
+  // what the route itself finds wrong with a verified request; the diagnostics name the code that it answers with
+  "route-refused": at("route", "PROXY_BAD_REQUEST"),
   // what the gate decides in its hop
   "gate-nonce-replayed": at("gate", "PROXY_AUTH_REPLAY"),
   "gate-nonce-too-old": at("gate", "PROXY_AUTH_REPLAY"),
@@ -88,6 +91,8 @@ export const REASONS = {
   "gate-agent-revoked": at("gate", "PROXY_AUTH_REVOKED"),
   "gate-access-unknown": at("gate", "PROXY_AUTH_DEPENDENCY_UNAVAILABLE"),
   "gate-credential-refused": at("gate", "PROXY_AUTH_INVALID_TOKEN"),
+  "gate-address-locked": at("gate", "PROXY_RATE_LIMIT_EXCEEDED"),
+  "gate-nothing-to-claim": at("gate", "PROXY_CONFLICT"),
   "gate-client-invalidated": at("gate", "PROXY_AUTH_CLIENT_INVALIDATED"),
   "gate-proof-invalid": at("gate", "PROXY_AUTH_INVALID_TOKEN"),
   "gate-peer-fenced": at("gate", "PROXY_AUTH_FORBIDDEN"),

@@ -107,6 +107,21 @@ describe("a signed send between agents that trust each other", () => {
     }
   });
 
+  test("that the route finds unfit afterwards is logged as refused, with the code that it answers with", async () => {
+    const passed = passedAgent(await hook());
+    house.chain.conclude(
+      passed,
+      { reason: "route-refused", diagnostics: { code: "PROXY_HOOK_INVALID_JSON" } },
+      house.scope,
+    );
+    expect(lastDecision()?.fields).toMatchObject({
+      outcome: "refused",
+      stage: "route",
+      code: "PROXY_HOOK_INVALID_JSON",
+    });
+    expect(house.replays.size()).toBe(0);
+  });
+
   test("a second one asks for no key and reads no store", async () => {
     await hook();
     await hook();
