@@ -63,9 +63,15 @@ export function newHouse(): House {
   return house;
 }
 
+/** What trust asks of an authority. */
+type Fencing = Pick<Authority, "assertCurrent" | "fence">;
+
+/** The operator's: nothing ends it. */
+const UNENDING: Fencing = { assertCurrent: () => {}, fence: () => [] };
+
 /** An authority that is fenced in D1 by the real table, and ends when `ended` says so. */
-export function authorityOf(agentDid: AgentDid, epoch = 0): Authority & { ended: boolean } {
-  const authority: Authority & { ended: boolean } = {
+export function authorityOf(agentDid: AgentDid, epoch = 0): Fencing & { ended: boolean } {
+  const authority: Fencing & { ended: boolean } = {
     ended: false,
     assertCurrent() {
       if (authority.ended) throw new ProxyError("PROXY_AUTH_REVOKED");
@@ -92,7 +98,7 @@ const agentPrincipal = (agentDid: AgentDid): Principal => ({
 });
 
 /** The context of a call by this agent inside its own gate; `null` is the operator, in the Worker. */
-export function callBy(house: House, agentDid: AgentDid | null, authority?: Authority): CallContext {
+export function callBy(house: House, agentDid: AgentDid | null, authority?: Fencing): CallContext {
   // Trust asks of its own gate to lay fences, and nothing else.
   const gate: Pick<GateLocal, "fencePeer"> = {
     fencePeer: (peer, epoch) => {
@@ -103,7 +109,7 @@ export function callBy(house: House, agentDid: AgentDid | null, authority?: Auth
     env,
     db: env.DB,
     principal: agentDid === null ? { kind: "operator" } : agentPrincipal(agentDid),
-    authority: authority ?? (agentDid === null ? { assertCurrent: () => {}, fence: () => [] } : authorityOf(agentDid)),
+    authority: (authority ?? (agentDid === null ? UNENDING : authorityOf(agentDid))) as Authority,
     requestId: "test-request",
     origin: null,
     now: () => house.nowMs,
