@@ -1,72 +1,150 @@
 /**
  * `npm run dev`: serves the proxy on this machine. Makes its secrets where there are none, applies the migrations, starts
  * wrangler, and prints one line when it answers. Arguments after `--` go to wrangler.
+ *
+ * `PORT` (8787) is where it listens, `STATE_DIR` (`.wrangler/state`) is where it keeps everything it writes.
  */
-import { spawn } from "node:child_process";
-import { existsSync, writeFileSync } from "node:fs";
+import { type ChildProcess, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { join } from "node:path";
+import { existsSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
+import { join, resolve } from "node:path";
 
 const root = join(import.meta.dirname, "..");
-const port = process.env["PORT"] ?? "8787";
-const stateDir = process.env["STATE_DIR"] ?? ".wrangler/state";
-const url = `http://127.0.0.1:${port}`;
+/** Started directly: its launcher passes no signal on, and would leave a serving process behind. */
+const wranglerProgram = join(root, "node_modules/wrangler/wrangler-dist/cli.js");
 const READY_WITHIN_MS = 60_000;
+const FREE_WITHIN_MS = 2_000;
+const SECRETS = ["OPERATOR_TOKEN", "REGISTRY_SIGNING_SECRET"];
+/** What wrangler reads; linked, so that a proxy with a state folder of its own writes nothing into the checkout. */
+const READ_BY_WRANGLER = ["wrangler.toml", "src", "migrations", "package.json"];
 
-/** No usage figures, no look-up of the machine's whereabouts: nothing here needs the network. */
+const port = process.env["PORT"] ?? "8787";
+const url = `http://127.0.0.1:${port}`;
+const ownStateDir = process.env["STATE_DIR"];
+const stateDir = resolve(root, ownStateDir ?? ".wrangler/state");
+const wranglerArguments = process.argv.slice(2);
+
+let running: ChildProcess | null = null;
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => stop(signal));
+// Whoever started this with a channel and is gone cannot stop it any more.
+process.on("disconnect", () => stop("SIGTERM"));
+
+if (!(await isFreeSoon(Number(port)))) {
+  console.error(`port ${port} is taken; choose another with PORT=...`);
+  process.exit(1);
+}
+if (!SECRETS.every(isGiven)) makeSecrets();
+const projectDir = ownStateDir === undefined ? root : linkProject(join(stateDir, "project"));
+
+/** No usage figures, no look-up of the machine's whereabouts, no look for updates: nothing here needs the network. */
 const environment = {
   ...process.env,
   CLOUDFLARE_CF_FETCH_ENABLED: "false",
   WRANGLER_SEND_METRICS: "false",
-  WRANGLER_LOG_PATH: join(root, ".wrangler/logs"),
+  WRANGLER_HIDE_BANNER: "true",
+  WRANGLER_LOG_PATH: ownStateDir === undefined ? join(root, ".wrangler/logs") : join(stateDir, "logs"),
   CI: "true",
 };
 
-makeSecrets();
 await migrate();
-serve();
+await serve();
+
+/** Whether a setting is among the arguments for wrangler, as `--var NAME:value`. */
+function isGiven(name: string): boolean {
+  return wranglerArguments.some(
+    (argument, index) => argument.startsWith(`${name}:`) && wranglerArguments[index - 1] === "--var",
+  );
+}
 
 /** `.dev.vars` with a random operator token and signing secret, readable by its owner alone. */
 function makeSecrets(): void {
   const path = join(root, ".dev.vars");
   if (existsSync(path)) return;
-  const secret = (): string => randomBytes(32).toString("base64url");
-  const text = `# Secrets of this machine's own proxy, made on its first start. Never commit them.\nOPERATOR_TOKEN="${secret()}"\nREGISTRY_SIGNING_SECRET="${secret()}"\n`;
+  const lines = SECRETS.map((name) => `${name}="${randomBytes(32).toString("base64url")}"\n`);
   try {
-    writeFileSync(path, text, { mode: 0o600, flag: "wx" });
+    writeFileSync(
+      path,
+      `# Secrets of this machine's own proxy, made on its first start. Never commit them.\n${lines.join("")}`,
+      { mode: 0o600, flag: "wx" },
+    );
     console.error("made .dev.vars with a random operator token and signing secret");
   } catch (error) {
     // Two starts at once: the first one's secrets count.
-    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+    if (!isCode(error, "EEXIST")) throw error;
   }
+}
+
+/** wrangler keeps its scratch files beside the wrangler.toml that it is given, and reads `.dev.vars` there. */
+function linkProject(folder: string): string {
+  mkdirSync(folder, { recursive: true });
+  for (const name of SECRETS.every(isGiven) ? READ_BY_WRANGLER : [...READ_BY_WRANGLER, ".dev.vars"]) {
+    try {
+      symlinkSync(join(root, name), join(folder, name));
+    } catch (error) {
+      // From an earlier start on this state.
+      if (!isCode(error, "EEXIST")) throw error;
+    }
+  }
+  return folder;
 }
 
 /** Brings the local database up to the newest migration. */
 async function migrate(): Promise<void> {
-  const args = ["d1", "migrations", "apply", "DB", "--local", "--persist-to", stateDir];
-  const child = spawn(join(root, "node_modules/.bin/wrangler"), args, { cwd: root, env: environment, stdio: ["ignore", "pipe", "pipe"] });
+  const child = wrangler(["d1", "migrations", "apply", "DB", "--local", "--persist-to", stateDir], "pipe");
   let output = "";
-  child.stdout.on("data", (chunk: Buffer) => (output += chunk.toString()));
-  child.stderr.on("data", (chunk: Buffer) => (output += chunk.toString()));
-  const code = await new Promise<number | null>((resolve) => child.on("exit", resolve));
-  if (code === 0) return;
+  child.stdout?.on("data", (chunk: Buffer) => (output += chunk.toString()));
+  child.stderr?.on("data", (chunk: Buffer) => (output += chunk.toString()));
+  if ((await ended(child)) === 0) return;
   console.error(output);
-  console.error("the migrations could not be applied; is another proxy using the same STATE_DIR?");
+  console.error("the migrations could not be applied; is another proxy using the same state folder?");
   process.exit(1);
 }
 
-function serve(): void {
-  const args = ["dev", "--ip", "127.0.0.1", "--port", port, "--persist-to", stateDir, "--show-interactive-dev-session=false", ...process.argv.slice(2)];
-  const child = spawn(join(root, "node_modules/.bin/wrangler"), args, { cwd: root, env: environment, stdio: ["ignore", "inherit", "inherit"] });
-  for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => child.kill(signal));
-  child.on("exit", (code, signal) => process.exit(code ?? (signal === null ? 1 : 0)));
-  void announce();
+async function serve(): Promise<void> {
+  const args = [
+    "dev",
+    "--ip",
+    "127.0.0.1",
+    "--port",
+    port,
+    "--persist-to",
+    stateDir,
+    "--show-interactive-dev-session=false",
+  ];
+  const child = wrangler([...args, ...wranglerArguments], "inherit");
+  void announce(child);
+  process.exit((await ended(child)) ?? 1);
+}
+
+function wrangler(args: string[], output: "pipe" | "inherit"): ChildProcess {
+  running = spawn(process.execPath, ["--no-warnings", wranglerProgram, ...args], {
+    cwd: projectDir,
+    env: environment,
+    stdio: ["ignore", output, output],
+  });
+  return running;
+}
+
+/** Resolves with the exit status; null when it was ended by a signal. */
+function ended(child: ChildProcess): Promise<number | null> {
+  return new Promise((resolveEnded, reject) => {
+    child.on("error", reject);
+    child.on("exit", resolveEnded);
+  });
+}
+
+/** wrangler takes its own processes with it; nothing is left serving. */
+function stop(signal: NodeJS.Signals): void {
+  if (running === null) process.exit(0);
+  running.on("exit", () => process.exit(0));
+  running.kill(signal);
 }
 
 /** One line, once requests are answered: scripts wait for it. */
-async function announce(): Promise<void> {
+async function announce(child: ChildProcess): Promise<void> {
   const deadline = Date.now() + READY_WITHIN_MS;
-  while (Date.now() < deadline) {
+  while (child.exitCode === null && Date.now() < deadline) {
     const answered = await fetch(`${url}/health`).then(
       (response) => response.body?.cancel().then(() => true),
       () => false,
@@ -75,7 +153,29 @@ async function announce(): Promise<void> {
       console.log(`sallyport ready on ${url}`);
       return;
     }
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    await new Promise((resolveLater) => setTimeout(resolveLater, 100));
   }
-  console.error(`no answer on ${url} within ${READY_WITHIN_MS / 1_000} s`);
+  if (child.exitCode === null) console.error(`no answer on ${url} within ${READY_WITHIN_MS / 1_000} s`);
+}
+
+/** A proxy that was just ended may hold its port for a moment longer. */
+async function isFreeSoon(candidate: number): Promise<boolean> {
+  const deadline = Date.now() + FREE_WITHIN_MS;
+  while (!(await isFree(candidate))) {
+    if (Date.now() > deadline) return false;
+    await new Promise((resolveLater) => setTimeout(resolveLater, 50));
+  }
+  return true;
+}
+
+function isFree(candidate: number): Promise<boolean> {
+  return new Promise((resolveFree, reject) => {
+    const server = createServer();
+    server.on("error", (error) => (isCode(error, "EADDRINUSE") ? resolveFree(false) : reject(error)));
+    server.listen(candidate, "127.0.0.1", () => server.close(() => resolveFree(true)));
+  });
+}
+
+function isCode(error: unknown, code: string): boolean {
+  return error instanceof Error && "code" in error && error.code === code;
 }

@@ -16,9 +16,12 @@ const REFUSED: readonly [RegExp, string][] = [
 ];
 
 let problems = 0;
-const files = readdirSync(folder).filter((name) => name.endsWith(".sql")).sort();
+const files = readdirSync(folder)
+  .filter((name) => name.endsWith(".sql"))
+  .toSorted();
 for (const [index, name] of files.entries()) {
-  if (!new RegExp(`^${String(index + 1).padStart(4, "0")}_[a-z0-9_]+\\.sql$`).test(name)) report(name, "is out of order: the next number and a name in lower case");
+  if (!new RegExp(`^${String(index + 1).padStart(4, "0")}_[a-z0-9_]+\\.sql$`).test(name))
+    report(name, "is out of order: the next number and a name in lower case");
   const text = readFileSync(join(folder, name), "utf8").replace(/--.*$/gm, "");
   // What a trigger does later is not done by the migration.
   const statements = text.replace(/\bCREATE\s+TRIGGER\b[\s\S]*?\bEND\s*;/gi, "");
