@@ -303,8 +303,8 @@ test("a credential that processes share is not refreshed by the second with a to
   const gate = fakeGate({ "POST /hooks/agent": accept, "POST /v1/agents/auth/refresh": refresh });
   let stored = credential;
   const store: CredentialStore = { update: async (renew) => (stored = await renew(stored)) };
-  const now = () => NOON_MS + 900_000;
-  const open = () => createAgentClient({ baseUrl: BASE_URL, keys, credential, fetch: gate.fetch, now, store });
+  const open = () =>
+    createAgentClient({ baseUrl: BASE_URL, keys, credential, fetch: gate.fetch, now: () => NOON_MS + 900_000, store });
   const [one, other] = [open(), open()];
   await one.send({ to: PEER_DID, payload: 1 });
   await other.send({ to: PEER_DID, payload: 2 });

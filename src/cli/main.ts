@@ -1,0 +1,20 @@
+/** Entry of the command `sallyport`; see program.ts. */
+import { runProgram } from "./program.ts";
+
+// Whatever is written is for this user alone, also where a file is made on the way.
+process.umask(0o077);
+
+// A reader that has seen enough, such as `head`, is no failure.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code !== "EPIPE") throw error;
+  process.exit(0);
+});
+
+process.exitCode = await runProgram(process.argv.slice(2), {
+  streams: {
+    out: (text) => void process.stdout.write(text),
+    err: (text) => void process.stderr.write(text),
+  },
+  environment: process.env,
+  interactive: process.stdin.isTTY && process.stderr.isTTY,
+});

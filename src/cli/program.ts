@@ -1,0 +1,98 @@
+/** The command `sallyport`: its options, its families, and how an action is run. */
+import { Command, CommanderError } from "commander";
+import { EXIT, type ExitCode } from "./failure.ts";
+import { agentFamily } from "./families/agent.ts";
+import { deadLettersFamily } from "./families/dead-letters.ts";
+import { doctorFamily } from "./families/doctor.ts";
+import { initFamily } from "./families/init.ts";
+import { listenFamily } from "./families/listen.ts";
+import { messageFamily } from "./families/message.ts";
+import { pairFamily } from "./families/pair.ts";
+import type { Family, Run } from "./family.ts";
+import { createOutput, type Streams } from "./output.ts";
+import { openSession } from "./session.ts";
+
+/** A new family is one file, and one entry here. */
+const FAMILIES: readonly Family[] = [
+  initFamily,
+  agentFamily,
+  pairFamily,
+  messageFamily,
+  listenFamily,
+  deadLettersFamily,
+  doctorFamily,
+];
+
+const EXIT_CODES = `
+Exit codes:
+  0  done
+  1  unexpected: a defect
+  2  the arguments make no sense
+  3  something is missing or unsafe on this machine
+  4  the server said no
+  5  the credential is over, or was never one
+  6  no answer, or not at the moment: try again later
+  7  doctor found something wrong
+
+Environment:
+  SALLYPORT_HOME            folder for settings, keys and tokens (~/.sallyport); only you can read it
+  SALLYPORT_URL             address, instead of the stored one
+  SALLYPORT_AGENT           the agent that acts, instead of the default
+  SALLYPORT_OPERATOR_TOKEN  operator token, instead of the stored one
+`;
+
+export type Host = {
+  readonly streams: Streams;
+  readonly environment: NodeJS.ProcessEnv;
+  /** Whether somebody is there to be asked. */
+  readonly interactive: boolean;
+};
+
+/**
+ * Runs one command line.
+ *
+ * @param args without the program's own name
+ * @returns the exit code
+ */
+export async function runProgram(args: readonly string[], host: Host): Promise<ExitCode> {
+  const wantsJson = args.includes("--json");
+  const program = new Command("sallyport");
+  program
+    .description("The front gate for AI agents: register, pair, send, listen.")
+    .option("--json", "JSON on standard output, failures as JSON on the error stream; never asks")
+    .option("--agent <name>", "the agent that acts")
+    .option("--url <url>", "address of the Sallyport")
+    .addHelpText("after", EXIT_CODES)
+    .showHelpAfterError("(see --help)")
+    .exitOverride()
+    .configureOutput({
+      writeOut: host.streams.out,
+      writeErr: (text) => (wantsJson ? undefined : host.streams.err(text)),
+    });
+
+  let exitCode: ExitCode = EXIT.ok;
+  const run: Run = async (action) => {
+    const { json, agent, url } = program.opts<{ json?: boolean; agent?: string; url?: string }>();
+    const output = createOutput(host.streams, json ?? false);
+    const interactive = host.interactive && !output.json;
+    const session = openSession({ environment: host.environment, output, interactive, agentName: agent, url });
+    exitCode = ((await action(session)) ?? EXIT.ok) as ExitCode;
+  };
+  for (const family of FAMILIES) family(program, run);
+
+  try {
+    await program.parseAsync([...args], { from: "user" });
+    return exitCode;
+  } catch (error) {
+    if (error instanceof CommanderError) {
+      if (error.exitCode === 0) return EXIT.ok;
+      if (wantsJson) {
+        host.streams.err(
+          `${JSON.stringify({ error: { code: "USAGE", message: error.message, advice: null, requestId: null, exitCode: EXIT.usage } })}\n`,
+        );
+      }
+      return EXIT.usage;
+    }
+    return createOutput(host.streams, wantsJson).failure(error);
+  }
+}
