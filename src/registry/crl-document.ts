@@ -33,6 +33,8 @@ export type RevocationReader = {
 
 const QUOTE = 0x22;
 const DOT = 0x2e;
+/** base64url of the 64 bytes of an Ed25519 signature. */
+const SIGNATURE_LENGTH = 86;
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 const BODY_START = new TextEncoder().encode('{"crl":"');
 const BODY_END = new TextEncoder().encode('"}');
@@ -43,12 +45,13 @@ const REVOCATIONS = new TextEncoder().encode('"revocations":');
  * @returns the bytes of the JWS, or what is wrong
  */
 export function findCrlJws(body: Uint8Array): Result<Uint8Array, string> {
-  if (standsAt(body, 0, BODY_START)) {
-    const end = body.indexOf(QUOTE, BODY_START.length);
-    // An escape within the JWS is no base64url and is refused as such.
-    if (end === body.length - BODY_END.length && standsAt(body, end, BODY_END)) {
-      return ok(body.subarray(BODY_START.length, end));
-    }
+  const end = body.length - BODY_END.length;
+  if (standsAt(body, 0, BODY_START) && standsAt(body, end, BODY_END)) {
+    const jws = body.subarray(BODY_START.length, end);
+    // A signature directly before the end shows that nothing but the list is in the document; 20 MB are not searched
+    // for it, since whatever is no base64url is refused when it is decoded.
+    const signature = jws.subarray(jws.lastIndexOf(DOT) + 1);
+    if (signature.length === SIGNATURE_LENGTH && !signature.includes(QUOTE)) return ok(jws);
   }
   const parsed = parseJson(body);
   if (parsed === null) return err("is not JSON");
@@ -59,8 +62,8 @@ export function findCrlJws(body: Uint8Array): Result<Uint8Array, string> {
 /** @returns the parts of the JWS, or what is wrong with its form. */
 export function decodeCrlJws(jws: Uint8Array): Result<UnverifiedCrl, string> {
   const headerEnd = jws.indexOf(DOT);
-  const payloadEnd = jws.indexOf(DOT, headerEnd + 1);
-  if (headerEnd === -1 || payloadEnd === -1) return err("a compact JWS has three parts");
+  const payloadEnd = jws.lastIndexOf(DOT);
+  if (headerEnd === payloadEnd) return err("a compact JWS has three parts");
   const headerJson = decodePart(jws.subarray(0, headerEnd));
   const payload = decodePart(jws.subarray(headerEnd + 1, payloadEnd));
   const signature = decodePart(jws.subarray(payloadEnd + 1));
