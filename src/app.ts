@@ -5,7 +5,11 @@ import { addressLimit } from "./http/address-limit.ts";
 import { type HttpEnv, requestScope } from "./http/request-scope.ts";
 import { hook } from "./http/hook.ts";
 import { bodyParams, methodRoute, noParams, pathAndQuery, queryParams } from "./http/method-route.ts";
+import { measure } from "./http/measure.ts";
+import { metrics } from "./http/metrics.ts";
 import { health, ready, time } from "./http/probes.ts";
+import { claimDevice } from "./http/claim-device.ts";
+import { rpc } from "./http/rpc.ts";
 import { relayConnect } from "./http/relay-connect.ts";
 import { accessValidationResponse, crlResponse, keysResponse } from "./identity/documents.ts";
 import { ProxyError } from "./wire/problem.ts";
@@ -17,18 +21,25 @@ const agentWithoutAccess = (route: string): RouteNeeds => ({ ...agentOnly(route)
 const operatorOnly = (route: string): RouteNeeds => ({ route, accepts: ["operator"], access: false, recipient: false });
 const recipientOrOperator = (route: string): RouteNeeds => ({ ...agentOnly(route), accepts: ["agent", "operator"] });
 
+/** A relay client: the agent itself, a device of its, or whoever holds its shared secret. */
+const relayClient = (route: string): RouteNeeds => ({ ...agentOnly(route), accepts: ["agent", "device", "shared"] });
+
 export const app = new Hono<HttpEnv>();
 
 app.use(requestScope);
+app.use(measure);
 app.use(addressLimit);
 
 app.post("/hooks/agent", hook(HOOK));
 app.post("/hooks/message", hook(HOOK));
-app.get("/relay/connect", relayConnect(agentOnly("relay.connect")));
-app.get("/v1/relay/connect", relayConnect(agentOnly("relay.connect")));
-app.post("/v1/relay/tickets", methodRoute(agentOnly("relay.ticket"), { method: "relay.ticket", params: noParams }));
+app.get("/relay/connect", relayConnect(relayClient("relay.connect")));
+app.get("/v1/relay/connect", relayConnect(relayClient("relay.connect")));
+app.post("/v1/relay/tickets", methodRoute(relayClient("relay.ticket"), { method: "relay.ticket", params: noParams }));
 
-app.get("/v1/deliveries/:deliveryId", methodRoute(agentOnly("delivery.get"), { method: "delivery.get", params: pathAndQuery }));
+app.post("/rpc", rpc);
+app.post("/v1/devices/claim", claimDevice);
+
+app.get("/v1/deliveries/:deliveryId", methodRoute(relayClient("delivery.get"), { method: "delivery.get", params: pathAndQuery }));
 app.get("/v1/dead-letters", methodRoute(recipientOrOperator("dead-letter.list"), { method: "dead-letter.list", params: queryParams }));
 app.post("/v1/dead-letters/:id/replay", methodRoute(recipientOrOperator("dead-letter.replay"), { method: "dead-letter.replay", params: pathAndQuery }));
 app.delete("/v1/dead-letters/:id", methodRoute(recipientOrOperator("dead-letter.purge"), { method: "dead-letter.purge", params: pathAndQuery }));
@@ -54,6 +65,7 @@ app.post(ACCESS_VALIDATE_PATH, embeddedOnly((c) => accessValidationResponse(sour
 app.get("/v1/time", time);
 app.get("/health", health);
 app.get("/ready", ready);
+app.get("/metrics", metrics(operatorOnly("metrics")));
 
 app.notFound(() => {
   throw new ProxyError("PROXY_NOT_FOUND");

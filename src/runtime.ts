@@ -13,6 +13,7 @@ import { embeddedRegistryFetch } from "./identity/documents.ts";
 import { identityMethods } from "./identity/methods.ts";
 import { createRegistry, externalRegistry, type Registry, type RequestScope } from "./registry/registry.ts";
 import type { Deadline } from "./resilience/deadline.ts";
+import { deviceMethods } from "./rpc/devices.ts";
 import { createDispatcher, type Dispatcher } from "./rpc/dispatcher.ts";
 import { createLog, type Log } from "./telemetry/log.ts";
 import { trustMethods } from "./trust/methods.ts";
@@ -26,7 +27,7 @@ export type Runtime = {
   readonly registryScope: (lease: RegistryLease) => RequestScope;
   readonly trust: TrustStage;
   readonly chain: Chain;
-  readonly dispatch: Dispatcher;
+  readonly dispatcher: Dispatcher;
 };
 
 /** What belongs to one request, or one round of housekeeping. */
@@ -65,7 +66,6 @@ function createRuntime(env: Env): Runtime {
   if (!parsed.ok) throw new BadSettings(parsed.error);
   const config = parsed.value;
   const log = createLog();
-  log.info('runtime.created');
   const db = env.DB;
 
   const registry = createRegistry({ settings: config, log });
@@ -93,13 +93,14 @@ function createRuntime(env: Env): Runtime {
     trust,
     operators: createOperatorTokens(config.operatorTokens),
   });
-  const dispatch = createDispatcher([
+  const dispatcher = createDispatcher([
     ...identityMethods({
       atRegistration: [],
       atEnd: [(ctx, agentDid) => [endTicketsStatement(ctx.db, agentDid)]],
     }),
     ...trustMethods,
     ...deliveryMethods,
+    ...deviceMethods,
   ]);
-  return { config, registry, registryScope, trust, chain, dispatch };
+  return { config, registry, registryScope, trust, chain, dispatcher };
 }

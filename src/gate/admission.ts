@@ -4,6 +4,7 @@ import type { Principal } from "../rpc/method.ts";
 import type { AgentAuthority } from "./authority.ts";
 import type { Nonces } from "./nonces.ts";
 import type { Rate } from "./rate.ts";
+import { readMeta, writeMeta } from "./schema.ts";
 
 export type AgentPrincipal = Extract<Principal, { kind: "agent" }>;
 
@@ -78,6 +79,7 @@ export function admitAgent(parts: AdmissionParts, admission: AgentAdmission, now
   if (verdict === "seen") throw new GateRefusal("gate-nonce-replayed");
   if (waitMs > 0) throw new GateRefusal("gate-rate-exceeded", waitMs);
   parts.rate.count(nowMs);
+  if (readMeta(parts.sql, "owner_did") !== principal.ownerDid) writeMeta(parts.sql, "owner_did", principal.ownerDid);
   if (access !== undefined && access.validatedAtMs !== null) writeValidation(parts.sql, access.keyHash, access.validatedAtMs);
 }
 

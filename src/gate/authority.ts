@@ -2,12 +2,18 @@
  * Whose authority is over. The one truth about it for everything of this agent: sockets and calls carry what they began
  * with, and are compared with what is written here, at that moment.
  */
+import type { Principal } from "../rpc/method.ts";
 import { RELAY_CLOSE_REASON } from "../wire/relay-close.ts";
 import type { AgentPrincipal } from "./admission.ts";
+import type { Devices } from "./devices.ts";
 import { readMeta, writeMeta } from "./schema.ts";
+import type { SharedSecret } from "./shared-secret.ts";
 
-/** What a socket or a call remembers of the authority it began under. */
-export type AgentRef = { kind: "agent"; epoch: number; jti: string; expMs: number; principal: AgentPrincipal };
+/** What a socket or a call remembers of the authority it began under. Plain data: it stands in socket attachments. */
+export type AuthorityRef =
+  | { kind: "agent"; epoch: number; jti: string; expMs: number; principal: AgentPrincipal }
+  | { kind: "device"; epoch: number; expMs: number; principal: Extract<Principal, { kind: "device" }>; lastWord?: true }
+  | { kind: "shared"; epoch: number; expMs: null; principal: Extract<Principal, { kind: "shared" }> };
 
 export type AgentAuthority = ReturnType<typeof createAgentAuthority>;
 
@@ -32,17 +38,16 @@ export function createAgentAuthority(sql: SqlStorage) {
     /** Whether an identity token may begin something new. */
     accepts: (jti: string): boolean => ended === null && !endedTokens.has(jti),
 
-    /** Why something that began under an authority may not go on, or null. */
-    whyEnded(ref: AgentRef, nowMs: number): string | null {
-      if (ended !== null || ref.epoch !== epoch || endedTokens.has(ref.jti)) return RELAY_CLOSE_REASON.agentRevoked;
-      return ref.expMs <= nowMs ? RELAY_CLOSE_REASON.credentialExpired : null;
-    },
+    /** Whether what began under an epoch and an identity token may go on. */
+    holds: (begun: { epoch: number; jti: string }): boolean =>
+      ended === null && begun.epoch === epoch && !endedTokens.has(begun.jti),
 
-    /** Ends every identity token at once, known or not. */
-    endAll(reason: string): void {
+    /** Ends every identity token at once, known or not. Returns the epoch that this end raised. */
+    endAll(reason: string): number {
       raise();
       ended = reason;
       writeMeta(sql, "agent_ended", reason);
+      return epoch;
     },
 
     /** Ends single identity tokens, and with them what runs under the epoch so far. Returns whether any of them was news. */
@@ -56,8 +61,9 @@ export function createAgentAuthority(sql: SqlStorage) {
       return news.length > 0;
     },
 
-    /** After a re-key: what was ended stays ended one by one, and the agent goes on with its new token. */
-    resume(): void {
+    /** After a re-key the agent goes on with its new token; not where another end has come in between. */
+    resume(since: number): void {
+      if (epoch !== since) return;
       ended = null;
       sql.exec("DELETE FROM meta WHERE name = 'agent_ended'");
     },
@@ -72,3 +78,38 @@ export function createAgentAuthority(sql: SqlStorage) {
     },
   };
 }
+
+export type Authorities = { agent: AgentAuthority; devices: Devices; shared: SharedSecret };
+
+/** Why something that began under an authority may not go on at this moment, as its socket is told; null when it may. */
+export function whyEnded({ agent, devices, shared }: Authorities, ref: AuthorityRef, nowMs: number): string | null {
+  switch (ref.kind) {
+    case "agent":
+      if (!agent.holds(ref)) return RELAY_CLOSE_REASON.agentRevoked;
+      break;
+    case "device":
+      if (agent.isEnded()) return RELAY_CLOSE_REASON.agentRevoked;
+      if (!devices.holds(ref)) return devices.endReason(ref.principal.deviceId);
+      break;
+    case "shared":
+      if (agent.isEnded()) return RELAY_CLOSE_REASON.agentRevoked;
+      if (!shared.holds(ref.epoch)) return RELAY_CLOSE_REASON.gatewayAuthChanged;
+      break;
+  }
+  return ref.expMs !== null && ref.expMs <= nowMs ? RELAY_CLOSE_REASON.credentialExpired : null;
+}
+
+/** The authority's name and epoch in D1, where effects are fenced. */
+export function fencingToken(self: string, ref: AuthorityRef): { authority: string; epoch: number } {
+  switch (ref.kind) {
+    case "agent":
+      return { authority: `agent:${self}`, epoch: ref.epoch };
+    case "device":
+      return { authority: deviceAuthority(self, ref.principal.deviceId), epoch: ref.epoch };
+    case "shared":
+      return { authority: sharedAuthority(self), epoch: ref.epoch };
+  }
+}
+
+export const deviceAuthority = (self: string, deviceId: string): string => `device:${self}/${deviceId}`;
+export const sharedAuthority = (self: string): string => `shared:${self}`;

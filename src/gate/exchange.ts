@@ -1,6 +1,7 @@
 /** The two conversations between gates: handing the outbox over, and reporting what became of what was taken over. Never on a request's path. */
 import { errorFields, type Log } from "../telemetry/log.ts";
 import type { AgentDid } from "../wire/did.ts";
+import { auditEntryStatements } from "./audit-outbox.ts";
 import { BATCH_TICK_MS, type Outcome, type Parcel, retryDelayMs, type TakeOver } from "./delivery.ts";
 import type { GroupCommit } from "./group-commit.ts";
 import type { House } from "./house.ts";
@@ -29,7 +30,7 @@ export type Exchange = {
 export function createExchange(
   house: House,
   commits: GroupCommit,
-  deps: { self: AgentDid; gateOf: (did: AgentDid) => PeerGate; now: () => number; log: Log },
+  deps: { self: AgentDid; db: D1Database; gateOf: (did: AgentDid) => PeerGate; now: () => number; log: Log },
 ): Exchange {
   const { outbox, queue } = house;
   const reporting = new Map<AgentDid, Reporting>();
@@ -66,8 +67,29 @@ export function createExchange(
     }
   };
 
+  const auditing: Reporting = { busy: false, dueAtMs: 0, failures: 0 };
+
+  const writeAudit = async (): Promise<void> => {
+    const entries = house.audit.next();
+    auditing.busy = true;
+    try {
+      await withinTime(deps.db.batch(auditEntryStatements(deps.db, entries)));
+      auditing.failures = 0;
+      auditing.dueAtMs = 0;
+      await commits.commit(() => house.audit.done(entries), BOOKKEEPING_WITHIN_MS);
+    } catch (error) {
+      auditing.failures += 1;
+      auditing.dueAtMs = deps.now() + retryDelayMs(auditing.failures, REPORT_RETRY, Math.random());
+      deps.log.error("audit.write_failed", { entries: entries.length, ...errorFields(error) });
+    } finally {
+      auditing.busy = false;
+      commits.wake();
+    }
+  };
+
   return {
     start(nowMs) {
+      if (!house.audit.isEmpty() && !auditing.busy && auditing.dueAtMs <= nowMs) void writeAudit();
       for (const to of outbox.dueLanes(nowMs)) void handOver(to);
       const owed = queue.owedReports();
       for (const sender of owed) {
@@ -84,6 +106,7 @@ export function createExchange(
 
     nextDueMs() {
       let due = outbox.nextDueMs() ?? Infinity;
+      if (!house.audit.isEmpty() && !auditing.busy) due = Math.min(due, auditing.dueAtMs);
       for (const sender of queue.owedReports()) {
         const state = reporting.get(sender);
         if (state === undefined) return 0;

@@ -6,7 +6,7 @@ import { DurableObject } from "cloudflare:workers";
 import { refusalError } from "../auth/reasons.ts";
 import type { Reply } from "../rpc/dispatcher.ts";
 import type { CallContext, LocalMessage, Principal, Scope } from "../rpc/method.ts";
-import { SCOPES } from "../rpc/method.ts";
+import { scopesOf } from "../rpc/method.ts";
 import { type Runtime, runtimeOf } from "../runtime.ts";
 import { startDeadline } from "../resilience/deadline.ts";
 import { createLog, errorFields, type Log } from "../telemetry/log.ts";
@@ -15,7 +15,8 @@ import { problemResponse, ProxyError, proxyErrorFrom } from "../wire/problem.ts"
 import { RELAY_CLOSE } from "../wire/relay-close.ts";
 import { newUlid } from "../wire/ulid.ts";
 import { admitAgent, type AgentAdmission, GateRefusal, type Submission, type SubmissionReply } from "./admission.ts";
-import type { AgentRef } from "./authority.ts";
+import { type AuthorityRef, fencingToken } from "./authority.ts";
+import { admitCredential, claimDeviceToken, type ClaimProof, type GateCredential } from "./credentials.ts";
 import type { Envelope, Outcome, Parcel, TakeOver } from "./delivery.ts";
 import { createExchange, type Exchange } from "./exchange.ts";
 import { createGroupCommit, type GroupCommit } from "./group-commit.ts";
@@ -24,16 +25,30 @@ import { createLocal, raiseStatement } from "./local.ts";
 import { PROXY_LANE } from "./queue.ts";
 import { createRelay, type Relay } from "./relay.ts";
 import { hasSchema } from "./schema.ts";
-import { type Session, SOCKETS_MAX } from "./sockets.ts";
+import { SOCKETS_MAX } from "./sockets.ts";
 
 /** Header of the one internal request, the socket upgrade; nothing from outside reaches a gate under it. */
 export const UPGRADE_HEADER = "x-sallyport-upgrade";
 
 /** What the Worker verified before it asks for a socket. */
-export type Upgrade = { requestId: string } & ({ admission: AgentAdmission } | { ticketSha256: string; protocol: string });
+export type Upgrade = { requestId: string } & (
+  | { caller: Exclude<GateCaller, { kind: "operator" }> }
+  | { ticketSha256: string; protocol: string }
+);
 
 /** Who calls, as the Worker verified it. */
-export type GateCaller = { kind: "agent"; admission: AgentAdmission } | { kind: "operator" };
+export type GateCaller =
+  | { kind: "agent"; admission: AgentAdmission }
+  /** `address` is whom failures are counted against. */
+  | { kind: "credential"; credential: GateCredential; address: string | null }
+  | { kind: "operator" };
+
+/** A device asks for the token that waits for it. */
+export type Claim = { deviceId: string; proof: ClaimProof; address: string | null; requestId: string };
+
+export type ClaimAnswer =
+  | { ok: true; token: string; scopes: readonly Scope[]; epoch: number; expiresAtMs: number }
+  | { ok: false; refusal: GateRefusal["refusal"] };
 
 export type GateCall = {
   caller: GateCaller;
@@ -89,12 +104,12 @@ export class Gate extends DurableObject<Env> {
       now: Date.now,
       log: this.#log,
       trustEpoch: (to) => this.#trustEpoch(to),
-      call: (session, frame) => this.#callOverSocket(session, frame.method, frame.params),
-      whyEnded: (session) => this.#whyEnded(session.authority),
+      call: (authority, frame) => this.#callOverSocket(authority, frame.method, frame.params),
     });
     const exchange = createExchange(house, commits, {
       self: this.#self,
       gateOf: (did) => this.env.GATE.getByName(did),
+      db: this.env.DB,
       now: Date.now,
       log: this.#log,
     });
@@ -122,7 +137,7 @@ export class Gate extends DurableObject<Env> {
     const sweepMs = house.queue.nextDueMs(house.sockets.size() > 0);
     const owed = exchange.nextDueMs();
     const dueMs = Math.min(
-      house.outbox.isHolding() || owed !== null ? nowMs + SAFETY_ALARM_MS : Infinity,
+      house.outbox.isHolding() || !house.audit.isEmpty() || owed !== null ? nowMs + SAFETY_ALARM_MS : Infinity,
       sweepMs ?? Infinity,
       relay.nextDueMs() ?? Infinity,
       this.#pruneDueAtMs,
@@ -145,10 +160,6 @@ export class Gate extends DurableObject<Env> {
         this.#pruneDueAtMs = Math.max(house.nextPruneMs() ?? Infinity, nowMs + 1_000);
       }
     });
-  }
-
-  #whyEnded(authority: AgentRef): string | null {
-    return this.#ensureOpen().house.authority.whyEnded(authority, Date.now());
   }
 
   // ---- sends -------------------------------------------------------------------------------------------------------
@@ -288,82 +299,117 @@ export class Gate extends DurableObject<Env> {
 
   /** Admits one authenticated request and runs its calls in their order, each under the caller's authority. */
   async call(request: GateCall): Promise<GateAnswer> {
-    const { house, commits } = this.#ensureOpen();
-    const { caller } = request;
     return this.#refusable(async (): Promise<GateAnswer> => {
-      let principal: Principal;
-      let ended = (): boolean => false;
-      let authority: AgentRef | null = null;
-      if (caller.kind === "agent") {
-        principal = caller.admission.principal;
-        authority = await commits.commit(() => {
-          admitAgent(house.admission, caller.admission, Date.now());
-          return agentRef(house, caller.admission);
-        });
-        const begun = authority;
-        ended = () => this.#whyEnded(begun) !== null;
-      } else {
-        principal = { kind: "operator" };
-      }
+      const ref = await this.#admit(request.caller);
       const replies: Reply[] = [];
       for (const { method, params } of request.calls) {
-        const run = (): Promise<Reply> =>
-          this.#runtime.dispatch(this.#context(principal, authority, request), request.surface, method, params);
+        // A copy each: what follows the end of its own authority in a batch is refused.
         // oxlint-disable-next-line no-await-in-loop -- a batch runs in its order
-        replies.push(await house.calls.run(ended, run));
+        replies.push(await this.#run(ref === null ? null : { ...ref }, request, request.surface, method, params));
       }
       return { ok: true, replies };
     });
   }
 
-  #callOverSocket(session: Session, method: string, params: unknown): Promise<Reply> {
-    const { house } = this.#ensureOpen();
-    const { authority } = session;
-    const principal = authority.principal;
-    const request = { requestId: newUlid(Date.now()), origin: null };
-    return house.calls.run(
-      () => this.#whyEnded(authority) !== null,
-      () => this.#runtime.dispatch(this.#context(principal, authority, request), "rpc", method, params),
-    );
+  /** The caller's authority, decided here; null for the operator, who is above it. @throws GateRefusal */
+  async #admit(caller: GateCaller): Promise<AuthorityRef | null> {
+    switch (caller.kind) {
+      case "agent": {
+        const { house, commits } = this.#ensureOpen();
+        return commits.commit(() => {
+          admitAgent(house.admission, caller.admission, Date.now());
+          return agentRef(house, caller.admission);
+        });
+      }
+      case "credential":
+        return admitCredential(this.#open, this.#self, caller.credential, caller.address);
+      case "operator":
+        this.#ensureOpen();
+        return null;
+    }
   }
 
-  #context(principal: Principal, ref: AgentRef | null, request: { requestId: string; origin: string | null }): CallContext {
+  #callOverSocket(ref: AuthorityRef, method: string, params: unknown): Promise<Reply> {
+    return this.#run(ref, { requestId: newUlid(Date.now()), origin: null }, "rpc", method, params);
+  }
+
+  async #run(
+    ref: AuthorityRef | null,
+    request: { requestId: string; origin: string | null },
+    surface: "rpc" | "http",
+    method: string,
+    params: unknown,
+  ): Promise<Reply> {
+    const { house, commits } = this.#ensureOpen();
+    try {
+      return await house.calls.run(
+        () => ref !== null && house.whyEnded(ref) !== null,
+        () => this.#runtime.dispatcher.dispatch(this.#context(ref, request), surface, method, params),
+      );
+    } finally {
+      // After the answer: sockets whose authority this call has ended are closed.
+      if (house.sockets.all().some((session) => house.whyEnded(session.authority) !== null)) {
+        this.ctx.waitUntil(commits.commit(() => this.#ensureOpen().relay.sweep(Date.now())));
+      }
+    }
+  }
+
+  /** The one-time hand-over of a new device token. */
+  async claim(claim: Claim): Promise<ClaimAnswer> {
+    return this.#refusable(async (): Promise<ClaimAnswer> => {
+      const { deviceTokenTtlMs: tokenTtlMs } = this.#runtime.config;
+      const { device, token, expiresAtMs } = await claimDeviceToken(this.#open, { ...claim, tokenTtlMs });
+      this.#log.info("device.claimed", { requestId: claim.requestId, deviceId: device.deviceId, epoch: device.epoch });
+      return { ok: true, token, scopes: device.scopes, epoch: device.epoch, expiresAtMs };
+    });
+  }
+
+  #context(ref: AuthorityRef | null, request: { requestId: string; origin: string | null }): CallContext {
     const open = this.#ensureOpen();
+    const { house, relay, commits } = open;
+    const principal: Principal = ref === null ? { kind: "operator" } : ref.principal;
     const assertCurrent = (): void => {
-      if (ref !== null && this.#whyEnded(ref) !== null) {
+      if (ref !== null && house.whyEnded(ref) !== null) {
         throw new ProxyError("PROXY_AUTH_REVOKED", { reason: "the authority ended while the call ran" });
       }
     };
-    const local = createLocal(open.house, {
-      self: this.#self,
-      ref,
-      scopes: SCOPES,
-      db: this.env.DB,
-      now: Date.now,
-      assertCurrent,
-      putLocal: (message) => this.#putLocal(open.house, message),
-      fencePeer: (peer, trustEpoch) => this.#fencePeer(open.house, peer, trustEpoch),
-      attemptsAt: (recipient, deliveryId) => this.env.GATE.getByName(recipient).attempts(deliveryId),
-      closeEnded: () => this.ctx.waitUntil(this.#closeEnded()),
-      wake: () => open.commits.wake(),
-    });
     return {
       env: this.env,
       config: this.#runtime.config,
       db: this.env.DB,
       principal,
-      authority: { assertCurrent, fence: (db) => fenceStatements(db, this.#self, ref) },
+      authority: {
+        assertCurrent,
+        fence: (db) => (ref === null ? [] : [fenceStatement(db, fencingToken(this.#self, ref))]),
+        endedItself(epoch) {
+          if (ref === null) return;
+          ref.epoch = epoch;
+          if (ref.kind === "device") ref.lastWord = true;
+        },
+      },
       requestId: request.requestId,
       origin: request.origin,
       now: Date.now,
       log: this.#log,
       agentDid: this.#self,
       gates: { of: (did) => this.env.GATE.getByName(did) },
-      gate: local,
+      gate: createLocal(house, {
+        self: this.#self,
+        ref,
+        db: this.env.DB,
+        now: Date.now,
+        assertCurrent,
+        putLocal: (message) => this.#putLocal(house, message),
+        fencePeer: (peer, trustEpoch) => this.#fencePeer(house, peer, trustEpoch),
+        attemptsAt: (recipient, deliveryId) => this.env.GATE.getByName(recipient).attempts(deliveryId),
+        by: { principal, origin: request.origin, requestId: request.requestId },
+        broadcast: (event, payload) => relay.broadcast(event, payload),
+        wake: () => commits.wake(),
+      }),
     };
   }
 
-  /** After the answer: sockets whose authority is over are closed. The epoch refuses them already. */
+  /** Closes the sockets whose authority is over. The epoch refuses them already. */
   async #closeEnded(): Promise<void> {
     const { commits, relay } = this.#ensureOpen();
     await commits.commit(() => relay.sweep(Date.now()));
@@ -400,12 +446,16 @@ export class Gate extends DurableObject<Env> {
   }
 
   async #upgrade(upgrade: Upgrade): Promise<Response> {
-    if (!("admission" in upgrade) && this.#open === null) throw new ProxyError("PROXY_AUTH_INVALID_TOKEN");
-    const { house, commits, relay } = this.#ensureOpen();
+    const admitted = "caller" in upgrade ? await this.#admit(upgrade.caller) : null;
+    // A ticket is looked for only where there are tables; nothing is made for a stranger.
+    if (this.#open === null) throw new ProxyError("PROXY_AUTH_INVALID_TOKEN");
+    const { house, commits, relay } = this.#open;
     const pair = new WebSocketPair();
     const session = await commits.commit(() => {
       const nowMs = Date.now();
-      const { authority, scopes } = this.#authorityOf(house, upgrade, nowMs);
+      const authority = "caller" in upgrade ? admitted : house.relayTickets.consume(upgrade.ticketSha256, nowMs);
+      if (authority === null || house.whyEnded(authority) !== null) throw new ProxyError("PROXY_AUTH_INVALID_TOKEN");
+      const scopes = scopesOf(authority.principal);
       if (house.sockets.size() >= SOCKETS_MAX) throw new GateRefusal("gate-sockets-exhausted", 1_000);
       return house.sockets.accept(pair[1], authority, scopes, nowMs);
     });
@@ -420,16 +470,6 @@ export class Gate extends DurableObject<Env> {
         ...("protocol" in upgrade ? { "Sec-WebSocket-Protocol": upgrade.protocol } : {}),
       },
     });
-  }
-
-  #authorityOf(house: House, upgrade: Upgrade, nowMs: number): { authority: AgentRef; scopes: readonly Scope[] } {
-    if ("admission" in upgrade) {
-      admitAgent(house.admission, upgrade.admission, nowMs);
-      return { authority: agentRef(house, upgrade.admission), scopes: SCOPES };
-    }
-    const carried = house.relayTickets.consume(upgrade.ticketSha256, nowMs);
-    if (carried === null || this.#whyEnded(carried.authority) !== null) throw new ProxyError("PROXY_AUTH_INVALID_TOKEN");
-    return carried;
   }
 
   override webSocketMessage(socket: WebSocket, message: string | ArrayBuffer): void {
@@ -454,17 +494,13 @@ export class Gate extends DurableObject<Env> {
 }
 
 /** The authority that an admitted request of the agent runs under. */
-function agentRef(house: House, { principal }: AgentAdmission): AgentRef {
+function agentRef(house: House, { principal }: AgentAdmission): AuthorityRef {
   return { kind: "agent", epoch: house.authority.epoch(), jti: principal.jti, expMs: principal.expMs, principal };
 }
 
 /** The fence in D1: the batch it begins is aborted once the authority has been raised above the epoch it was begun with. */
-function fenceStatements(db: D1Database, self: AgentDid, ref: AgentRef | null): D1PreparedStatement[] {
-  if (ref === null) return [];
-  return [
-    db
-      .prepare("INSERT INTO fence (current) SELECT 0 WHERE COALESCE((SELECT epoch FROM authority_epochs WHERE authority = ?1), 0) > ?2")
-      .bind(`agent:${self}`, ref.epoch),
-  ];
+function fenceStatement(db: D1Database, { authority, epoch }: { authority: string; epoch: number }): D1PreparedStatement {
+  return db
+    .prepare("INSERT INTO fence (current) SELECT 0 WHERE COALESCE((SELECT epoch FROM authority_epochs WHERE authority = ?1), 0) > ?2")
+    .bind(authority, epoch);
 }
-

@@ -2,9 +2,12 @@
 import type { Config } from "../config.ts";
 import { errorFields, type Log } from "../telemetry/log.ts";
 import { type AdmissionParts, pruneValidations } from "./admission.ts";
-import { createAgentAuthority } from "./authority.ts";
+import { createAuditOutbox } from "./audit-outbox.ts";
+import { type Authorities, type AuthorityRef, createAgentAuthority, whyEnded } from "./authority.ts";
 import { type Calls, createCalls } from "./calls.ts";
 import { createDeliveryIds } from "./delivery.ts";
+import { createDevices } from "./devices.ts";
+import { createLockout } from "./lockout.ts";
 import { createNonces } from "./nonces.ts";
 import { createOutbox } from "./outbox.ts";
 import { createPeerFences } from "./peer-fences.ts";
@@ -12,6 +15,7 @@ import { createQueue } from "./queue.ts";
 import { createRate } from "./rate.ts";
 import { createRelayTickets } from "./relay-tickets.ts";
 import { migrate } from "./schema.ts";
+import { createSharedSecret } from "./shared-secret.ts";
 import { createSockets } from "./sockets.ts";
 
 export type House = ReturnType<typeof createHouse>;
@@ -39,12 +43,20 @@ export function createHouse(ctx: DurableObjectState, config: Config, log: Log) {
     deadLetterRetentionMs: config.deadLetterRetentionMs,
   });
   const fences = createPeerFences(sql);
+  const devices = createDevices(sql);
+  const shared = createSharedSecret(sql);
+  const audit = createAuditOutbox(sql);
+  const authorities: Authorities = { agent: authority, devices, shared };
   const relayTickets = createRelayTickets(sql);
   const sockets = createSockets(ctx, (error) => log.error("relay.close_failed", errorFields(error)));
 
   return {
     sql,
     authority,
+    devices,
+    shared,
+    audit,
+    lockout: createLockout(),
     admission,
     rate,
     calls,
@@ -54,6 +66,9 @@ export function createHouse(ctx: DurableObjectState, config: Config, log: Log) {
     relayTickets,
     sockets,
 
+    /** Why what began under an authority may not go on at this moment, or null. */
+    whyEnded: (ref: AuthorityRef): string | null => whyEnded(authorities, ref, Date.now()),
+
     /** Forgets what is past everywhere, a bounded amount a turn. */
     prune(nowMs: number): void {
       nonces.prune(nowMs);
@@ -61,6 +76,7 @@ export function createHouse(ctx: DurableObjectState, config: Config, log: Log) {
       outbox.prune(nowMs);
       queue.prune(nowMs);
       relayTickets.prune(nowMs);
+      devices.prune(nowMs);
       pruneValidations(sql, nowMs - config.accessMaxStaleMs);
     },
 

@@ -1,58 +1,92 @@
 /** What a method may do with the gate it runs in. */
-import type { EndAgent, Fenced, GateLocal, LocalMessage, Scope } from "../rpc/method.ts";
+import type { EndAgent, Fenced, GateLocal, LocalMessage } from "../rpc/method.ts";
+import { withDeadline } from "../resilience/deadline.ts";
 import type { AgentDid } from "../wire/did.ts";
 import { ProxyError, proxyErrorFrom } from "../wire/problem.ts";
-import { RELAY_CLOSE_REASON } from "../wire/relay-close.ts";
-import type { AgentRef } from "./authority.ts";
+import { type AuthorityRef, deviceAuthority, sharedAuthority } from "./authority.ts";
+import type { AuditedBy } from "./audit-outbox.ts";
+import { DRAIN_TIMEOUT_MS } from "./calls.ts";
 import type { Envelope } from "./delivery.ts";
 import type { House } from "./house.ts";
 
 export type LocalDeps = {
   self: AgentDid;
   /** The authority of the call that acts; null for the operator. */
-  ref: AgentRef | null;
-  scopes: readonly Scope[];
+  ref: AuthorityRef | null;
   db: D1Database;
   now: () => number;
   assertCurrent: () => void;
   putLocal: (message: LocalMessage) => { deliveryId: string };
   fencePeer: (peer: AgentDid, trustEpoch: number) => void;
   attemptsAt: (recipient: AgentDid, deliveryId: string) => Promise<number | null>;
-  closeEnded: () => void;
+  by: AuditedBy;
+  broadcast: (event: string, payload: Record<string, unknown>) => void;
   wake: () => void;
 };
 
 export function createLocal(house: House, deps: LocalDeps): GateLocal {
-  const { outbox, queue, authority, calls, sockets, relayTickets } = house;
+  const { outbox, queue, authority, devices, shared, calls, sockets, relayTickets } = house;
+
+  /** Sockets whose authority is over but which are open still. */
+  const endedSockets = (): number => sockets.all().filter(({ authority: ref }) => house.whyEnded(ref) !== null).length;
+
+  const drain = async (): Promise<void> => {
+    if (await calls.drain()) return;
+    throw new ProxyError("DRAIN_TIMEOUT", { reason: `${calls.endedCount()} calls in flight did not end`, retryAfterMs: 1_000 });
+  };
+
+  const end: GateLocal["end"] = async ({ apply, raise }) => {
+    deps.assertCurrent();
+    const before = { sockets: endedSockets(), inFlight: calls.endedCount() };
+    // One turn: from here on nothing under the old authority is accepted.
+    const applied = apply();
+    const fenced = { sockets: endedSockets() - before.sockets, inFlight: calls.endedCount() - before.inFlight };
+    deps.wake();
+    const statements = raise(applied).map(({ authority: name, epoch }) => raiseStatement(deps.db, name, epoch));
+    await Promise.all([raiseAtPrimary(deps.db, statements), drain()]);
+    return { applied, fenced };
+  };
 
   const endAgent = async ({ reason, keepJti, commit }: EndAgent): Promise<Fenced> => {
     // One turn: from here on nothing of this agent is accepted, and every socket and call finds itself ended.
-    authority.endAll(reason);
-    const fenced = { sockets: sockets.all().filter(({ authority: ref }) => isEnded(ref)).length, inFlight: calls.endedCount() };
-    if (keepJti === undefined) queue.endAll("recipient revoked", deps.now());
-
-    const raise = raiseStatement(deps.db, `agent:${deps.self}`, authority.epoch());
-    const ended = await commit([raise]).catch((error: unknown) => {
+    const since = authority.endAll(reason);
+    const fenced = { sockets: endedSockets(), inFlight: calls.endedCount() };
+    const active = devices.activeIds().flatMap((deviceId) => devices.get(deviceId) ?? []);
+    const raise = [
+      raiseStatement(deps.db, `agent:${deps.self}`, since),
+      ...active.map(({ deviceId, epoch }) => raiseStatement(deps.db, deviceAuthority(deps.self, deviceId), epoch + 1)),
+      raiseStatement(deps.db, sharedAuthority(deps.self), shared.generation() + 1),
+    ];
+    const ended = await commit(raise).catch((error: unknown) => {
       // A re-key that was refused has changed nothing in D1: the agent goes on as it was.
-      if (keepJti !== undefined && proxyErrorFrom(error).status < 500) authority.resume();
+      if (keepJti !== undefined && proxyErrorFrom(error).status < 500) authority.resume(since);
       throw error;
     });
     authority.endTokens(
       ended.filter(({ jti }) => jti !== keepJti).map(({ jti, expMs }) => ({ jti, expMs })),
       reason,
     );
-    if (!(await calls.drain())) {
-      throw new ProxyError("DRAIN_TIMEOUT", { reason: `${calls.endedCount()} calls in flight did not end` });
+    for (const device of active) {
+      const current = devices.active(device.deviceId);
+      if (current !== null) devices.end(current, "revoked", deps.now());
     }
-    if (keepJti !== undefined) authority.resume();
-    deps.closeEnded();
+    devices.requests.dropAll();
+    shared.replace(null);
+    if (keepJti === undefined) queue.endAll("recipient revoked", deps.now());
+    deps.broadcast("agent.revoked", { agentDid: deps.self });
+    await drain();
+    if (keepJti !== undefined) authority.resume(since);
+    deps.wake();
     return fenced;
   };
 
-  const isEnded = (ref: AgentRef): boolean => authority.whyEnded(ref, deps.now()) === RELAY_CLOSE_REASON.agentRevoked;
-
   return {
     endAgent,
+    end,
+    devices,
+    shared,
+    audit: (event) => house.audit.record(event, deps.by, deps.now()),
+    broadcast: deps.broadcast,
     deliverLocal(message) {
       deps.assertCurrent();
       const put = deps.putLocal(message);
@@ -81,7 +115,7 @@ export function createLocal(house: House, deps: LocalDeps): GateLocal {
       if (ref === null) throw new ProxyError("PROXY_AUTH_FORBIDDEN", { reason: "a relay ticket carries an agent's authority" });
       const { ticket, sha256 } = await relayTickets.make(deps.self);
       deps.assertCurrent();
-      return { ticket, expiresAtMs: relayTickets.keep(sha256, { authority: ref, scopes: deps.scopes }, deps.now()) };
+      return { ticket, expiresAtMs: relayTickets.keep(sha256, ref, deps.now()) };
     },
     async deliveryStatus(deliveryId) {
       const found = outbox.status(deliveryId, deps.now());
@@ -113,4 +147,14 @@ export function raiseStatement(db: D1Database, authority: string, epoch: number)
       "INSERT INTO authority_epochs (authority, epoch) VALUES (?1, ?2) ON CONFLICT (authority) DO UPDATE SET epoch = MAX(epoch, excluded.epoch)",
     )
     .bind(authority, epoch);
+}
+
+/** Fencing tokens are raised where effects are committed, before the answer; a primary that does not answer in time is no success. */
+async function raiseAtPrimary(db: D1Database, statements: D1PreparedStatement[]): Promise<void> {
+  if (statements.length === 0) return;
+  try {
+    await withDeadline(DRAIN_TIMEOUT_MS, () => db.withSession("first-primary").batch(statements));
+  } catch (cause) {
+    throw new ProxyError("DRAIN_TIMEOUT", { reason: "the fencing token could not be raised", retryAfterMs: 1_000, cause });
+  }
 }

@@ -2,14 +2,10 @@
 import { type AgentDid, parseAgentDid } from "../wire/did.ts";
 import { decodeBase64Url, encodeBase64Url } from "../wire/base64url.ts";
 import { sha256Base64Url } from "../wire/proof.ts";
-import type { Scope } from "../rpc/method.ts";
-import type { AgentRef } from "./authority.ts";
+import type { AuthorityRef } from "./authority.ts";
 
 const TICKET_TTL_MS = 30_000;
 const TICKET_PATTERN = /^spw_([A-Za-z0-9_-]{43})\.([A-Za-z0-9_-]{40,512})$/;
-
-/** What a ticket carries to the socket. */
-export type TicketAuthority = { authority: AgentRef; scopes: readonly Scope[] };
 
 /**
  * The agent whose gate a ticket belongs to: it stands in the ticket, since a subprotocol comes without other headers.
@@ -30,7 +26,7 @@ export function createRelayTickets(sql: SqlStorage) {
       return { ticket, sha256: await sha256Base64Url(new TextEncoder().encode(ticket)) };
     },
 
-    keep(sha256: string, carried: TicketAuthority, nowMs: number): number {
+    keep(sha256: string, carried: AuthorityRef, nowMs: number): number {
       const expiresAtMs = nowMs + TICKET_TTL_MS;
       sql.exec(
         "INSERT INTO relay_tickets (ticket_sha256, expires_at_ms, authority) VALUES (?, ?, ?)",
@@ -42,7 +38,7 @@ export function createRelayTickets(sql: SqlStorage) {
     },
 
     /** Uses a ticket up; null when there is none, or none any more. */
-    consume(sha256: string, nowMs: number): TicketAuthority | null {
+    consume(sha256: string, nowMs: number): AuthorityRef | null {
       const row = sql
         .exec<{ expires_at_ms: number; authority: string }>(
           "DELETE FROM relay_tickets WHERE ticket_sha256 = ? RETURNING expires_at_ms, authority",
@@ -50,7 +46,7 @@ export function createRelayTickets(sql: SqlStorage) {
         )
         .toArray()[0];
       if (row === undefined || row.expires_at_ms <= nowMs) return null;
-      return JSON.parse(row.authority) as TicketAuthority;
+      return JSON.parse(row.authority) as AuthorityRef;
     },
 
     prune(nowMs: number): void {

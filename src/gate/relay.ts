@@ -11,6 +11,7 @@ import { MALFORMED_FRAMES_MAX, RELAY_CLOSE, RELAY_CLOSE_REASON } from "../wire/r
 import type { Reply } from "../rpc/dispatcher.ts";
 import { GateRefusal } from "./admission.ts";
 import { ACK_TIMEOUT_MS, type Push } from "./queue.ts";
+import type { AuthorityRef } from "./authority.ts";
 import type { Envelope } from "./delivery.ts";
 import type { GroupCommit } from "./group-commit.ts";
 import type { House } from "./house.ts";
@@ -30,10 +31,8 @@ export type RelayDeps = {
   log: Log;
   /** The trust epoch by which `self` may send to a peer. @throws ProxyError */
   trustEpoch: (to: AgentDid) => Promise<number>;
-  /** Runs one `req` frame under the session's authority. */
-  call: (session: Session, frame: ReqFrame) => Promise<Reply>;
-  /** Why the session's authority is over, or null. */
-  whyEnded: (session: Session) => string | null;
+  /** Runs one `req` frame under an authority, which the call may end itself. */
+  call: (authority: AuthorityRef, frame: ReqFrame) => Promise<Reply>;
 };
 
 export type Relay = ReturnType<typeof createRelay>;
@@ -59,14 +58,15 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
 
   /** Every frame in either direction is checked at that moment; a session that may not go on is closed here. */
   const isCurrent = (session: Session): boolean => {
-    const reason = deps.whyEnded(session);
+    const reason = house.whyEnded(session.authority);
     if (reason === null) return true;
     close(session, RELAY_CLOSE.authorityEnded, reason);
     return false;
   };
 
-  const send = (session: Session, text: string): boolean => {
-    if (!isCurrent(session)) return false;
+  const send = (session: Session, text: string, authority = session.authority): boolean => {
+    // Not closed here: the answer to the call that ended this authority may be on its way. The sweep closes.
+    if (house.whyEnded(authority) !== null) return false;
     if (sockets.send(session, text)) return true;
     gone(session);
     return false;
@@ -129,7 +129,7 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
         ...(frame.replyTo === undefined ? {} : { replyTo: frame.replyTo }),
       };
       const accepted = await commits.commit(() => {
-        if (deps.whyEnded(session) !== null) throw new GateRefusal("gate-agent-revoked");
+        if (house.whyEnded(session.authority) !== null) throw new GateRefusal("gate-agent-revoked");
         if (!house.fences.admits(frame.toAgentDid, trustEpoch)) throw new GateRefusal("gate-peer-fenced");
         return outbox.accept(
           {
@@ -153,18 +153,21 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
 
   const request = async (session: Session, frame: ReqFrame): Promise<void> => {
     const limited = rateRefusal();
+    // The call's own copy: one that ends itself moves on, while the socket stays with what it was opened under.
+    const authority = { ...session.authority };
     const reply: Reply =
       limited === null
-        ? await deps.call(session, frame)
+        ? await deps.call(authority, frame)
         : { ok: false, code: limited.code, message: limited.message, retryAfterMs: limited.retryAfterMs ?? 1_000 };
-    send(session, responseFrame(frame.id, reply));
+    send(session, responseFrame(frame.id, reply), authority);
+    isCurrent(session);
   };
 
   const acknowledge = (session: Session, ackId: string, accepted: boolean, reason: string | undefined): void => {
     session.lastProgressMs = deps.now();
     void commits.commit(() => {
       // The authority once more: between the frame and this commit it may have ended.
-      if (deps.whyEnded(session) === null) queue.acknowledge(ackId, accepted, reason ?? null, deps.now());
+      if (house.whyEnded(session.authority) === null) queue.acknowledge(ackId, accepted, reason ?? null, deps.now());
     }, ACK_WITHIN_MS);
   };
 
@@ -205,9 +208,17 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
     event,
     isCurrent,
 
-    /** One message from a client. */
+    /** Tells the sockets that may manage this agent's devices. */
+    broadcast(name: string, payload: Record<string, unknown>): void {
+      for (const session of sockets.all()) if (session.scopes.includes("devices")) event(session, name, payload);
+    },
+
+    /** One message from a client. What comes after the end of its authority is not read. */
     message(session: Session, message: string | ArrayBuffer): void {
-      if (!isCurrent(session)) return;
+      if (house.whyEnded(session.authority) !== null) {
+        if ((turns.get(session.socketId)?.waiting ?? 0) === 0) isCurrent(session);
+        return;
+      }
       if (typeof message !== "string") {
         malformed(session, "binary", "frames are text", null);
         return;
@@ -223,7 +234,8 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
       const inFlight = queue.inFlight();
       const loads: SocketLoad[] = [];
       for (const session of sockets.all()) {
-        if (!session.scopes.includes("relay") || session.socket.readyState !== WebSocket.OPEN || !isCurrent(session)) continue;
+        if (!session.scopes.includes("relay") || session.socket.readyState !== WebSocket.OPEN) continue;
+        if (house.whyEnded(session.authority) !== null) continue;
         loads.push({ socketId: session.socketId, inFlight: inFlight.get(session.socketId) ?? 0 });
       }
       for (const push of queue.pump(loads, nowMs)) {
@@ -234,7 +246,7 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
 
     /** Tells the sender what became of its messages, on whichever of its sockets takes deliveries. */
     tell(receipts: readonly Receipt[]): void {
-      const session = sockets.all().find((candidate) => candidate.scopes.includes("relay") && isCurrent(candidate));
+      const session = sockets.all().find((candidate) => candidate.scopes.includes("relay") && house.whyEnded(candidate.authority) === null);
       if (session === undefined) return;
       for (const receipt of receipts) {
         const told = send(
@@ -256,7 +268,8 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
     sweep(nowMs: number): void {
       const inFlight = queue.inFlight();
       for (const session of sockets.all()) {
-        if (!isCurrent(session)) continue;
+        // A call that runs still answers, or is refused, first; calls under an ended authority end by themselves.
+        if ((turns.get(session.socketId)?.waiting ?? 0) > 0 || !isCurrent(session)) continue;
         const full = (inFlight.get(session.socketId) ?? 0) >= SOCKET_WINDOW;
         if (full && session.lastProgressMs + ACK_TIMEOUT_MS <= nowMs) close(session, RELAY_CLOSE.overloaded, "nothing acknowledged");
       }
@@ -265,7 +278,7 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
     /** When the first session ends by time. */
     nextDueMs(): number | null {
       let due = Infinity;
-      for (const session of sockets.all()) due = Math.min(due, session.authority.expMs);
+      for (const session of sockets.all()) due = Math.min(due, session.authority.expMs ?? Infinity);
       return due === Infinity ? null : due;
     },
 

@@ -33,6 +33,18 @@ const MIGRATIONS: readonly string[] = [
 
    CREATE TABLE relay_tickets (
      ticket_sha256 TEXT PRIMARY KEY, expires_at_ms INTEGER NOT NULL, authority TEXT NOT NULL) WITHOUT ROWID;`,
+
+  `CREATE TABLE devices (
+     device_id TEXT PRIMARY KEY, public_key TEXT NOT NULL, label TEXT, ceiling TEXT NOT NULL, scopes TEXT NOT NULL,
+     epoch INTEGER NOT NULL, token_sha256 TEXT, token_expires_at_ms INTEGER, token_waits INTEGER NOT NULL,
+     paired_at_ms INTEGER NOT NULL, rotated_at_ms INTEGER, last_used_at_ms INTEGER, ended_at_ms INTEGER, ended_as TEXT) WITHOUT ROWID;
+   CREATE TABLE ended_device_tokens (
+     token_sha256 TEXT PRIMARY KEY, device_id TEXT NOT NULL, expires_at_ms INTEGER NOT NULL) WITHOUT ROWID;
+   CREATE TABLE pair_requests (
+     device_id TEXT PRIMARY KEY, request_id TEXT NOT NULL, public_key TEXT NOT NULL, label TEXT, scopes TEXT NOT NULL,
+     digest TEXT NOT NULL, requested_by TEXT NOT NULL, expires_at_ms INTEGER NOT NULL) WITHOUT ROWID;
+
+   CREATE TABLE audit_outbox (id TEXT PRIMARY KEY, entry TEXT NOT NULL) WITHOUT ROWID;`,
 ];
 
 const EXISTS = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'schema_migrations'";

@@ -2,7 +2,7 @@
 import type { Scope } from "../rpc/method.ts";
 import { RELAY_CLOSE, RELAY_CLOSE_REASON } from "../wire/relay-close.ts";
 import { newUlid } from "../wire/ulid.ts";
-import type { AgentRef } from "./authority.ts";
+import type { AuthorityRef } from "./authority.ts";
 
 /** Contract §4. */
 export const SOCKETS_MAX = 512;
@@ -10,7 +10,7 @@ export const SOCKETS_MAX = 512;
 /** At most 16 KiB; read back when the gate wakes. */
 type Attachment = {
   socketId: string;
-  authority: AgentRef;
+  authority: AuthorityRef;
   scopes: readonly Scope[];
   malformed: number;
   eventSeq: number;
@@ -55,7 +55,7 @@ export function createSockets(ctx: DurableObjectState, onCloseFailed: (error: un
     remove,
 
     /** Takes a socket in; hibernation keeps it open while the gate sleeps. */
-    accept(socket: WebSocket, authority: AgentRef, scopes: readonly Scope[], nowMs: number): Session {
+    accept(socket: WebSocket, authority: AuthorityRef, scopes: readonly Scope[], nowMs: number): Session {
       ctx.acceptWebSocket(socket);
       const session = add(socket, { socketId: newUlid(nowMs), authority, scopes, malformed: 0, eventSeq: 0 }, nowMs);
       save(session);

@@ -3,11 +3,11 @@ import type { Context } from "hono";
 import type { Passed, PassedAgent } from "../auth/chain.ts";
 import { type Refusal, refusal, refusalError } from "../auth/reasons.ts";
 import type { AgentAdmission } from "../gate/admission.ts";
-import type { Gate } from "../gate/gate.ts";
+import type { Gate, GateCaller } from "../gate/gate.ts";
 import { errorFields } from "../telemetry/log.ts";
 import type { AgentDid } from "../wire/did.ts";
 import type { ProxyError } from "../wire/problem.ts";
-import { chainScope, type HttpEnv } from "./request-scope.ts";
+import { addressOf, chainScope, type HttpEnv } from "./request-scope.ts";
 
 /** The plain form in which a passed request crosses to its gate. */
 export function admissionOf({ principal, proof, access }: PassedAgent): AgentAdmission {
@@ -17,6 +17,19 @@ export function admissionOf({ principal, proof, access }: PassedAgent): AgentAdm
     timestampSeconds: proof.timestampMs / 1_000,
     ...(access === null ? {} : { access: { keyHash: access.keyHash, validatedAtMs: access.validatedAtMs } }),
   };
+}
+
+/** Whom a passed request is to its agent's gate; null for the operator and for API keys, which name their agent elsewhere. */
+export function gateCallerOf(
+  c: Context<HttpEnv>,
+  passed: Passed,
+): { agentDid: AgentDid; caller: Exclude<GateCaller, { kind: "operator" }> } | null {
+  if (passed.kind === "agent") {
+    return { agentDid: passed.principal.agentDid, caller: { kind: "agent", admission: admissionOf(passed) } };
+  }
+  if (passed.kind === "operator" || passed.credential.kind === "apiKey") return null;
+  const { credential } = passed;
+  return { agentDid: credential.agentDid, caller: { kind: "credential", credential, address: addressOf(c.req.raw) } };
 }
 
 export function gateOf(c: Context<HttpEnv>, agentDid: AgentDid): DurableObjectStub<Gate> {

@@ -8,7 +8,7 @@ import type { Reply } from "../rpc/dispatcher.ts";
 import type { CallContext } from "../rpc/method.ts";
 import { type AgentDid, parseAgentDid } from "../wire/did.ts";
 import { type ProblemCode, ProxyError } from "../wire/problem.ts";
-import { acceptedByGate, admissionOf, gateFailed, gateOf, refusedByGate } from "./gate-hop.ts";
+import { acceptedByGate, gateCallerOf, gateFailed, gateOf, refusedByGate } from "./gate-hop.ts";
 import { addressOf, chainScope, type HttpEnv } from "./request-scope.ts";
 
 type Params = Record<string, unknown>;
@@ -63,19 +63,21 @@ export function methodRoute(needs: RouteNeeds, route: MethodRoute): Handler<Http
 async function run(c: Context<HttpEnv>, passed: Passed, route: MethodRoute, params: Params): Promise<Reply> {
   switch (passed.kind) {
     case "agent":
-      return inGate(c, passed, passed.principal.agentDid, { kind: "agent", admission: admissionOf(passed) }, route, params);
+    case "credential": {
+      const at = gateCallerOf(c, passed);
+      if (at === null) throw new ProxyError("PROXY_AUTH_INVALID_TOKEN", { reason: "a credential that this route does not take" });
+      return inGate(c, passed, at.agentDid, at.caller, route, params);
+    }
     case "operator": {
       const named = route.inGateOf === undefined && params["agentDid"] === undefined ? null : namedAgent(params[route.inGateOf ?? "agentDid"]);
       if (named !== null) return inGate(c, passed, named, { kind: "operator" }, route, params);
       acceptedByGate(c, passed);
-      return c.get("runtime").dispatch(workerContext(c), "http", route.method, params);
+      return c.get("runtime").dispatcher.dispatch(workerContext(c), "http", route.method, params);
     }
-    case "credential":
-      throw new ProxyError("PROXY_AUTH_INVALID_TOKEN", { reason: "a credential that this route does not take" });
   }
 }
 
-function namedAgent(value: unknown): AgentDid {
+export function namedAgent(value: unknown): AgentDid {
   const agentDid = typeof value === "string" ? parseAgentDid(value) : null;
   if (agentDid === null) throw new ProxyError("PROXY_BAD_REQUEST", { detail: "agentDid: is no agent DID" });
   return agentDid;
@@ -89,30 +91,35 @@ async function inGate(
   route: MethodRoute,
   params: Params,
 ): Promise<Reply> {
-  const call: GateCall = {
-    caller,
-    surface: "http",
-    requestId: c.get("requestId"),
-    origin: addressOf(c.req.raw),
-    calls: [{ method: route.method, params }],
-  };
+  const replies = await callGate(c, passed, agentDid, { caller, surface: "http", calls: [{ method: route.method, params }] });
+  return replies[0] ?? { ok: false, code: "PROXY_INTERNAL", message: "No answer." };
+}
+
+/** Runs calls in an agent's gate and closes the decision with its answer. @throws ProxyError when the gate refuses the caller */
+export async function callGate(
+  c: Context<HttpEnv>,
+  passed: Passed,
+  agentDid: AgentDid,
+  what: Pick<GateCall, "caller" | "surface" | "calls">,
+): Promise<Reply[]> {
+  const call: GateCall = { ...what, requestId: c.get("requestId"), origin: addressOf(c.req.raw) };
   // An RPC hands back its answer in a wrapper for remote use; here the answer is plain data.
   const answer = (await gateOf(c, agentDid).call(call).catch((error: unknown) => ({ ok: false, refusal: gateFailed(c, error) }))) as
     | { ok: true; replies: Reply[] }
     | { ok: false; refusal: ReturnType<typeof gateFailed> };
   if (!answer.ok) throw refusedByGate(c, passed, answer.refusal);
   acceptedByGate(c, passed);
-  return answer.replies[0] ?? { ok: false, code: "PROXY_INTERNAL", message: "No answer." };
+  return answer.replies;
 }
 
 /** The operator's calls that are about no single agent run here, above every agent's authority. */
-function workerContext(c: Context<HttpEnv>): CallContext {
+export function workerContext(c: Context<HttpEnv>): CallContext {
   return {
     env: c.env,
     config: c.get("runtime").config,
     db: c.env.DB,
     principal: { kind: "operator" },
-    authority: { assertCurrent: () => {}, fence: () => [] },
+    authority: { assertCurrent: () => {}, fence: () => [], endedItself: () => {} },
     requestId: c.get("requestId"),
     origin: addressOf(c.req.raw),
     now: Date.now,

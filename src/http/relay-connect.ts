@@ -7,7 +7,7 @@ import type { AgentDid } from "../wire/did.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { sha256Base64Url } from "../wire/proof.ts";
 import { TICKET_SUBPROTOCOL_PREFIX } from "../wire/relay-close.ts";
-import { acceptedByGate, admissionOf, gateFailed, gateOf, refusedByGate } from "./gate-hop.ts";
+import { acceptedByGate, gateCallerOf, gateFailed, gateOf, refusedByGate } from "./gate-hop.ts";
 import { chainScope, type HttpEnv } from "./request-scope.ts";
 
 export function relayConnect(needs: RouteNeeds): Handler<HttpEnv> {
@@ -20,9 +20,10 @@ export function relayConnect(needs: RouteNeeds): Handler<HttpEnv> {
     const authenticated = await c.get("runtime").chain.authenticate(c.req.raw, needs, chainScope(c));
     if (!authenticated.ok) throw authenticated.error;
     const passed = authenticated.value;
-    if (passed.kind !== "agent") throw new ProxyError("PROXY_AUTH_INVALID_TOKEN");
+    const caller = gateCallerOf(c, passed);
+    if (caller === null) throw new ProxyError("PROXY_AUTH_INVALID_TOKEN");
     try {
-      const answer = await upgrade(c, passed.principal.agentDid, { requestId: c.get("requestId"), admission: admissionOf(passed) });
+      const answer = await upgrade(c, caller.agentDid, { requestId: c.get("requestId"), caller: caller.caller });
       if (answer.status === 101) acceptedByGate(c, passed);
       return answer;
     } catch (error) {

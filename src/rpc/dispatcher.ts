@@ -16,7 +16,11 @@ export type Reply =
       data?: Readonly<Record<string, unknown>>;
     };
 
-export type Dispatcher = (ctx: CallContext, surface: Method["surface"], name: string, params: unknown) => Promise<Reply>;
+export type Dispatcher = {
+  dispatch(ctx: CallContext, surface: Method["surface"], name: string, params: unknown): Promise<Reply>;
+  /** Whether a method runs in an agent's gate alone. */
+  runsInGate(name: string): boolean;
+};
 
 /** @throws TypeError when two methods have one name. */
 export function createDispatcher(methods: readonly Method[]): Dispatcher {
@@ -26,7 +30,7 @@ export function createDispatcher(methods: readonly Method[]): Dispatcher {
     byName.set(method.name, method);
   }
 
-  return async (ctx, surface, name, params) => {
+  const dispatch: Dispatcher["dispatch"] = async (ctx, surface, name, params) => {
     const method = byName.get(name);
     if (method === undefined || method.surface !== surface) {
       return { ...refusal(new ProxyError("PROXY_BAD_REQUEST", { detail: "There is no such method." })), unknownMethod: true };
@@ -45,6 +49,7 @@ export function createDispatcher(methods: readonly Method[]): Dispatcher {
       return refusal(error);
     }
   };
+  return { dispatch, runsInGate: (name) => byName.get(name)?.inGate === true };
 }
 
 async function run(ctx: CallContext, method: Method, params: unknown): Promise<unknown> {

@@ -4,9 +4,12 @@
  */
 import type * as z from "zod/mini";
 import type { Config } from "../config.ts";
+import type { Devices } from "../gate/devices.ts";
 import type { Gate } from "../gate/gate.ts";
 import type { DeliveryStatus } from "../gate/outbox.ts";
 import type { DeadLetter } from "../gate/queue.ts";
+import type { SharedSecret } from "../gate/shared-secret.ts";
+import type { AuditEvent } from "../identity/audit.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { AgentDid, HumanDid } from "../wire/did.ts";
 import type { ProblemCode } from "../wire/problem.ts";
@@ -48,6 +51,8 @@ export type Authority = {
   assertCurrent(): void;
   /** The first statements of every D1 batch under this authority: they abort the batch when the authority has ended. */
   fence(db: D1Database): D1PreparedStatement[];
+  /** The caller has ended its own authority by this call: its answer still goes out, unless somebody ends what came of it. */
+  endedItself(epoch: number): void;
 };
 
 /** Which sockets and calls a revocation ended. */
@@ -73,6 +78,14 @@ export type LocalMessage = {
   conversationId?: string;
 };
 
+/** Ends an authority: what is written in one turn, and what raises its fencing token in D1. */
+export type EndAuthority<T> = {
+  /** Synchronous: rows, epochs, audit. From its return on, nothing under the old authority is accepted. */
+  apply(): T;
+  /** Fencing tokens to raise, by authority. */
+  raise(applied: T): { authority: string; epoch: number }[];
+};
+
 /** Operations on the gate that a call runs in. */
 export type GateLocal = {
   /**
@@ -82,6 +95,19 @@ export type GateLocal = {
    * @throws ProxyError DRAIN_TIMEOUT when that cannot be reached in 5 s.
    */
   endAgent(end: EndAgent): Promise<Fenced>;
+  /**
+   * Ends an authority: `apply` in one turn, then the fencing token at the primary, then the calls in flight. Its sockets
+   * close after the answer.
+   *
+   * @throws ProxyError DRAIN_TIMEOUT when that cannot be reached in 5 s.
+   */
+  end<T>(end: EndAuthority<T>): Promise<{ applied: T; fenced: Fenced }>;
+  devices: Devices;
+  shared: SharedSecret;
+  /** An entry of the audit, in the commit of what it reports. */
+  audit(event: AuditEvent): void;
+  /** Tells the sockets that may manage devices. */
+  broadcast(event: string, payload: Record<string, unknown>): void;
   /** Queues a message for this agent's own relay, at least once and in order. Durable before the call's answer. */
   deliverLocal(message: LocalMessage): { deliveryId: string };
   /** Puts a message for another agent into this agent's outbox; pairing is not consulted. Durable before the call's answer. */
@@ -129,6 +155,8 @@ export type Method<P = unknown, R = unknown> = {
   name: string;
   /** `rpc`: reachable by name over `/rpc` and the socket; `http`: only behind its own route. */
   surface: "rpc" | "http";
+  /** Runs in an agent's gate alone: an operator names the agent by `agentDid`. */
+  inGate?: true;
   permission: Permission;
   params: z.ZodMiniType<P>;
   /** The code for parameters that do not fit; `PROXY_BAD_REQUEST` unless said otherwise. */

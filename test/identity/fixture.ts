@@ -49,7 +49,7 @@ export function operatorCall(around: Surroundings = {}): CallContext {
     config: around.config ?? config,
     db: around.db ?? env.DB,
     principal: around.principal ?? { kind: "operator" },
-    authority: around.authority ?? { assertCurrent() {}, fence: () => [] },
+    authority: around.authority ?? { assertCurrent() {}, fence: () => [], endedItself: () => {} },
     requestId: "req-test-0001",
     origin: "192.0.2.1",
     now: clock.now,
@@ -113,6 +113,7 @@ export function agentCall(agent: TestAgent, around: Surroundings & { isGateDeaf?
       if (around.isGateDeaf !== true && (epochs.get(agentDid) ?? 0) !== epoch)
         throw new ProxyError("PROXY_AUTH_REVOKED");
     },
+    endedItself() {},
     fence: (db) => [
       db
         .prepare(

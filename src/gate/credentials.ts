@@ -1,0 +1,150 @@
+/** Credentials that only the gate can judge, since it holds their hashes: device tokens, shared secrets, and the claim of a new token. */
+import type { Credential } from "../auth/credential.ts";
+import type { ProofForm, SignedRequest } from "../auth/proof.ts";
+import type { AgentDid, HumanDid } from "../wire/did.ts";
+import { decodeBase64Url } from "../wire/base64url.ts";
+import { importEd25519PublicKey, verifyProof } from "../wire/proof.ts";
+import { GateRefusal } from "./admission.ts";
+import type { AuthorityRef } from "./authority.ts";
+import type { Device } from "./devices.ts";
+import type { GroupCommit } from "./group-commit.ts";
+import type { House } from "./house.ts";
+import { newDeviceToken } from "./devices.ts";
+import { readMeta } from "./schema.ts";
+
+/** The base point: somebody's key as much as any, so that an unknown token costs what a known one costs. */
+const NOBODYS_KEY = "WGZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmY";
+const NO_HASH = "A".repeat(43);
+
+export type GateCredential = Extract<Credential, { agentDid: AgentDid }>;
+export type ClaimProof = ProofForm & SignedRequest;
+
+/** What a device proves, whoever it is. */
+async function hasProof(publicKey: string, proof: ClaimProof): Promise<boolean> {
+  const x = decodeBase64Url(publicKey);
+  if (x === null) throw new Error("a stored device key is unreadable");
+  const { method, pathWithQuery, timestamp, nonce, bodySha256, signature } = proof;
+  return verifyProof(await importEd25519PublicKey(x), { method, pathWithQuery, timestamp, nonce, bodySha256 }, signature);
+}
+
+/** Compares two hashes in base64url in constant time. */
+export function sameHash(a: string, b: string): boolean {
+  const encoder = new TextEncoder();
+  const [left, right] = [encoder.encode(a), encoder.encode(b)];
+  return left.length === right.length && crypto.subtle.timingSafeEqual(left, right);
+}
+
+/**
+ * Admits a request under a device token or a shared secret: nonce, rate and last use in one commit.
+ *
+ * @param house null where this agent has no gate yet: nothing is written, and the refusal costs the same
+ * @throws GateRefusal; a failure says no more than that the credential is not accepted
+ */
+export async function admitCredential(
+  open: { house: House; commits: GroupCommit } | null,
+  self: AgentDid,
+  credential: GateCredential,
+  address: string | null,
+): Promise<AuthorityRef> {
+  return credential.kind === "device" ? admitDevice(open, self, credential) : admitShared(open, self, credential, address);
+}
+
+async function admitDevice(
+  open: { house: House; commits: GroupCommit } | null,
+  self: AgentDid,
+  { tokenHash, proof }: Extract<GateCredential, { kind: "device" }>,
+): Promise<AuthorityRef> {
+  const found = open?.house.devices.byToken(tokenHash) ?? null;
+  const proven = await hasProof(found?.device.publicKey ?? NOBODYS_KEY, proof);
+  if (open === null || found === null || !proven) throw new GateRefusal("gate-credential-refused");
+  const { house, commits } = open;
+  return commits.commit(() => {
+    const nowMs = Date.now();
+    // Looked up again: the token may have been ended while its proof was verified.
+    const current = house.devices.byToken(tokenHash);
+    if (current === null || house.authority.isEnded()) throw new GateRefusal("gate-credential-refused");
+    if (!current.inForce) throw new GateRefusal("gate-client-invalidated");
+    const { device } = current;
+    if (device.tokenExpiresAtMs === null || device.tokenExpiresAtMs <= nowMs) throw new GateRefusal("gate-credential-refused");
+    useProof(house, device.publicKey, proof, nowMs);
+    countRequest(house, nowMs);
+    house.devices.used(device, nowMs);
+    return deviceRef(house, self, device, device.tokenExpiresAtMs);
+  });
+}
+
+function deviceRef(house: House, agentDid: AgentDid, device: Device, expMs: number): AuthorityRef {
+  const { deviceId, scopes, epoch } = device;
+  const ownerDid = readMeta<string>(house.sql, "owner_did") as HumanDid | null;
+  return { kind: "device", epoch, expMs, principal: { kind: "device", agentDid, ownerDid, deviceId, scopes, epoch, expMs } };
+}
+
+async function admitShared(
+  open: { house: House; commits: GroupCommit } | null,
+  self: AgentDid,
+  { secretHash }: Extract<GateCredential, { kind: "shared" }>,
+  address: string | null,
+): Promise<AuthorityRef> {
+  const matches = sameHash(open?.house.shared.sha256() ?? NO_HASH, secretHash);
+  if (open === null) throw new GateRefusal("gate-credential-refused");
+  const { house, commits } = open;
+  if (!matches || house.authority.isEnded()) throw failed(house, address);
+  return commits.commit(() => {
+    const nowMs = Date.now();
+    countRequest(house, nowMs);
+    const generation = house.shared.generation();
+    return { kind: "shared", epoch: generation, expMs: null, principal: { kind: "shared", agentDid: self, generation } };
+  });
+}
+
+/**
+ * The one-time hand-over of a new device token, made at this moment.
+ *
+ * @throws GateRefusal: that no token waits is told only to a valid proof; anything else is the one refusal
+ */
+export async function claimDeviceToken(
+  open: { house: House; commits: GroupCommit } | null,
+  claim: { deviceId: string; proof: ClaimProof; address: string | null; tokenTtlMs: number },
+): Promise<{ device: Device; token: string; expiresAtMs: number }> {
+  const known = open?.house.devices.active(claim.deviceId) ?? null;
+  const proven = await hasProof(known?.publicKey ?? NOBODYS_KEY, claim.proof);
+  const fresh = await newDeviceToken();
+  if (open === null) throw new GateRefusal("gate-credential-refused");
+  const { house, commits } = open;
+  if (known === null || !proven) throw failed(house, claim.address);
+  return commits.commit(() => {
+    const nowMs = Date.now();
+    const device = house.devices.active(claim.deviceId);
+    if (device === null || house.authority.isEnded()) throw failed(house, claim.address);
+    useProof(house, device.publicKey, claim.proof, nowMs);
+    countRequest(house, nowMs);
+    if (!device.tokenWaits) throw new GateRefusal("gate-nothing-to-claim");
+    const expiresAtMs = nowMs + claim.tokenTtlMs;
+    const claimed = house.devices.claim(device, { sha256: fresh.sha256, expiresAtMs });
+    return { device: claimed, token: fresh.token, expiresAtMs };
+  });
+}
+
+function failed(house: House, address: string | null): GateRefusal {
+  const lockedMs = house.lockout.failed(address, Date.now());
+  return lockedMs > 0 ? new GateRefusal("gate-address-locked", lockedMs) : new GateRefusal("gate-credential-refused");
+}
+
+function useProof(house: House, keyX: string, proof: ClaimProof, nowMs: number): void {
+  switch (house.admission.nonces.use(keyX, proof.nonce, proof.timestampMs / 1_000, nowMs)) {
+    case "fresh":
+      return;
+    case "seen":
+      throw new GateRefusal("gate-nonce-replayed");
+    case "pruned":
+      throw new GateRefusal("gate-nonce-too-old");
+    case "outside-window":
+      throw new GateRefusal("gate-timestamp-skewed");
+  }
+}
+
+function countRequest(house: House, nowMs: number): void {
+  const waitMs = house.rate.waitMs(nowMs);
+  if (waitMs > 0) throw new GateRefusal("gate-rate-exceeded", waitMs);
+  house.rate.count(nowMs);
+}
