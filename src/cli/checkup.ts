@@ -52,7 +52,7 @@ export async function* checkup(session: Session): AsyncGenerator<Finding> {
   if (set.baseUrl === null) return;
   yield address(set.baseUrl);
   const installation = createInstallationClient({ baseUrl: set.baseUrl, timeoutMs: 10_000 });
-  const reached = await reachability(installation, set.baseUrl);
+  const reached = await reachability(installation);
   yield reached;
   const isReached = reached.verdict === "ok";
   if (isReached) {
@@ -82,12 +82,13 @@ function address(baseUrl: string): Finding {
   return ok("address", baseUrl);
 }
 
-async function reachability(installation: InstallationClient, baseUrl: string): Promise<Finding> {
+async function reachability(installation: InstallationClient): Promise<Finding> {
   try {
     await installation.health();
-    return ok("reachable", baseUrl);
+    return ok("reachable", "it answers");
   } catch (error) {
-    return failed("reachable", error);
+    const { advice, ...rest } = failed("reachable", error);
+    return { ...rest, advice: advice ?? "Look at the server's log." };
   }
 }
 

@@ -1,7 +1,7 @@
 /** Where the command keeps what it needs between two runs: settings, the operator token, a file an agent. */
 import { homedir } from "node:os";
 import { join } from "node:path";
-import * as z from "zod";
+import * as z from "zod/mini";
 import { CliError, EXIT } from "./failure.ts";
 import { withLock } from "./lock.ts";
 import { ensurePrivateFolder, namesIn, readPrivateFile, writePrivateFile } from "./private-file.ts";
@@ -12,13 +12,13 @@ const AGENT_FILE_SUFFIX = ".json";
 const settingsSchema = z.object({
   baseUrl: z.string(),
   /** How the user introduces themselves when pairing. */
-  humanName: z.string().optional(),
+  humanName: z.optional(z.string()),
   /** Which agent acts when none is named. */
-  defaultAgent: z.string().optional(),
+  defaultAgent: z.optional(z.string()),
 });
 
 const agentSchema = z.object({
-  name: z.string().regex(NAME_PATTERN),
+  name: z.string().check(z.regex(NAME_PATTERN)),
   baseUrl: z.string(),
   agentDid: z.string(),
   ownerDid: z.string(),
@@ -28,7 +28,7 @@ const agentSchema = z.object({
   refreshToken: z.string(),
 });
 
-const operatorSchema = z.object({ token: z.string().min(1) });
+const operatorSchema = z.object({ token: z.string().check(z.minLength(1)) });
 
 export type Settings = z.infer<typeof settingsSchema>;
 /** An agent of this machine, with its secrets. */
@@ -107,7 +107,7 @@ export function isAgentName(name: string): boolean {
   return NAME_PATTERN.test(name) && !name.startsWith(".");
 }
 
-async function read<T>(file: string, schema: z.ZodType<T>): Promise<T | null> {
+async function read<T>(file: string, schema: z.ZodMiniType<T>): Promise<T | null> {
   const text = await readPrivateFile(file);
   if (text === null) return null;
   const parsed = schema.safeParse(parseJson(text));

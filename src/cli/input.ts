@@ -1,14 +1,12 @@
 /** What comes into the command besides its arguments: files, standard input, and answers of a person. */
 import { readFile } from "node:fs/promises";
-import { text as readStream } from "node:stream/consumers";
-import { cancel, confirm, isCancel, password, text } from "@clack/prompts";
 import { CliError, EXIT } from "./failure.ts";
 import { hasCode } from "./private-file.ts";
 import type { Session } from "./session.ts";
 
 /** @param path `-` for standard input */
-export async function readInput(path: string): Promise<string> {
-  if (path === "-") return readStream(process.stdin);
+export async function readInput(session: Session, path: string): Promise<string> {
+  if (path === "-") return session.standardInput();
   try {
     return await readFile(path, "utf8");
   } catch (error) {
@@ -35,12 +33,14 @@ export function operatorTokenIn(content: string): string {
 }
 
 /** Asks for a line; only where somebody is there. */
-export async function askText(message: string, initial: string): Promise<string> {
-  return answered(await text({ message, initialValue: initial, output: process.stderr }));
+export async function askText(message: string, initialValue: string): Promise<string> {
+  const { text } = await prompts();
+  return answered(await text({ message, initialValue, output: process.stderr }));
 }
 
 /** Asks for a secret, which is not shown. */
 export async function askSecret(message: string): Promise<string> {
+  const { password } = await prompts();
   return answered(await password({ message, output: process.stderr }));
 }
 
@@ -53,7 +53,8 @@ export async function askSecret(message: string): Promise<string> {
 export async function mustConfirm(session: Session, yes: boolean, message: string): Promise<void> {
   if (yes) return;
   if (!session.interactive) throw usage(`${message} Nobody is there to be asked: give --yes.`);
-  if (!answered(await confirm({ message, initialValue: false, output: process.stderr }))) throw cancelled();
+  const { confirm } = await prompts();
+  if (!(await answered(await confirm({ message, initialValue: false, output: process.stderr })))) throw cancelled();
 }
 
 /** A whole number within bounds, as an option's parser. */
@@ -71,10 +72,16 @@ export function usage(message: string, cause?: unknown): CliError {
   return new CliError("USAGE", message, { exitCode: EXIT.usage, cause });
 }
 
-function answered<T>(answer: T): Exclude<T, symbol> {
+async function answered<T>(answer: T): Promise<Exclude<T, symbol>> {
+  const { cancel, isCancel } = await prompts();
   if (!isCancel(answer)) return answer as Exclude<T, symbol>;
   cancel("Cancelled.", { output: process.stderr });
   throw cancelled();
+}
+
+/** Loaded only when somebody is asked: most runs ask nobody. */
+function prompts() {
+  return import("@clack/prompts");
 }
 
 function cancelled(): CliError {

@@ -46,6 +46,8 @@ export type Host = {
   readonly environment: NodeJS.ProcessEnv;
   /** Whether somebody is there to be asked. */
   readonly interactive: boolean;
+  /** All of standard input, when a command wants it. */
+  readonly standardInput: () => Promise<string>;
 };
 
 /**
@@ -75,7 +77,8 @@ export async function runProgram(args: readonly string[], host: Host): Promise<E
     const { json, agent, url } = program.opts<{ json?: boolean; agent?: string; url?: string }>();
     const output = createOutput(host.streams, json ?? false);
     const interactive = host.interactive && !output.json;
-    const session = openSession({ environment: host.environment, output, interactive, agentName: agent, url });
+    const { environment, standardInput } = host;
+    const session = openSession({ environment, output, interactive, standardInput, agentName: agent, url });
     exitCode = ((await action(session)) ?? EXIT.ok) as ExitCode;
   };
   for (const family of FAMILIES) family(program, run);

@@ -18,6 +18,7 @@ export type Session = {
   readonly environment: NodeJS.ProcessEnv;
   /** Whether somebody is there to be asked. */
   readonly interactive: boolean;
+  readonly standardInput: () => Promise<string>;
   /** The address given for this run alone. */
   readonly givenUrl: string | undefined;
   /** Where the Sallyport is. @throws CliError `NOT_SET_UP` */
@@ -35,6 +36,7 @@ export type SessionOptions = {
   readonly environment: NodeJS.ProcessEnv;
   readonly output: Output;
   readonly interactive: boolean;
+  readonly standardInput: () => Promise<string>;
   /** `--agent` */
   readonly agentName: string | undefined;
   /** `--url` */
@@ -67,6 +69,7 @@ export function openSession(options: SessionOptions): Session {
     output,
     environment,
     interactive,
+    standardInput: options.standardInput,
     givenUrl,
     settings,
     baseUrl: async () => (await settings()).baseUrl,

@@ -58,7 +58,8 @@ async function init(session: Session, options: InitOptions): Promise<void> {
 }
 
 async function operatorToken(session: Session, options: InitOptions): Promise<string | null> {
-  if (options.operatorTokenFile !== undefined) return operatorTokenIn(await readInput(options.operatorTokenFile));
+  if (options.operatorTokenFile !== undefined)
+    return operatorTokenIn(await readInput(session, options.operatorTokenFile));
   if (!session.interactive || (await session.home.operatorToken()) !== null) return null;
   const typed = await askSecret("The operator token, if you run it (empty: none)");
   return typed === "" ? null : operatorTokenIn(typed);

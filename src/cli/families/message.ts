@@ -40,7 +40,7 @@ export const messageFamily: Family = (program, run) => {
 };
 
 async function send(session: Session, to: string, json: string | undefined, options: SendOptions): Promise<void> {
-  const payloadText = await payloadOf(json, options);
+  const payloadText = await payloadOf(session, json, options);
   const { client } = await session.agent();
   const message: Message = {
     to: to.startsWith("did:") ? to : await didOf(session, to),
@@ -75,12 +75,12 @@ async function delivery(session: Session, id: string): Promise<void> {
   session.output.result(found, `${found.state}${why} (attempts: ${found.attempts}, ${timeText(found.updatedAtMs)})`);
 }
 
-async function payloadOf(json: string | undefined, { text, file }: SendOptions): Promise<string> {
+async function payloadOf(session: Session, json: string | undefined, { text, file }: SendOptions): Promise<string> {
   if ([json, text, file].filter((given) => given !== undefined).length > 1)
     throw usage("give the message once: as JSON, by --text, or by --file");
   if (text !== undefined) return JSON.stringify({ text });
   const source = file ?? (json === undefined || json === "-" ? "-" : null);
-  const payloadText = source === null ? (json ?? "") : await readInput(source);
+  const payloadText = source === null ? (json ?? "") : await readInput(session, source);
   try {
     JSON.parse(payloadText);
   } catch (error) {

@@ -78,7 +78,7 @@ async function start(
 }
 
 async function confirm(session: Session, given: string, options: ProfileOptions): Promise<void> {
-  const ticket = await ticketOf(given);
+  const ticket = await ticketOf(session, given);
   const { record, client } = await session.agent();
   const done = await client.pairing.confirm({ ticket, profile: await profileOf(session, record.name, options) });
   session.output.result(done, `paired with ${done.initiatorAgentDid}`);
@@ -88,7 +88,7 @@ async function confirm(session: Session, given: string, options: ProfileOptions)
 
 async function status(session: Session, given: string): Promise<void> {
   const { client } = await session.agent();
-  const found = await client.pairing.status(await ticketOf(given));
+  const found = await client.pairing.status(await ticketOf(session, given));
   session.output.result({ status: found }, found);
 }
 
@@ -116,8 +116,8 @@ async function profileOf(session: Session, agentName: string, options: ProfileOp
   return { agentName, humanName };
 }
 
-async function ticketOf(given: string): Promise<string> {
-  const ticket = (given === "-" ? await readInput("-") : given).trim();
+async function ticketOf(session: Session, given: string): Promise<string> {
+  const ticket = (given === "-" ? await readInput(session, "-") : given).trim();
   if (ticket === "") throw usage("there is no ticket in that");
   return ticket;
 }

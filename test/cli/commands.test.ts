@@ -1,0 +1,288 @@
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { newInnerRunner, newRunner, temporaryFolder } from "./program.ts";
+import { ait, type Answering, PEER_DID, problem, startRegistry, TOKEN } from "./registry-server.ts";
+
+async function setUp(override?: Answering) {
+  const registry = await startRegistry(override);
+  const runner = await newInnerRunner({ SALLYPORT_OPERATOR_TOKEN: TOKEN });
+  await runner.json(["init", "--url", registry.url, "--human-name", "Ann", "--no-check"]);
+  await runner.json(["agent", "register", "Scout"]);
+  const agentFile = join(runner.home, "agents/Scout.json");
+  const stored = async () => JSON.parse(await readFile(agentFile, "utf8")) as Record<string, unknown>;
+  const change = async (members: Record<string, unknown>) =>
+    writeFile(agentFile, JSON.stringify({ ...(await stored()), ...members }));
+  return { ...registry, runner, agentFile, stored, change };
+}
+
+describe("init", () => {
+  test("asks the server before it writes anything", async () => {
+    const runner = await newInnerRunner();
+    const ended = await runner.run(["init", "--url", "http://127.0.0.1:9"]);
+    expect(ended.code).toBe(6);
+    expect(ended.err).toContain("UNREACHABLE");
+    expect((await runner.run(["agent", "list"])).out).toContain("no agents here yet");
+    expect((await runner.run(["pair", "peers"])).code).toBe(3);
+  });
+
+  test("takes the operator token from standard input, and never as an argument", async () => {
+    const { url } = await startRegistry();
+    const runner = await newInnerRunner();
+    expect(await runner.json(["init", "--url", url, "--operator-token-file", "-"], TOKEN)).toMatchObject({
+      operatorToken: true,
+    });
+    expect((await runner.run(["init", "--help"])).out).not.toMatch(/--operator-token[ =<]/);
+  });
+
+  test.each(["ftp://x", "gate", "https://user:secret@gate.example.com"])(
+    "does not take %s for an address",
+    async (url) => {
+      expect((await (await newInnerRunner()).run(["init", "--url", url, "--no-check"])).code).toBe(2);
+    },
+  );
+});
+
+describe("agent", () => {
+  test("register keeps the private key here, and sends the public half", async () => {
+    const { seen, stored } = await setUp();
+    const { keys } = (await stored()) as { keys: { x: string; d: string } };
+    const request = seen.find(({ path }) => path === "/v1/agents");
+    expect(JSON.parse(request?.body ?? "")).toEqual({ name: "Scout", framework: "sallyport", publicKey: keys.x });
+    expect(seen.map(({ body }) => body).join()).not.toContain(keys.d);
+  });
+
+  test("register takes no name twice, and no name that is a path", async () => {
+    const { runner, stored } = await setUp();
+    const before = await stored();
+    expect(await runner.run(["agent", "register", "Scout"])).toMatchObject({
+      code: 3,
+      err: expect.stringContaining("NAME_TAKEN") as string,
+    });
+    expect(await stored()).toEqual(before);
+    expect((await runner.run(["agent", "register", "../Scout"])).code).toBe(2);
+  });
+
+  test("rekey makes another key for the same agent", async () => {
+    const { runner, stored } = await setUp();
+    const before = (await stored()) as { keys: { x: string }; agentDid: string };
+    expect(await runner.json(["agent", "rekey", "--yes"])).toMatchObject({ name: "Scout", agentDid: before.agentDid });
+    expect((await stored()) as { keys: { x: string } }).not.toMatchObject({ keys: { x: before.keys.x } });
+  });
+
+  test.each([
+    ["agent", "rekey"],
+    ["agent", "revoke", "Scout"],
+    ["pair", "remove", PEER_DID],
+  ])("%s %s wants --yes where nobody can be asked", async (...args) => {
+    const { runner, seen } = await setUp();
+    const before = seen.length;
+    expect(await runner.run(args)).toMatchObject({ code: 2, err: expect.stringContaining("--yes") as string });
+    expect(seen).toHaveLength(before);
+  });
+
+  test("without the operator token says where to get it", async () => {
+    const { url } = await startRegistry();
+    const runner = await newInnerRunner({ SALLYPORT_URL: url });
+    expect(await runner.run(["agent", "register", "Scout"])).toMatchObject({
+      code: 3,
+      err: expect.stringContaining("SALLYPORT_OPERATOR_TOKEN") as string,
+    });
+  });
+});
+
+describe("send", () => {
+  test("sends JSON as it is, words as text, and what stands in a file or on standard input", async () => {
+    const { runner, seen } = await setUp();
+    const file = join(await temporaryFolder(), "message.json");
+    await writeFile(file, '{"from": "file"}');
+    await runner.json(["send", PEER_DID, '{"n": 1.0}']);
+    await runner.json(["send", PEER_DID, "--text", "hello"]);
+    await runner.json(["send", PEER_DID, "--file", file]);
+    await runner.json(["send", PEER_DID], '{"from": "stdin"}');
+    const hooks = seen.filter(({ path }) => path === "/hooks/agent");
+    expect(hooks.map(({ body }) => body)).toEqual([
+      '{"n": 1.0}',
+      '{"text":"hello"}',
+      '{"from": "file"}',
+      '{"from": "stdin"}',
+    ]);
+    expect(hooks.map(({ headers }) => headers["x-claw-recipient-agent-did"])).toEqual(Array(4).fill(PEER_DID));
+  });
+
+  test.each([
+    ["no JSON", ["send", PEER_DID, "hello"]],
+    ["the message twice", ["send", PEER_DID, "1", "--text", "x"]],
+    ["a recipient that nobody knows", ["send", "bob", "1"]],
+    ["a wait that is too long", ["send", PEER_DID, "1", "--wait", "16"]],
+    ["no recipient", ["send"]],
+  ])("is a matter of usage with %s", async (_what, args) => {
+    const { runner, seen } = await setUp();
+    expect((await runner.run(args)).code).toBe(2);
+    expect(seen.filter(({ path }) => path === "/hooks/agent")).toEqual([]);
+  });
+
+  test("asks again under the same key when the answer is lost", async () => {
+    let lost = 0;
+    const { runner, seen } = await setUp(({ path }) => {
+      if (path !== "/hooks/agent" || (lost += 1) > 1) return undefined;
+      return { text: "" };
+    });
+    // An empty answer is none that a Sallyport gives, and is not asked for again: the message may have been taken.
+    expect((await runner.run(["send", PEER_DID, "1"])).code).toBe(3);
+    await runner.json(["send", PEER_DID, "1", "--idempotency-key", "k"]);
+    expect(
+      seen.filter(({ path }) => path === "/hooks/agent").map(({ headers }) => headers["idempotency-key"]),
+    ).toContain("k");
+  });
+});
+
+describe("an exit code", () => {
+  test.each([
+    [401, "PROXY_AUTH_REVOKED", 5],
+    [403, "PROXY_AUTH_FORBIDDEN", 4],
+    [404, "PROXY_NOT_FOUND", 4],
+    [429, "PROXY_RATE_LIMIT_EXCEEDED", 6],
+    [503, "PROXY_AUTH_DEPENDENCY_UNAVAILABLE", 6],
+    [507, "PROXY_RELAY_QUEUE_FULL", 6],
+  ])("for %d %s is %d, and the failure is JSON where it was asked for", async (status, code, exitCode) => {
+    const { runner } = await setUp(({ path }) => (path === "/hooks/agent" ? problem(status, code) : undefined));
+    const ended = await runner.run(["send", PEER_DID, "1", "--json"]);
+    expect(ended.code).toBe(exitCode);
+    expect(ended.out).toBe("");
+    expect(JSON.parse(ended.err)).toMatchObject({
+      error: { code, message: `says ${code}`, requestId: "request-1", exitCode },
+    });
+  });
+
+  test("for arguments that make no sense is 2, also as JSON", async () => {
+    const ended = await (await newInnerRunner()).run(["sned", "--json"]);
+    expect(ended.code).toBe(2);
+    expect(JSON.parse(ended.err)).toMatchObject({ error: { code: "USAGE", exitCode: 2 } });
+  });
+
+  test("of an expired identity token is 5, with what to do", async () => {
+    const { runner, change } = await setUp();
+    await change({ ait: ait("x", -10) });
+    expect(await runner.run(["pair", "peers"])).toMatchObject({
+      code: 5,
+      err: expect.stringContaining("rekey") as string,
+    });
+  });
+});
+
+test("what a peer calls itself cannot colour the terminal", async () => {
+  const { runner } = await setUp();
+  const { out } = await runner.run(["pair", "peers"]);
+  expect(out).toContain(String.raw`Bob\u001b[31m`);
+  expect(out).not.toContain("\u001b");
+});
+
+test("several processes at once use a refresh token once, and leave the newest in the file", async () => {
+  const { runner, url, seen, stored, change } = await setUp();
+  await change({ access: { token: "old", expiresAtMs: 1 } });
+  const process = await newRunner({ SALLYPORT_HOME: runner.home, SALLYPORT_URL: url });
+  const ended = await Promise.all([1, 2].map(() => process.run(["pair", "peers"])));
+  expect(ended.map(({ code }) => code)).toEqual([0, 0]);
+  const refreshes = seen.filter(({ path }) => path === "/v1/agents/auth/refresh");
+  expect(refreshes).toHaveLength(1);
+  expect(await stored()).toMatchObject({ access: { token: "access-2" }, refreshToken: "refresh-2" });
+});
+
+test("a lock whose holder is gone is taken over", async () => {
+  const { runner, change } = await setUp();
+  await change({ access: { token: "old", expiresAtMs: 1 } });
+  await writeFile(join(runner.home, "agents/.Scout.lock"), "999999999");
+  expect((await runner.run(["pair", "peers"])).code).toBe(0);
+});
+
+describe("doctor", () => {
+  type Report = {
+    healthy: boolean;
+    findings: { check: string; verdict: string; detail: string; advice: string | null }[];
+  };
+  const report = async (override?: Answering, members: Record<string, unknown> = {}) => {
+    const { runner, change } = await setUp(override);
+    await change(members);
+    const ended = await runner.run(["doctor", "--json"]);
+    const { healthy, findings } = JSON.parse(ended.out) as Report;
+    const verdicts = Object.fromEntries(findings.map(({ check, verdict }) => [check, verdict]));
+    return { code: ended.code, healthy, verdicts, findings };
+  };
+
+  test("finds nothing wrong where nothing is", async () => {
+    const { code, healthy, verdicts } = await report();
+    expect({ code, healthy }).toEqual({ code: 0, healthy: true });
+    expect(new Set(Object.values(verdicts))).toEqual(new Set(["ok"]));
+  });
+
+  test.each([
+    [
+      "a server that is not there",
+      "reachable",
+      ({ path }: { path: string }) => (path === "/health" ? problem(503, "X") : undefined),
+    ],
+    [
+      "a clock that is an hour off",
+      "clock",
+      ({ path }: { path: string }) => (path === "/v1/time" ? { json: { unixMs: Date.now() + 3_600_000 } } : undefined),
+    ],
+    [
+      "an agent that was revoked",
+      "Scout: access",
+      ({ path }: { path: string }) => (path === "/pair/peers" ? problem(401, "PROXY_AUTH_REVOKED") : undefined),
+    ],
+  ] as const)("finds %s", async (_what, check, override) => {
+    const { code, verdicts, findings } = await report(override);
+    expect(code).toBe(7);
+    expect(verdicts[check]).toBe("fail");
+    expect(findings.find((each) => each.check === check)?.advice).not.toBeNull();
+  });
+
+  test.each([
+    ["an identity token that has expired", { ait: ait("x", -10) }, "Scout: identity token"],
+    [
+      "an identity token of another key",
+      { ait: ait("3A0f8KndW1cZ594vKIIewPFhEfQsGMb7GM2XYJkdwYU", 1_000_000) },
+      "Scout: identity token",
+    ],
+    [
+      "a key whose halves do not belong together",
+      {
+        keys: {
+          kty: "OKP",
+          crv: "Ed25519",
+          x: "3A0f8KndW1cZ594vKIIewPFhEfQsGMb7GM2XYJkdwYU",
+          d: "AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA",
+        },
+      },
+      "Scout: keys",
+    ],
+  ])("finds %s", async (_what, members, check) => {
+    const { code, verdicts } = await report(undefined, members);
+    expect(code).toBe(7);
+    expect(verdicts[check]).toBe("fail");
+  });
+
+  test.each([
+    [
+      "a server that is not ready",
+      "ready",
+      ({ path }: { path: string }) => (path === "/ready" ? problem(503, "X") : undefined),
+    ],
+    [
+      "an agent that nobody trusts",
+      "Scout: trust",
+      ({ path }: { path: string }) => (path === "/pair/peers" ? { json: { peers: [] } } : undefined),
+    ],
+    [
+      "a clock that is a minute off",
+      "clock",
+      ({ path }: { path: string }) => (path === "/v1/time" ? { json: { unixMs: Date.now() - 60_000 } } : undefined),
+    ],
+  ] as const)("warns of %s", async (_what, check, override) => {
+    const { code, verdicts } = await report(override);
+    expect(code).toBe(0);
+    expect(verdicts[check]).toBe("warn");
+  });
+});
