@@ -25,6 +25,8 @@ export type ForwardPlan = {
   /** Where usersets among the subjects are followed. */
   readonly groups: readonly DirectStep[];
   readonly from: readonly FromStep[];
+  /** Whether `type:*` of the subject's type can stand anywhere here. */
+  readonly everyone: boolean;
 };
 
 /**
@@ -36,6 +38,7 @@ export function forwardPlan(model: Model, roots: readonly NodeKind[], subjectKin
   const own: DirectStep[] = [];
   const groups: DirectStep[] = [];
   const from: FromStep[] = [];
+  let everyone = false;
   const seen = new Set<string>();
   const queue = [...roots];
   for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
@@ -45,7 +48,9 @@ export function forwardPlan(model: Model, roots: readonly NodeKind[], subjectKin
     const steps = stepsOf(model, type, relation, everyOperand);
     for (const step of steps.direct) {
       const subjects = subjectsOf(model, type, step.direct);
-      if (subjects.has(subjectKind) || subjects.has(`${subjectKind}:${WILDCARD}`)) own.push(step);
+      const takesEveryone = subjects.has(`${subjectKind}:${WILDCARD}`);
+      if (takesEveryone) everyone = true;
+      if (takesEveryone || subjects.has(subjectKind)) own.push(step);
       const usersets = [...subjects].filter((subject) => leadsToSubject.has(subject));
       if (usersets.length > 0) groups.push(step);
       queue.push(...usersets.map(kindOf));
@@ -58,7 +63,7 @@ export function forwardPlan(model: Model, roots: readonly NodeKind[], subjectKin
       queue.push(...parents.map((parent) => ({ type: parent, relation: step.next })));
     }
   }
-  return { own, groups, from };
+  return { own, groups, from, everyone };
 }
 
 /** Where an object's tuple leads: the relations that are asked of the subjects of `type#tupleset`. */

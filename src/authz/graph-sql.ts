@@ -4,7 +4,8 @@
  * statement is the same text for every question.
  *
  * Each way of following a tuple is a branch of its own with equality on an index prefix (an OR over them makes SQLite scan),
- * and joins are CROSS JOIN so that they run in the order they are written: from what is known to what it leads to.
+ * and joins are CROSS JOIN so that they run in the order they are written: from what is known to what it leads to. A `+` keeps
+ * SQLite from building an index over a handful of steps, which costs more than it saves.
  */
 import { reversePlan, type ExpansionPlan, type ForwardPlan } from "./expansion-plan.ts";
 import type { Model } from "./model.ts";
@@ -32,7 +33,7 @@ export function checkSql(plan: ForwardPlan): string {
   return `WITH RECURSIVE
     ${forwardSteps(plan)},
     ${nodes("SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?1)")}
-    ${nodeRows()} LIMIT ?6`;
+    ${nodeRows(holdersIn(plan))} LIMIT ?6`;
 }
 
 /**
@@ -55,18 +56,19 @@ export function listSql(model: Model, type: string, relation: string, forward: F
     direct: plan.direct.filter(isTarget),
     from: plan.from.filter(isTarget),
   };
+  const holders = holdersIn(forward);
   return `WITH RECURSIVE
     ${forwardSteps(forward)},
     ${reverseSteps("inner", inner)},
     ${reverseSteps("last", last)},
     reached(t, i, r) AS (
       SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?7)
-      UNION ${reverseHops("inner", "e.object_type, e.object_id, s.r", "TRUE").join(" UNION ")}
+      UNION ${reverseHops("inner", "e.object_type, e.object_id, s.r", holders, "TRUE").join(" UNION ")}
       LIMIT ?5
     ),
     named(i) AS MATERIALIZED (
       SELECT i FROM reached WHERE t = ${text(type)} AND r = ${text(relation)} AND i > ?8
-      UNION ALL ${reverseHops("last", "e.object_id", "e.object_id > ?8").join(" UNION ALL ")}
+      UNION ALL ${reverseHops("last", "e.object_id", holders, "e.object_id > ?8").join(" UNION ALL ")}
       ORDER BY 1 LIMIT ?10
     ),
     candidate(i) AS MATERIALIZED (SELECT DISTINCT i FROM named ORDER BY i LIMIT ?9),
@@ -75,7 +77,7 @@ export function listSql(model: Model, type: string, relation: string, forward: F
     SELECT * FROM (SELECT 'c', NULL, i, NULL, NULL, NULL, NULL FROM candidate ORDER BY i)
     UNION ALL SELECT 'n', NULL, count(*), NULL, NULL, NULL, NULL FROM reached
     UNION ALL SELECT 'm', NULL, count(*), NULL, NULL, NULL, NULL FROM named
-    UNION ALL SELECT * FROM (${nodeRows()} LIMIT ?6)`;
+    UNION ALL SELECT * FROM (${nodeRows(holders)} LIMIT ?6)`;
 }
 
 /** The forward plan as tables: `own` reads subjects, `groups` follows usersets, `jump` follows a tupleset. */
@@ -119,11 +121,11 @@ function nodes(roots: string): string {
   return `node(t, i, r) AS (
       ${roots}
       UNION SELECT e.subject_type, e.subject_id, e.subject_relation
-        FROM node CROSS JOIN groups AS s ON s.t = node.t AND s.r = node.r
+        FROM node CROSS JOIN groups AS s ON +s.t = node.t AND +s.r = node.r
         CROSS JOIN relationships AS e INDEXED BY relationships_usersets
           ON e.object_type = node.t AND e.object_id = node.i AND e.relation = s.d AND e.subject_relation <> ''
       UNION SELECT e.subject_type, e.subject_id, s.n
-        FROM node CROSS JOIN jump AS s ON s.t = node.t AND s.r = node.r
+        FROM node CROSS JOIN jump AS s ON +s.t = node.t AND +s.r = node.r
         CROSS JOIN relationships AS e
           ON e.object_type = node.t AND e.object_id = node.i AND e.relation = s.d AND e.subject_relation = ''
       LIMIT ?5
@@ -131,29 +133,29 @@ function nodes(roots: string): string {
 }
 
 /** The tuples at the nodes: the subject's own (and everyone's), the usersets, the tuplesets. */
-function nodeRows(): string {
+function nodeRows(holders: string): string {
   return `SELECT 'n', NULL, count(*), NULL, NULL, NULL, NULL FROM node
     UNION ALL SELECT 't', e.object_type, e.object_id, e.relation, e.subject_type, e.subject_id, e.subject_relation
-      FROM node CROSS JOIN own AS s ON s.t = node.t AND s.r = node.r
+      FROM node CROSS JOIN own AS s ON +s.t = node.t AND +s.r = node.r
       CROSS JOIN relationships AS e
         ON e.object_type = node.t AND e.object_id = node.i AND e.relation = s.d
-        AND e.subject_type = ?2 AND e.subject_id IN (?3, '*') AND e.subject_relation = ?4
+        AND e.subject_type = ?2 AND e.subject_id ${holders} AND e.subject_relation = ?4
     UNION ALL SELECT 't', e.object_type, e.object_id, e.relation, e.subject_type, e.subject_id, e.subject_relation
-      FROM node CROSS JOIN groups AS s ON s.t = node.t AND s.r = node.r
+      FROM node CROSS JOIN groups AS s ON +s.t = node.t AND +s.r = node.r
       CROSS JOIN relationships AS e INDEXED BY relationships_usersets
         ON e.object_type = node.t AND e.object_id = node.i AND e.relation = s.d AND e.subject_relation <> ''
     UNION ALL SELECT 't', e.object_type, e.object_id, e.relation, e.subject_type, e.subject_id, e.subject_relation
-      FROM node CROSS JOIN jump AS s ON s.t = node.t AND s.r = node.r
+      FROM node CROSS JOIN jump AS s ON +s.t = node.t AND +s.r = node.r
       CROSS JOIN relationships AS e
         ON e.object_type = node.t AND e.object_id = node.i AND e.relation = s.d AND e.subject_relation = ''`;
 }
 
 /** From the subject, and from what has been reached, to the objects whose tuples name them. */
-function reverseHops(plan: string, columns: string, condition: string): string[] {
+function reverseHops(plan: string, columns: string, holders: string, condition: string): string[] {
   return [
     `SELECT ${columns}
         FROM own_${plan} AS s CROSS JOIN relationships AS e INDEXED BY relationships_by_subject
-          ON e.subject_type = ?2 AND e.subject_id IN (?3, '*') AND e.subject_relation = ?4
+          ON e.subject_type = ?2 AND e.subject_id ${holders} AND e.subject_relation = ?4
           AND e.object_type = s.t AND e.relation = s.d AND ${condition}`,
     `SELECT ${columns}
         FROM reached AS f CROSS JOIN own_${plan} AS s
@@ -166,6 +168,11 @@ function reverseHops(plan: string, columns: string, condition: string): string[]
           ON e.subject_type = f.t AND e.subject_id = f.i AND e.subject_relation = ''
           AND e.object_type = s.t AND e.relation = s.d AND ${condition}`,
   ];
+}
+
+/** Who holds the subject's own tuples: the subject, and everyone of its type where the plan takes that. */
+function holdersIn(plan: ForwardPlan): string {
+  return plan.everyone ? "IN (?3, '*')" : "= ?3";
 }
 
 function table(name: string, columns: string, rows: readonly (readonly string[])[]): string {
