@@ -21,16 +21,11 @@ export type AccessVerdict = {
 
 export type AccessRefusal =
   | { reason: "invalid" }
-  /** The registry fails and this isolate remembers nothing: the agent's gate may, see {@link mayServeGateCopy}. */
+  /** The registry fails and this isolate remembers nothing: the agent's gate may. */
   | { reason: "unavailable"; keyHash: string; retryAfterMs: number };
-
-/** An agent's last good validation as its gate keeps it: the second level of this cache. */
-export type GateAccessCopy = { accessKeyHash: string; validatedAtMs: number };
 
 export type Access = {
   validate(question: AccessQuestion, scope: RequestScope): Promise<Result<AccessVerdict, AccessRefusal>>;
-  /** Takes over what a gate knew, so that this isolate need not ask it again; an older word changes nothing. */
-  remember(copy: GateAccessCopy): void;
 };
 
 type Verdict = { verdict: "valid" | "invalid"; validatedAtMs: number };
@@ -100,23 +95,7 @@ export function createAccess(settings: RegistrySettings, dependency: Dependency)
       if (value.verdict === "invalid") return err({ reason: "invalid" });
       return ok({ verdict: "valid", cache: state, keyHash, validatedAtMs: value.validatedAtMs });
     },
-
-    remember({ accessKeyHash: keyHash, validatedAtMs }) {
-      cache.write(keyHash, { verdict: "valid", validatedAtMs }, validatedAtMs);
-    },
   };
-}
-
-/**
- * Whether a request whose validation is `unavailable` may go by what the gate keeps: the same token of the same agent
- * and identity token, validated no longer ago than stale service is allowed.
- */
-export function mayServeGateCopy(
-  copy: GateAccessCopy | null,
-  wanted: { keyHash: string; nowMs: number; accessMaxStaleMs: number },
-): boolean {
-  if (copy === null || copy.accessKeyHash !== wanted.keyHash) return false;
-  return wanted.nowMs - copy.validatedAtMs < wanted.accessMaxStaleMs;
 }
 
 /** Neither the cache nor the gate ever holds the token itself. */

@@ -9,7 +9,6 @@ import { createCrl, type Crl } from "./crl.ts";
 import { createKeys, type Keys } from "./keys.ts";
 import type { RegistrySettings, RequestScope } from "./scope.ts";
 
-export { mayServeGateCopy, type GateAccessCopy } from "./access.ts";
 export { externalRegistry } from "./request.ts";
 export type { RegistryFetch, RegistrySettings, RequestScope } from "./scope.ts";
 

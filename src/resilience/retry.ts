@@ -13,16 +13,6 @@ export function fullJitterDelayMs(attempt: number, backoff: Backoff, random: num
   return Math.floor(random * (ceilingMs(attempt, backoff) + 1));
 }
 
-/**
- * The same growth with a pause that varies only by a share of itself, for work that must not come back at once.
- *
- * @param jitterRatio 0.2 means up to a fifth shorter or longer
- */
-export function spreadDelayMs(attempt: number, backoff: Backoff & { jitterRatio: number }, random: number): number {
-  const spread = 1 + backoff.jitterRatio * (2 * random - 1);
-  return Math.round(ceilingMs(attempt, backoff) * spread);
-}
-
 function ceilingMs(attempt: number, { initialMs, maxMs }: Backoff): number {
   // Beyond 2^30 the product says nothing new, and an infinite one would be no number.
   const doublings = Math.min(Math.max(0, attempt - 1), 30);

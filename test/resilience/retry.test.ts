@@ -1,6 +1,6 @@
 import { fc, test } from "@fast-check/vitest";
 import { describe, expect, it } from "vitest";
-import { fullJitterDelayMs, parseRetryAfterMs, spreadDelayMs } from "../../src/resilience/retry.ts";
+import { fullJitterDelayMs, parseRetryAfterMs } from "../../src/resilience/retry.ts";
 
 const BACKOFF = { initialMs: 1_000, maxMs: 30_000 };
 
@@ -14,8 +14,6 @@ describe("a backoff", () => {
   ])("after $attempt failures is at most $ceilingMs ms and may be nothing", ({ attempt, ceilingMs }) => {
     expect(fullJitterDelayMs(attempt, BACKOFF, 0)).toBe(0);
     expect(fullJitterDelayMs(attempt, BACKOFF, 1 - Number.EPSILON)).toBe(ceilingMs);
-    expect(spreadDelayMs(attempt, { ...BACKOFF, jitterRatio: 0.2 }, 0)).toBe(ceilingMs * 0.8);
-    expect(spreadDelayMs(attempt, { ...BACKOFF, jitterRatio: 0.2 }, 0.5)).toBe(ceilingMs);
   });
 
   test.prop([fc.integer({ min: -5, max: 10_000 }), fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true })])(
