@@ -1,7 +1,7 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { newInnerRunner, newRunner, temporaryFolder } from "./program.ts";
+import { newInnerRunner, temporaryFolder } from "./program.ts";
 import { ait, type Answering, PEER_DID, problem, startRegistry, TOKEN } from "./registry-server.ts";
 
 async function setUp(override?: Answering) {
@@ -178,12 +178,11 @@ test("what a peer calls itself cannot colour the terminal", async () => {
   expect(out).not.toContain("\u001b");
 });
 
-test("several processes at once use a refresh token once, and leave the newest in the file", async () => {
-  const { runner, url, seen, stored, change } = await setUp();
+test("several commands at once use a refresh token once, and leave the newest in the file", async () => {
+  const { runner, seen, stored, change } = await setUp();
   await change({ access: { token: "old", expiresAtMs: 1 } });
-  const process = await newRunner({ SALLYPORT_HOME: runner.home, SALLYPORT_URL: url });
-  const ended = await Promise.all([1, 2].map(() => process.run(["pair", "peers"])));
-  expect(ended.map(({ code }) => code)).toEqual([0, 0]);
+  const ended = await Promise.all([1, 2, 3].map(() => runner.run(["pair", "peers"])));
+  expect(ended.map(({ code }) => code)).toEqual([0, 0, 0]);
   const refreshes = seen.filter(({ path }) => path === "/v1/agents/auth/refresh");
   expect(refreshes).toHaveLength(1);
   expect(await stored()).toMatchObject({ access: { token: "access-2" }, refreshToken: "refresh-2" });
