@@ -2,6 +2,7 @@
  * What one isolate holds beyond a request: settings, bounded caches, breakers and the dispatcher. Made once, from the
  * bindings; nothing of a request is kept here.
  */
+import { auditMethods } from "./audit/methods.ts";
 import { type Chain, createChain } from "./auth/chain.ts";
 import { createOperatorTokens } from "./auth/credential.ts";
 import { createReplayMemory } from "./auth/replay.ts";
@@ -9,6 +10,7 @@ import { createTokenMemory } from "./auth/token.ts";
 import { createTrustStage, type TrustStage } from "./auth/trust.ts";
 import { type Config, parseConfig, type SettingProblem } from "./config.ts";
 import { deliveryMethods } from "./deliveries/methods.ts";
+import { createLockout, type Lockout } from "./gate/lockout.ts";
 import { embeddedRegistryFetch } from "./identity/documents.ts";
 import { identityMethods } from "./identity/methods.ts";
 import { createRegistry, externalRegistry, type Registry, type RequestScope } from "./registry/registry.ts";
@@ -28,6 +30,8 @@ export type Runtime = {
   readonly trust: TrustStage;
   readonly chain: Chain;
   readonly dispatcher: Dispatcher;
+  /** Guesses at bearer tokens, by address. */
+  readonly lockout: Lockout;
 };
 
 /** What belongs to one request, or one round of housekeeping. */
@@ -101,6 +105,7 @@ function createRuntime(env: Env): Runtime {
     ...trustMethods,
     ...deliveryMethods,
     ...deviceMethods,
+    ...auditMethods,
   ]);
-  return { config, registry, registryScope, trust, chain, dispatcher };
+  return { config, registry, registryScope, trust, chain, dispatcher, lockout: createLockout() };
 }

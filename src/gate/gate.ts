@@ -288,7 +288,9 @@ export class Gate extends DurableObject<Env> {
 
   /** Identity tokens that a registry has revoked: what runs under them ends here, though this agent may be idle. */
   async endTokens(tokens: { jti: string; expMs: number }[], reason: string): Promise<void> {
-    const { house, commits } = this.#ensureOpen();
+    // A gate that nobody has proved anything to has nothing that could end.
+    if (this.#open === null) return;
+    const { house, commits } = this.#open;
     const news = await commits.commit(() => house.authority.endTokens(tokens, reason));
     if (!news) return;
     await raiseStatement(this.env.DB, `agent:${this.#self}`, house.authority.epoch()).run();

@@ -6,6 +6,7 @@ import type { Submission, SubmissionReply } from "../gate/admission.ts";
 import { errorFields } from "../telemetry/log.ts";
 import { isConversationId, isReplyTo } from "../wire/frames.ts";
 import { ProxyError } from "../wire/problem.ts";
+import { authenticate, beforeTheHop } from "./authenticate.ts";
 import { acceptedByGate, admissionOf, gateFailed, gateOf, refusedByGate } from "./gate-hop.ts";
 import { chainScope, type HttpEnv } from "./request-scope.ts";
 
@@ -19,11 +20,8 @@ export function hook(needs: RouteNeeds): Handler<HttpEnv> {
   return async (c) => {
     const { chain } = c.get("runtime");
     const scope = chainScope(c);
-    const authenticated = await chain.authenticate(c.req.raw, needs, scope);
-    if (!authenticated.ok) throw authenticated.error;
-    let passed = authenticated.value as PassedAgent;
-
-    const request = readSend(c, passed.body);
+    let passed = (await authenticate(c, needs)) as PassedAgent;
+    const request = beforeTheHop(c, passed, () => readSend(c, passed.body));
     let reply = await submit(c, passed, request);
     if (!reply.ok && reply.refusal.reason === "gate-peer-fenced") {
       // The pairing may be newer than what this isolate remembers of it: the store is asked, and then the gate once more.

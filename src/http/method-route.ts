@@ -8,8 +8,9 @@ import type { Reply } from "../rpc/dispatcher.ts";
 import type { CallContext } from "../rpc/method.ts";
 import { type AgentDid, parseAgentDid } from "../wire/did.ts";
 import { type ProblemCode, ProxyError } from "../wire/problem.ts";
+import { authenticate, beforeTheHop } from "./authenticate.ts";
 import { acceptedByGate, gateCallerOf, gateFailed, gateOf, refusedByGate } from "./gate-hop.ts";
-import { addressOf, chainScope, type HttpEnv } from "./request-scope.ts";
+import { addressOf, type HttpEnv } from "./request-scope.ts";
 
 type Params = Record<string, unknown>;
 type ReadParams = (c: Context<HttpEnv>, body: Uint8Array) => Params;
@@ -47,10 +48,8 @@ export function bodyParams(code: ProblemCode = "PROXY_BAD_REQUEST"): ReadParams 
 
 export function methodRoute(needs: RouteNeeds, route: MethodRoute): Handler<HttpEnv> {
   return async (c) => {
-    const authenticated = await c.get("runtime").chain.authenticate(c.req.raw, needs, chainScope(c));
-    if (!authenticated.ok) throw authenticated.error;
-    const passed = authenticated.value;
-    const params = route.params(c, passed.body);
+    const passed = await authenticate(c, needs);
+    const params = beforeTheHop(c, passed, () => route.params(c, passed.body));
     const reply = await run(c, passed, route, params);
     if (!reply.ok) {
       const { code, message: detail, retryAfterMs, data } = reply;

@@ -7,8 +7,9 @@ import type { AgentDid } from "../wire/did.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { sha256Base64Url } from "../wire/proof.ts";
 import { TICKET_SUBPROTOCOL_PREFIX } from "../wire/relay-close.ts";
+import { authenticate } from "./authenticate.ts";
 import { acceptedByGate, gateCallerOf, gateFailed, gateOf, refusedByGate } from "./gate-hop.ts";
-import { chainScope, type HttpEnv } from "./request-scope.ts";
+import type { HttpEnv } from "./request-scope.ts";
 
 export function relayConnect(needs: RouteNeeds): Handler<HttpEnv> {
   return async (c) => {
@@ -17,9 +18,7 @@ export function relayConnect(needs: RouteNeeds): Handler<HttpEnv> {
     const protocol = ticketProtocol(c.req.header("Sec-WebSocket-Protocol"));
     if (protocol !== null) return connectByTicket(c, protocol);
 
-    const authenticated = await c.get("runtime").chain.authenticate(c.req.raw, needs, chainScope(c));
-    if (!authenticated.ok) throw authenticated.error;
-    const passed = authenticated.value;
+    const passed = await authenticate(c, needs);
     const caller = gateCallerOf(c, passed);
     if (caller === null) throw new ProxyError("PROXY_AUTH_INVALID_TOKEN");
     try {

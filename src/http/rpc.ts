@@ -5,18 +5,17 @@ import type { RouteNeeds } from "../auth/form.ts";
 import { type Reply, refusal } from "../rpc/dispatcher.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { parseRpcBody, RPC_ERROR, type RpcCall, rpcErrorObject, rpcFailure, type RpcResponse, rpcSuccess } from "../wire/rpc.ts";
+import { authenticate } from "./authenticate.ts";
 import { acceptedByGate, gateCallerOf } from "./gate-hop.ts";
 import { callGate, namedAgent, workerContext } from "./method-route.ts";
-import { chainScope, type HttpEnv } from "./request-scope.ts";
+import type { HttpEnv } from "./request-scope.ts";
 
 const NEEDS: RouteNeeds = { route: "rpc", accepts: ["agent", "device", "shared", "apiKey", "operator"], access: true, recipient: false };
 
 const textDecoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 export const rpc: Handler<HttpEnv> = async (c) => {
-  const authenticated = await c.get("runtime").chain.authenticate(c.req.raw, NEEDS, chainScope(c));
-  if (!authenticated.ok) throw authenticated.error;
-  const passed = authenticated.value;
+  const passed = await authenticate(c, NEEDS);
 
   const body = parseRpcBody(textOf(passed.body));
   const calls = body.ok ? body.value.calls.filter((call): call is RpcCall => call.kind !== "invalid") : [];

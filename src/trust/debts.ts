@@ -63,7 +63,7 @@ export async function notifyInitiator(deps: DebtDeps, confirmation: Confirmation
       deps.gates.of(initiatorDid).notify({
         fromAgentDid: null,
         payload: JSON.stringify(payload),
-        deliveryId: `pair-${confirmId}`,
+        deliveryId: confirmId,
       }),
     );
   } catch (error) {

@@ -1,0 +1,34 @@
+/** Who is calling, for every route: the chain decides, guesses at bearer tokens are counted, and a refusal of the route itself is logged with the decision. */
+import type { Context } from "hono";
+import type { Passed } from "../auth/chain.ts";
+import type { RouteNeeds } from "../auth/form.ts";
+import { refusal } from "../auth/reasons.ts";
+import { ProxyError, proxyErrorFrom } from "../wire/problem.ts";
+import { addressOf, chainScope, type HttpEnv } from "./request-scope.ts";
+
+/** @throws ProxyError with the chain's refusal; 429 once an address has guessed too often. A token that verifies is never refused for it. */
+export async function authenticate(c: Context<HttpEnv>, needs: RouteNeeds): Promise<Passed> {
+  const { chain } = c.get("runtime");
+  const authenticated = await chain.authenticate(c.req.raw, needs, chainScope(c));
+  if (authenticated.ok) return authenticated.value;
+  const { error } = authenticated;
+  if (error.reason === "operator-token-wrong") countGuess(c);
+  throw error;
+}
+
+/** Counts a wrong bearer token against its address. @throws ProxyError 429 once the address is locked */
+export function countGuess(c: Context<HttpEnv>): void {
+  const lockedMs = c.get("runtime").lockout.failed(addressOf(c.req.raw), Date.now());
+  if (lockedMs > 0) throw new ProxyError("PROXY_RATE_LIMIT_EXCEEDED", { retryAfterMs: lockedMs });
+}
+
+/** Runs what a route does with a passed request before the gate is asked; what it throws closes the decision. */
+export function beforeTheHop<T>(c: Context<HttpEnv>, passed: Passed, read: () => T): T {
+  try {
+    return read();
+  } catch (thrown) {
+    const error = proxyErrorFrom(thrown);
+    c.get("runtime").chain.conclude(passed, refusal("route-refused", { code: error.code }), chainScope(c));
+    throw error;
+  }
+}
