@@ -4,7 +4,11 @@ declare namespace Cloudflare {
     OPERATOR_TOKEN?: string;
     OPERATOR_TOKEN_NEXT?: string;
     REGISTRY_SIGNING_SECRET?: string;
-    /** One wide point a request, where a dataset is bound. */
-    ANALYTICS?: AnalyticsEngineDataset;
   }
+}
+
+/** The bindings that an installation may leave out. */
+interface Env {
+  /** One wide point a request, where a dataset is bound. */
+  ANALYTICS?: AnalyticsEngineDataset;
 }

@@ -7,6 +7,7 @@ import type { Principal } from "../rpc/method.ts";
 import type { Registry, RegistryFetch, RequestScope } from "../registry/registry.ts";
 import { type Deadline, startDeadline } from "../resilience/deadline.ts";
 import type { Log } from "../telemetry/log.ts";
+import { inSpan } from "../telemetry/span.ts";
 import type { AgentDid } from "../wire/did.ts";
 import type { ProxyError } from "../wire/problem.ts";
 import { sha256Base64Url } from "../wire/proof.ts";
@@ -93,6 +94,8 @@ export type ChainScope = {
   readonly log: Log;
   /** `ctx.waitUntil`. */
   readonly background: (work: Promise<unknown>) => void;
+  /** Told the decision once it is closed, to be counted. */
+  readonly decided?: (decision: Decision) => void;
 };
 
 export type Chain = {
@@ -129,7 +132,7 @@ export function createChain(deps: ChainDeps): Chain {
     const timed = async <T>(stage: Stage, run: () => Promise<T>): Promise<T> => {
       const startedAtMs = scope.now();
       try {
-        return await run();
+        return await inSpan(`auth.${stage}`, run);
       } finally {
         decision.durationsMs[stage] = scope.now() - startedAtMs;
       }
@@ -246,13 +249,17 @@ export function createChain(deps: ChainDeps): Chain {
 
   function close(decision: Decision, refused: Refusal | null, scope: ChainScope): void {
     closeDecision(decision, refused, { nowMs: scope.now(), log: scope.log, skewWarnSeconds: settings.skewWarnSeconds });
+    scope.decided?.(decision);
   }
 
   return {
     async authenticate(request, needs, scope) {
       const decision = openDecision(needs.route, scope.now());
       const decided = await decide(request, needs, decision, scope);
-      if (decided.ok) return decided;
+      if (decided.ok) {
+        decision.passedAtMs = scope.now();
+        return decided;
+      }
       close(decision, decided.error, scope);
       await discardBody(request.body);
       return err(refusalError(decided.error));

@@ -24,6 +24,8 @@ export type Decision = {
   readonly caches: Partial<Record<CacheName, CacheState | "unavailable">>;
   /** Wall time a stage waited, in milliseconds. */
   readonly durationsMs: Partial<Record<Stage, number>>;
+  /** When the chain was through and only the gate was left to ask; null before. */
+  passedAtMs: number | null;
   /** Null until decided. */
   outcome: Outcome | null;
 };
@@ -42,6 +44,7 @@ export function openDecision(route: string, nowMs: number): Decision {
     skewMs: null,
     caches: {},
     durationsMs: {},
+    passedAtMs: null,
     outcome: null,
   };
 }
@@ -58,6 +61,7 @@ export function closeDecision(
 ): void {
   if (decision.outcome !== null) return;
   const durationMs = at.nowMs - decision.startedAtMs;
+  if (decision.passedAtMs !== null) decision.durationsMs.gate = at.nowMs - decision.passedAtMs;
   decision.outcome =
     refused === null
       ? { accepted: true, durationMs }

@@ -1,11 +1,16 @@
 /** What every request has: an id, the isolate's runtime, a log of its own; and where every error becomes its answer. */
 import type { Context, MiddlewareHandler } from "hono";
 import type { ChainScope } from "../auth/chain.ts";
+import type { Decision } from "../auth/decision.ts";
 import { BadSettings, type Runtime, runtimeOf } from "../runtime.ts";
 import { createLog, errorFields, type Log } from "../telemetry/log.ts";
 import { problemResponse, proxyErrorFrom } from "../wire/problem.ts";
 
-export type HttpEnv = { Bindings: Env; Variables: { requestId: string; log: Log; runtime: Runtime } };
+export type HttpEnv = {
+  Bindings: Env;
+  /** `decision`: what the chain decided, once it has; for the numbers. */
+  Variables: { requestId: string; log: Log; runtime: Runtime; decision?: Decision };
+};
 
 const REQUEST_ID_PATTERN = /^[A-Za-z0-9._:-]{8,128}$/;
 
@@ -38,7 +43,12 @@ export function errorResponse(thrown: Error, c: Context<HttpEnv>): Response {
 
 /** What the chain needs of this request. */
 export function chainScope(c: Context<HttpEnv>): ChainScope {
-  return { now: Date.now, log: c.get("log"), background: (work) => c.executionCtx.waitUntil(work) };
+  return {
+    now: Date.now,
+    log: c.get("log"),
+    background: (work) => c.executionCtx.waitUntil(work),
+    decided: (decision) => c.set("decision", decision),
+  };
 }
 
 /** The caller's address for limits and the audit; an IPv6 address by its /64, since one host owns all of it. */

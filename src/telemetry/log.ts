@@ -24,5 +24,8 @@ export function createLog(base: Fields = {}): Log {
 export function errorFields(error: unknown): Fields {
   if (!(error instanceof Error)) return { error: "not an Error" };
   const code = (error as { code?: unknown }).code;
-  return { error: `${error.name}: ${error.message}`.slice(0, 500), ...(typeof code === "string" ? { errorCode: code } : {}) };
+  return {
+    error: `${error.name}: ${error.message}`.slice(0, 500),
+    ...(typeof code === "string" ? { errorCode: code } : {}),
+  };
 }

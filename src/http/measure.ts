@@ -1,0 +1,30 @@
+/** Counts each request once it is answered: in memory, or as one wide point where a dataset is bound. */
+import type { MiddlewareHandler } from "hono";
+import { routePath } from "hono/route";
+import { flushSoon, meter } from "../telemetry/metrics.ts";
+import { analyticsPoint, countRequest, type RequestNumbers } from "../telemetry/request-numbers.ts";
+import type { HttpEnv } from "./request-scope.ts";
+
+/** What stands for a request that no route of the page took: the pattern of the middleware that saw it. */
+const MIDDLEWARE = "/*";
+
+export const measure: MiddlewareHandler<HttpEnv> = async (c, next) => {
+  const { metrics, skewWarnSeconds } = c.get("runtime").config;
+  meter.turn(metrics);
+  if (!metrics) return next();
+  const startedAtMs = Date.now();
+  await next();
+  const pattern = routePath(c, -1);
+  const numbers: RequestNumbers = {
+    route: pattern === MIDDLEWARE ? "unmatched" : pattern,
+    method: c.req.method,
+    status: c.res.status,
+    durationMs: Date.now() - startedAtMs,
+    decision: c.get("decision") ?? null,
+    skewWarnSeconds,
+  };
+  if (c.env.ANALYTICS === undefined) countRequest(meter, numbers);
+  else c.env.ANALYTICS.writeDataPoint(analyticsPoint(numbers));
+  flushSoon(c.env, (work) => c.executionCtx.waitUntil(work));
+  return undefined;
+};

@@ -1,0 +1,5 @@
+/** A file as text, read by the bundler. */
+declare module "*?raw" {
+  const text: string;
+  export default text;
+}
