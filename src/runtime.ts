@@ -17,6 +17,7 @@ import { createRegistry, externalRegistry, type Registry, type RequestScope } fr
 import type { Deadline } from "./resilience/deadline.ts";
 import { deviceMethods } from "./rpc/devices.ts";
 import { createDispatcher, type Dispatcher } from "./rpc/dispatcher.ts";
+import { countCall, countTransition } from "./telemetry/dependency-numbers.ts";
 import { createLog, type Log } from "./telemetry/log.ts";
 import { trustMethods } from "./trust/methods.ts";
 import { lookUpTrust } from "./trust/pairs.ts";
@@ -72,7 +73,8 @@ function createRuntime(env: Env): Runtime {
   const log = createLog();
   const db = env.DB;
 
-  const registry = createRegistry({ settings: config, log });
+  const counted = { onTransition: countTransition, onCall: countCall };
+  const registry = createRegistry({ settings: config, log, ...counted });
   const registryFetch =
     config.registryUrl === "embedded" ? embeddedRegistryFetch({ db, config, now: Date.now }) : externalRegistry(config.registryUrl);
   const registryScope = ({ now, background, log: requestLog, deadline }: RegistryLease): RequestScope => ({
@@ -86,7 +88,7 @@ function createRuntime(env: Env): Runtime {
       return deadline.signal;
     },
   });
-  const trust = createTrustStage({ settings: config, lookUp: (a, b) => lookUpTrust(db, a, b), log });
+  const trust = createTrustStage({ settings: config, lookUp: (a, b) => lookUpTrust(db, a, b), log, ...counted });
   const chain = createChain({
     settings: config,
     registry,

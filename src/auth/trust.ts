@@ -3,9 +3,9 @@
  * D1 fails or somebody is reading it again. A pair that is not trusted is never remembered, so a pairing works at the
  * next request; what a cached trust would let in after a removal is stopped by the fences in the gates.
  */
-import type { BreakerSnapshot } from "../resilience/breaker.ts";
+import type { BreakerSnapshot, BreakerTransition } from "../resilience/breaker.ts";
 import { type CachedCall, cachedCall, type CallScope, loadNow } from "../resilience/cached-call.ts";
-import { createDependency } from "../resilience/dependency.ts";
+import { createDependency, type DependencyCall } from "../resilience/dependency.ts";
 import { type CacheState, createStaleCache, type Freshness } from "../resilience/stale-cache.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Trust } from "../trust/pairs.ts";
@@ -30,6 +30,9 @@ export type TrustDeps = {
   readonly lookUp: (sender: AgentDid, recipient: AgentDid) => Promise<Trust>;
   /** For what belongs to no request: each change of the breaker, once. */
   readonly log: Log;
+  /** Told each change of the breaker, and how each call ended: to be counted. */
+  readonly onTransition?: (transition: BreakerTransition) => void;
+  readonly onCall?: (call: DependencyCall) => void;
   /** Pairs remembered in this isolate. */
   readonly maxEntries?: number;
 };
@@ -55,7 +58,8 @@ const REFRESH_AHEAD_RATIO = 0.75;
 /** Not remembered at all. */
 const NEVER: Freshness = { freshMs: 0, revalidateMs: 0, staleMs: 0 };
 
-export function createTrustStage({ settings, lookUp, log, maxEntries = PAIRS_REMEMBERED }: TrustDeps): TrustStage {
+export function createTrustStage(deps: TrustDeps): TrustStage {
+  const { settings, lookUp, log, maxEntries = PAIRS_REMEMBERED } = deps;
   const { trustTtlMs: freshMs, storeTimeoutMs } = settings;
   const staleMs = Math.max(freshMs, settings.trustMaxStaleMs);
   const cache = createStaleCache<Trust>({
@@ -74,7 +78,10 @@ export function createTrustStage({ settings, lookUp, log, maxEntries = PAIRS_REM
     breakerFailures: settings.breakerFailures,
     breakerWindowMs: settings.breakerWindowMs,
     breakerOpenMs: settings.breakerOpenMs,
-    onTransition: ({ from, to, failures, retryAtMs }) => {
+    onCall: deps.onCall,
+    onTransition: (transition) => {
+      deps.onTransition?.(transition);
+      const { from, to, failures, retryAtMs } = transition;
       const fields = { dependency: "trust", from, to, failures, retryAtMs };
       if (to === "open") log.warn("breaker.changed", fields);
       else log.info("breaker.changed", fields);

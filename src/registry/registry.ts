@@ -1,7 +1,7 @@
 /** The client of the registry: keys, revocation list, access validation, each behind a cache and a breaker of its own. */
 import type { CallFailure } from "../resilience/cached-call.ts";
 import type { BreakerSnapshot, BreakerTransition } from "../resilience/breaker.ts";
-import { createDependency, type Dependency } from "../resilience/dependency.ts";
+import { createDependency, type Dependency, type DependencyCall } from "../resilience/dependency.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { Result } from "../wire/result.ts";
 import { type Access, createAccess } from "./access.ts";
@@ -47,11 +47,13 @@ const DOCUMENT_PATIENCE_MS = 2_500;
  *
  * @param deps.log for what belongs to no request: each change of a breaker, once
  * @param deps.onTransition told the same, to be counted
+ * @param deps.onCall told how each call ended, to be counted
  */
 export function createRegistry(deps: {
   settings: RegistrySettings;
   log: Log;
   onTransition?: (transition: BreakerTransition) => void;
+  onCall?: (call: DependencyCall) => void;
 }): Registry {
   const { settings } = deps;
   const shared = {
@@ -59,6 +61,7 @@ export function createRegistry(deps: {
     breakerFailures: settings.breakerFailures,
     breakerWindowMs: settings.breakerWindowMs,
     breakerOpenMs: settings.breakerOpenMs,
+    onCall: deps.onCall,
     onTransition: (transition: BreakerTransition): void => {
       logTransition(deps.log, transition);
       deps.onTransition?.(transition);

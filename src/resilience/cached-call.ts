@@ -235,6 +235,7 @@ async function run<T>(call: CachedCall<T>, ticket: Ticket): Promise<Outcome<T>> 
   const loaded = await attempt(call);
   const nowMs = scope.now();
   ticket.giveBack();
+  dependency.onCall?.({ dependency: dependency.name, outcome: loaded.ok ? "ok" : "failed" });
   if (loaded.ok) {
     const { value, freshness } = loaded.value;
     dependency.breaker.succeeded(ticket.permit, nowMs);

@@ -14,7 +14,11 @@ export type Dependency = {
   readonly leaseMs: number;
   /** How long a request that has no copy waits for a slot, or for the copy that another brings. */
   readonly patienceMs: number;
+  /** Told how each call ended, a refusal being `ok`: to be counted. */
+  readonly onCall: ((call: DependencyCall) => void) | undefined;
 };
+
+export type DependencyCall = { dependency: string; outcome: "ok" | "failed" };
 
 export type DependencyOptions = {
   name: string;
@@ -29,6 +33,8 @@ export type DependencyOptions = {
   patienceMs?: number;
   /** Told each change of the breaker once: log it and count it. */
   onTransition?: ((transition: BreakerTransition) => void) | undefined;
+  /** Told how each call ended: count it. */
+  onCall?: ((call: DependencyCall) => void) | undefined;
 };
 
 const DEFAULT_PATIENCE_MS = 1_000;
@@ -53,5 +59,6 @@ export function createDependency(options: DependencyOptions): Dependency {
     timeoutMs,
     leaseMs,
     patienceMs: options.patienceMs ?? DEFAULT_PATIENCE_MS,
+    onCall: options.onCall,
   };
 }
