@@ -1,7 +1,7 @@
 /** The real program, started the way `npm run dev` starts it, on a free port, with secrets and a state folder that are thrown away. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -25,6 +25,8 @@ export type ThrowawayProxy = {
  */
 export async function createThrowawayProxy(): Promise<ThrowawayProxy> {
   const stateDir = mkdtempSync(join(tmpdir(), "sallyport-"));
+  const temporaryDir = join(stateDir, "tmp");
+  mkdirSync(temporaryDir);
   const port = await freePort();
   const operatorToken = randomSecret();
   const settings = { OPERATOR_TOKEN: operatorToken, REGISTRY_SIGNING_SECRET: randomSecret() };
@@ -39,7 +41,8 @@ export async function createThrowawayProxy(): Promise<ThrowawayProxy> {
 
   const start = async (): Promise<void> => {
     const started = spawn(process.execPath, [join(import.meta.dirname, "dev.ts"), "--inspector-port", "0", ...vars], {
-      env: { ...process.env, PORT: String(port), STATE_DIR: stateDir },
+      // Killed programs leave their temporary files behind: those go the way of the state.
+      env: { ...process.env, PORT: String(port), STATE_DIR: stateDir, TMPDIR: temporaryDir },
       // A group of its own, so that all of it can be ended at once; a channel, so that it notices when this process is gone.
       detached: true,
       stdio: ["ignore", "pipe", "pipe", "ipc"],
