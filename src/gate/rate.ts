@@ -1,13 +1,12 @@
-/** Requests and frames of one agent in any 60 seconds, exact to the second. Kept on disk, so that an eviction resets nothing. */
-import { readMeta, writeMeta } from "./schema.ts";
+/** Requests and frames of one agent in any 60 seconds, exact. Kept on disk, so that an eviction resets nothing. */
 
-const WINDOW_SECONDS = 60;
+const WINDOW_MS = 60_000;
 
 export type Rate = {
   /** How long to wait, in milliseconds, or 0 when one more may pass; does not count it. */
   waitMs(nowMs: number): number;
   count(nowMs: number): void;
-  /** Writes the window where it changed; part of the group's commit. */
+  /** Writes what was counted since the last time; part of the group's commit. */
   save(): void;
 };
 
@@ -15,16 +14,24 @@ export type Rate = {
 export function createRate(sql: SqlStorage, perMinute: number): Rate {
   if (perMinute === 0) return { waitMs: () => 0, count: () => {}, save: () => {} };
 
-  const seconds = new Map<number, number>(parseWindow(readMeta<string>(sql, "rate_window")));
-  let total = [...seconds.values()].reduce((sum, count) => sum + count, 0);
-  let changed = false;
+  /** How many at which millisecond, oldest first; those of one group share theirs. */
+  const counts = new Map<number, number>();
+  for (const row of sql.exec<{ at_ms: number; count: number }>("SELECT at_ms, count FROM rate_counts ORDER BY at_ms")) {
+    counts.set(row.at_ms, row.count);
+  }
+  let total = [...counts.values()].reduce((sum, count) => sum + count, 0);
+  const unsaved = new Set<number>();
+  let forgottenThroughMs = -Infinity;
+  let isForgetful = false;
 
   const forget = (nowMs: number): void => {
-    const oldestKept = Math.floor(nowMs / 1_000) - WINDOW_SECONDS;
-    for (const [second, count] of seconds) {
-      if (second > oldestKept) return;
-      seconds.delete(second);
+    for (const [atMs, count] of counts) {
+      if (atMs > nowMs - WINDOW_MS) return;
+      counts.delete(atMs);
+      unsaved.delete(atMs);
       total -= count;
+      forgottenThroughMs = Math.max(forgottenThroughMs, atMs);
+      isForgetful = true;
     }
   };
 
@@ -32,24 +39,26 @@ export function createRate(sql: SqlStorage, perMinute: number): Rate {
     waitMs(nowMs) {
       forget(nowMs);
       if (total < perMinute) return 0;
-      const oldest = seconds.keys().next().value ?? 0;
-      return Math.max(1_000, (oldest + WINDOW_SECONDS + 1) * 1_000 - nowMs);
+      const [oldestMs = nowMs] = counts.keys();
+      return Math.max(1, oldestMs + WINDOW_MS - nowMs);
     },
     count(nowMs) {
       forget(nowMs);
-      const second = Math.floor(nowMs / 1_000);
-      seconds.set(second, (seconds.get(second) ?? 0) + 1);
+      counts.set(nowMs, (counts.get(nowMs) ?? 0) + 1);
+      unsaved.add(nowMs);
       total += 1;
-      changed = true;
     },
     save() {
-      if (!changed) return;
-      changed = false;
-      writeMeta(sql, "rate_window", JSON.stringify([...seconds]));
+      for (const atMs of unsaved) {
+        sql.exec(
+          "INSERT INTO rate_counts (at_ms, count) VALUES (?, ?) ON CONFLICT (at_ms) DO UPDATE SET count = excluded.count",
+          atMs,
+          counts.get(atMs) ?? 0,
+        );
+      }
+      unsaved.clear();
+      if (isForgetful) sql.exec("DELETE FROM rate_counts WHERE at_ms <= ?", forgottenThroughMs);
+      isForgetful = false;
     },
   };
-}
-
-function parseWindow(stored: string | null): [number, number][] {
-  return stored === null ? [] : (JSON.parse(stored) as [number, number][]);
 }

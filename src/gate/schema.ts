@@ -45,6 +45,11 @@ const MIGRATIONS: readonly string[] = [
      digest TEXT NOT NULL, requested_by TEXT NOT NULL, expires_at_ms INTEGER NOT NULL) WITHOUT ROWID;
 
    CREATE TABLE audit_outbox (id TEXT PRIMARY KEY, entry TEXT NOT NULL) WITHOUT ROWID;`,
+
+  `CREATE TABLE rate_counts (at_ms INTEGER PRIMARY KEY, count INTEGER NOT NULL);
+   CREATE INDEX queue_unreported ON queue (delivery_id) WHERE reported = 0;
+   CREATE INDEX queue_dead ON queue (delivery_id) WHERE state = 2;
+   CREATE INDEX outbox_ended ON outbox (receipt_due, updated_at_ms) WHERE state >= 2;`,
 ];
 
 const EXISTS = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'schema_migrations'";
