@@ -8,8 +8,15 @@ import { BATCH_TICK_MS, HELD_BYTES_MAX, type Outcome, PARCEL_BYTES_AT_ONCE, PARC
 
 const STATE = { held: 0, handedOver: 1, delivered: 2, deadLettered: 3 } as const;
 const STATUS_KEPT_MS = 86_400_000;
+/** Receipts for a sender that does not come are kept as long as dead letters are; then there is nothing left to be told about. */
+const RECEIPTS_KEPT_MS = 7 * 86_400_000;
+const RECEIPTS_AT_ONCE = 500;
 const PRUNE_EVERY_MS = 3_600_000;
 const PRUNED_AT_ONCE = 2_000;
+const KEPT = [
+  { receiptDue: 0, keptMs: STATUS_KEPT_MS },
+  { receiptDue: 1, keptMs: RECEIPTS_KEPT_MS },
+] as const;
 /** A recipient whose queue is full makes room by the second; one whose gate does not answer takes longer. */
 const FULL_RETRY = { initialMs: 250, maxMs: 5_000, jitterRatio: 0.2 };
 const FAILED_RETRY = { initialMs: 1_000, maxMs: 30_000, jitterRatio: 0.2 };
@@ -178,7 +185,9 @@ export function createOutbox(sql: SqlStorage, limits: { outboxMax: number }, nex
       const parcels: Parcel[] = [];
       let bytes = 0;
       let position = 0;
-      while (position < lane.held.length && parcels.length < PARCELS_AT_ONCE) {
+      // One is enough to ask a full queue, or a gate that has failed, whether it takes more.
+      const most = lane.failures > 0 ? 1 : PARCELS_AT_ONCE;
+      while (position < lane.held.length && parcels.length < most) {
         const held = lane.held[position]!;
         if (parcels.length > 0 && bytes + held.bytes > PARCEL_BYTES_AT_ONCE) break;
         const row = sql
@@ -205,8 +214,8 @@ export function createOutbox(sql: SqlStorage, limits: { outboxMax: number }, nex
     handedOver(to: AgentDid, offered: number, taken: number, nowMs: number): string[] {
       const lane = laneOf(to);
       lane.busy = false;
-      lane.failures = taken > 0 ? 0 : lane.failures + 1;
-      lane.dueAtMs = nowMs + (taken === offered ? BATCH_TICK_MS : retryDelayMs(lane.failures + 1, FULL_RETRY, Math.random()));
+      lane.failures = taken === offered ? 0 : taken > 0 ? 1 : lane.failures + 1;
+      lane.dueAtMs = nowMs + (lane.failures === 0 ? BATCH_TICK_MS : retryDelayMs(lane.failures, FULL_RETRY, Math.random()));
       const gone = lane.held.splice(0, taken);
       for (const held of gone) release(held);
       return gone.map(({ deliveryId }) => deliveryId);
@@ -224,7 +233,7 @@ export function createOutbox(sql: SqlStorage, limits: { outboxMax: number }, nex
     recordHandedOver(deliveryIds: readonly string[], nowMs: number): void {
       for (const deliveryId of deliveryIds) {
         sql.exec(
-          "UPDATE outbox SET state = 1, body = NULL, updated_at_ms = ? WHERE delivery_id = ? AND state = 0",
+          "UPDATE outbox SET state = 1, body = NULL, envelope = '{}', updated_at_ms = ? WHERE delivery_id = ? AND state = 0",
           nowMs,
           deliveryId,
         );
@@ -234,6 +243,7 @@ export function createOutbox(sql: SqlStorage, limits: { outboxMax: number }, nex
     /** Applies what a recipient's gate reports. Repeats change nothing. Returns what the sender is to be told. */
     settle(outcomes: readonly Outcome[], nowMs: number): Receipt[] {
       const receipts: Receipt[] = [];
+      const ended: AgentDid[] = [];
       for (const outcome of outcomes) {
         const row = sql
           .exec<{ to_did: string; state: number; origin_frame_id: string | null }>(
@@ -245,7 +255,7 @@ export function createOutbox(sql: SqlStorage, limits: { outboxMax: number }, nex
         // A dead letter that was replayed may still be delivered; what was delivered stays delivered.
         if (row === undefined || row.state === STATE.delivered || row.state === state) continue;
         sql.exec(
-          "UPDATE outbox SET state = ?, body = NULL, reason = ?, attempts = ?, updated_at_ms = ?, receipt_due = ? WHERE delivery_id = ?",
+          "UPDATE outbox SET state = ?, body = NULL, envelope = '{}', reason = ?, attempts = ?, updated_at_ms = ?, receipt_due = ? WHERE delivery_id = ?",
           state,
           outcome.reason,
           outcome.attempts,
@@ -254,20 +264,20 @@ export function createOutbox(sql: SqlStorage, limits: { outboxMax: number }, nex
           outcome.deliveryId,
         );
         const to = row.to_did as AgentDid;
-        if (row.state < STATE.delivered) {
-          laneOf(to).waiting -= 1;
-        }
+        if (row.state < STATE.delivered) ended.push(to);
         const { deliveryId, delivered, reason } = outcome;
         receipts.push({ deliveryId, toAgentDid: to, originFrameId: row.origin_frame_id, delivered, reason });
       }
+      for (const to of ended) laneOf(to).waiting -= 1;
       return receipts;
     },
 
-    /** Receipts of dead letters that the sender has not been told yet. */
+    /** Receipts of dead letters that the sender has not been told yet, a batch of the oldest. */
     dueReceipts(): Receipt[] {
       return sql
         .exec<{ delivery_id: string; to_did: string; origin_frame_id: string | null; reason: string | null }>(
-          "SELECT delivery_id, to_did, origin_frame_id, reason FROM outbox WHERE receipt_due = 1 ORDER BY delivery_id LIMIT 500",
+          "SELECT delivery_id, to_did, origin_frame_id, reason FROM outbox WHERE receipt_due = 1 ORDER BY delivery_id LIMIT ?",
+          RECEIPTS_AT_ONCE,
         )
         .toArray()
         .map((row) => ({
@@ -300,26 +310,38 @@ export function createOutbox(sql: SqlStorage, limits: { outboxMax: number }, nex
       };
     },
 
-    /** Forgets what ended more than 24 hours ago, some thousand rows a turn. */
+    /** Forgets what ended more than 24 hours ago, some thousand rows a turn; what a sender has not been told, later. */
     prune(nowMs: number): void {
-      if (nowMs - lastPrunedMs < PRUNE_EVERY_MS) return;
-      const cutoff = nowMs - STATUS_KEPT_MS;
-      const { rowsWritten } = sql.exec(
-        `DELETE FROM outbox WHERE state >= 2 AND updated_at_ms < ?1 AND receipt_due = 0
-           AND delivery_id IN (SELECT delivery_id FROM outbox ORDER BY delivery_id LIMIT ?2)`,
-        cutoff,
+      let forgotten = 0;
+      for (const { receiptDue, keptMs } of KEPT) {
+        forgotten += sql.exec(
+          `DELETE FROM outbox WHERE delivery_id IN (
+             SELECT delivery_id FROM outbox WHERE state >= 2 AND receipt_due = ? AND updated_at_ms <= ? ORDER BY updated_at_ms LIMIT ?)`,
+          receiptDue,
+          nowMs - keptMs,
+          PRUNED_AT_ONCE,
+        ).rowsWritten;
+      }
+      forgotten += sql.exec(
+        "DELETE FROM idempotency WHERE key IN (SELECT key FROM idempotency WHERE created_at_ms <= ? ORDER BY created_at_ms LIMIT ?)",
+        nowMs - STATUS_KEPT_MS,
         PRUNED_AT_ONCE,
-      );
-      sql.exec("DELETE FROM idempotency WHERE created_at_ms < ?", cutoff);
-      if (rowsWritten === 0) lastPrunedMs = nowMs;
+      ).rowsWritten;
+      lastPrunedMs = forgotten >= PRUNED_AT_ONCE ? 0 : nowMs;
     },
 
-    /** When pruning is next worth waking for; null while there is nothing to forget. */
+    /** When pruning is next worth waking for, at most once an hour; null while there is nothing to forget. */
     nextPruneMs(): number | null {
-      const oldest = sql.exec<{ oldest: number | null }>(
-        "SELECT MIN(created_at_ms) AS oldest FROM (SELECT created_at_ms FROM outbox ORDER BY delivery_id LIMIT 1)",
-      ).one().oldest;
-      return oldest === null ? null : Math.max(oldest + STATUS_KEPT_MS, lastPrunedMs + PRUNE_EVERY_MS);
+      let due = Infinity;
+      for (const { receiptDue, keptMs } of KEPT) {
+        const { oldest } = sql
+          .exec<{ oldest: number | null }>("SELECT MIN(updated_at_ms) AS oldest FROM outbox WHERE state >= 2 AND receipt_due = ?", receiptDue)
+          .one();
+        if (oldest !== null) due = Math.min(due, oldest + keptMs);
+      }
+      const { oldest } = sql.exec<{ oldest: number | null }>("SELECT MIN(created_at_ms) AS oldest FROM idempotency").one();
+      if (oldest !== null) due = Math.min(due, oldest + STATUS_KEPT_MS);
+      return due === Infinity ? null : Math.max(due, lastPrunedMs + PRUNE_EVERY_MS);
     },
   };
 }
