@@ -18,6 +18,8 @@ export type IncomingMessage = {
   readonly conversationId?: string | undefined;
   readonly groupId?: string | undefined;
   readonly replyTo?: string | undefined;
+  /** Trace context of the sender's request. */
+  readonly traceparent?: string | undefined;
 };
 
 /**

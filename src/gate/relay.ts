@@ -290,7 +290,7 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
 }
 
 function deliverText(self: AgentDid, push: Push, nowMs: number): string {
-  const { trustEpoch: _trustEpoch, traceparent: _traceparent, ...members } = push.envelope;
+  const { trustEpoch: _trustEpoch, ...members } = push.envelope;
   // The frame's id is the delivery's: an acknowledgement that arrives after the gate has slept finds its row by it.
   const head = { ...frameHead(nowMs), id: push.deliveryId as ReturnType<typeof frameHead>["id"] };
   return deliverFrame(head, { deliveryId: push.deliveryId, toAgentDid: self, ...members, payloadText: push.body });

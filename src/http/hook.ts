@@ -12,7 +12,8 @@ import { chainScope, type HttpEnv } from "./request-scope.ts";
 
 const WAIT_SECONDS_MAX = 15;
 const IDEMPOTENCY_KEY_PATTERN = /^[\x21-\x7e]{1,255}$/;
-const TRACEPARENT_PATTERN = /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
+/** W3C Trace Context §3.2: no version ff, no id of noughts. One of another form is dropped, as §3.3 says. */
+const TRACEPARENT_PATTERN = /^(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$/;
 
 const textDecoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 

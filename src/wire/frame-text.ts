@@ -22,6 +22,8 @@ export type DeliverContent = {
   readonly conversationId?: string | undefined;
   readonly groupId?: string | undefined;
   readonly replyTo?: string | undefined;
+  /** Trace context of the sender's request (W3C Trace Context §3.2). */
+  readonly traceparent?: string | undefined;
 };
 
 /** @returns the text of a `deliver` frame. `payloadText` must be JSON; it is not looked at. */

@@ -81,6 +81,7 @@ const deliver = z.object({
   conversationId: z.optional(z.string()),
   groupId: z.optional(z.string()),
   replyTo: z.optional(z.string()),
+  traceparent: z.optional(z.string()),
 });
 const enqueueAck = z.object({
   ...head,
