@@ -2,6 +2,7 @@
 import type { Reason, Refusal } from "../auth/reasons.ts";
 import type { Principal } from "../rpc/method.ts";
 import type { AgentAuthority } from "./authority.ts";
+import type { Drift } from "./drift.ts";
 import type { Nonces } from "./nonces.ts";
 import type { Rate } from "./rate.ts";
 import { readMeta, writeMeta } from "./schema.ts";
@@ -51,6 +52,7 @@ export type AdmissionParts = {
   authority: AgentAuthority;
   nonces: Nonces;
   rate: Rate;
+  drift: Drift;
   accessMaxStaleMs: number;
 };
 
@@ -79,6 +81,7 @@ export function admitAgent(parts: AdmissionParts, admission: AgentAdmission, now
   if (verdict === "seen") throw new GateRefusal("gate-nonce-replayed");
   if (waitMs > 0) throw new GateRefusal("gate-rate-exceeded", waitMs);
   parts.rate.count(nowMs);
+  parts.drift.observe(timestampSeconds * 1_000 - nowMs, nowMs);
   if (readMeta(parts.sql, "owner_did") !== principal.ownerDid) writeMeta(parts.sql, "owner_did", principal.ownerDid);
   if (access !== undefined && access.validatedAtMs !== null) writeValidation(parts.sql, access.keyHash, access.validatedAtMs);
 }

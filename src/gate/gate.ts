@@ -10,6 +10,7 @@ import { scopesOf } from "../rpc/method.ts";
 import { type Runtime, runtimeOf } from "../runtime.ts";
 import { startDeadline } from "../resilience/deadline.ts";
 import { createLog, errorFields, type Log } from "../telemetry/log.ts";
+import { count, flushSoon } from "../telemetry/metrics.ts";
 import type { AgentDid } from "../wire/did.ts";
 import { problemResponse, ProxyError, proxyErrorFrom } from "../wire/problem.ts";
 import { RELAY_CLOSE } from "../wire/relay-close.ts";
@@ -124,11 +125,28 @@ export class Gate extends DurableObject<Env> {
     const nowMs = Date.now();
     relay.push(nowMs);
     house.rate.save();
+    this.#reportDrift(nowMs);
     exchange.start(nowMs);
     this.#pruneDueAtMs = Math.min(this.#pruneDueAtMs, nowMs + HOUSEKEEPING_AFTER_MS);
     const tickMs = exchange.nextDueMs();
     if (tickMs !== null) commits.wake(Math.max(1, tickMs - nowMs));
     this.#arm(nowMs);
+  }
+
+  /** An agent whose clock drifts is told of before its requests are refused for it. */
+  #reportDrift(nowMs: number): void {
+    const { house, relay } = this.#ensureOpen();
+    const crossing = house.drift.settle(nowMs);
+    if (crossing === null) return;
+    const { skewWarnSeconds: warnSeconds, skewMaxSeconds: maxSeconds } = this.#runtime.config;
+    const details = { ...crossing, warnSeconds, maxSeconds };
+    const subject = { subject: `agent:${this.#self}`, agentDid: this.#self };
+    const nobody = { principal: null, origin: null, requestId: null };
+    house.audit.record({ action: "agent.clock_drift", ...subject, result: "warned", details }, nobody, nowMs);
+    relay.broadcast("agent.clock_drift", { agentDid: this.#self, ...details });
+    this.#log.warn("agent.clock_drift", details);
+    count("sallyport_agent_clock_drifts", { direction: crossing.smoothedMs < 0 ? "behind" : "ahead" });
+    flushSoon(this.env, (work) => this.ctx.waitUntil(work));
   }
 
   /** Sets the alarm where it is later than what is due first. One that comes early looks again. */

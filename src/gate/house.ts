@@ -6,6 +6,7 @@ import { createAuditOutbox } from "./audit-outbox.ts";
 import { type Authorities, type AuthorityRef, createAgentAuthority, whyEnded } from "./authority.ts";
 import { type Calls, createCalls } from "./calls.ts";
 import { createDeliveryIds } from "./delivery.ts";
+import { createDrift } from "./drift.ts";
 import { createDevices } from "./devices.ts";
 import { createLockout } from "./lockout.ts";
 import { createNonces } from "./nonces.ts";
@@ -29,7 +30,8 @@ export function createHouse(ctx: DurableObjectState, config: Config, log: Log) {
   const nonces = createNonces(sql, config.skewMaxSeconds);
   const rate = createRate(sql, config.rateLimitPerAgent);
   const calls: Calls = createCalls();
-  const admission: AdmissionParts = { sql, authority, nonces, rate, accessMaxStaleMs: config.accessMaxStaleMs };
+  const drift = createDrift(sql, config.skewWarnSeconds);
+  const admission: AdmissionParts = { sql, authority, nonces, rate, drift, accessMaxStaleMs: config.accessMaxStaleMs };
   const outbox = createOutbox(sql, { outboxMax: config.relayOutboxMax }, createDeliveryIds(lastId));
   const queue = createQueue(sql, {
     queueMax: config.relayQueueMax,
@@ -59,6 +61,7 @@ export function createHouse(ctx: DurableObjectState, config: Config, log: Log) {
     lockout: createLockout(),
     admission,
     rate,
+    drift,
     calls,
     outbox,
     queue,
