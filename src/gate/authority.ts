@@ -20,6 +20,8 @@ export type AgentAuthority = ReturnType<typeof createAgentAuthority>;
 /** The agent's own credential: its identity tokens, ended one by one or all together. */
 export function createAgentAuthority(sql: SqlStorage) {
   let epoch = readMeta<number>(sql, "agent_epoch") ?? 0;
+  /** What began below this epoch is over, whatever its token. */
+  let endedBelow = readMeta<number>(sql, "agent_ended_below") ?? 0;
   /** Why nothing of this agent is accepted at the moment; null while it is in order. */
   let ended = readMeta<string>(sql, "agent_ended");
   const endedTokens = new Set(
@@ -40,17 +42,22 @@ export function createAgentAuthority(sql: SqlStorage) {
 
     /** Whether what began under an epoch and an identity token may go on. */
     holds: (begun: { epoch: number; jti: string }): boolean =>
-      ended === null && begun.epoch === epoch && !endedTokens.has(begun.jti),
+      ended === null && begun.epoch >= endedBelow && !endedTokens.has(begun.jti),
 
     /** Ends every identity token at once, known or not. Returns the epoch that this end raised. */
     endAll(reason: string): number {
       raise();
       ended = reason;
+      endedBelow = epoch;
       writeMeta(sql, "agent_ended", reason);
+      writeMeta(sql, "agent_ended_below", endedBelow);
       return epoch;
     },
 
-    /** Ends single identity tokens, and with them what runs under the epoch so far. Returns whether any of them was news. */
+    /**
+     * Ends single identity tokens. The epoch rises for the sake of the fence in D1; what runs under another token of the
+     * agent goes on. Returns whether any of them was news.
+     */
     endTokens(tokens: readonly { jti: string; expMs: number }[], reason: string): boolean {
       const news = tokens.filter(({ jti }) => !endedTokens.has(jti));
       for (const { jti, expMs } of news) {

@@ -74,7 +74,10 @@ export class Gate extends DurableObject<Env> {
   readonly #self: AgentDid;
   #open: Open | null = null;
   #alarmAtMs = Infinity;
+  /** When what is past is forgotten next; after a waking, whenever the alarm comes. */
   #pruneDueAtMs = Infinity;
+  /** The group at hand is the alarm's own: it must not call for the next one, or an idle gate never slept. */
+  #isPruning = false;
   /** Requests that wait for the end of a message, by its delivery id. */
   readonly #waiting = new Map<string, Set<(delivered: boolean) => void>>();
 
@@ -83,7 +86,11 @@ export class Gate extends DurableObject<Env> {
     this.#runtime = runtimeOf(env);
     this.#self = (ctx.id.name ?? "") as AgentDid;
     this.#log = createLog({ gate: this.#self });
-    if (hasSchema(ctx.storage.sql)) this.#ensureOpen();
+    if (!hasSchema(ctx.storage.sql)) return;
+    this.#ensureOpen();
+    void ctx.blockConcurrencyWhile(async () => {
+      this.#alarmAtMs = (await ctx.storage.getAlarm()) ?? Infinity;
+    });
   }
 
   /** The gate's tables and rooms; only called once something has been verified. */
@@ -93,7 +100,7 @@ export class Gate extends DurableObject<Env> {
     const house = createHouse(this.ctx, config, this.#log);
     const commits = createGroupCommit(
       this.ctx.storage,
-      () => this.#beforeCommit(),
+      (effects) => this.#beforeCommit(effects),
       (error) => {
         this.#log.error("gate.broken", errorFields(error));
         this.ctx.abort("memory and disk are apart");
@@ -120,14 +127,15 @@ export class Gate extends DurableObject<Env> {
   }
 
   /** The last part of every group: pushes what can be pushed, starts what is due, and makes sure to be woken. */
-  #beforeCommit(): void {
+  #beforeCommit(effects: number): void {
     const { house, relay, exchange, commits } = this.#ensureOpen();
     const nowMs = Date.now();
     relay.push(nowMs);
     house.rate.save();
     this.#reportDrift(nowMs);
     exchange.start(nowMs);
-    this.#pruneDueAtMs = Math.min(this.#pruneDueAtMs, nowMs + HOUSEKEEPING_AFTER_MS);
+    if (effects > 0 && !this.#isPruning) this.#pruneDueAtMs = Math.min(this.#pruneDueAtMs, nowMs + HOUSEKEEPING_AFTER_MS);
+    this.#isPruning = false;
     const tickMs = exchange.nextDueMs();
     if (tickMs !== null) commits.wake(Math.max(1, tickMs - nowMs));
     this.#arm(nowMs);
@@ -175,6 +183,7 @@ export class Gate extends DurableObject<Env> {
       house.queue.expire((socketId) => house.sockets.byId(socketId) !== null, nowMs);
       if (this.#pruneDueAtMs === Infinity || this.#pruneDueAtMs <= nowMs) {
         house.prune(nowMs);
+        this.#isPruning = true;
         this.#pruneDueAtMs = Math.max(house.nextPruneMs() ?? Infinity, nowMs + 1_000);
       }
     });
@@ -350,6 +359,9 @@ export class Gate extends DurableObject<Env> {
   }
 
   #callOverSocket(ref: AuthorityRef, method: string, params: unknown): Promise<Reply> {
+    const { house } = this.#ensureOpen();
+    // The epoch that the fence in D1 compares may have risen for another token of the agent since the socket was opened.
+    if (ref.kind === "agent" && house.authority.holds(ref)) ref.epoch = house.authority.epoch();
     return this.#run(ref, { requestId: newUlid(Date.now()), origin: null }, "rpc", method, params);
   }
 
@@ -498,12 +510,12 @@ export class Gate extends DurableObject<Env> {
     if (session !== null) this.#ensureOpen().relay.message(session, message);
   }
 
-  override webSocketClose(socket: WebSocket, code: number, reason: string): void {
+  override webSocketClose(socket: WebSocket): void {
     const session = this.#open?.house.sockets.of(socket) ?? null;
     if (session !== null) this.#ensureOpen().relay.gone(session);
     if (socket.readyState === WebSocket.CLOSED) return;
-    // Completes the handshake; 1005 and 1006 may not be sent.
-    socket.close(code === 1005 || code === 1006 ? RELAY_CLOSE.normal : code, reason);
+    // Completes the handshake. What the peer sent may be a code that nobody may send back.
+    socket.close(RELAY_CLOSE.normal, "");
   }
 
   override webSocketError(socket: WebSocket, error: unknown): void {

@@ -18,12 +18,12 @@ export type GroupCommit = {
 type Job = { effect: () => unknown; settle: (outcome: { value: unknown } | { error: unknown }) => void };
 
 /**
- * @param beforeCommit runs once a group after its effects, in the same commit.
+ * @param beforeCommit runs once a group after its effects, in the same commit; told how many they were.
  * @param onBroken a fault in `beforeCommit` leaves memory and disk apart: the object must start anew.
  */
 export function createGroupCommit(
   storage: DurableObjectStorage,
-  beforeCommit: () => void,
+  beforeCommit: (effects: number) => void,
   onBroken: (error: unknown) => void,
 ): GroupCommit {
   let jobs: Job[] = [];
@@ -43,7 +43,7 @@ export function createGroupCommit(
       }
     });
     try {
-      beforeCommit();
+      beforeCommit(group.length);
     } catch (error) {
       for (const job of group) job.settle({ error });
       onBroken(error);

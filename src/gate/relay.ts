@@ -1,6 +1,6 @@
 /** What a relay socket says and hears: delivery frames in, pushes, acknowledgements and receipts out. Contract §4. */
 import type { Config } from "../config.ts";
-import type { Log } from "../telemetry/log.ts";
+import { errorFields, type Log } from "../telemetry/log.ts";
 import type { AgentDid } from "../wire/did.ts";
 import { deliverFrame, enqueueAckFrame, eventFrame, frameHead, heartbeatAckFrame, receiptFrame, resFrame } from "../wire/frame-text.ts";
 import { type ClientFrame, type EnqueueFrame, parseClientFrame, type ReqFrame } from "../wire/frames.ts";
@@ -92,13 +92,14 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
       return;
     }
     turn.waiting += 1;
-    turn.tail = turn.tail.then(work).then(
-      () => void (turn.waiting -= 1),
-      (error: unknown) => {
+    turn.tail = turn.tail
+      .then(() => (house.whyEnded(session.authority) === null ? work() : undefined))
+      .catch((error: unknown) => deps.log.error("relay.frame_failed", { socketId: session.socketId, ...errorFields(error) }))
+      .then(() => {
         turn.waiting -= 1;
-        throw error;
-      },
-    );
+        // The frame may have ended its own authority: its answer is out, and now the socket goes.
+        if (sockets.byId(session.socketId) !== null) isCurrent(session);
+      });
   };
 
   const rateRefusal = (): ProxyError | null => {
@@ -160,7 +161,6 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
         ? await deps.call(authority, frame)
         : { ok: false, code: limited.code, message: limited.message, retryAfterMs: limited.retryAfterMs ?? 1_000 };
     send(session, responseFrame(frame.id, reply), authority);
-    isCurrent(session);
   };
 
   const acknowledge = (session: Session, ackId: string, accepted: boolean, reason: string | undefined): void => {
