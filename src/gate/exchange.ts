@@ -24,7 +24,7 @@ export type Exchange = {
   /** Starts every hand-over and report that is due; they go on by themselves. */
   start(nowMs: number): void;
   /** When the next is due; null when nothing is owed to anyone. */
-  nextDueMs(): number | null;
+  nextDueMs(nowMs: number): number | null;
 };
 
 export function createExchange(
@@ -56,14 +56,15 @@ export function createExchange(
       await withinTime(deps.gateOf(sender).settle(outcomes));
       state.failures = 0;
       state.dueAtMs = deps.now() + BATCH_TICK_MS;
+      // Free before the next group: what has ended meanwhile is looked at there, and nobody else would.
+      state.busy = false;
       await commits.commit(() => queue.reported(sender, outcomes), BOOKKEEPING_WITHIN_MS);
     } catch (error) {
+      state.busy = false;
       state.failures += 1;
       state.dueAtMs = deps.now() + retryDelayMs(state.failures, REPORT_RETRY, Math.random());
       deps.log.warn("report.failed", { to: sender, messages: outcomes.length, ...errorFields(error) });
       commits.wake();
-    } finally {
-      state.busy = false;
     }
   };
 
@@ -104,13 +105,14 @@ export function createExchange(
       }
     },
 
-    nextDueMs() {
+    nextDueMs(nowMs) {
       let due = outbox.nextDueMs() ?? Infinity;
       if (!house.audit.isEmpty() && !auditing.busy) due = Math.min(due, auditing.dueAtMs);
       for (const sender of queue.owedReports()) {
         const state = reporting.get(sender);
         if (state === undefined) return 0;
-        if (!state.busy) due = Math.min(due, state.dueAtMs);
+        // One under way is owed until its answer is on disk here: the process may die in between.
+        due = Math.min(due, state.busy ? nowMs + PEER_TIMEOUT_MS : state.dueAtMs);
       }
       return due === Infinity ? null : due;
     },

@@ -18,7 +18,7 @@ import { newUlid } from "../wire/ulid.ts";
 import { admitAgent, type AgentAdmission, GateRefusal, type Submission, type SubmissionReply } from "./admission.ts";
 import { type AuthorityRef, fencingToken } from "./authority.ts";
 import { admitCredential, claimDeviceToken, type ClaimProof, type GateCredential } from "./credentials.ts";
-import type { Envelope, Outcome, Parcel, TakeOver } from "./delivery.ts";
+import { createDeliveryIds, type Envelope, type Outcome, type Parcel, type TakeOver } from "./delivery.ts";
 import { createExchange, type Exchange } from "./exchange.ts";
 import { createGroupCommit, type GroupCommit } from "./group-commit.ts";
 import { createHouse, type House } from "./house.ts";
@@ -80,6 +80,7 @@ export class Gate extends DurableObject<Env> {
   #isPruning = false;
   /** Requests that wait for the end of a message, by its delivery id. */
   readonly #waiting = new Map<string, Set<(delivered: boolean) => void>>();
+  readonly #localIds = createDeliveryIds(null);
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
@@ -136,7 +137,7 @@ export class Gate extends DurableObject<Env> {
     exchange.start(nowMs);
     if (effects > 0 && !this.#isPruning) this.#pruneDueAtMs = Math.min(this.#pruneDueAtMs, nowMs + HOUSEKEEPING_AFTER_MS);
     this.#isPruning = false;
-    const tickMs = exchange.nextDueMs();
+    const tickMs = exchange.nextDueMs(nowMs);
     if (tickMs !== null) commits.wake(Math.max(1, tickMs - nowMs));
     this.#arm(nowMs);
   }
@@ -160,8 +161,8 @@ export class Gate extends DurableObject<Env> {
   /** Sets the alarm where it is later than what is due first. One that comes early looks again. */
   #arm(nowMs: number): void {
     const { house, relay, exchange } = this.#ensureOpen();
-    const sweepMs = house.queue.nextDueMs(house.sockets.size() > 0);
-    const owed = exchange.nextDueMs();
+    const sweepMs = house.queue.nextDueMs(house.sockets.size() > 0, nowMs);
+    const owed = exchange.nextDueMs(nowMs);
     const dueMs = Math.min(
       house.outbox.isHolding() || !house.audit.isEmpty() || owed !== null ? nowMs + SAFETY_ALARM_MS : Infinity,
       sweepMs ?? Infinity,
@@ -289,7 +290,7 @@ export class Gate extends DurableObject<Env> {
   #putLocal(house: House, message: LocalMessage): { deliveryId: string } {
     const nowMs = Date.now();
     const { fromAgentDid, fromSubject, conversationId, payload } = message;
-    const deliveryId = message.deliveryId ?? newUlid(nowMs);
+    const deliveryId = message.deliveryId ?? this.#localIds(nowMs);
     const envelope: Envelope = {
       fromAgentDid,
       contentType: "application/json",
@@ -493,7 +494,7 @@ export class Gate extends DurableObject<Env> {
     });
     relay.supersede(session);
     this.#log.info("relay.connected", { requestId: upgrade.requestId, socketId: session.socketId, sockets: house.sockets.size() });
-    void commits.commit(() => relay.tell(house.outbox.dueReceipts()));
+    void this.#tellOwed();
     return new Response(null, {
       status: 101,
       webSocket: pair[0],
@@ -502,6 +503,22 @@ export class Gate extends DurableObject<Env> {
         ...("protocol" in upgrade ? { "Sec-WebSocket-Protocol": upgrade.protocol } : {}),
       },
     });
+  }
+
+  /** Tells this agent of its dead letters what it has not been told yet, a batch a commit. */
+  async #tellOwed(): Promise<void> {
+    const { house, commits, relay } = this.#ensureOpen();
+    let last: string | null = null;
+    for (;;) {
+      // oxlint-disable-next-line no-await-in-loop -- one batch after the other
+      const first: string | null = await commits.commit(() => {
+        const due = house.outbox.dueReceipts();
+        relay.tell(due);
+        return due[0]?.deliveryId ?? null;
+      });
+      if (first === null || first === last) return;
+      last = first;
+    }
   }
 
   override webSocketMessage(socket: WebSocket, message: string | ArrayBuffer): void {

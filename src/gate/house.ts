@@ -33,7 +33,7 @@ export function createHouse(ctx: DurableObjectState, config: Config, log: Log) {
   const drift = createDrift(sql, config.skewWarnSeconds);
   const admission: AdmissionParts = { sql, authority, nonces, rate, drift, accessMaxStaleMs: config.accessMaxStaleMs };
   const outbox = createOutbox(sql, { outboxMax: config.relayOutboxMax }, createDeliveryIds(lastId));
-  const queue = createQueue(sql, {
+  const queueLimits = {
     queueMax: config.relayQueueMax,
     ttlMs: config.relayQueueTtlMs,
     maxAttempts: config.relayRetryMaxAttempts,
@@ -43,14 +43,20 @@ export function createHouse(ctx: DurableObjectState, config: Config, log: Log) {
       jitterRatio: config.relayRetryJitterRatio,
     },
     deadLetterRetentionMs: config.deadLetterRetentionMs,
-  });
+  };
+<<<<<<< HEAD
   const fences = createPeerFences(sql);
+=======
+>>>>>>> e193a98 (wip)
+  const queue = createQueue({ sql, limits: queueLimits, admits: (sender, trustEpoch) => fences.admits(sender, trustEpoch) });
   const devices = createDevices(sql);
   const shared = createSharedSecret(sql);
   const audit = createAuditOutbox(sql);
   const authorities: Authorities = { agent: authority, devices, shared };
   const relayTickets = createRelayTickets(sql);
   const sockets = createSockets(ctx, (error) => log.error("relay.close_failed", errorFields(error)));
+  // What was on its way to sockets that a crash took along waits for no acknowledgement any more.
+  queue.expire((socketId) => sockets.byId(socketId) !== null, Date.now());
 
   return {
     sql,

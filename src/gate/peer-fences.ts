@@ -18,12 +18,12 @@ export function createPeerFences(sql: SqlStorage): PeerFences {
     admits: (peer, trustEpoch) => trustEpoch >= (fences.get(peer) ?? 0),
     raise(peer, trustEpoch) {
       if ((fences.get(peer) ?? 0) >= trustEpoch) return;
-      fences.set(peer, trustEpoch);
       sql.exec(
         "INSERT INTO peer_fences (peer_did, trust_epoch) VALUES (?, ?) ON CONFLICT (peer_did) DO UPDATE SET trust_epoch = excluded.trust_epoch",
         peer,
         trustEpoch,
       );
+      fences.set(peer, trustEpoch);
     },
   };
 }

@@ -1,21 +1,27 @@
 /**
- * The recipient's side of a delivery: what waits for this agent, what is on its way to a socket, and what could not be
- * delivered. A row a message; the order within one sender is the order of its ids. Memory mirrors the rows that still wait.
+ * The recipient's side of a delivery: what waits for this agent and what is on its way to a socket. A row a message; the
+ * order within one sender is the order of its ids. Memory mirrors the rows that still wait, and follows the disk: each
+ * change is written first, so that one that fails leaves both as they were.
  */
 import type { AgentDid } from "../wire/did.ts";
+import { ProxyError } from "../wire/problem.ts";
+import { dropOldestDeadLetters, listDeadLetters, purgeDeadLetter } from "./dead-letters.ts";
 import { HELD_BYTES_MAX, type Envelope, type Outcome, type Parcel, retryDelayMs, type RetrySpacing } from "./delivery.ts";
-import { chooseSocket, type LaneEntry, nextOfLane, type SocketLoad } from "./pump.ts";
+import { chooseSocket, type LaneEntry, nextOfLane, type RatedSocket, type SocketLoad } from "./pump.ts";
 
-const STATE = { queued: 0, delivered: 1, deadLettered: 2, purged: 3 } as const;
+export type { DeadLetter } from "./dead-letters.ts";
+
+/** 3 is a dead letter that was purged. */
+const STATE = { queued: 0, delivered: 1, deadLettered: 2 } as const;
 
 /** Contract §4: no acknowledgement within this time is a failed attempt. */
 export const ACK_TIMEOUT_MS = 30_000;
 /** What has been reported is kept a while longer, so that a hand-over that comes late is known for a repeat. */
 const REPEAT_KNOWN_MS = 600_000;
 const PRUNED_AT_ONCE = 2_000;
-const DEAD_LETTERS_MAX = 1_000;
+const REPORTED_AT_ONCE = 500;
 const SHARE_OF_ONE_SENDER = 5;
-/** The proxy's own messages are few and bounded by what calls them; they have a lane beside the agents'. */
+/** The proxy's own messages have a lane beside the agents', so that no sender can crowd them out. */
 export const PROXY_LANE = "proxy";
 
 export type QueueLimits = {
@@ -26,19 +32,14 @@ export type QueueLimits = {
   deadLetterRetentionMs: number;
 };
 
-export type Push = { socketId: string; deliveryId: string; envelope: Envelope; body: string };
-
-export type DeadLetter = {
-  id: string;
-  deliveryId: string;
-  fromAgentDid: AgentDid | null;
-  reason: string;
-  attempts: number;
-  bytes: number;
-  createdAtMs: number;
-  deadAtMs: number;
-  payload: unknown;
+export type QueueDeps = {
+  sql: SqlStorage;
+  limits: QueueLimits;
+  /** Whether trust by which a message was judged still holds, at the moment of a push. */
+  admits: (sender: AgentDid, trustEpoch: number) => boolean;
 };
+
+export type Push = { socketId: string; deliveryId: string; envelope: Envelope; body: string };
 
 type QueueRow = {
   delivery_id: string;
@@ -46,42 +47,45 @@ type QueueRow = {
   state: number;
   bytes: number;
   created_at_ms: number;
-  updated_at_ms: number;
   attempts: number;
   due_at_ms: number;
   socket_id: string | null;
   reason: string | null;
-  reported: number;
 };
 
-const COLUMNS =
-  "delivery_id, lane, state, bytes, created_at_ms, updated_at_ms, attempts, due_at_ms, socket_id, reason, reported";
+type Lane = { entries: LaneEntry[]; bytes: number };
+
+const COLUMNS = "delivery_id, lane, state, bytes, created_at_ms, attempts, due_at_ms, socket_id, reason";
 
 export type Queue = ReturnType<typeof createQueue>;
 
-export function createQueue(sql: SqlStorage, limits: QueueLimits) {
+export function createQueue({ sql, limits, admits }: QueueDeps) {
   /** Waiting and pushed messages a sender, in order. */
-  const lanes = new Map<string, LaneEntry[]>();
+  const lanes = new Map<string, Lane>();
   const unreported = new Map<string, Outcome[]>();
   const entries = new Map<string, LaneEntry>();
+  /** Attempts that a socket has left unanswered since it last answered one. */
+  const missed = new Map<string, number>();
   let bytes = 0;
 
   const insert = (entry: LaneEntry): void => {
     let lane = lanes.get(entry.lane);
-    if (lane === undefined) lanes.set(entry.lane, (lane = []));
-    let at = lane.length;
-    while (at > 0 && lane[at - 1]!.deliveryId > entry.deliveryId) at -= 1;
-    lane.splice(at, 0, entry);
+    if (lane === undefined) lanes.set(entry.lane, (lane = { entries: [], bytes: 0 }));
+    let at = lane.entries.length;
+    while (at > 0 && lane.entries[at - 1]!.deliveryId > entry.deliveryId) at -= 1;
+    lane.entries.splice(at, 0, entry);
+    lane.bytes += entry.bytes;
     entries.set(entry.deliveryId, entry);
     bytes += entry.bytes;
   };
 
   const remove = (entry: LaneEntry): void => {
     const lane = lanes.get(entry.lane);
-    const index = lane?.indexOf(entry) ?? -1;
+    const index = lane?.entries.indexOf(entry) ?? -1;
     if (lane === undefined || index < 0) return;
-    lane.splice(index, 1);
-    if (lane.length === 0) lanes.delete(entry.lane);
+    lane.entries.splice(index, 1);
+    lane.bytes -= entry.bytes;
+    if (lane.entries.length === 0) lanes.delete(entry.lane);
     entries.delete(entry.deliveryId);
     bytes -= entry.bytes;
   };
@@ -92,7 +96,7 @@ export function createQueue(sql: SqlStorage, limits: QueueLimits) {
     else list.push(outcome);
   };
 
-  for (const row of sql.exec<QueueRow>(`SELECT ${COLUMNS} FROM queue WHERE state = 0 OR reported = 0 ORDER BY delivery_id`)) {
+  for (const row of sql.exec<QueueRow>(`SELECT ${COLUMNS} FROM queue WHERE reported = 0 ORDER BY delivery_id`)) {
     if (row.state === STATE.queued) insert(entryOf(row));
     else {
       const { delivery_id: deliveryId, reason, attempts } = row;
@@ -100,56 +104,61 @@ export function createQueue(sql: SqlStorage, limits: QueueLimits) {
     }
   }
 
-
   const end = (entry: LaneEntry, delivered: boolean, reason: string | null, nowMs: number): void => {
-    remove(entry);
-    const reported = entry.lane.startsWith("did:") ? 0 : 1;
+    const isOwed = hasGate(entry.lane);
     sql.exec(
-      `UPDATE queue SET state = ?, reason = ?, attempts = ?, updated_at_ms = ?, socket_id = NULL, reported = ?${delivered ? ", body = NULL" : ""} WHERE delivery_id = ?`,
+      `UPDATE queue SET state = ?, reason = ?, attempts = ?, updated_at_ms = ?, socket_id = NULL, reported = ?${delivered ? ", body = NULL, envelope = '{}'" : ""} WHERE delivery_id = ?`,
       delivered ? STATE.delivered : STATE.deadLettered,
       reason,
       entry.attempts,
       nowMs,
-      reported,
+      isOwed ? 0 : 1,
       entry.deliveryId,
     );
-    if (reported === 0) report(entry.lane, { deliveryId: entry.deliveryId, delivered, reason, attempts: entry.attempts });
     if (!delivered) dropOldestDeadLetters(sql);
+    remove(entry);
+    if (isOwed) report(entry.lane, { deliveryId: entry.deliveryId, delivered, reason, attempts: entry.attempts });
   };
 
   /** One attempt has failed: the message waits, or its attempts are used up. */
   const fail = (entry: LaneEntry, nowMs: number): void => {
-    entry.socketId = null;
     if (entry.attempts >= limits.maxAttempts) {
       end(entry, false, "attempts exhausted", nowMs);
       return;
     }
-    entry.dueAtMs = nowMs + retryDelayMs(entry.attempts, limits.retry, Math.random());
-    sql.exec("UPDATE queue SET socket_id = NULL, due_at_ms = ? WHERE delivery_id = ?", entry.dueAtMs, entry.deliveryId);
+    const dueAtMs = nowMs + retryDelayMs(entry.attempts, limits.retry, Math.random());
+    sql.exec("UPDATE queue SET socket_id = NULL, due_at_ms = ? WHERE delivery_id = ?", dueAtMs, entry.deliveryId);
+    entry.dueAtMs = dueAtMs;
+    entry.socketId = null;
   };
 
-  const put = (lane: string, parcel: Parcel, nowMs: number): LaneEntry => {
+  /** Writes a message; one with a reason is a dead letter from the start. Memory is told by the caller. */
+  const write = (lane: string, parcel: Parcel, reason: string | null, nowMs: number): LaneEntry => {
+    const { deliveryId, createdAtMs } = parcel;
     sql.exec(
-      `INSERT INTO queue (delivery_id, lane, state, bytes, created_at_ms, updated_at_ms, due_at_ms, envelope, body)
-       VALUES (?, ?, 0, ?, ?, ?, ?, ?, ?)`,
-      parcel.deliveryId,
+      `INSERT INTO queue (delivery_id, lane, state, reason, bytes, created_at_ms, updated_at_ms, due_at_ms, envelope, body)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+      deliveryId,
       lane,
+      reason === null ? STATE.queued : STATE.deadLettered,
+      reason,
       parcel.bytes,
-      parcel.createdAtMs,
+      createdAtMs,
       nowMs,
       nowMs,
       parcel.envelope,
       parcel.body,
     );
-    const { deliveryId, createdAtMs } = parcel;
-    const entry: LaneEntry = { deliveryId, lane, bytes: parcel.bytes, createdAtMs, attempts: 0, dueAtMs: nowMs, socketId: null };
-    insert(entry);
-    return entry;
+    return { deliveryId, lane, bytes: parcel.bytes, createdAtMs, attempts: 0, dueAtMs: nowMs, socketId: null };
   };
 
   const isKnown = (deliveryId: string): boolean =>
-    entries.has(deliveryId) ||
-    sql.exec("SELECT 1 FROM queue WHERE delivery_id = ?", deliveryId).toArray().length > 0;
+    entries.has(deliveryId) || sql.exec("SELECT 1 FROM queue WHERE delivery_id = ?", deliveryId).toArray().length > 0;
+
+  /** A fifth of the queue, in messages and in bytes; at least one message. */
+  const exceedsShare = (count: number, laneBytes: number): boolean =>
+    count > 0 &&
+    (count >= Math.floor(limits.queueMax / SHARE_OF_ONE_SENDER) || laneBytes > HELD_BYTES_MAX / SHARE_OF_ONE_SENDER);
 
   return {
     /**
@@ -158,55 +167,84 @@ export function createQueue(sql: SqlStorage, limits: QueueLimits) {
      * @param refusal why a message may not be delivered though it was accepted, or null
      */
     takeOver(from: AgentDid, parcels: readonly Parcel[], refusal: (parcel: Parcel) => string | null, nowMs: number): number {
-      let taken = 0;
+      const lane = lanes.get(from);
+      const taken: { entry: LaneEntry; reason: string | null }[] = [];
+      let known = 0;
+      let held = 0;
+      let heldBytes = 0;
       for (const parcel of parcels) {
-        if (!isKnown(parcel.deliveryId)) {
-          const expired = parcel.createdAtMs + limits.ttlMs <= nowMs;
-          const reason = expired ? "expired" : refusal(parcel);
-          const share = Math.max(1, Math.floor(limits.queueMax / SHARE_OF_ONE_SENDER));
-          const full = entries.size >= limits.queueMax || bytes + parcel.bytes > HELD_BYTES_MAX || (lanes.get(from)?.length ?? 0) >= share;
-          if (reason === null && full) break;
-          const entry = put(from, parcel, nowMs);
-          if (reason !== null) end(entry, false, reason, nowMs);
+        if (isKnown(parcel.deliveryId)) {
+          known += 1;
+          continue;
         }
-        taken += 1;
+        const reason = parcel.createdAtMs + limits.ttlMs <= nowMs ? "expired" : refusal(parcel);
+        if (reason === null) {
+          const after = heldBytes + parcel.bytes;
+          const isFull = entries.size + held >= limits.queueMax || bytes + after > HELD_BYTES_MAX;
+          if (isFull || exceedsShare((lane?.entries.length ?? 0) + held, (lane?.bytes ?? 0) + after)) break;
+          held += 1;
+          heldBytes = after;
+        }
+        taken.push({ entry: write(from, parcel, reason, nowMs), reason });
       }
-      return taken;
+      if (taken.some(({ reason }) => reason !== null)) dropOldestDeadLetters(sql);
+      for (const { entry, reason } of taken) {
+        if (reason === null) insert(entry);
+        else report(from, { deliveryId: entry.deliveryId, delivered: false, reason, attempts: 0 });
+      }
+      return known + taken.length;
     },
 
-    /** A message of the proxy's own, or of someone who has no gate. Repeats change nothing. */
+    /**
+     * A message of the proxy's own, or of someone who has no gate. Repeats change nothing.
+     *
+     * @throws ProxyError when the lane has its share already
+     */
     putLocal(lane: string, parcel: Parcel, nowMs: number): void {
-      if (!isKnown(parcel.deliveryId)) put(lane, parcel, nowMs);
+      if (isKnown(parcel.deliveryId)) return;
+      const waiting = lanes.get(lane);
+      const isFull = lane !== PROXY_LANE && (entries.size >= limits.queueMax || bytes + parcel.bytes > HELD_BYTES_MAX);
+      if (isFull || exceedsShare(waiting?.entries.length ?? 0, (waiting?.bytes ?? 0) + parcel.bytes)) {
+        throw new ProxyError("PROXY_RELAY_QUEUE_FULL", { retryAfterMs: 1_000 });
+      }
+      insert(write(lane, parcel, null, nowMs));
     },
 
     /** Chooses what goes to which socket now, and writes the attempts down. The caller sends. */
     pump(sockets: readonly SocketLoad[], nowMs: number): Push[] {
       if (entries.size === 0 || sockets.length === 0) return [];
+      const loads: RatedSocket[] = sockets.map(({ socketId, inFlight }) => ({ socketId, inFlight, missed: missed.get(socketId) ?? 0 }));
       const pushes: Push[] = [];
       let progress = true;
       while (progress) {
         progress = false;
         for (const lane of lanes.values()) {
-          const entry = nextOfLane(lane, nowMs);
-          const socket = entry === null ? null : chooseSocket(lane, sockets);
+          const entry = nextOfLane(lane.entries, nowMs);
+          const socket = entry === null ? null : chooseSocket(lane.entries, loads);
           if (entry === null || socket === null) continue;
+          progress = true;
           const row = sql
             .exec<{ envelope: string; body: string }>("SELECT envelope, body FROM queue WHERE delivery_id = ?", entry.deliveryId)
             .one();
-          entry.attempts += 1;
-          entry.socketId = socket.socketId;
-          entry.dueAtMs = nowMs + ACK_TIMEOUT_MS;
-          socket.inFlight += 1;
+          const envelope = JSON.parse(row.envelope) as Envelope;
+          // Trust may have been removed while this was on its way to a socket that did not take it.
+          if (envelope.trustEpoch !== undefined && !admits(entry.lane as AgentDid, envelope.trustEpoch)) {
+            end(entry, false, "trust removed", nowMs);
+            continue;
+          }
+          const dueAtMs = nowMs + ACK_TIMEOUT_MS;
           sql.exec(
             "UPDATE queue SET socket_id = ?, attempts = ?, due_at_ms = ? WHERE delivery_id = ?",
-            entry.socketId,
-            entry.attempts,
-            entry.dueAtMs,
+            socket.socketId,
+            entry.attempts + 1,
+            dueAtMs,
             entry.deliveryId,
           );
-          const envelope = JSON.parse(row.envelope) as Envelope;
+          entry.attempts += 1;
+          entry.socketId = socket.socketId;
+          entry.dueAtMs = dueAtMs;
+          socket.inFlight += 1;
           pushes.push({ socketId: socket.socketId, deliveryId: entry.deliveryId, envelope, body: row.body });
-          progress = true;
         }
       }
       return pushes;
@@ -215,8 +253,8 @@ export function createQueue(sql: SqlStorage, limits: QueueLimits) {
     /** How many messages are on their way to each socket. */
     inFlight(): Map<string, number> {
       const load = new Map<string, number>();
-      for (const lane of lanes.values()) {
-        for (const { socketId } of lane) if (socketId !== null) load.set(socketId, (load.get(socketId) ?? 0) + 1);
+      for (const { socketId } of entries.values()) {
+        if (socketId !== null) load.set(socketId, (load.get(socketId) ?? 0) + 1);
       }
       return load;
     },
@@ -225,99 +263,101 @@ export function createQueue(sql: SqlStorage, limits: QueueLimits) {
     acknowledge(deliveryId: string, accepted: boolean, reason: string | null, nowMs: number): boolean {
       const entry = entries.get(deliveryId);
       if (entry === undefined) return false;
+      if (entry.socketId !== null) missed.delete(entry.socketId);
       end(entry, accepted, accepted ? null : (reason ?? "refused by the recipient"), nowMs);
       return true;
     },
 
     /** A socket has gone: what was on its way to it has failed. */
     socketGone(socketId: string, nowMs: number): void {
-      for (const lane of [...lanes.values()]) {
-        for (const entry of lane.filter((candidate) => candidate.socketId === socketId)) fail(entry, nowMs);
-      }
+      missed.delete(socketId);
+      for (const entry of entries.values()) if (entry.socketId === socketId) fail(entry, nowMs);
     },
 
     /** Fails what nobody acknowledged in time, or whose socket is not there any more; ends what waited too long. */
     expire(isOpen: (socketId: string) => boolean, nowMs: number): void {
-      for (const lane of [...lanes.values()]) {
-        for (const entry of [...lane]) {
-          if (entry.socketId !== null && (entry.dueAtMs <= nowMs || !isOpen(entry.socketId))) fail(entry, nowMs);
-          if (entry.socketId === null && entry.createdAtMs + limits.ttlMs <= nowMs) end(entry, false, "expired", nowMs);
+      for (const entry of entries.values()) {
+        if (entry.socketId !== null) {
+          const isLost = !isOpen(entry.socketId);
+          if (!isLost && entry.dueAtMs > nowMs) continue;
+          if (isLost) missed.delete(entry.socketId);
+          else missed.set(entry.socketId, (missed.get(entry.socketId) ?? 0) + 1);
+          fail(entry, nowMs);
         }
+        if (entries.has(entry.deliveryId) && entry.createdAtMs + limits.ttlMs <= nowMs) end(entry, false, "expired", nowMs);
       }
     },
 
-    /** When something here falls due: a missing acknowledgement, a retry that a socket waits for, an expiry. */
-    nextDueMs(hasSocket: boolean): number | null {
+    /**
+     * When something here falls due: a missing acknowledgement, a retry that a socket waits for, an expiry. What could go
+     * by now and has not is held back by something on its way, and goes when that ends.
+     */
+    nextDueMs(hasSocket: boolean, nowMs: number): number | null {
       let due = Infinity;
       for (const lane of lanes.values()) {
-        for (const entry of lane) {
-          due = Math.min(due, entry.socketId === null ? entry.createdAtMs + limits.ttlMs : entry.dueAtMs);
+        let isFirst = true;
+        for (const entry of lane.entries) {
+          if (entry.socketId !== null) {
+            due = Math.min(due, entry.dueAtMs);
+            continue;
+          }
+          due = Math.min(due, entry.createdAtMs + limits.ttlMs);
+          if (isFirst && hasSocket && entry.dueAtMs > nowMs) due = Math.min(due, entry.dueAtMs);
+          isFirst = false;
         }
-        const head = lane.find((entry) => entry.socketId === null);
-        if (hasSocket && head !== undefined) due = Math.min(due, head.dueAtMs);
       }
       return due === Infinity ? null : due;
     },
 
     /** Dead-letters what a sender has waiting here unpushed. */
     endLane(lane: string, reason: string, nowMs: number): void {
-      for (const entry of (lanes.get(lane) ?? []).filter((candidate) => candidate.socketId === null)) {
+      for (const entry of (lanes.get(lane)?.entries ?? []).filter(({ socketId }) => socketId === null)) {
         end(entry, false, reason, nowMs);
       }
     },
 
     /** Dead-letters everything that still waits. */
     endAll(reason: string, nowMs: number): void {
-      for (const lane of [...lanes.values()]) for (const entry of [...lane]) end(entry, false, reason, nowMs);
+      for (const entry of entries.values()) end(entry, false, reason, nowMs);
     },
 
     /** Senders whose gates are owed a report. */
     owedReports: (): AgentDid[] => [...unreported.keys()] as AgentDid[],
 
-    /** What is owed to one of them. */
-    reportsFor: (sender: AgentDid): Outcome[] => [...(unreported.get(sender) ?? [])],
+    /** What is owed to one of them, a batch of the oldest. */
+    reportsFor: (sender: AgentDid): Outcome[] => (unreported.get(sender) ?? []).slice(0, REPORTED_AT_ONCE),
 
     /** The sender's gate has them on disk. */
     reported(sender: AgentDid, outcomes: readonly Outcome[]): void {
       const told = new Set(outcomes);
       const rest = (unreported.get(sender) ?? []).filter((outcome) => !told.has(outcome));
+      // What was replayed meanwhile waits again, or has ended anew and is owed once more.
+      const owed = new Set(rest.map(({ deliveryId }) => deliveryId));
+      for (const { deliveryId } of outcomes) {
+        if (entries.has(deliveryId) || owed.has(deliveryId)) continue;
+        sql.exec("UPDATE queue SET reported = 1 WHERE delivery_id = ?", deliveryId);
+      }
       if (rest.length === 0) unreported.delete(sender);
       else unreported.set(sender, rest);
-      for (const { deliveryId } of outcomes) sql.exec("UPDATE queue SET reported = 1 WHERE delivery_id = ?", deliveryId);
     },
 
     attempts: (deliveryId: string): number | null => entries.get(deliveryId)?.attempts ?? null,
 
-    /** What could not be delivered, newest first. @param before an id of an earlier page, or null */
-    deadLetters(before: string | null, limit: number): DeadLetter[] {
-      return sql
-        .exec<QueueRow & { envelope: string; body: string }>(
-          `SELECT ${COLUMNS}, envelope, body FROM queue WHERE state = 2 AND (?1 IS NULL OR delivery_id < ?1) ORDER BY delivery_id DESC LIMIT ?2`,
-          before,
-          limit,
-        )
-        .toArray()
-        .map((row) => ({
-          id: row.delivery_id,
-          deliveryId: row.delivery_id,
-          fromAgentDid: (JSON.parse(row.envelope) as Envelope).fromAgentDid,
-          reason: row.reason ?? "",
-          attempts: row.attempts,
-          bytes: row.bytes,
-          createdAtMs: row.created_at_ms,
-          deadAtMs: row.updated_at_ms,
-          payload: JSON.parse(row.body) as unknown,
-        }));
-    },
+    /** What could not be delivered, newest first, a page. @param before an id of an earlier page, or null */
+    deadLetters: (before: string | null, limit: number) => listDeadLetters(sql, before, limit),
 
-    /** Puts a dead letter back into the queue with its attempts and its time begun anew; false when there is none. */
+    /**
+     * Puts a dead letter back into the queue with its attempts and its time begun anew, whatever has become of trust: the
+     * recipient itself asks for it. False when there is none.
+     */
     replay(deliveryId: string, nowMs: number): boolean {
       const row = sql
         .exec<QueueRow>(`SELECT ${COLUMNS} FROM queue WHERE delivery_id = ? AND state = 2`, deliveryId)
         .toArray()[0];
       if (row === undefined) return false;
       sql.exec(
-        "UPDATE queue SET state = 0, attempts = 0, reason = NULL, created_at_ms = ?1, updated_at_ms = ?1, due_at_ms = ?1, reported = 0 WHERE delivery_id = ?2",
+        `UPDATE queue SET state = 0, attempts = 0, reason = NULL, created_at_ms = ?1, updated_at_ms = ?1, due_at_ms = ?1,
+           reported = 0, envelope = json_remove(envelope, '$.trustEpoch') WHERE delivery_id = ?2`,
         nowMs,
         deliveryId,
       );
@@ -325,39 +365,42 @@ export function createQueue(sql: SqlStorage, limits: QueueLimits) {
       return true;
     },
 
-    /** Throws a dead letter away; false when there is none. Its sender has its receipt, or gets it. */
-    purge(deliveryId: string): boolean {
-      return (
-        sql.exec(
-          "UPDATE queue SET state = ?, body = NULL WHERE delivery_id = ? AND state = 2",
-          STATE.purged,
-          deliveryId,
-        ).rowsWritten > 0
-      );
-    },
+    purge: (deliveryId: string): boolean => purgeDeadLetter(sql, deliveryId),
 
     /** Forgets what has ended and been reported, and dead letters past their time. */
     prune(nowMs: number): void {
       sql.exec(
         `DELETE FROM queue WHERE delivery_id IN (
-           SELECT delivery_id FROM queue WHERE reported = 1 AND state <> 2 AND updated_at_ms < ?1 LIMIT ?2)`,
+           SELECT delivery_id FROM queue WHERE reported = 1 AND state <> 2 AND updated_at_ms <= ?1 LIMIT ?2)`,
         nowMs - REPEAT_KNOWN_MS,
         PRUNED_AT_ONCE,
       );
       sql.exec(
-        "DELETE FROM queue WHERE state = 2 AND reported = 1 AND updated_at_ms < ?",
+        "DELETE FROM queue WHERE reported = 1 AND state = 2 AND updated_at_ms <= ?",
         nowMs - limits.deadLetterRetentionMs,
       );
     },
 
-    /** When pruning is next worth waking for. */
+    /** When pruning is next worth waking for; null when there is nothing to forget. */
     nextPruneMs(): number | null {
-      const oldest = sql.exec<{ oldest: number | null }>(
-        "SELECT MIN(updated_at_ms) AS oldest FROM queue WHERE reported = 1 AND state <> 2",
-      ).one().oldest;
-      return oldest === null ? null : oldest + REPEAT_KNOWN_MS;
+      const oldest = sql
+        .exec<{ ended: number | null; dead: number | null }>(
+          `SELECT (SELECT MIN(updated_at_ms) FROM queue WHERE reported = 1 AND state <> 2) AS ended,
+                  (SELECT MIN(updated_at_ms) FROM queue WHERE reported = 1 AND state = 2) AS dead`,
+        )
+        .one();
+      const due = Math.min(
+        oldest.ended === null ? Infinity : oldest.ended + REPEAT_KNOWN_MS,
+        oldest.dead === null ? Infinity : oldest.dead + limits.deadLetterRetentionMs,
+      );
+      return due === Infinity ? null : due;
     },
   };
+}
+
+/** The proxy's own lane, and those of senders that are no agents, have no gate that waits for a report. */
+function hasGate(lane: string): boolean {
+  return lane.startsWith("did:");
 }
 
 function entryOf(row: QueueRow): LaneEntry {
@@ -370,13 +413,4 @@ function entryOf(row: QueueRow): LaneEntry {
     dueAtMs: row.due_at_ms,
     socketId: row.socket_id,
   };
-}
-
-/** Dead letters are bounded too; the oldest make room. */
-function dropOldestDeadLetters(sql: SqlStorage): void {
-  sql.exec(
-    `DELETE FROM queue WHERE delivery_id IN (
-       SELECT delivery_id FROM queue WHERE state = 2 AND reported = 1 ORDER BY delivery_id DESC LIMIT -1 OFFSET ?)`,
-    DEAD_LETTERS_MAX,
-  );
 }
