@@ -44,10 +44,7 @@ export function createHouse(ctx: DurableObjectState, config: Config, log: Log) {
     },
     deadLetterRetentionMs: config.deadLetterRetentionMs,
   };
-<<<<<<< HEAD
   const fences = createPeerFences(sql);
-=======
->>>>>>> e193a98 (wip)
   const queue = createQueue({ sql, limits: queueLimits, admits: (sender, trustEpoch) => fences.admits(sender, trustEpoch) });
   const devices = createDevices(sql);
   const shared = createSharedSecret(sql);
