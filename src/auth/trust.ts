@@ -50,6 +50,8 @@ export type TrustStage = {
   ): Promise<Result<TrustVerdict, Refusal>>;
   forget(sender: AgentDid, recipient: AgentDid): void;
   breaker(): BreakerSnapshot;
+  /** Pairs remembered, and so served while the store fails. */
+  size(): number;
 };
 
 const PAIRS_REMEMBERED = 50_000;
@@ -115,6 +117,7 @@ export function createTrustStage(deps: TrustDeps): TrustStage {
 
     forget: (sender, recipient) => cache.delete(pairKey(sender, recipient)),
     breaker: () => dependency.breaker.snapshot(),
+    size: () => cache.size(),
   };
 }
 
