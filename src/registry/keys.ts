@@ -139,13 +139,13 @@ export function createKeys(settings: RegistrySettings, dependency: Dependency): 
     const held = cache.read(DOCUMENT, scope.now());
     if (held.phase === "gone") return err("unavailable");
     const answer = judge(kid, held.value, "refreshed");
-    const isUndecided = !answer.ok && answer.error === "unknown-kid" && theirs.outcome !== "done";
-    return isUndecided ? err("unavailable") : answer;
+    if (answer.ok || answer.error !== "unknown-kid") return answer;
+    const isNewerDocument = theirs.outcome === "done" || scope.now() - held.ageMs > theirs.atMs;
+    return isNewerDocument ? answer : err("unavailable");
   }
 
   return {
     async find(kid, scope) {
-      if (seenRevoked.has(kid)) return err("revoked-kid");
       const served = await cachedCall(callFor(scope));
       if (!served.ok) return err("unavailable");
       const answer = judge(kid, served.value.value, served.value.cache);

@@ -69,8 +69,14 @@ export function createRegistry(deps: {
   };
   const document = { maxInFlight: DOCUMENT_CALLS_IN_FLIGHT, patienceMs: DOCUMENT_PATIENCE_MS };
   const dependencies = {
-    keys: createDependency({ ...shared, ...document, name: "keys" }),
-    crl: createDependency({ ...shared, ...document, name: "crl" }),
+    keys: createDependency({ ...shared, ...document, name: "keys", copyTimeoutMs: settings.storeTimeoutMs }),
+    // To verify its copy, a list may have to fetch the keys first.
+    crl: createDependency({
+      ...shared,
+      ...document,
+      name: "crl",
+      copyTimeoutMs: 2 * settings.storeTimeoutMs + settings.registryTimeoutMs,
+    }),
     access: createDependency({ ...shared, name: "access" }),
   };
   const keys = createKeys(settings, dependencies.keys);

@@ -31,6 +31,8 @@ export type DependencyOptions = {
   maxInFlight?: number;
   /** Default: one second. */
   patienceMs?: number;
+  /** How long a request may hold a slot before its call goes out, while it looks at the second level. Default: nothing. */
+  copyTimeoutMs?: number;
   /** Told each change of the breaker once: log it and count it. */
   onTransition?: ((transition: BreakerTransition) => void) | undefined;
   /** Told how each call ended: count it. */
@@ -54,7 +56,10 @@ export function createDependency(options: DependencyOptions): Dependency {
       probeLeaseMs: leaseMs,
       onTransition: options.onTransition,
     }),
-    limiter: createLimiter({ maxInFlight: options.maxInFlight ?? MAX_CALLS_IN_FLIGHT, leaseMs }),
+    limiter: createLimiter({
+      maxInFlight: options.maxInFlight ?? MAX_CALLS_IN_FLIGHT,
+      leaseMs: leaseMs + (options.copyTimeoutMs ?? 0),
+    }),
     staleWarning: createStaleWarning(name),
     timeoutMs,
     leaseMs,
