@@ -150,6 +150,13 @@ export function createCredentialKeeper(
     renew((stored) => (stored.ait === usedAit ? requestReissue(stored) : Promise.resolve(stored)));
 
   const isAlive = (): boolean => nowMs() < life.expiresAtMs;
+  /** Whether the identity token is to be renewed. */
+  const isDue = (): boolean => {
+    const { issuedAtMs, expiresAtMs } = life;
+    return (
+      nowMs() >= expiresAtMs - Math.min(IDENTITY_MARGIN_MAX_MS, (expiresAtMs - issuedAtMs) * IDENTITY_MARGIN_RATIO)
+    );
+  };
 
   const keeper: CredentialKeeper = {
     current: () => credential,
@@ -171,12 +178,14 @@ export function createCredentialKeeper(
     },
 
     async renewIdentity() {
-      const marginMs = Math.min(IDENTITY_MARGIN_MAX_MS, (life.expiresAtMs - life.issuedAtMs) * IDENTITY_MARGIN_RATIO);
-      if (nowMs() < life.expiresAtMs - marginMs) return;
+      if (!isDue()) return;
       if (!isAlive()) await renew((stored) => Promise.resolve(stored));
+      // Before anybody is told to re-key: it may be the own clock that is wrong.
+      if (!isAlive()) await caller.correctClock();
       if (!isAlive()) {
         throw new CredentialExpiredError("the identity token has expired; ask the operator to re-key the agent");
       }
+      if (!isDue()) return;
       if (nowMs() < reissueNotBeforeMs) return;
       try {
         await keeper.reissue();

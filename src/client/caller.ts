@@ -50,6 +50,8 @@ export type Caller = {
    * @throws ProblemError when the server refuses, UnreachableError, UnexpectedAnswerError
    */
   call(call: Call, authorize: Authorize): Promise<Answer>;
+  /** Takes over the server's time. */
+  correctClock(signal?: AbortSignal): Promise<void>;
   readonly clock: Clock;
   readonly baseUrl: URL;
 };
@@ -125,7 +127,7 @@ export function createCaller(options: ConnectionOptions): Caller {
     });
   };
 
-  const correctClock = async (signal: AbortSignal | undefined): Promise<void> => {
+  const correctClock = async (signal?: AbortSignal): Promise<void> => {
     const sentAtMs = now();
     const { json } = await attempt({ method: "GET", path: "/v1/time", signal }, anonymous);
     clock.correct(parseAnswer(timeSchema, json).unixMs, sentAtMs);
@@ -134,6 +136,7 @@ export function createCaller(options: ConnectionOptions): Caller {
   return {
     baseUrl,
     clock,
+    correctClock,
     async call(call, authorize) {
       try {
         return await attempt(call, authorize);

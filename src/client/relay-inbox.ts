@@ -63,7 +63,8 @@ export function createInbox(onMessage: OnMessage, onError: (error: unknown) => v
     const [oldest] = remembered.keys();
     if (remembered.size > REMEMBERED_MAX && oldest !== undefined) remembered.delete(oldest);
     return verdict.then((reached) => {
-      if (reached === null) remembered.delete(frame.deliveryId);
+      // What was not taken may come again to be taken: as another attempt, or as a dead letter that is replayed.
+      if (reached?.accepted !== true) remembered.delete(frame.deliveryId);
       if (lanes.get(sender) === verdict) lanes.delete(sender);
       return reached;
     });

@@ -190,11 +190,24 @@ describe("the identity token", () => {
     expect(gate.to("/v1/agents/reissue")).toHaveLength(0);
   });
 
-  test("that has expired is said to have, without a request", async () => {
-    const { agent, gate, clock } = await setUp({}, { access: FOREVER });
+  test("that has expired by the server's clock too is said to have", async () => {
+    const { agent, gate, clock } = await setUp(
+      { "GET /v1/time": () => ({ json: { unixMs: NOON_MS + 30 * DAY_MS } }) },
+      { access: FOREVER },
+    );
     clock.nowMs += 30 * DAY_MS;
     await expect(agent.send({ to: PEER_DID, payload: 1 })).rejects.toMatchObject({ code: "CREDENTIAL_EXPIRED" });
-    expect(gate.seen).toHaveLength(0);
+    expect(gate.seen.map(({ path }) => path)).toEqual(["/v1/time"]);
+  });
+
+  test("that has expired only by a clock that is wrong still serves", async () => {
+    const { agent, gate, clock } = await setUp(
+      { "GET /v1/time": () => ({ json: { unixMs: NOON_MS } }) },
+      { access: FOREVER },
+    );
+    clock.nowMs += 60 * DAY_MS;
+    await agent.send({ to: PEER_DID, payload: 1 });
+    expect(gate.to("/hooks/agent")[0]?.headers.get("X-Claw-Timestamp")).toBe(String(NOON_MS / 1_000));
   });
 
   test.each([

@@ -304,13 +304,29 @@ describe("a message", () => {
     expect(socket().sent[0]?.["ackId"]).not.toBe(first.sent[0]?.["ackId"]);
   });
 
-  test("that was refused is refused again when it comes again", async () => {
-    const { open } = await setUp({ onMessage: () => Promise.reject(new Refuse("no")) });
+  test("that was refused is handled again when it is replayed", async () => {
+    let isRefused = true;
+    const { open } = await setUp({ onMessage: () => (isRefused ? Promise.reject(new Refuse("no")) : undefined) });
+    const socket = await open();
+    socket.push(delivery("d_1", 1));
+    await settle();
+    isRefused = false;
+    socket.push(delivery("d_1", 1));
+    await settle();
+    expect(socket.sent).toMatchObject([{ accepted: false }, { accepted: true }]);
+  });
+
+  test("that comes again while it is handled is handled once", async () => {
+    const handling = Promise.withResolvers<void>();
+    const onMessage = vi.fn(() => handling.promise);
+    const { open } = await setUp({ onMessage });
     const socket = await open();
     socket.push(delivery("d_1", 1));
     socket.push(delivery("d_1", 1));
+    handling.resolve();
     await settle();
-    expect(socket.sent).toMatchObject([{ accepted: false }, { accepted: false }]);
+    expect(onMessage).toHaveBeenCalledTimes(1);
+    expect(socket.sent).toMatchObject([{ accepted: true }, { accepted: true }]);
   });
 
   test("waits for the one before it of the same sender, and for nobody else's", async () => {
