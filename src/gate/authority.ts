@@ -5,6 +5,7 @@
 import type { Principal } from "../rpc/method.ts";
 import { RELAY_CLOSE_REASON } from "../wire/relay-close.ts";
 import type { AgentPrincipal } from "./admission.ts";
+import type { ApiKeys } from "./api-keys.ts";
 import type { Devices } from "./devices.ts";
 import { readMeta, writeMeta } from "./schema.ts";
 import type { SharedSecret } from "./shared-secret.ts";
@@ -13,7 +14,15 @@ import type { SharedSecret } from "./shared-secret.ts";
 export type AuthorityRef =
   | { kind: "agent"; epoch: number; jti: string; expMs: number; principal: AgentPrincipal }
   | { kind: "device"; epoch: number; expMs: number; principal: Extract<Principal, { kind: "device" }>; lastWord?: true }
-  | { kind: "shared"; epoch: number; expMs: null; principal: Extract<Principal, { kind: "shared" }> };
+  | { kind: "shared"; epoch: number; expMs: null; principal: Extract<Principal, { kind: "shared" }> }
+  | {
+      kind: "apiKey";
+      epoch: number;
+      expMs: number | null;
+      principal: Extract<Principal, { kind: "apiKey" }>;
+      generation: number;
+      lastWord?: true;
+    };
 
 export type AgentAuthority = ReturnType<typeof createAgentAuthority>;
 
@@ -86,10 +95,10 @@ export function createAgentAuthority(sql: SqlStorage) {
   };
 }
 
-export type Authorities = { agent: AgentAuthority; devices: Devices; shared: SharedSecret };
+export type Authorities = { agent: AgentAuthority; devices: Devices; shared: SharedSecret; apiKeys: ApiKeys };
 
 /** Why something that began under an authority may not go on at this moment, as its socket is told; null when it may. */
-export function whyEnded({ agent, devices, shared }: Authorities, ref: AuthorityRef, nowMs: number): string | null {
+export function whyEnded({ agent, devices, shared, apiKeys }: Authorities, ref: AuthorityRef, nowMs: number): string | null {
   switch (ref.kind) {
     case "agent":
       if (!agent.holds(ref)) return RELAY_CLOSE_REASON.agentRevoked;
@@ -101,6 +110,10 @@ export function whyEnded({ agent, devices, shared }: Authorities, ref: Authority
     case "shared":
       if (agent.isEnded()) return RELAY_CLOSE_REASON.agentRevoked;
       if (!shared.holds(ref.epoch)) return RELAY_CLOSE_REASON.gatewayAuthChanged;
+      break;
+    case "apiKey":
+      if (agent.isEnded()) return RELAY_CLOSE_REASON.agentRevoked;
+      if (!apiKeys.holds(ref)) return RELAY_CLOSE_REASON.gatewayAuthChanged;
       break;
   }
   return ref.expMs !== null && ref.expMs <= nowMs ? RELAY_CLOSE_REASON.credentialExpired : null;
@@ -115,8 +128,11 @@ export function fencingToken(self: string, ref: AuthorityRef): { authority: stri
       return { authority: deviceAuthority(self, ref.principal.deviceId), epoch: ref.epoch };
     case "shared":
       return { authority: sharedAuthority(self), epoch: ref.epoch };
+    case "apiKey":
+      return { authority: apiKeyAuthority(ref.principal.apiKeyId), epoch: ref.epoch };
   }
 }
 
 export const deviceAuthority = (self: string, deviceId: string): string => `device:${self}/${deviceId}`;
+export const apiKeyAuthority = (apiKeyId: string): string => `apikey:${apiKeyId}`;
 export const sharedAuthority = (self: string): string => `shared:${self}`;

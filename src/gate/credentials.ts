@@ -1,6 +1,7 @@
 /** Credentials that only the gate can judge, since it holds their hashes: device tokens, shared secrets, and the claim of a new token. */
 import type { Credential } from "../auth/credential.ts";
 import type { ProofForm, SignedRequest } from "../auth/proof.ts";
+import type { Principal } from "../rpc/method.ts";
 import type { AgentDid, HumanDid } from "../wire/did.ts";
 import { decodeBase64Url } from "../wire/base64url.ts";
 import { importEd25519PublicKey, verifyProof } from "../wire/proof.ts";
@@ -94,6 +95,27 @@ async function admitShared(
     countRequest(house, nowMs);
     const generation = house.shared.generation();
     return { kind: "shared", epoch: generation, expMs: null, principal: { kind: "shared", agentDid: self, generation } };
+  });
+}
+
+/** An API key as D1 holds it; plain data, so that it can cross to the gate. */
+export type ApiKeyGrant = {
+  principal: Extract<Principal, { kind: "apiKey" }>;
+  generation: number;
+  expMs: number | null;
+};
+
+/**
+ * Admits a request under an API key that the Worker has just read from D1.
+ *
+ * @throws GateRefusal where the key has been ended since
+ */
+export async function admitApiKey({ house, commits }: { house: House; commits: GroupCommit }, key: ApiKeyGrant): Promise<AuthorityRef> {
+  const ref: AuthorityRef = { kind: "apiKey", epoch: 0, ...key };
+  return commits.commit(() => {
+    if (house.whyEnded(ref) !== null) throw new GateRefusal("gate-credential-refused");
+    countRequest(house, Date.now());
+    return ref;
   });
 }
 

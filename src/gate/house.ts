@@ -2,6 +2,7 @@
 import type { Config } from "../config.ts";
 import { errorFields, type Log } from "../telemetry/log.ts";
 import { type AdmissionParts, pruneValidations } from "./admission.ts";
+import { createApiKeys } from "./api-keys.ts";
 import { createAuditOutbox } from "./audit-outbox.ts";
 import { type Authorities, type AuthorityRef, createAgentAuthority, whyEnded } from "./authority.ts";
 import { type Calls, createCalls } from "./calls.ts";
@@ -48,8 +49,9 @@ export function createHouse(ctx: DurableObjectState, config: Config, log: Log) {
   const queue = createQueue({ sql, limits: queueLimits, admits: (sender, trustEpoch) => fences.admits(sender, trustEpoch) });
   const devices = createDevices(sql);
   const shared = createSharedSecret(sql);
+  const apiKeys = createApiKeys(sql);
   const audit = createAuditOutbox(sql);
-  const authorities: Authorities = { agent: authority, devices, shared };
+  const authorities: Authorities = { agent: authority, devices, shared, apiKeys };
   const relayTickets = createRelayTickets(sql);
   const sockets = createSockets(ctx, (error) => log.error("relay.close_failed", errorFields(error)));
   // What was on its way to sockets that a crash took along waits for no acknowledgement any more.
@@ -60,6 +62,7 @@ export function createHouse(ctx: DurableObjectState, config: Config, log: Log) {
     authority,
     devices,
     shared,
+    apiKeys,
     audit,
     lockout: createLockout(),
     admission,
@@ -83,6 +86,7 @@ export function createHouse(ctx: DurableObjectState, config: Config, log: Log) {
       queue.prune(nowMs);
       relayTickets.prune(nowMs);
       devices.prune(nowMs);
+      apiKeys.prune(nowMs);
       pruneValidations(sql, nowMs - config.accessMaxStaleMs);
     },
 

@@ -25,7 +25,7 @@ export type LocalDeps = {
 };
 
 export function createLocal(house: House, deps: LocalDeps): GateLocal {
-  const { outbox, queue, authority, devices, shared, calls, sockets, relayTickets } = house;
+  const { outbox, queue, authority, devices, shared, apiKeys, calls, sockets, relayTickets } = house;
 
   /** Sockets whose authority is over but which are open still. */
   const endedSockets = (): number => sockets.all().filter(({ authority: ref }) => house.whyEnded(ref) !== null).length;
@@ -50,6 +50,7 @@ export function createLocal(house: House, deps: LocalDeps): GateLocal {
   const endAgent = async ({ reason, keepJti, commit }: EndAgent): Promise<Fenced> => {
     // One turn: from here on nothing of this agent is accepted, and every socket and call finds itself ended.
     const since = authority.endAll(reason);
+    apiKeys.endAll();
     const fenced = { sockets: endedSockets(), inFlight: calls.endedCount() };
     const active = devices.activeIds().flatMap((deviceId) => devices.get(deviceId) ?? []);
     const raise = [
@@ -85,6 +86,7 @@ export function createLocal(house: House, deps: LocalDeps): GateLocal {
     end,
     devices,
     shared,
+    apiKeys,
     audit: (event) => house.audit.record(event, deps.by, deps.now()),
     broadcast: deps.broadcast,
     deliverLocal(message) {

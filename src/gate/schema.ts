@@ -50,6 +50,8 @@ const MIGRATIONS: readonly string[] = [
    CREATE INDEX queue_unreported ON queue (delivery_id) WHERE reported = 0;
    CREATE INDEX queue_dead ON queue (delivery_id) WHERE state = 2;
    CREATE INDEX outbox_ended ON outbox (receipt_due, updated_at_ms) WHERE state >= 2;`,
+
+  `CREATE TABLE ended_api_keys (api_key_id TEXT PRIMARY KEY, forget_at_ms INTEGER) WITHOUT ROWID;`,
 ];
 
 const EXISTS = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'schema_migrations'";

@@ -101,13 +101,15 @@ export async function callGate(
   agentDid: AgentDid,
   what: Pick<GateCall, "caller" | "surface" | "calls">,
 ): Promise<Reply[]> {
-  const call: GateCall = { ...what, requestId: c.get("requestId"), origin: addressOf(c.req.raw) };
+  const call: GateCall = { ...what, requestId: c.get("requestId"), origin: addressOf(c.req.raw), bookmark: c.get("bookmarks")?.given ?? null };
   // An RPC hands back its answer in a wrapper for remote use; here the answer is plain data.
   const answer = (await gateOf(c, agentDid).call(call).catch((error: unknown) => ({ ok: false, refusal: gateFailed(c, error) }))) as
-    | { ok: true; replies: Reply[] }
+    | { ok: true; replies: Reply[]; bookmark: string | null }
     | { ok: false; refusal: ReturnType<typeof gateFailed> };
   if (!answer.ok) throw refusedByGate(c, passed, answer.refusal);
   acceptedByGate(c, passed);
+  const bookmarks = c.get("bookmarks");
+  if (bookmarks !== undefined) bookmarks.latest = answer.bookmark;
   return answer.replies;
 }
 
@@ -126,5 +128,6 @@ export function workerContext(c: Context<HttpEnv>): CallContext {
     agentDid: null,
     gates: { of: (did) => gateOf(c, did) },
     gate: null,
+    bookmarks: c.get("bookmarks") ?? null,
   };
 }

@@ -2,6 +2,7 @@
 import type { Context, MiddlewareHandler } from "hono";
 import type { ChainScope } from "../auth/chain.ts";
 import type { Decision } from "../auth/decision.ts";
+import type { Bookmarks } from "../rpc/method.ts";
 import { BadSettings, type Runtime, runtimeOf } from "../runtime.ts";
 import { createLog, errorFields, type Log } from "../telemetry/log.ts";
 import { problemResponse, proxyErrorFrom } from "../wire/problem.ts";
@@ -9,7 +10,7 @@ import { problemResponse, proxyErrorFrom } from "../wire/problem.ts";
 export type HttpEnv = {
   Bindings: Env;
   /** `decision`: what the chain decided, once it has; for the numbers. */
-  Variables: { requestId: string; log: Log; runtime: Runtime; decision?: Decision };
+  Variables: { requestId: string; log: Log; runtime: Runtime; decision?: Decision; bookmarks?: Bookmarks };
 };
 
 const REQUEST_ID_PATTERN = /^[A-Za-z0-9._:-]{8,128}$/;

@@ -6,6 +6,8 @@ import { type Reply, refusal } from "../rpc/dispatcher.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { parseRpcBody, RPC_ERROR, type RpcCall, rpcErrorObject, rpcFailure, type RpcResponse, rpcSuccess } from "../wire/rpc.ts";
 import { authenticate } from "./authenticate.ts";
+import { apiKeyCallerOf } from "./api-key.ts";
+import { BOOKMARK_HEADER, readBookmark } from "./bookmark.ts";
 import { acceptedByGate, gateCallerOf } from "./gate-hop.ts";
 import { callGate, namedAgent, workerContext } from "./method-route.ts";
 import type { HttpEnv } from "./request-scope.ts";
@@ -17,10 +19,12 @@ const textDecoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 export const rpc: Handler<HttpEnv> = async (c) => {
   const passed = await authenticate(c, NEEDS);
 
+  const bookmarks = readBookmark(c);
   const body = parseRpcBody(textOf(passed.body));
   const calls = body.ok ? body.value.calls.filter((call): call is RpcCall => call.kind !== "invalid") : [];
   // Also where there is nothing to run: who calls is decided before anything is said of the body.
   const replies = await runAll(c, passed, calls);
+  if (bookmarks.latest !== null) c.header(BOOKMARK_HEADER, bookmarks.latest);
   if (!body.ok) return c.json(body.error, 200, { "Cache-Control": "no-store" });
 
   const answers = new Map(calls.map((call, index) => [call, replies[index]]));
@@ -51,9 +55,14 @@ async function runAll(c: Context<HttpEnv>, passed: Passed, calls: readonly RpcCa
     for (const call of calls) replies.push(await runForOperator(c, passed, call));
     return replies;
   }
-  const at = gateCallerOf(c, passed);
+  const at = await callerOf(c, passed);
   if (at === null) throw new ProxyError("PROXY_AUTH_INVALID_TOKEN");
   return callGate(c, passed, at.agentDid, { caller: at.caller, surface: "rpc", calls: calls.map(({ method, params }) => ({ method, params })) });
+}
+
+function callerOf(c: Context<HttpEnv>, passed: Exclude<Passed, { kind: "operator" }>) {
+  if (passed.kind === "credential" && passed.credential.kind === "apiKey") return apiKeyCallerOf(c, passed, passed.credential.keyHash);
+  return gateCallerOf(c, passed);
 }
 
 /** The operator is in no gate: what belongs into one names its agent. */

@@ -4,6 +4,7 @@
  */
 import type * as z from "zod/mini";
 import type { Config } from "../config.ts";
+import type { ApiKeys } from "../gate/api-keys.ts";
 import type { Devices } from "../gate/devices.ts";
 import type { Gate } from "../gate/gate.ts";
 import type { DeliveryStatus } from "../gate/outbox.ts";
@@ -104,6 +105,7 @@ export type GateLocal = {
   end<T>(end: EndAuthority<T>): Promise<{ applied: T; fenced: Fenced }>;
   devices: Devices;
   shared: SharedSecret;
+  apiKeys: ApiKeys;
   /** An entry of the audit, in the commit of what it reports. */
   audit(event: AuditEvent): void;
   /** Tells the sockets that may manage devices. */
@@ -142,6 +144,16 @@ export type CallContext = {
   gates: { of(did: AgentDid): DurableObjectStub<Gate> };
   /** The gate that the call runs in; null where it runs in the Worker. */
   gate: GateLocal | null;
+  /** How fresh a list must be, and how fresh a later one must be to see this call's writes; null where nobody asks. */
+  bookmarks?: Bookmarks | null;
+};
+
+/** D1's bookmarks of one request, contract §5: `X-Sallyport-Bookmark`. */
+export type Bookmarks = {
+  /** What the caller has seen so far. */
+  readonly given: string | null;
+  /** What it will have seen with this answer. */
+  latest: string | null;
 };
 
 export type Permission = {

@@ -1,0 +1,89 @@
+/** The rows of `api_keys`. Read at the primary: a key that was deleted is over for whoever asks next. */
+import type { ApiKeyGrant } from "../gate/credentials.ts";
+import { isFenceFailure, read } from "../identity/commit.ts";
+import { SCOPES, type Scope } from "../rpc/method.ts";
+import { apiKeyAuthority } from "../gate/authority.ts";
+import type { AgentDid } from "../wire/did.ts";
+
+const MINUTE_MS = 60_000;
+
+export type ApiKeyRow = {
+  api_key_id: string;
+  service_account_id: string;
+  agent_did: AgentDid;
+  tenant_id: string;
+  name: string;
+  scopes: string;
+  generation: number;
+  creator_user_id: string | null;
+  creator_service_account_id: string | null;
+  created_at_ms: number;
+  expires_at_ms: number | null;
+  last_used_at_ms: number | null;
+};
+
+/** Everything but the hash, which nobody needs to see again. */
+export const API_KEY_COLUMNS = `api_key_id, service_account_id, agent_did, tenant_id, name, scopes, generation,
+  creator_user_id, creator_service_account_id, created_at_ms, expires_at_ms, last_used_at_ms`;
+
+/** The scopes of a row, those alone that this version knows. */
+export function scopesOfRow(row: Pick<ApiKeyRow, "scopes">): Scope[] {
+  const held = row.scopes.split(" ");
+  return SCOPES.filter((scope) => held.includes(scope));
+}
+
+/**
+ * Looks a key up by the hash of the whole key.
+ *
+ * @throws ProxyError PROXY_AUTH_DEPENDENCY_UNAVAILABLE when D1 fails
+ */
+export async function findApiKey(
+  db: D1Database,
+  keyHash: string,
+): Promise<(ApiKeyGrant & { lastUsedAtMs: number | null }) | null> {
+  const select = db
+    .withSession("first-primary")
+    .prepare(`SELECT ${API_KEY_COLUMNS} FROM api_keys WHERE key_hash = ?1`)
+    .bind(keyHash);
+  const row = await read(select.first<ApiKeyRow>());
+  if (row === null) return null;
+  return {
+    principal: {
+      kind: "apiKey",
+      agentDid: row.agent_did,
+      apiKeyId: row.api_key_id,
+      serviceAccountId: row.service_account_id,
+      tenantId: row.tenant_id,
+      scopes: scopesOfRow(row),
+    },
+    generation: row.generation,
+    expMs: row.expires_at_ms,
+    lastUsedAtMs: row.last_used_at_ms,
+  };
+}
+
+/** Writes down that a key was used, once a minute; null where this minute is written already. */
+export function noteApiKeyUse(
+  db: D1Database,
+  key: { apiKeyId: string; lastUsedAtMs: number | null },
+  nowMs: number,
+): Promise<void> | null {
+  const minuteMs = nowMs - (nowMs % MINUTE_MS);
+  if (key.lastUsedAtMs !== null && key.lastUsedAtMs >= minuteMs) return null;
+  const { apiKeyId } = key;
+  const batch = db.batch([
+    db
+      .prepare("INSERT INTO fence (current) SELECT 0 WHERE COALESCE((SELECT epoch FROM authority_epochs WHERE authority = ?1), 0) > 0")
+      .bind(apiKeyAuthority(apiKeyId)),
+    db
+      .prepare("UPDATE api_keys SET last_used_at_ms = ?2 WHERE api_key_id = ?1 AND COALESCE(last_used_at_ms, 0) < ?2")
+      .bind(apiKeyId, minuteMs),
+  ]);
+  return batch.then(
+    () => undefined,
+    (error: unknown) => {
+      // The key was ended meanwhile: there is nothing left to note.
+      if (!isFenceFailure(error)) throw error;
+    },
+  );
+}

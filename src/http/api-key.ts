@@ -1,0 +1,31 @@
+/** An API key over HTTP: read from D1 at the primary, on each request, before its agent's gate is asked. */
+import type { Context } from "hono";
+import { findApiKey, noteApiKeyUse } from "../apikeys/store.ts";
+import type { Passed } from "../auth/chain.ts";
+import { refusal } from "../auth/reasons.ts";
+import type { GateCaller } from "../gate/gate.ts";
+import type { AgentDid } from "../wire/did.ts";
+import { errorFields } from "../telemetry/log.ts";
+import { refusedByGate } from "./gate-hop.ts";
+import type { HttpEnv } from "./request-scope.ts";
+
+/**
+ * @param keyHash of the presented key, base64url of SHA-256
+ * @returns the key's agent, and the key as its gate admits it
+ * @throws ProxyError PROXY_AUTH_INVALID_TOKEN for a key that is unknown, deleted or expired; it says no more
+ */
+export async function apiKeyCallerOf(
+  c: Context<HttpEnv>,
+  passed: Passed,
+  keyHash: string,
+): Promise<{ agentDid: AgentDid; caller: Extract<GateCaller, { kind: "apiKey" }> }> {
+  const nowMs = Date.now();
+  const key = await findApiKey(c.env.DB, keyHash);
+  if (key === null || (key.expMs !== null && key.expMs <= nowMs)) throw refusedByGate(c, passed, refusal("gate-credential-refused"));
+  const { lastUsedAtMs, ...grant } = key;
+  const noted = noteApiKeyUse(c.env.DB, { apiKeyId: key.principal.apiKeyId, lastUsedAtMs }, nowMs);
+  if (noted !== null) {
+    c.executionCtx.waitUntil(noted.catch((error: unknown) => c.get("log").warn("apikey.use_not_noted", errorFields(error))));
+  }
+  return { agentDid: key.principal.agentDid, caller: { kind: "apiKey", key: grant } };
+}
