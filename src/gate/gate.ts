@@ -5,7 +5,7 @@
 import { DurableObject } from "cloudflare:workers";
 import { refusalError } from "../auth/reasons.ts";
 import type { Reply } from "../rpc/dispatcher.ts";
-import type { CallContext, LocalMessage, Principal, Scope } from "../rpc/method.ts";
+import type { Bookmarks, CallContext, LocalMessage, Principal, Scope } from "../rpc/method.ts";
 import { scopesOf } from "../rpc/method.ts";
 import { type Runtime, runtimeOf } from "../runtime.ts";
 import { startDeadline } from "../resilience/deadline.ts";
@@ -17,7 +17,7 @@ import { RELAY_CLOSE } from "../wire/relay-close.ts";
 import { newUlid } from "../wire/ulid.ts";
 import { admitAgent, type AgentAdmission, GateRefusal, type Submission, type SubmissionReply } from "./admission.ts";
 import { type AuthorityRef, fencingToken } from "./authority.ts";
-import { admitCredential, claimDeviceToken, type ClaimProof, type GateCredential } from "./credentials.ts";
+import { admitApiKey, admitCredential, type ApiKeyGrant, claimDeviceToken, type ClaimProof, type GateCredential } from "./credentials.ts";
 import { createDeliveryIds, type Envelope, type Outcome, type Parcel, type TakeOver } from "./delivery.ts";
 import { createExchange, type Exchange } from "./exchange.ts";
 import { createGroupCommit, type GroupCommit } from "./group-commit.ts";
@@ -42,6 +42,7 @@ export type GateCaller =
   | { kind: "agent"; admission: AgentAdmission }
   /** `address` is whom failures are counted against. */
   | { kind: "credential"; credential: GateCredential; address: string | null }
+  | { kind: "apiKey"; key: ApiKeyGrant }
   | { kind: "operator" };
 
 /** A device asks for the token that waits for it. */
@@ -56,11 +57,15 @@ export type GateCall = {
   surface: "rpc" | "http";
   requestId: string;
   origin: string | null;
+  /** How fresh a list must be. */
+  bookmark: string | null;
   /** In their order; what follows the end of its own authority is refused. */
   calls: { method: string; params: unknown }[];
 };
 
-export type GateAnswer = { ok: true; replies: Reply[] } | { ok: false; refusal: GateRefusal["refusal"] };
+type CallOrigin = { requestId: string; origin: string | null; bookmarks: Bookmarks | null };
+
+export type GateAnswer = { ok: true; replies: Reply[]; bookmark: string | null } | { ok: false; refusal: GateRefusal["refusal"] };
 
 /** A held message is looked after at the latest by then, also when the process has died in between. */
 const SAFETY_ALARM_MS = 2_000;
@@ -332,12 +337,13 @@ export class Gate extends DurableObject<Env> {
     return this.#refusable(async (): Promise<GateAnswer> => {
       const ref = await this.#admit(request.caller);
       const replies: Reply[] = [];
+      const bookmarks: Bookmarks = { given: request.bookmark, latest: null };
       for (const { method, params } of request.calls) {
         // A copy each: what follows the end of its own authority in a batch is refused.
         // oxlint-disable-next-line no-await-in-loop -- a batch runs in its order
-        replies.push(await this.#run(ref === null ? null : { ...ref }, request, request.surface, method, params));
+        replies.push(await this.#run(ref === null ? null : { ...ref }, { ...request, bookmarks }, request.surface, method, params));
       }
-      return { ok: true, replies };
+      return { ok: true, replies, bookmark: bookmarks.latest };
     });
   }
 
@@ -353,6 +359,8 @@ export class Gate extends DurableObject<Env> {
       }
       case "credential":
         return admitCredential(this.#open, this.#self, caller.credential, caller.address);
+      case "apiKey":
+        return admitApiKey(this.#ensureOpen(), caller.key);
       case "operator":
         this.#ensureOpen();
         return null;
@@ -363,12 +371,12 @@ export class Gate extends DurableObject<Env> {
     const { house } = this.#ensureOpen();
     // The epoch that the fence in D1 compares may have risen for another token of the agent since the socket was opened.
     if (ref.kind === "agent" && house.authority.holds(ref)) ref.epoch = house.authority.epoch();
-    return this.#run(ref, { requestId: newUlid(Date.now()), origin: null }, "rpc", method, params);
+    return this.#run(ref, { requestId: newUlid(Date.now()), origin: null, bookmarks: null }, "rpc", method, params);
   }
 
   async #run(
     ref: AuthorityRef | null,
-    request: { requestId: string; origin: string | null },
+    request: CallOrigin,
     surface: "rpc" | "http",
     method: string,
     params: unknown,
@@ -397,7 +405,7 @@ export class Gate extends DurableObject<Env> {
     });
   }
 
-  #context(ref: AuthorityRef | null, request: { requestId: string; origin: string | null }): CallContext {
+  #context(ref: AuthorityRef | null, request: CallOrigin): CallContext {
     const open = this.#ensureOpen();
     const { house, relay, commits } = open;
     const principal: Principal = ref === null ? { kind: "operator" } : ref.principal;
@@ -417,7 +425,7 @@ export class Gate extends DurableObject<Env> {
         endedItself(epoch) {
           if (ref === null) return;
           ref.epoch = epoch;
-          if (ref.kind === "device") ref.lastWord = true;
+          if (ref.kind === "device" || ref.kind === "apiKey") ref.lastWord = true;
         },
       },
       requestId: request.requestId,
@@ -425,6 +433,7 @@ export class Gate extends DurableObject<Env> {
       now: Date.now,
       log: this.#log,
       agentDid: this.#self,
+      bookmarks: request.bookmarks,
       gates: { of: (did) => this.env.GATE.getByName(did) },
       gate: createLocal(house, {
         self: this.#self,
