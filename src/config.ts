@@ -94,7 +94,8 @@ export function parseConfig(source: Source): Result<Config, SettingProblem[]> {
 
   const httpUrl = (setting: string, value: string): string => {
     const url = URL.canParse(value) ? new URL(value) : null;
-    if (url === null || (url.protocol !== "https:" && url.protocol !== "http:") || url.username !== "" || url.hash !== "") {
+    const isPlain = url !== null && url.username === "" && url.password === "" && url.hash === "";
+    if (!isPlain || (url.protocol !== "https:" && url.protocol !== "http:")) {
       refuse(setting, "must be an http(s) URL without credentials or fragment");
     }
     return value.replace(/\/+$/, "");
