@@ -87,6 +87,12 @@ describe("an identity token", () => {
     expect(refusal(change)).toContain(member);
   });
 
+  test.each(
+    Object.keys(good).flatMap((claim) => [1.5, null, {}, [], true, "\u0000"].map((value) => [claim, value] as const)),
+  )("is refused when %s is %j, and nothing is thrown", (claim, value) => {
+    expect(refusal({ [claim]: value })).toContain(claim);
+  });
+
   test("is not shown in the words of its refusal", () => {
     expect(refusal({ name: "se\u0000cret", jti: "secret-jti" })).not.toContain("cret");
   });

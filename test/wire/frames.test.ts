@@ -59,6 +59,31 @@ describe("a frame from a client", () => {
     expect(parseClientFrame(enqueueOf(payloadText))).toMatchObject({ ok: true, value: { payloadText } });
   });
 
+  const frameLike = fc.record(
+    {
+      v: fc.oneof(fc.constant(1), fc.jsonValue()),
+      type: fc.oneof(fc.constantFrom("deliver_ack", "enqueue", "heartbeat", "heartbeat_ack", "req"), fc.jsonValue()),
+      id: fc.oneof(fc.constant(head.id), fc.jsonValue()),
+      ts: fc.oneof(fc.constant(head.ts), fc.jsonValue()),
+      ackId: fc.oneof(fc.constant(ackId), fc.jsonValue()),
+      toAgentDid: fc.oneof(fc.constant(did("J")), fc.jsonValue()),
+      accepted: fc.jsonValue(),
+      method: fc.jsonValue(),
+      payload: fc.jsonValue(),
+      replyTo: fc.jsonValue(),
+    },
+    { requiredKeys: [] },
+  );
+
+  property.prop([frameLike], { numRuns: 500 })(
+    "that only looks like one is read or refused with a reason, and never throws",
+    (value) => {
+      const parsed = parseClientFrame(JSON.stringify(value));
+      if (parsed.ok) expect(parsed.value.type).toBe(value.type);
+      else expect(parsed.error.detail).not.toBe("");
+    },
+  );
+
   property.prop([fc.string({ maxLength: 300 })])("of any text is read or refused, and never throws", (text) => {
     expect(parseClientFrame(text).ok).toBe(false);
   });
