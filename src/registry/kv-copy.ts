@@ -42,16 +42,17 @@ export function createKvCopy(options: { name: string; keepMs: number; settings: 
     async read(scope) {
       const { kv } = scope;
       if (kv === null || scope.now() < lookAgainAtMs) return null;
-      lookAgainAtMs = scope.now() + LOOK_AGAIN_MS;
       const key = await keyOf(name, settings);
-      const stored = await inTime(settings, () => kv.getWithMetadata(key, "arrayBuffer"));
-      if (stored.value === null) return null;
+      const stored = await lookedUp(scope, () => kv.getWithMetadata(key, "arrayBuffer"));
+      if (stored.value === null) {
+        lookAgainAtMs = scope.now() + LOOK_AGAIN_MS;
+        return null;
+      }
       const metadata = metadataSchema.safeParse(stored.metadata);
       if (!metadata.success || metadata.data.atMs > scope.now() + CLOCK_TOLERANCE_MS) {
         drop(scope, "no sound time");
         return null;
       }
-      lookAgainAtMs = Number.NEGATIVE_INFINITY;
       return { body: new Uint8Array(stored.value), atMs: Math.min(metadata.data.atMs, scope.now()) };
     },
 
@@ -68,6 +69,16 @@ export function createKvCopy(options: { name: string; keepMs: number; settings: 
 
     drop,
   };
+
+  /** A look that is under way is no look that found nothing: whoever comes meanwhile looks as well, bounded by slots. */
+  async function lookedUp<T>(scope: RequestScope, look: () => Promise<T>): Promise<T> {
+    try {
+      return await inTime(settings, look);
+    } catch (error) {
+      lookAgainAtMs = scope.now() + LOOK_AGAIN_MS;
+      throw error;
+    }
+  }
 
   function drop(scope: RequestScope, reason: string): void {
     scope.log.error("registry.copy_dropped", { copy: name, reason });
@@ -111,10 +122,9 @@ export function createKvMark(options: { name: string; settings: RegistrySettings
   };
 }
 
-/** One copy per registry: another registry or issuer never reads this one's. */
+/** What is kept is kept per issuer: what was signed by one never stands for another. */
 async function keyOf(name: string, settings: RegistrySettings): Promise<string> {
-  const registry = `${settings.registryUrl}\n${settings.registryIssuer}`;
-  return `registry/v1/${name}/${await sha256Base64Url(new TextEncoder().encode(registry))}`;
+  return `registry/v1/${name}/${await sha256Base64Url(new TextEncoder().encode(settings.registryIssuer))}`;
 }
 
 function inTime<T>(settings: RegistrySettings, work: () => Promise<T>): Promise<T> {

@@ -172,8 +172,8 @@ function recordingLog(lines: Line[]): Log {
 
 /** One isolate: its own caches and breakers before the same registry and the same KV. */
 export function createIsolate(
-  fake: FakeRegistry,
-  options: { settings?: Partial<RegistrySettings>; kv?: KVNamespace | null } = {},
+  fake: Pick<FakeRegistry, "fetch">,
+  options: { settings?: Partial<RegistrySettings>; kv?: KVNamespace | null; now?: () => number } = {},
 ) {
   const lines: Line[] = [];
   const transitions: BreakerTransition[] = [];
@@ -185,7 +185,7 @@ export function createIsolate(
     onTransition: (transition) => void transitions.push(transition),
   });
   const scope = (signal = new AbortController().signal): RequestScope => ({
-    now: Date.now,
+    now: options.now ?? Date.now,
     background: (work) => {
       pending.add(work);
       void work.finally(() => pending.delete(work));

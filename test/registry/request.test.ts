@@ -23,13 +23,13 @@ describe("an external registry", () => {
   });
 });
 
-describe("an answer", () => {
-  const ask = (response: Response) => {
-    const { scope } = createIsolate(createFakeRegistry([]));
-    const mine = { ...scope(), fetch: async () => response };
-    return askRegistry(mine, { path: "/x", answers: { 200: 4, 204: 0 } }, new AbortController().signal);
-  };
+const ask = (response: Response) => {
+  const { scope } = createIsolate(createFakeRegistry([]));
+  const mine = { ...scope(), fetch: async () => response };
+  return askRegistry(mine, { path: "/x", answers: { 200: 4, 204: 0 } }, new AbortController().signal);
+};
 
+describe("an answer", () => {
   it.each([
     { answer: "a short body", response: () => new Response("1234"), outcome: { ok: true, value: { status: 200 } } },
     { answer: "a long body", response: () => new Response("12345"), outcome: { ok: false } },
