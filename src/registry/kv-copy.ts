@@ -50,6 +50,7 @@ export function createKvCopy(options: { name: string; keepMs: number; settings: 
       }
       const metadata = metadataSchema.safeParse(stored.metadata);
       if (!metadata.success || metadata.data.atMs > scope.now() + CLOCK_TOLERANCE_MS) {
+        lookAgainAtMs = scope.now() + LOOK_AGAIN_MS;
         drop(scope, "no sound time");
         return null;
       }
