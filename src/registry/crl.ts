@@ -73,8 +73,14 @@ export function createCrl(settings: RegistrySettings, dependency: Dependency, ke
       staleMs: usableMs,
     },
   });
-  const copy = createKvCopy({ name: "crl", keepMs: isFailOpen ? FAIL_OPEN_KEEP_MS : settings.crlMaxAgeMs, settings });
-  const mark = createKvMark({ name: "crl-seen", settings });
+  const owner = settings.registryIssuer;
+  const copy = createKvCopy({
+    name: "crl",
+    owner,
+    keepMs: isFailOpen ? FAIL_OPEN_KEEP_MS : settings.crlMaxAgeMs,
+    settings,
+  });
+  const mark = createKvMark({ name: "crl-seen", owner, settings });
 
   // What was once seen of this issuer; it outlives the list itself.
   let newestIat: number | null = null;

@@ -59,7 +59,13 @@ export function createKeys(settings: RegistrySettings, dependency: Dependency): 
       staleMs: settings.keysMaxStaleMs,
     },
   });
-  const copy = createKvCopy({ name: "keys", keepMs: settings.keysMaxStaleMs, settings });
+  const copy = createKvCopy({
+    name: "keys",
+    // Keys vouch for themselves by where they come from alone: another registry's must not be found here.
+    owner: `${settings.registryUrl}\n${settings.registryIssuer}`,
+    keepMs: settings.keysMaxStaleMs,
+    settings,
+  });
   // Revoked once is revoked for good, whatever an older copy or a registry that was set back says afterwards.
   const seenRevoked = new Set<string>();
   let forced: ForcedRefresh | null = null;

@@ -20,6 +20,9 @@ export type KvMark = {
   set(scope: RequestScope): Promise<void>;
 };
 
+/** What is kept, and whose it is: what belongs to one registry or issuer never stands for another's. */
+type Place = { name: string; owner: string };
+
 const metadataSchema = z.object({ atMs: z.int().check(z.nonnegative()) });
 
 /** KV keeps nothing for less than a minute. */
@@ -30,10 +33,9 @@ const CLOCK_TOLERANCE_MS = 60_000;
 const LOOK_AGAIN_MS = 10_000;
 
 /**
- * @param options.name what is kept, part of the key
  * @param options.keepMs how long a copy may be of use; KV forgets it afterwards
  */
-export function createKvCopy(options: { name: string; keepMs: number; settings: RegistrySettings }): KvCopy {
+export function createKvCopy(options: Place & { keepMs: number; settings: RegistrySettings }): KvCopy {
   const { name, settings } = options;
   const expirationTtl = Math.max(MIN_TTL_SECONDS, Math.ceil(options.keepMs / 1_000));
   let lookAgainAtMs = Number.NEGATIVE_INFINITY;
@@ -42,7 +44,7 @@ export function createKvCopy(options: { name: string; keepMs: number; settings: 
     async read(scope) {
       const { kv } = scope;
       if (kv === null || scope.now() < lookAgainAtMs) return null;
-      const key = await keyOf(name, settings);
+      const key = await keyOf(options);
       const stored = await lookedUp(scope, () => kv.getWithMetadata(key, "arrayBuffer"));
       if (stored.value === null) {
         lookAgainAtMs = scope.now() + LOOK_AGAIN_MS;
@@ -61,7 +63,7 @@ export function createKvCopy(options: { name: string; keepMs: number; settings: 
       const { kv } = scope;
       if (kv === null) return;
       try {
-        const key = await keyOf(name, settings);
+        const key = await keyOf(options);
         await inTime(settings, () => kv.put(key, body, { expirationTtl, metadata: { atMs } }));
       } catch (error) {
         scope.log.warn("registry.copy_not_written", { copy: name, ...failureFields(error) });
@@ -90,7 +92,7 @@ export function createKvCopy(options: { name: string; keepMs: number; settings: 
     const { kv } = scope;
     if (kv === null) return;
     try {
-      const key = await keyOf(name, settings);
+      const key = await keyOf(options);
       await inTime(settings, () => kv.delete(key));
     } catch (error) {
       scope.log.warn("registry.copy_not_removed", { copy: name, ...failureFields(error) });
@@ -98,14 +100,13 @@ export function createKvCopy(options: { name: string; keepMs: number; settings: 
   }
 }
 
-/** @param options.name what is marked, part of the key */
-export function createKvMark(options: { name: string; settings: RegistrySettings }): KvMark {
+export function createKvMark(options: Place & { settings: RegistrySettings }): KvMark {
   const { name, settings } = options;
   return {
     async isSet(scope) {
       const { kv } = scope;
       if (kv === null) return false;
-      const key = await keyOf(name, settings);
+      const key = await keyOf(options);
       return (await inTime(settings, () => kv.get(key))) !== null;
     },
 
@@ -113,7 +114,7 @@ export function createKvMark(options: { name: string; settings: RegistrySettings
       const { kv } = scope;
       if (kv === null) return;
       try {
-        const key = await keyOf(name, settings);
+        const key = await keyOf(options);
         const isThere = (await inTime(settings, () => kv.get(key))) !== null;
         if (!isThere) await inTime(settings, () => kv.put(key, "1"));
       } catch (error) {
@@ -123,9 +124,8 @@ export function createKvMark(options: { name: string; settings: RegistrySettings
   };
 }
 
-/** What is kept is kept per issuer: what was signed by one never stands for another. */
-async function keyOf(name: string, settings: RegistrySettings): Promise<string> {
-  return `registry/v1/${name}/${await sha256Base64Url(new TextEncoder().encode(settings.registryIssuer))}`;
+async function keyOf({ name, owner }: Place): Promise<string> {
+  return `registry/v1/${name}/${await sha256Base64Url(new TextEncoder().encode(owner))}`;
 }
 
 function inTime<T>(settings: RegistrySettings, work: () => Promise<T>): Promise<T> {

@@ -22,8 +22,8 @@ describe("with Workers KV as the second level", () => {
   it("a list that was withdrawn is missed by an isolate that never saw it", async () => {
     const key = await newKey("k2");
     const fake = createFakeRegistry([key]);
-    await fake.publish(key, [], Date.now());
-    const settings = { registryUrl: "https://another.example.test" };
+    const settings = { registryIssuer: "https://another.example.test" };
+    await fake.publish(key, [], Date.now(), { iss: settings.registryIssuer });
     const warm = createIsolate(fake, { kv: env.CACHE, settings });
     await warm.isRevoked(jti(7));
     await warm.settle();
