@@ -1,0 +1,105 @@
+import { describe, expect, test } from "vitest";
+import { createGroupCommit } from "../../src/gate/group-commit.ts";
+import { onStorage } from "./fixture.ts";
+
+/** A table, and how many groups were committed with how many effects each. */
+function onTable<T>(
+  work: (table: {
+    insert: (n: number) => void;
+    rows: () => number[];
+    groups: number[];
+    storage: DurableObjectStorage;
+  }) => Promise<T>,
+): Promise<T> {
+  return onStorage((sql, storage) => {
+    sql.exec("CREATE TABLE numbers (n INTEGER PRIMARY KEY)");
+    return work({
+      insert: (n) => void sql.exec("INSERT INTO numbers (n) VALUES (?)", n),
+      rows: () =>
+        sql
+          .exec<{ n: number }>("SELECT n FROM numbers ORDER BY n")
+          .toArray()
+          .map(({ n }) => n),
+      groups: [],
+      storage,
+    });
+  });
+}
+
+const never = (error: unknown): void => {
+  throw error;
+};
+
+describe("a group commit", () => {
+  test("makes one of 64 effects that come together", async () => {
+    const groups = await onTable(async ({ insert, rows, groups: seen, storage }) => {
+      const commits = createGroupCommit(storage, (effects) => void seen.push(effects), never);
+      await Promise.all(Array.from({ length: 64 }, (_, n) => commits.commit(() => insert(n))));
+      expect(rows()).toHaveLength(64);
+      return seen;
+    });
+    expect(groups).toEqual([64]);
+  });
+
+  test("undoes an effect that fails, and that one alone", async () => {
+    await onTable(async ({ insert, rows, storage }) => {
+      const commits = createGroupCommit(storage, () => {}, never);
+      const outcomes = await Promise.allSettled([
+        commits.commit(() => insert(1)),
+        commits.commit(() => {
+          insert(2);
+          insert(1);
+        }),
+        commits.commit(() => insert(3)),
+      ]);
+      expect(outcomes.map(({ status }) => status)).toEqual(["fulfilled", "rejected", "fulfilled"]);
+      expect(rows()).toEqual([1, 3]);
+    });
+  });
+
+  test("hands each caller its own result, in the order of calling", async () => {
+    await onTable(async ({ storage }) => {
+      const order: number[] = [];
+      const commits = createGroupCommit(storage, () => {}, never);
+      const results = await Promise.all([1, 2, 3].map((n) => commits.commit(() => (order.push(n), n * 10))));
+      expect({ order, results }).toEqual({ order: [1, 2, 3], results: [10, 20, 30] });
+    });
+  });
+
+  test("takes an effect that can wait along with one that cannot", async () => {
+    const groups = await onTable(async ({ insert, groups: seen, storage }) => {
+      const commits = createGroupCommit(storage, (effects) => void seen.push(effects), never);
+      await Promise.all([commits.commit(() => insert(1), 60_000), commits.commit(() => insert(2))]);
+      return seen;
+    });
+    expect(groups).toEqual([2]);
+  });
+
+  test("that is only woken does the work that belongs to every group", async () => {
+    const groups = await onTable(async ({ groups: seen, storage }) => {
+      await new Promise<void>((resolve) => {
+        const commits = createGroupCommit(storage, (effects) => (seen.push(effects), resolve()), never);
+        commits.wake(60_000);
+        commits.wake();
+      });
+      return seen;
+    });
+    expect(groups).toEqual([0]);
+  });
+
+  test("whose own work fails confirms nothing and declares the object broken", async () => {
+    await onTable(async ({ insert, storage }) => {
+      const broken: unknown[] = [];
+      const fault = new Error("disk full");
+      const commits = createGroupCommit(
+        storage,
+        () => {
+          throw fault;
+        },
+        (error) => void broken.push(error),
+      );
+      await expect(commits.commit(() => insert(1))).rejects.toBe(fault);
+      expect(broken).toEqual([fault]);
+    });
+  });
+});
