@@ -298,6 +298,26 @@ describe("the copy of the list in KV", () => {
     expect(cold.registry.status(Date.now()).crl).toMatchObject({ usable: true, ageMs: 10 * MINUTE_MS });
   });
 
+  it("lets requests that start together in such an isolate all be served, while nobody asks the registry", async () => {
+    const kv = createFakeKv();
+    const warm = await open({ kv: kv.binding() });
+    await warm.isRevoked(jti(7));
+    await warm.settle();
+    warm.fake.fail("down");
+    kv.fault = "slow";
+    const asked = { ...warm.fake.calls };
+    const cold = createIsolate(warm.fake, { kv: kv.binding() });
+    const outcomes = Promise.all(
+      Array.from({ length: 200 }, async () => {
+        const found = await cold.find("k1");
+        return found.ok ? cold.isRevoked(jti(7)) : found;
+      }),
+    );
+    await pass(2_000);
+    expect((await outcomes).filter(({ ok }) => !ok)).toEqual([]);
+    expect(warm.fake.calls).toEqual(asked);
+  });
+
   it("is put once per refresh, with the maximum age to live", async () => {
     const kv = createFakeKv();
     const { isRevoked, settle, fake } = await open({ kv: kv.binding() });

@@ -223,10 +223,11 @@ export function createFakeKv() {
   const entries = new Map<string, { value: Uint8Array; metadata: unknown; expiresAtMs: number }>();
   const kv = {
     entries,
-    fault: null as null | "down" | "hanging",
+    fault: null as null | "down" | "hanging" | "slow",
     puts: [] as { key: string; expirationTtl: number | undefined }[],
     gets: 0,
     async misbehave() {
+      if (kv.fault === "slow") await new Promise((resolve) => setTimeout(resolve, 50));
       if (kv.fault === "down") throw new Error("KV is down");
       if (kv.fault === "hanging") await new Promise(() => undefined);
     },
