@@ -217,6 +217,9 @@ export function connectRelay(setup: RelaySetup): RelayConnection {
       enter("open");
       for (const opening of openings) opening.resolve();
       openings.clear();
+      // Shows that the way is open in both directions; and workerd lets a socket on which nothing ever came in linger for
+      // ten seconds after the server has closed it, so that the client would learn that late why.
+      reply(heartbeatFrame(frameHead(nowMs())));
       beat();
     });
     own.addEventListener("message", ({ data }) => {

@@ -49,6 +49,8 @@ async function setUp(handlers: Partial<RelayHandlers> = {}, options: Partial<Rel
   const open = async () => {
     socket().open();
     await settle();
+    // What every socket begins with is looked at in a test of its own.
+    socket().sent.shift();
     return socket();
   };
   return { relay, sockets, socket, open, states, errors, end: () => end };
@@ -200,6 +202,12 @@ describe("a relay connection", () => {
 });
 
 describe("signs of life", () => {
+  test("are given as soon as the socket is open", async () => {
+    const { socket } = await setUp();
+    socket().open();
+    expect(socket().sent).toMatchObject([{ type: "heartbeat" }]);
+  });
+
   test("are asked for, and a socket that gives none is given up", async () => {
     const { open, sockets } = await setUp({}, { heartbeatMs: 30_000, livenessMs: 10_000 });
     const socket = await open();
@@ -289,19 +297,19 @@ describe("a message", () => {
 
   test("that comes twice is handled once and acknowledged twice, over whichever socket it came", async () => {
     const onMessage = vi.fn();
-    const { open, socket } = await setUp({ onMessage });
+    const { open } = await setUp({ onMessage });
     const first = await open();
     first.push(delivery("d_1", 1));
     await settle();
     first.end(1006);
     await vi.advanceTimersByTimeAsync(1_000);
-    socket().open();
-    socket().push(delivery("d_1", 1));
+    const second = await open();
+    second.push(delivery("d_1", 1));
     await settle();
     expect(onMessage).toHaveBeenCalledTimes(1);
     expect(first.sent).toMatchObject([{ accepted: true }]);
-    expect(socket().sent).toMatchObject([{ accepted: true }]);
-    expect(socket().sent[0]?.["ackId"]).not.toBe(first.sent[0]?.["ackId"]);
+    expect(second.sent).toMatchObject([{ accepted: true }]);
+    expect(second.sent[0]?.["ackId"]).not.toBe(first.sent[0]?.["ackId"]);
   });
 
   test("that was refused is handled again when it is replayed", async () => {
