@@ -5,7 +5,7 @@ import type { AgentAuthority } from "./authority.ts";
 import type { Drift } from "./drift.ts";
 import type { Nonces } from "./nonces.ts";
 import type { Rate } from "./rate.ts";
-import { readMeta, writeMeta } from "./schema.ts";
+import { readText, writeMeta } from "./schema.ts";
 
 export type AgentPrincipal = Extract<Principal, { kind: "agent" }>;
 
@@ -82,7 +82,7 @@ export function admitAgent(parts: AdmissionParts, admission: AgentAdmission, now
   if (waitMs > 0) throw new GateRefusal("gate-rate-exceeded", waitMs);
   parts.rate.count(nowMs);
   parts.drift.observe(timestampSeconds * 1_000 - nowMs, nowMs);
-  if (readMeta(parts.sql, "owner_did") !== principal.ownerDid) writeMeta(parts.sql, "owner_did", principal.ownerDid);
+  if (readText(parts.sql, "owner_did") !== principal.ownerDid) writeMeta(parts.sql, "owner_did", principal.ownerDid);
   if (access !== undefined && access.validatedAtMs !== null) writeValidation(parts.sql, access.keyHash, access.validatedAtMs);
 }
 

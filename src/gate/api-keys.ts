@@ -3,7 +3,7 @@
  * which of them are over, so that what a call read a moment ago ends in the turn that ends its key.
  */
 import type { AuthorityRef } from "./authority.ts";
-import { readMeta, writeMeta } from "./schema.ts";
+import { readNumber, writeMeta } from "./schema.ts";
 
 /** How long an end is remembered after the key's row has gone: far longer than any look-up that still saw the row. */
 const REMEMBERED_MS = 3_600_000;
@@ -14,7 +14,7 @@ export type ApiKeyRef = Extract<AuthorityRef, { kind: "apiKey" }>;
 export type ApiKeys = ReturnType<typeof createApiKeys>;
 
 export function createApiKeys(sql: SqlStorage) {
-  let generation = readMeta<number>(sql, "api_key_generation") ?? 0;
+  let generation = readNumber(sql, "api_key_generation") ?? 0;
   const ended = new Set(
     sql.exec<{ api_key_id: string }>("SELECT api_key_id FROM ended_api_keys").toArray().map((row) => row.api_key_id),
   );

@@ -7,7 +7,7 @@ import { RELAY_CLOSE_REASON } from "../wire/relay-close.ts";
 import type { AgentPrincipal } from "./admission.ts";
 import type { ApiKeys } from "./api-keys.ts";
 import type { Devices } from "./devices.ts";
-import { readMeta, writeMeta } from "./schema.ts";
+import { readNumber, readText, writeMeta } from "./schema.ts";
 import type { SharedSecret } from "./shared-secret.ts";
 
 /** What a socket or a call remembers of the authority it began under. Plain data: it stands in socket attachments. */
@@ -28,11 +28,11 @@ export type AgentAuthority = ReturnType<typeof createAgentAuthority>;
 
 /** The agent's own credential: its identity tokens, ended one by one or all together. */
 export function createAgentAuthority(sql: SqlStorage) {
-  let epoch = readMeta<number>(sql, "agent_epoch") ?? 0;
+  let epoch = readNumber(sql, "agent_epoch") ?? 0;
   /** What began below this epoch is over, whatever its token. */
-  let endedBelow = readMeta<number>(sql, "agent_ended_below") ?? 0;
+  let endedBelow = readNumber(sql, "agent_ended_below") ?? 0;
   /** Why nothing of this agent is accepted at the moment; null while it is in order. */
-  let ended = readMeta<string>(sql, "agent_ended");
+  let ended = readText(sql, "agent_ended");
   const endedTokens = new Set(
     sql.exec<{ jti: string }>("SELECT jti FROM ended_tokens").toArray().map((row) => row.jti),
   );

@@ -2,7 +2,7 @@
  * How far this agent's clock is off, smoothed, so that a trend shows before requests are refused for it. The part that
  * decides is pure memory; what must outlive the gate is written with a commit that is made anyway, and seldom.
  */
-import { readMeta, writeMeta } from "./schema.ts";
+import { readText, writeMeta } from "./schema.ts";
 
 /** One request moves the smoothed drift by this share of its distance: a single slow packet says nothing, a dozen do. */
 const WEIGHT = 1 / 8;
@@ -33,7 +33,7 @@ type Kept = { smoothedMs: number; reportedAtMs: number | null };
 
 /** @param warnSeconds the warning line, `SKEW_WARN_SECONDS` */
 export function createDrift(sql: SqlStorage, warnSeconds: number): Drift {
-  const text = readMeta<string>(sql, NAME);
+  const text = readText(sql, NAME);
   const kept = text === null ? null : (JSON.parse(text) as Kept);
   let smoothedMs = kept?.smoothedMs ?? null;
   let reportedAtMs = kept?.reportedAtMs ?? null;

@@ -1,5 +1,5 @@
 /** Which nonces this agent's keys have used. The insert decides; nothing needs loading on wake. Contract §1, proof of possession. */
-import { readMeta, writeMeta } from "./schema.ts";
+import { readNumber, writeMeta } from "./schema.ts";
 
 /** A nonce is remembered this much longer than its timestamp can be accepted. */
 const KEPT_BEYOND_WINDOW_S = 60;
@@ -19,7 +19,7 @@ export type Nonces = {
 
 export function createNonces(sql: SqlStorage, skewMaxSeconds: number): Nonces {
   /** The highest timestamp ever pruned: at or below it nothing is accepted, whatever the settings become. */
-  let prunedThrough = readMeta<number>(sql, "nonces_pruned_through_s") ?? -1;
+  let prunedThrough = readNumber(sql, "nonces_pruned_through_s") ?? -1;
   let oldest = sql.exec<{ oldest: number | null }>("SELECT MIN(timestamp_s) AS oldest FROM nonces").one().oldest;
   let lastPrunedMs = 0;
   const keptSeconds = skewMaxSeconds + KEPT_BEYOND_WINDOW_S;

@@ -79,9 +79,18 @@ export function migrate(storage: DurableObjectStorage): void {
 }
 
 /** One value that belongs to the gate as a whole. */
-export function readMeta<T extends SqlStorageValue>(sql: SqlStorage, name: string): T | null {
-  const row = sql.exec<{ value: SqlStorageValue }>("SELECT value FROM meta WHERE name = ?", name).toArray()[0];
-  return row === undefined ? null : (row.value as T);
+export function readNumber(sql: SqlStorage, name: string): number | null {
+  const value = readMeta(sql, name);
+  return typeof value === "number" ? value : null;
+}
+
+export function readText(sql: SqlStorage, name: string): string | null {
+  const value = readMeta(sql, name);
+  return typeof value === "string" ? value : null;
+}
+
+function readMeta(sql: SqlStorage, name: string): SqlStorageValue {
+  return sql.exec<{ value: SqlStorageValue }>("SELECT value FROM meta WHERE name = ?", name).toArray()[0]?.value ?? null;
 }
 
 export function writeMeta(sql: SqlStorage, name: string, value: SqlStorageValue): void {

@@ -1,11 +1,11 @@
 /** The agent's shared relay secret: one at a time, told apart by its generation. Contract §2. */
-import { readMeta, writeMeta } from "./schema.ts";
+import { readNumber, readText, writeMeta } from "./schema.ts";
 
 export type SharedSecret = ReturnType<typeof createSharedSecret>;
 
 export function createSharedSecret(sql: SqlStorage) {
-  let generation = readMeta<number>(sql, "shared_generation") ?? 0;
-  let sha256 = readMeta<string>(sql, "shared_sha256");
+  let generation = readNumber(sql, "shared_generation") ?? 0;
+  let sha256 = readText(sql, "shared_sha256");
 
   return {
     generation: (): number => generation,

@@ -64,7 +64,7 @@ export type EndAgent = {
   /** Re-key: the one identity token that survives. */
   keepJti?: string;
   /** One D1 batch holding `raise`; returns the unexpired jtis that ended. */
-  commit(raise: D1PreparedStatement[]): Promise<{ jti: string; expMs: number }[]>;
+  commit: (raise: D1PreparedStatement[]) => Promise<{ jti: string; expMs: number }[]>;
 };
 
 /** What a message of the proxy's own carries into an agent's delivery queue. */
@@ -82,9 +82,9 @@ export type LocalMessage = {
 /** Ends an authority: what is written in one turn, and what raises its fencing token in D1. */
 export type EndAuthority<T> = {
   /** Synchronous: rows, epochs, audit. From its return on, nothing under the old authority is accepted. */
-  apply(): T;
+  apply: () => T;
   /** Fencing tokens to raise, by authority. */
-  raise(applied: T): { authority: string; epoch: number }[];
+  raise: (applied: T) => { authority: string; epoch: number }[];
 };
 
 /** Operations on the gate that a call runs in. */
@@ -179,5 +179,5 @@ export type Method<P = unknown, R = unknown> = {
 
 /** Declares a method. Types of parameters and result follow from the schemas. */
 export function defineMethod<P, R>(method: Method<P, R>): Method {
-  return method as unknown as Method;
+  return method;
 }

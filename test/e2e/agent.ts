@@ -79,9 +79,10 @@ export function hookOf(to: string, payload: unknown, headers: Record<string, str
   return { method: "POST", path: "/hooks/agent", body: JSON.stringify(payload), headers: { "X-Claw-Recipient-Agent-Did": to, ...headers } };
 }
 
+const profile = (name: string) => ({ agentName: name, humanName: `${name}'s human` });
+
 /** Pairs two agents the way people do it: a ticket from one, confirmed by the other. */
 export async function pair(url: string, initiator: Agent, responder: Agent): Promise<Answer> {
-  const profile = (name: string) => ({ agentName: name, humanName: `${name}'s human` });
   const started = await request(url, initiator, { method: "POST", path: "/pair/start", body: JSON.stringify({ initiatorProfile: profile("initiator") }) });
   if (started.status !== 200) return started;
   const ticket = started.body["ticket"] as unknown as string;

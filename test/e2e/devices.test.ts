@@ -26,11 +26,11 @@ const rpcBody = (method: string, params: unknown): string => JSON.stringify({ js
 
 async function asOperator(method: string, params: Record<string, unknown>): Promise<RpcAnswer> {
   const answer = await operator(proxy.url, "POST", "/rpc", { jsonrpc: "2.0", id: 1, method, params: { agentDid: agent.did, ...params } });
-  return answer.body as RpcAnswer;
+  return answer.body;
 }
 
 async function asAgent(method: string, params: unknown): Promise<RpcAnswer> {
-  return (await request(proxy.url, agent, { method: "POST", path: "/rpc", body: rpcBody(method, params) })).body as RpcAnswer;
+  return (await request(proxy.url, agent, { method: "POST", path: "/rpc", body: rpcBody(method, params) })).body;
 }
 
 function proofOf(device: { privateKey: KeyObject }, method: string, path: string, body: string): Record<string, string> {
@@ -72,7 +72,7 @@ async function pairDevice(scopes: string[]): Promise<Device> {
 async function connectDevice(device: Device): Promise<RelayClient> {
   const issued = await asDevice(device, "/v1/relay/tickets", "{}");
   expect(issued.status).toBe(200);
-  return openRelay(proxy.url, issued.body["ticket"] as unknown as string);
+  return openRelay(proxy.url, issued.body["ticket"]);
 }
 
 describe("pairing a device", () => {
@@ -148,7 +148,7 @@ describe("rotating and revoking", () => {
     const headers = { Authorization: `Shared ${String(first.result?.["secret"])}`, "X-Claw-Agent-Did": agent.did, "Content-Type": "application/json" };
     const issued = await send(proxy.url, { method: "POST", path: "/v1/relay/tickets", body: "{}" }, headers);
     expect(issued.status).toBe(200);
-    const relay = await openRelay(proxy.url, issued.body["ticket"] as unknown as string);
+    const relay = await openRelay(proxy.url, issued.body["ticket"]);
     const second = await asAgent("shared.auth.rotate", {});
     expect(second.result).toMatchObject({ generation: 2, fenced: { sockets: 1 } });
     await expect(relay.closed).resolves.toEqual({ code: 4001, reason: "gateway auth changed" });

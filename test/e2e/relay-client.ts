@@ -34,7 +34,7 @@ export function ulid(): string {
 export async function connectRelay(url: string, agent: Agent, autoAcknowledge = true): Promise<RelayClient> {
   const issued = await request(url, agent, { method: "POST", path: "/v1/relay/tickets", body: "{}" });
   if (issued.status !== 200) throw new Error(`no relay ticket: ${issued.status} ${JSON.stringify(issued.body)}`);
-  return openRelay(url, issued.body["ticket"] as unknown as string, autoAcknowledge);
+  return openRelay(url, issued.body["ticket"], autoAcknowledge);
 }
 
 export async function openRelay(url: string, ticket: string, autoAcknowledge = true): Promise<RelayClient> {
@@ -76,7 +76,7 @@ export async function openRelay(url: string, ticket: string, autoAcknowledge = t
     const frame = JSON.parse(String(data)) as Frame;
     frames.push(frame);
     if (autoAcknowledge && frame.type === "deliver") client.acknowledge(frame);
-    for (const look of [...waiting]) look();
+    for (const look of waiting) look();
   });
   await new Promise<void>((resolve, reject) => {
     socket.addEventListener("open", () => resolve());
