@@ -5,7 +5,7 @@ import type { Decision } from "../auth/decision.ts";
 import type { Bookmarks } from "../rpc/method.ts";
 import { BadSettings, type Runtime, runtimeOf } from "../runtime.ts";
 import { createLog, errorFields, type Log } from "../telemetry/log.ts";
-import { problemResponse, proxyErrorFrom } from "../wire/problem.ts";
+import { DATABASE_OUT_OF_REACH, problemResponse, proxyErrorFrom } from "../wire/problem.ts";
 
 export type HttpEnv = {
   Bindings: Env;
@@ -38,7 +38,8 @@ export const requestScope: MiddlewareHandler<HttpEnv> = async (c, next) => {
 export function errorResponse(thrown: Error, c: Context<HttpEnv>): Response {
   const error = proxyErrorFrom(thrown);
   const requestId = c.get("requestId") ?? crypto.randomUUID();
-  if (error.code === "PROXY_INTERNAL") (c.get("log") ?? createLog({ requestId })).error("request.failed", errorFields(error.cause ?? error));
+  const isFault = error.code === "PROXY_INTERNAL" || error.reason === DATABASE_OUT_OF_REACH;
+  if (isFault) (c.get("log") ?? createLog({ requestId })).error("request.failed", errorFields(error.cause ?? error));
   return problemResponse(error, requestId);
 }
 

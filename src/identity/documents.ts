@@ -115,5 +115,8 @@ async function answer(source: DocumentSource, request: Request): Promise<Respons
 }
 
 function failure(error: unknown): Response {
-  return problemResponse(proxyErrorFrom(error), "embedded-registry");
+  const told = problemResponse(proxyErrorFrom(error), "embedded-registry");
+  // For clients; the caller here has a breaker of its own, which a time to come back would open at the first failure.
+  told.headers.delete("Retry-After");
+  return told;
 }

@@ -150,7 +150,8 @@ export function isProblemCode(code: unknown): code is ProblemCode {
 
 /**
  * Makes a {@link ProxyError} of whatever was thrown. One that crossed an RPC between objects arrives as a plain
- * `Error` with `name`, `message` and `code`; anything unknown becomes `PROXY_INTERNAL` with itself as the cause.
+ * `Error` with `name`, `message` and `code`; a database that is out of reach becomes a 503, since that passes; anything
+ * unknown becomes `PROXY_INTERNAL` with itself as the cause.
  */
 export function proxyErrorFrom(thrown: unknown): ProxyError {
   if (thrown instanceof ProxyError) return thrown;
@@ -163,7 +164,24 @@ export function proxyErrorFrom(thrown: unknown): ProxyError {
       cause: thrown,
     });
   }
+  if (isDatabaseOutOfReach(thrown)) {
+    const retryAfterMs = DEFAULT_RETRY_AFTER_MS;
+    return new ProxyError("PROXY_AUTH_DEPENDENCY_UNAVAILABLE", {
+      reason: DATABASE_OUT_OF_REACH,
+      retryAfterMs,
+      cause: thrown,
+    });
+  }
   return new ProxyError("PROXY_INTERNAL", { reason: "unexpected", cause: thrown });
+}
+
+/** Why a call failed though nothing was wrong with it, for the log. */
+export const DATABASE_OUT_OF_REACH = "the database is out of reach";
+
+/** D1 has no codes: a fault of a statement names SQLite's own code, and a fault of the service does not. */
+function isDatabaseOutOfReach(thrown: unknown): boolean {
+  if (!(thrown instanceof Error) || !/^D1(?:_[A-Z]+)?\b/.test(thrown.message)) return false;
+  return !/SQLITE_(?!BUSY|LOCKED|IOERR|FULL|CANTOPEN)[A-Z]+/.test(thrown.message);
 }
 
 /** @returns whether the same call may succeed a little later without the caller changing it. */

@@ -103,13 +103,24 @@ describe("a refusal that was thrown", () => {
   });
 
   test.each([
-    new Error("D1_ERROR: secret"),
+    new Error("D1_ERROR: UNIQUE constraint failed: secret: SQLITE_CONSTRAINT"),
+    new Error("D1_ERROR: no such table: secret: SQLITE_ERROR"),
     Object.assign(new Error("secret"), { code: "toString" }),
     "secret",
     undefined,
   ])("and is none becomes an internal error that tells nothing (%s)", (thrown) => {
     const error = proxyErrorFrom(thrown);
     expect(error.code).toBe("PROXY_INTERNAL");
+    expect(error.message).not.toContain("secret");
+  });
+
+  test.each([
+    "D1_ERROR: Network connection lost, secret",
+    "D1 DB is overloaded, secret",
+    "D1_ERROR: secret: SQLITE_BUSY",
+  ])("and says that the database is out of reach (%s) is a 503 that tells nothing", (message) => {
+    const error = proxyErrorFrom(new Error(message));
+    expect([error.code, error.status, error.retryAfterMs]).toEqual(["PROXY_AUTH_DEPENDENCY_UNAVAILABLE", 503, 1_000]);
     expect(error.message).not.toContain("secret");
   });
 });
