@@ -237,11 +237,16 @@ export class Gate extends DurableObject<Env> {
     }
   }
 
-  /** Waits until a message of this agent has been acknowledged; false when it has not by then, or has died. */
-  async awaitDelivery(deliveryId: string, waitMs: number): Promise<boolean> {
+  /** Waits until a message of this agent has been acknowledged, or for so long; then says what waits for its recipient still. */
+  async awaitDelivery(deliveryId: string, waitMs: number): Promise<{ delivered: boolean; queueDepth: number }> {
     const { house } = this.#ensureOpen();
     const status = house.outbox.status(deliveryId, Date.now());
-    if (status === null || status.state !== "queued") return status?.state === "delivered";
+    if (status === null) return { delivered: false, queueDepth: 0 };
+    const delivered = status.state === "queued" ? await this.#untilSettled(deliveryId, waitMs) : status.state === "delivered";
+    return { delivered, queueDepth: house.outbox.queueDepth(status.to) };
+  }
+
+  async #untilSettled(deliveryId: string, waitMs: number): Promise<boolean> {
     const waiters = this.#waiting.get(deliveryId) ?? new Set();
     this.#waiting.set(deliveryId, waiters);
     let waiter: ((delivered: boolean) => void) | undefined;

@@ -174,6 +174,9 @@ export function createOutbox(sql: SqlStorage, limits: { outboxMax: number }, nex
       return due;
     },
 
+    /** This agent's messages that wait for a recipient, here or in its queue. */
+    queueDepth: (to: AgentDid): number => lanes.get(to)?.waiting ?? 0,
+
     isHolding: (): boolean => heldCount > 0,
 
     /**

@@ -34,8 +34,9 @@ export function hook(needs: RouteNeeds): Handler<HttpEnv> {
     if (!reply.ok) throw refusedByGate(c, passed, reply.refusal);
     acceptedByGate(c, passed);
 
-    const { deliveryId, queueDepth } = reply;
-    const delivered = reply.delivered || (request.waitMs > 0 && (await awaitDelivery(c, passed, deliveryId, request.waitMs)));
+    const { deliveryId } = reply;
+    const waits = request.waitMs > 0 && !reply.delivered;
+    const { delivered, queueDepth } = waits ? await awaitDelivery(c, passed, reply, request.waitMs) : reply;
     const state = delivered ? "delivered" : "queued";
     return c.json({ accepted: true, deliveryId, state, delivered, queued: !delivered, queueDepth }, 202);
   };
@@ -107,12 +108,17 @@ async function submit(c: Context<HttpEnv>, passed: PassedAgent, { text, optional
 }
 
 /** The message is on disk by now: whatever happens while waiting, the answer is a 202. */
-async function awaitDelivery(c: Context<HttpEnv>, passed: PassedAgent, deliveryId: string, forMs: number): Promise<boolean> {
+async function awaitDelivery(
+  c: Context<HttpEnv>,
+  passed: PassedAgent,
+  { deliveryId, queueDepth }: { deliveryId: string; queueDepth: number },
+  forMs: number,
+): Promise<{ delivered: boolean; queueDepth: number }> {
   try {
     return await gateOf(c, passed.principal.agentDid).awaitDelivery(deliveryId, forMs);
   } catch (error) {
     c.get("log").warn("hook.wait_broken", { deliveryId, ...errorFields(error) });
-    return false;
+    return { delivered: false, queueDepth };
   }
 }
 

@@ -38,7 +38,7 @@ describe("the main job", () => {
   it("delivers, and reports it as delivered", async () => {
     const relay = await connectRelay(proxy.url, bob);
     const answer = await request(proxy.url, alice, hookOf(bob.did, { hello: "bob" }, { Prefer: "wait=5", "X-Claw-Conversation-Id": "c1" }));
-    expect(answer).toMatchObject({ status: 202, body: { accepted: true, state: "delivered", delivered: true, queued: false, queueDepth: 1 } });
+    expect(answer).toMatchObject({ status: 202, body: { accepted: true, state: "delivered", delivered: true, queued: false, queueDepth: 0 } });
     const frame = await relay.next((each) => each.type === "deliver");
     expect(frame).toMatchObject({ v: 1, fromAgentDid: alice.did, toAgentDid: bob.did, payload: { hello: "bob" }, conversationId: "c1", deliveryId: answer.body["deliveryId"] });
     const status = await request(proxy.url, alice, { method: "GET", path: `/v1/deliveries/${String(answer.body["deliveryId"])}` });
