@@ -1,6 +1,7 @@
 /** What is measured: the bundle as it would be deployed, built by the tool that deploys it. */
 import { execFile } from "node:child_process";
-import { readdirSync, readFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { gzipSync } from "node:zlib";
@@ -8,7 +9,11 @@ import { transform } from "esbuild";
 
 export const root = join(import.meta.dirname, "../..");
 
-export type BundledModule = { type: "ESModule" | "Text" | "Data" | "CompiledWasm"; path: string; contents: string | Uint8Array<ArrayBuffer> };
+export type BundledModule = {
+  type: "ESModule" | "Text" | "Data" | "CompiledWasm";
+  path: string;
+  contents: string | Uint8Array<ArrayBuffer>;
+};
 export type Bundle = { modules: BundledModule[]; modulesRoot: string };
 
 /**
@@ -19,7 +24,13 @@ export type Bundle = { modules: BundledModule[]; modulesRoot: string };
 export async function buildBundle(outDir: string, options: { minify?: boolean; entry?: string } = {}): Promise<Bundle> {
   const args = ["deploy", ...(options.entry === undefined ? [] : [options.entry]), "--dry-run", "--outdir", outDir];
   if (options.minify === true) args.push("--minify");
-  const env = { ...process.env, CLOUDFLARE_CF_FETCH_ENABLED: "false", WRANGLER_SEND_METRICS: "false", WRANGLER_LOG_PATH: join(outDir, "logs"), CI: "true" };
+  const env = {
+    ...process.env,
+    CLOUDFLARE_CF_FETCH_ENABLED: "false",
+    WRANGLER_SEND_METRICS: "false",
+    WRANGLER_LOG_PATH: join(outDir, "logs"),
+    CI: "true",
+  };
   await promisify(execFile)(join(root, "node_modules/.bin/wrangler"), args, { cwd: root, env });
   const names = readdirSync(outDir).filter((name) => moduleType(name) !== null);
   // The entry comes first.
@@ -27,16 +38,32 @@ export async function buildBundle(outDir: string, options: { minify?: boolean; e
   const modules = names.map((name): BundledModule => {
     const path = join(outDir, name);
     const type = moduleType(name) ?? "Data";
-    return { type, path, contents: type === "ESModule" || type === "Text" ? readFileSync(path, "utf8") : new Uint8Array(readFileSync(path)) };
+    return {
+      type,
+      path,
+      contents:
+        type === "ESModule" || type === "Text" ? readFileSync(path, "utf8") : new Uint8Array(readFileSync(path)),
+    };
   });
   return { modules, modulesRoot: outDir };
+}
+
+/** The proxy with counters in it, for what is counted and not timed. */
+export async function buildInstrumented(): Promise<Bundle> {
+  const outDir = mkdtempSync(join(tmpdir(), "sallyport-bundle-"));
+  const { modules, modulesRoot } = await buildBundle(outDir, { entry: "test/bench/worker/instrumented.ts" });
+  rmSync(outDir, { recursive: true, force: true });
+  return { modules, modulesRoot };
 }
 
 /** A Worker of the bench's own that imports nothing but the platform: its types are stripped, and that is all. */
 export async function plainWorker(file: string): Promise<Bundle> {
   const path = join(import.meta.dirname, "worker", file);
   const { code: contents } = await transform(readFileSync(path, "utf8"), { loader: "ts", target: "esnext" });
-  return { modules: [{ type: "ESModule", path: path.replace(/\.ts$/, ".js"), contents }], modulesRoot: join(import.meta.dirname, "worker") };
+  return {
+    modules: [{ type: "ESModule", path: path.replace(/\.ts$/, ".js"), contents }],
+    modulesRoot: join(import.meta.dirname, "worker"),
+  };
 }
 
 /** Bytes of everything that is uploaded, as it is and compressed. */
@@ -49,7 +76,7 @@ export function sizeOf(bundle: Bundle): { bytes: number; gzipBytes: number } {
 }
 
 function isScript(name: string): boolean {
-  return name === "worker.js" || name.endsWith(".worker.js");
+  return name.endsWith(".js");
 }
 
 function moduleType(name: string): BundledModule["type"] | null {

@@ -19,7 +19,7 @@ export async function openHttpConnection(url: string): Promise<HttpConnection> {
     socket.once("connect", resolve);
     socket.once("error", reject);
   });
-  let waiting: { resolve(answer: HttpAnswer): void; reject(error: Error): void } | null = null;
+  let waiting: { resolve: (answer: HttpAnswer) => void; reject: (error: Error) => void } | null = null;
   let received = "";
 
   const settle = (): void => {

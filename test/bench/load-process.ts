@@ -7,7 +7,7 @@ export type LoadProcess = LoadCommands & { stop(): Promise<void> };
 
 export function startLoadProcess(): LoadProcess {
   const child = fork(join(import.meta.dirname, "load.ts"), { stdio: ["ignore", "inherit", "inherit", "ipc"] });
-  const waiting = new Map<number, { resolve(value: unknown): void; reject(error: Error): void }>();
+  const waiting = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void }>();
   let lastId = 0;
 
   child.on("message", ({ id, value, error }: LoadReply) => {

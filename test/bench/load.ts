@@ -10,16 +10,22 @@ import { peersOf, requestBytes, signGet, signSend, type SignedSend, signSends, t
 
 /** What the parent may ask for; each takes plain data and gives plain data. */
 export type LoadCommands = {
-  /** Registers agents, pairs them, and connects the recipients where that is asked for. */
-  prepare(scene: Topology & { url: string; connect: boolean }): Promise<null>;
+  /** Registers agents, with another registry where one is named, pairs them, and connects the recipients where that is asked for. */
+  prepare(scene: Topology & { url: string; connect: boolean; registryUrl?: string }): Promise<null>;
   /** Makes requests for the runs that follow. */
-  sign(count: number): Promise<null>;
-  /** Sends what was signed. `deliver` waits for every message to be delivered, acknowledged and reported. */
-  run(plan: RunPlan & { deliver: boolean }): Promise<RunFigures & { settledMs: number; unsettled: string[] }>;
+  sign(order: { count: number; path?: string }): Promise<null>;
+  /** Sends what was signed. `deliver` waits for every message to be delivered and acknowledged, `settle` (by default) to be reported too. */
+  run(
+    plan: RunPlan & { deliver: boolean; settle?: boolean },
+  ): Promise<RunFigures & { settledMs: number; unsettled: string[] }>;
   /** The same plain request again and again. */
   bare(plan: RunPlan & { path: string }): Promise<RunFigures>;
   /** Single messages with silence between them. */
-  lone(plan: { url: string; count: number; silenceMs: number }): Promise<{ acceptedMs: number[]; pushedAfterMs: number[] }>;
+  lone(plan: {
+    url: string;
+    count: number;
+    silenceMs: number;
+  }): Promise<{ acceptedMs: number[]; pushedAfterMs: number[] }>;
 };
 
 let senders: Agent[] = [];
@@ -32,10 +38,10 @@ const SETTLED_WITHIN_MS = 20_000;
 const PUSHED_WITHIN_MS = 5_000;
 
 const commands: LoadCommands = {
-  async prepare({ url, connect, ...topology }) {
+  async prepare({ url, connect, registryUrl, ...topology }) {
     ({ fan } = topology);
-    senders = await inTurn(topology.senders, (index) => register(url, `sender-${index}`));
-    targets = await inTurn(topology.recipients, (index) => register(url, `recipient-${index}`));
+    senders = await inTurn(topology.senders, (index) => register(registryUrl ?? url, `sender-${index}`));
+    targets = await inTurn(topology.recipients, (index) => register(registryUrl ?? url, `recipient-${index}`));
     for (const [index, sender] of senders.entries()) {
       for (const peer of peersOf(index, topology)) {
         const target = targets[peer];
@@ -49,21 +55,25 @@ const commands: LoadCommands = {
     return null;
   },
 
-  async sign(count) {
-    sends = signSends(senders, targets, fan, count);
+  async sign({ count, path }) {
+    sends = signSends(senders, targets, fan, count, path);
     return null;
   },
 
-  async run({ deliver, ...plan }) {
+  async run({ deliver, settle = deliver, ...plan }) {
     const figures = await runLoad(plan, sends, deliver ? recipients : null);
     const startedAtMs = performance.now();
-    const unsettled = deliver ? await settled(plan.url, figures.last) : [];
+    const unsettled = settle ? await settled(plan.url, figures.last) : [];
     return { ...figures, settledMs: performance.now() - startedAtMs, unsettled };
   },
 
   async bare({ path, ...plan }) {
     const bytes = requestBytes("GET", path, {}, "");
-    const same = Array.from({ length: Math.ceil(plan.seconds * 20_000) }, (): SignedSend => ({ sender: 0, recipient: 0, bytes }));
+    const same = Array.from({ length: Math.ceil(plan.seconds * 20_000) }, (): SignedSend => ({
+      sender: 0,
+      recipient: 0,
+      bytes,
+    }));
     return runLoad(plan, same, null);
   },
 
@@ -131,6 +141,10 @@ process.on("message", (message: LoadRequest) => {
   const run = commands[message.command] as (argument: unknown) => Promise<unknown>;
   run(message.argument).then(
     (value) => process.send?.({ id: message.id, value } satisfies LoadReply),
-    (error: unknown) => process.send?.({ id: message.id, error: error instanceof Error ? (error.stack ?? error.message) : String(error) } satisfies LoadReply),
+    (error: unknown) =>
+      process.send?.({
+        id: message.id,
+        error: error instanceof Error ? (error.stack ?? error.message) : String(error),
+      } satisfies LoadReply),
   );
 });

@@ -32,7 +32,12 @@ export async function connectRecipients(url: string, agents: readonly Agent[]): 
       socket.send(`{"v":1,"type":"deliver_ack","id":"${FRAME_ID}","ts":"${ts}","ackId":"${frame.id}","accepted":true}`);
       // What the proxy itself tells of pairings is acknowledged, and not counted.
       if (frame.fromAgentDid === null || frame.fromAgentDid === undefined) return;
-      received.push({ deliveryId: frame.deliveryId, recipient, fromAgentDid: frame.fromAgentDid, atMs: performance.now() });
+      received.push({
+        deliveryId: frame.deliveryId,
+        recipient,
+        fromAgentDid: frame.fromAgentDid,
+        atMs: performance.now(),
+      });
       look?.();
     });
     await new Promise<void>((resolve, reject) => {

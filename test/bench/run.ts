@@ -37,10 +37,14 @@ export type RunFigures = {
 };
 
 /** The first part of a run is not counted: batches form and clocks start. */
-const UNSTEADY_SHARE = 0.25;
+const UNSTEADY_MS = 500;
 const DRAIN_WITHIN_MS = 20_000;
 
-export async function runLoad(plan: RunPlan, sends: readonly SignedSend[], recipients: Recipients | null): Promise<RunFigures> {
+export async function runLoad(
+  plan: RunPlan,
+  sends: readonly SignedSend[],
+  recipients: Recipients | null,
+): Promise<RunFigures> {
   const connections = await Promise.all(Array.from({ length: plan.connections }, () => openHttpConnection(plan.url)));
   recipients?.forget();
   const acceptedAtMs: number[] = [];
@@ -86,10 +90,9 @@ export async function runLoad(plan: RunPlan, sends: readonly SignedSend[], recip
   await recipients?.until(acceptedIds.size, DRAIN_WITHIN_MS);
   const received = recipients === null ? [] : [...recipients.received];
 
-  const window = { fromMs: startedAtMs + (endedAtMs - startedAtMs) * UNSTEADY_SHARE, toMs: endedAtMs };
+  const window = { fromMs: Math.min(endedAtMs, startedAtMs + UNSTEADY_MS), toMs: endedAtMs };
   const seconds = (window.toMs - window.fromMs) / 1_000;
   const inWindow = (atMs: number): boolean => atMs >= window.fromMs && atMs < window.toMs;
-  const by = (times: readonly number[], atMs: number): number => times.filter((time) => time < atMs).length;
   const receivedAtMs = received.map(({ atMs }) => atMs);
   const steady = latencies.filter(({ atMs }) => inWindow(atMs)).map(({ tookMs }) => tookMs);
   return {
@@ -110,8 +113,15 @@ export async function runLoad(plan: RunPlan, sends: readonly SignedSend[], recip
   };
 }
 
+function by(times: readonly number[], atMs: number): number {
+  return times.filter((time) => time < atMs).length;
+}
+
 /** Delivery is at least once and in order per sender; ids rise in the order of sending. */
-function judge(accepted: ReadonlyMap<string, number>, received: readonly Received[]): { lost: number; doubled: number; disordered: number } {
+function judge(
+  accepted: ReadonlyMap<string, number>,
+  received: readonly Received[],
+): { lost: number; doubled: number; disordered: number } {
   const seen = new Set<string>();
   const highest = new Map<string, string>();
   let doubled = 0;

@@ -25,23 +25,44 @@ type WorkerShape = Omit<V4WorkerOptions, "modules" | "modulesRoot">;
  *
  * @param settings settings of the proxy, by name
  */
-export async function serveProxy(bundle: Bundle, settings: Record<string, string> = {}, how: { inspect?: boolean } = {}): Promise<Served> {
+export async function serveProxy(
+  bundle: Bundle,
+  settings: Record<string, string> = {},
+  how: { inspect?: boolean } = {},
+): Promise<Served> {
   // Without its path, so that no `.dev.vars` beside it is read.
-  const config = { ...unstable_readConfig({ config: join(root, "wrangler.toml") }), configPath: undefined, userConfigPath: undefined };
+  const config = {
+    ...unstable_readConfig({ config: join(root, "wrangler.toml") }),
+    configPath: undefined,
+    userConfigPath: undefined,
+  };
   const { bindings, rootPath: _rootPath, ...shape } = unstable_getMiniflareWorkerOptions(config).workerOptions;
   const secrets = { OPERATOR_TOKEN, REGISTRY_SIGNING_SECRET: "signing-secret-of-the-bench-0123456789abcdef" };
   const limits = { RATE_LIMIT_PER_AGENT: "0", RATE_LIMIT_PER_IP: "off" };
-  const worker = { ...shape, name: "sallyport", bindings: { ...bindings, ...secrets, ...limits, ...settings } };
+  const worker = {
+    ...shape,
+    name: "sallyport",
+    bindings: { ...(bindings as Record<string, string>), ...secrets, ...limits, ...settings },
+  };
   return serve(bundle, worker, async (miniflare) => migrate(await miniflare.getD1Database("DB")), how.inspect === true);
 }
 
 /** The floor, beside which the proxy is measured. */
 export async function serveFloor(): Promise<Served> {
-  const worker = { name: "floor", compatibilityDate: "2026-10-01", durableObjects: { BOX: { className: "Box", useSQLite: true } } };
+  const worker = {
+    name: "floor",
+    compatibilityDate: "2026-10-01",
+    durableObjects: { BOX: { className: "Box", useSQLite: true } },
+  };
   return serve(await plainWorker("floor.ts"), worker, async () => {}, false);
 }
 
-async function serve(bundle: Bundle, worker: WorkerShape, prepare: (miniflare: Miniflare) => Promise<void>, inspect: boolean): Promise<Served> {
+async function serve(
+  bundle: Bundle,
+  worker: WorkerShape,
+  prepare: (miniflare: Miniflare) => Promise<void>,
+  inspect: boolean,
+): Promise<Served> {
   const stateDir = mkdtempSync(join(tmpdir(), "sallyport-bench-"));
   let lines = 0;
   const complaints: string[] = [];
@@ -78,7 +99,9 @@ async function serve(bundle: Bundle, worker: WorkerShape, prepare: (miniflare: M
 
 async function migrate(db: Awaited<ReturnType<Miniflare["getD1Database"]>>): Promise<void> {
   const folder = join(root, "migrations");
-  for (const name of readdirSync(folder).filter((file) => file.endsWith(".sql")).sort()) {
+  for (const name of readdirSync(folder)
+    .filter((file) => file.endsWith(".sql"))
+    .toSorted()) {
     const statements = unstable_splitSqlQuery(readFileSync(join(folder, name), "utf8"));
     // oxlint-disable-next-line no-await-in-loop -- migrations go in their order
     await db.batch(statements.map((statement) => db.prepare(statement)));

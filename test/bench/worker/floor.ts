@@ -22,7 +22,10 @@ export class Box extends DurableObject<FloorEnv> {
 
   /** @returns whether the row is new; the answer leaves when it is on disk */
   put(id: string, body: string): boolean {
-    return this.ctx.storage.sql.exec("INSERT INTO box (id, body) VALUES (?, ?) ON CONFLICT DO NOTHING", id, body).rowsWritten > 0;
+    return (
+      this.ctx.storage.sql.exec("INSERT INTO box (id, body) VALUES (?, ?) ON CONFLICT DO NOTHING", id, body)
+        .rowsWritten > 0
+    );
   }
 }
 
@@ -37,9 +40,12 @@ export default {
     if (bodySha256 !== headers.get("X-Claw-Body-SHA256")) return new Response(null, { status: 401 });
     const nonce = headers.get("X-Claw-Nonce") ?? "";
     const path = request.url.slice(request.url.indexOf("/", 8));
-    const signed = ["CLAW-PROOF-V1", request.method, path, headers.get("X-Claw-Timestamp"), nonce, bodySha256].join("\n");
+    const signed = ["CLAW-PROOF-V1", request.method, path, headers.get("X-Claw-Timestamp"), nonce, bodySha256].join(
+      "\n",
+    );
     const proof = Uint8Array.fromBase64(headers.get("X-Claw-Proof") ?? "", BASE64URL);
-    if (!(await crypto.subtle.verify("Ed25519", sender.key, proof, encoder.encode(signed)))) return new Response(null, { status: 401 });
+    if (!(await crypto.subtle.verify("Ed25519", sender.key, proof, encoder.encode(signed))))
+      return new Response(null, { status: 401 });
 
     const text = decoder.decode(body);
     if (!(await env.BOX.getByName(sender.did).put(nonce, text))) return new Response(null, { status: 401 });
@@ -50,8 +56,17 @@ export default {
 
 async function readSender(authorization: string): Promise<Sender> {
   const claims = authorization.split(".")[1] ?? "";
-  const { sub, cnf } = JSON.parse(decoder.decode(Uint8Array.fromBase64(claims, BASE64URL))) as { sub: string; cnf: { jwk: { x: string } } };
-  const key = await crypto.subtle.importKey("raw", Uint8Array.fromBase64(cnf.jwk.x, BASE64URL), { name: "Ed25519" }, false, ["verify"]);
+  const { sub, cnf } = JSON.parse(decoder.decode(Uint8Array.fromBase64(claims, BASE64URL))) as {
+    sub: string;
+    cnf: { jwk: { x: string } };
+  };
+  const key = await crypto.subtle.importKey(
+    "raw",
+    Uint8Array.fromBase64(cnf.jwk.x, BASE64URL),
+    { name: "Ed25519" },
+    false,
+    ["verify"],
+  );
   const sender = { did: sub, key };
   senders.set(authorization, sender);
   return sender;

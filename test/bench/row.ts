@@ -1,0 +1,84 @@
+/** What a row is: one file in `rows/`, which says what it measures and how, and gives figures. */
+import type { Bundle } from "./bundle.ts";
+import type { LoadProcess } from "./load-process.ts";
+import type { Served } from "./serve.ts";
+import { pairedRatio, type Spread, spread } from "./statistics.ts";
+
+/** The ratios that others rely on, by name. */
+export type RatioName =
+  | "hookToFloor4"
+  | "hookToFloor16"
+  | "hookToFloor64"
+  | "registryDownToUp"
+  | "registryHangingToUp"
+  | "checkMillionToThousand"
+  | "createToBareInsert"
+  | "telemetryOnToOff";
+
+export type Figure = Spread & { label: string; unit: string; goal?: string };
+
+export type RowResult = { figures: Figure[]; ratios?: Partial<Record<RatioName, number>>; notes?: string[] };
+
+export type Row = {
+  name: string;
+  /** One sentence: what is measured. */
+  about: string;
+  /** Left out by `--quick`. */
+  long?: boolean;
+  run(bench: Bench): Promise<RowResult>;
+};
+
+/** What a row works with; everything it starts is ended for it. */
+export type Bench = {
+  quick: boolean;
+  /** Rounds that count, at least five; one more goes before them as a warm-up. */
+  rounds: number;
+  /** Length of one round. */
+  seconds: number;
+  /** The bundle as it would be deployed; built once. */
+  bundle(): Promise<Bundle>;
+  proxy(settings?: Record<string, string>, bundle?: Bundle): Promise<Served>;
+  floor(): Promise<Served>;
+  load(): LoadProcess;
+  /** Ended with the row. */
+  keep<T extends { stop(): Promise<void> }>(started: T): T;
+};
+
+/** 16 senders, each with a recipient of its own that is connected and acknowledges. */
+export const SCENE = { senders: 16, recipients: 16, fan: 1, connect: true } as const;
+/** More requests a second than this machine answers; signed before the clock runs. */
+export const SENDS_A_SECOND = 1_600;
+
+export function figure(label: string, unit: string, values: readonly number[], goal?: string): Figure {
+  return { label, unit, ...spread(values), ...(goal === undefined ? {} : { goal }) };
+}
+
+/** A ratio of what was measured side by side. */
+export function ratioFigure(label: string, above: readonly number[], below: readonly number[], goal?: string): Figure {
+  return { label, unit: "×", ...pairedRatio(above, below), ...(goal === undefined ? {} : { goal }) };
+}
+
+/**
+ * Runs the subjects in turn, A B A B …, since what disturbs the machine then disturbs all of them; every second round in the
+ * opposite order, so that none always runs in the other's wake. The first round is a warm-up and is not counted.
+ *
+ * @returns for each subject what its counted rounds gave
+ */
+export async function interleave<Name extends string, T>(
+  rounds: number,
+  subjects: Record<Name, () => Promise<T>>,
+  beforeRound: () => Promise<unknown> = async () => {},
+): Promise<Record<Name, T[]>> {
+  const names = Object.keys(subjects) as Name[];
+  const results = Object.fromEntries(names.map((name) => [name, [] as T[]])) as Record<Name, T[]>;
+  for (let round = 0; round <= rounds; round++) {
+    // oxlint-disable no-await-in-loop -- one after the other is the method
+    await beforeRound();
+    for (const name of round % 2 === 0 ? names : names.toReversed()) {
+      const result = await subjects[name]();
+      if (round > 0) results[name].push(result);
+    }
+    // oxlint-enable no-await-in-loop
+  }
+  return results;
+}

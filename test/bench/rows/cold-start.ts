@@ -1,0 +1,28 @@
+import { figure, interleave, type Row } from "../row.ts";
+import type { Served } from "../serve.ts";
+
+/** From starting the runtime to the first answer; the floor's time is what the runtime itself takes. */
+const coldStart: Row = {
+  name: "cold-start",
+  about: "starting the runtime on the bundle until its first answer, beside the floor",
+  long: true,
+  async run(bench) {
+    await bench.bundle();
+    const { proxy, floor } = await interleave(bench.rounds, {
+      proxy: () => started(() => bench.proxy()),
+      floor: () => started(() => bench.floor()),
+    });
+    return { figures: [figure("proxy, with its migrations", "ms", proxy), figure("floor", "ms", floor)] };
+  },
+};
+
+export default coldStart;
+
+async function started(start: () => Promise<Served>): Promise<number> {
+  const beganAtMs = performance.now();
+  const served = await start();
+  await (await fetch(`${served.url}/health`)).text();
+  const tookMs = performance.now() - beganAtMs;
+  await served.stop();
+  return tookMs;
+}

@@ -1,0 +1,45 @@
+import { figure, interleave, ratioFigure, type Row, SCENE, SENDS_A_SECOND } from "../row.ts";
+import { pairedRatio } from "../statistics.ts";
+import { complaints, deliveredRound } from "./hook-to-floor.ts";
+
+const CONNECTIONS = 16;
+
+const telemetry: Row = {
+  name: "telemetry",
+  about: "the hook with its counters on and off, at 16 connections",
+  long: true,
+  async run(bench) {
+    const scenes = {
+      on: { proxy: await bench.proxy({ METRICS: "on" }), load: bench.load() },
+      off: { proxy: await bench.proxy({ METRICS: "off" }), load: bench.load() },
+    };
+    for (const { proxy, load } of Object.values(scenes)) {
+      // oxlint-disable-next-line no-await-in-loop -- setting up is not to be a burst
+      await load.prepare({ ...SCENE, url: proxy.url });
+    }
+    const count = Math.ceil(bench.seconds * SENDS_A_SECOND);
+    const { on, off } = await interleave(
+      bench.rounds + 2,
+      {
+        on: deliveredRound(bench, scenes.on.load, scenes.on.proxy.url, CONNECTIONS),
+        off: deliveredRound(bench, scenes.off.load, scenes.off.proxy.url, CONNECTIONS),
+      },
+      () => Promise.all([scenes.on.load.sign({ count }), scenes.off.load.sign({ count })]),
+    );
+    const rates = [on, off].map((runs) => runs.map(({ deliveredPerSecond }) => deliveredPerSecond ?? 0)) as [
+      number[],
+      number[],
+    ];
+    return {
+      figures: [
+        figure("on", "/s", rates[0]),
+        figure("off", "/s", rates[1]),
+        ratioFigure("on to off", ...rates, "≥ 0.97"),
+      ],
+      ratios: { telemetryOnToOff: pairedRatio(...rates).median },
+      notes: [...complaints("on", on), ...complaints("off", off)],
+    };
+  },
+};
+
+export default telemetry;

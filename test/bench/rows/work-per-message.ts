@@ -1,0 +1,48 @@
+import { buildInstrumented } from "../bundle.ts";
+import { figure, type Figure, type Row, SCENE, SENDS_A_SECOND } from "../row.ts";
+
+type Counts = { rpcs: Record<string, number>; commits: number; alarms: number; statements: number };
+
+/** Counted, not timed: the Worker is built with counters around the storage and the stubs of the gates. */
+const workPerMessage: Row = {
+  name: "work-per-message",
+  about: "RPCs, commits and SQL statements a message, everything delivered and acknowledged",
+  async run(bench) {
+    const proxy = await bench.proxy({}, await buildInstrumented());
+    const load = bench.load();
+    await load.prepare({ ...SCENE, url: proxy.url });
+    const figures: Figure[] = [];
+    const notes: string[] = [];
+    for (const connections of [4, 16, 64]) {
+      const plan = { url: proxy.url, connections, expected: 202, deliver: true };
+      // oxlint-disable no-await-in-loop -- one level after the other
+      await load.sign({ count: SENDS_A_SECOND });
+      await load.run({ ...plan, seconds: 0.5 });
+      await load.sign({ count: Math.ceil(bench.seconds * SENDS_A_SECOND) });
+      await counts(proxy.url);
+      const { accepted } = await load.run({ ...plan, seconds: bench.seconds, settle: false });
+      const { rpcs, commits, alarms, statements } = await counts(proxy.url);
+      // oxlint-enable no-await-in-loop
+      const at = `at ${connections} connections`;
+      const { submit = 0, ...others } = rpcs;
+      const other = Object.values(others).reduce((sum, count) => sum + count, 0);
+      figures.push(
+        figure(`RPCs to the sender's gate ${at}`, "a message", [submit / accepted]),
+        figure(`other RPCs ${at}`, "a message", [other / accepted], connections === 16 ? "≤ 0.3" : undefined),
+        figure(`commits ${at}`, "a message", [commits / accepted], connections === 16 ? "≤ 1.3" : undefined),
+        figure(`writing statements ${at}`, "a message", [statements / accepted]),
+        figure(`alarms set ${at}`, "a message", [alarms / accepted]),
+      );
+      const each = Object.entries(others).map(([method, count]) => `${method} ${(count / accepted).toFixed(2)}`);
+      notes.push(`other RPCs ${at}: ${each.join(", ")}`);
+    }
+    return { figures, notes };
+  },
+};
+
+/** What was counted since the last time it was asked for. */
+async function counts(url: string): Promise<Counts> {
+  return (await (await fetch(`${url}/bench/counts`)).json()) as Counts;
+}
+
+export default workPerMessage;
