@@ -94,14 +94,14 @@ describe("a nonce", () => {
   });
 });
 
+const reasonOf = async (from: AgentDid, to: AgentDid, nonce: string, options: Parameters<typeof send>[3] = {}) => {
+  const reply = await send(from, to, {}, { ...options, admission: { nonce, ...options.admission } });
+  return reply.ok ? "accepted" : reply.refusal.reason;
+};
+
 describe("at the gate", () => {
   beforeEach(() => stopClock());
   afterEach(() => void vi.useRealTimers());
-
-  const reasonOf = async (from: AgentDid, to: AgentDid, nonce: string, options: Parameters<typeof send>[3] = {}) => {
-    const reply = await send(from, to, {}, { ...options, admission: { nonce, ...options.admission } });
-    return reply.ok ? "accepted" : reply.refusal.reason;
-  };
 
   test("a nonce seen before an eviction is refused after it", async () => {
     const [alice, bob] = [newAgentDid(), newAgentDid()];
