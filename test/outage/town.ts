@@ -68,6 +68,11 @@ export async function newTown(settings: Record<string, string> = {}) {
         else registry.faults[document] = fault;
       }
     },
+    /** Answers in the place of this registry where it does not fail. */
+    forwardTo: null as ((request: Request) => Promise<Response>) | null,
+    forward(answer: (request: Request) => Promise<Response>): void {
+      registry.forwardTo = answer;
+    },
     forgetCalls(): void {
       registry.calls = { keys: 0, crl: 0, access: 0 };
       registry.mostInFlight = { keys: 0, crl: 0, access: 0 };
@@ -79,16 +84,17 @@ export async function newTown(settings: Record<string, string> = {}) {
     },
   };
 
-  async function answer(document: Document): Promise<Response> {
+  async function answer(document: Document, request: Request): Promise<Response> {
     const fault = registry.faults[document];
     if (fault !== undefined) return fault();
+    if (registry.forwardTo !== null) return registry.forwardTo(request);
     if (document === "keys")
       return Response.json({ keys: registry.keys.map((key) => ({ alg: "EdDSA", crv: "Ed25519", ...key })) });
     if (document === "access") return new Response(null, { status: 204 });
     return registry.crl === null ? registry.signedCrl({ iat: nowSeconds() }) : registry.crl();
   }
 
-  vi.spyOn(globalThis, "fetch").mockImplementation(async (input) => {
+  vi.spyOn(globalThis, "fetch").mockImplementation(async (input, init) => {
     const url = new URL(input instanceof Request ? input.url : String(input));
     if (url.origin !== registryUrl) throw new TypeError("connection refused");
     const document = url.pathname.endsWith("claw-keys.json")
@@ -100,7 +106,7 @@ export async function newTown(settings: Record<string, string> = {}) {
     registry.inFlight[document] += 1;
     registry.mostInFlight[document] = Math.max(registry.mostInFlight[document], registry.inFlight[document]);
     try {
-      return await answer(document);
+      return await answer(document, new Request(input, init));
     } finally {
       registry.inFlight[document] -= 1;
     }
@@ -135,6 +141,18 @@ export async function newTown(settings: Record<string, string> = {}) {
     pass(ms: number): void {
       nowMs += ms;
       vi.setSystemTime(nowMs);
+    },
+    /** Lets the clock run while `work` goes on: a gate is idle only when what it has put off is due and done. */
+    async during<T>(work: Promise<T>): Promise<T> {
+      const clock = setInterval(() => {
+        nowMs += 250;
+        vi.setSystemTime(nowMs);
+      }, 10);
+      try {
+        return await work;
+      } finally {
+        clearInterval(clock);
+      }
     },
     /** An agent that the registry has issued an identity to, under this key or another. */
     newAgent(under: { kid?: string; key?: CryptoKey } = {}): Promise<Agent> {

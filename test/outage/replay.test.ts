@@ -1,0 +1,41 @@
+import { abortAllDurableObjects, evictDurableObject, runInDurableObject } from "cloudflare:test";
+import { env } from "cloudflare:workers";
+import { afterEach, expect, test, vi } from "vitest";
+import { type Agent, newTown, SECOND_MS, tallied } from "./town.ts";
+
+afterEach(() => {
+  vi.restoreAllMocks();
+  vi.useRealTimers();
+});
+
+const gateOf = (agent: Agent) => env.GATE.getByName(agent.did);
+
+test.each<[string, (agent: Agent) => Promise<unknown>]>([
+  ["is evicted", (agent) => evictDurableObject(gateOf(agent))],
+  [
+    "crashes",
+    async (agent) => {
+      await expect(runInDurableObject(gateOf(agent), (_gate, state) => state.abort("crash"))).rejects.toThrow();
+    },
+  ],
+  ["is lost with every other object", () => abortAllDurableObjects()],
+])(
+  "the gate %s: 100 of 100 replays are refused afterwards, in an isolate that remembers none, and 100 new nonces are taken",
+  async (_, lose) => {
+    const town = await newTown();
+    const isolate = town.newIsolate();
+    const [alice, bob] = [await town.newAgent(), await town.newAgent()];
+    await town.pair(alice, bob);
+    const timestamp = String(town.nowSeconds());
+    const nonces = Array.from({ length: 100 }, (__, n) => `n-${n}`);
+    const sendAll = (through: typeof isolate, prefix: string) =>
+      Promise.all(nonces.map((nonce) => through.send(alice, bob, { nonce: `${prefix}${nonce}`, timestamp })));
+    expect(tallied(await sendAll(isolate, ""))).toEqual({ 202: 100 });
+
+    await town.during(lose(alice));
+    town.pass(10 * SECOND_MS);
+    const fresh = town.newIsolate();
+    expect(tallied(await sendAll(fresh, ""))).toEqual({ "401 PROXY_AUTH_REPLAY": 100 });
+    expect(tallied(await sendAll(fresh, "another-"))).toEqual({ 202: 100 });
+  },
+);
