@@ -48,7 +48,7 @@ export class GateRefusal extends Error {
 }
 
 export type AdmissionParts = {
-  sql: SqlStorage;
+  acquaintance: Acquaintance;
   authority: AgentAuthority;
   nonces: Nonces;
   rate: Rate;
@@ -69,7 +69,7 @@ export function admitAgent(parts: AdmissionParts, admission: AgentAdmission, now
   const { principal, nonce, timestampSeconds, access } = admission;
   if (!parts.authority.accepts(principal.jti) || principal.expMs <= nowMs) throw new GateRefusal("gate-agent-revoked");
   if (access?.validatedAtMs === null) {
-    const known = readValidation(parts.sql, access.keyHash);
+    const known = parts.acquaintance.validatedAtMs(access.keyHash);
     if (known === null || known + parts.accessMaxStaleMs <= nowMs) {
       throw new GateRefusal("gate-access-unknown", 1_000);
     }
@@ -82,29 +82,48 @@ export function admitAgent(parts: AdmissionParts, admission: AgentAdmission, now
   if (waitMs > 0) throw new GateRefusal("gate-rate-exceeded", waitMs);
   parts.rate.count(nowMs);
   parts.drift.observe(timestampSeconds * 1_000 - nowMs, nowMs);
-  if (readText(parts.sql, "owner_did") !== principal.ownerDid) writeMeta(parts.sql, "owner_did", principal.ownerDid);
-  if (access !== undefined && access.validatedAtMs !== null) writeValidation(parts.sql, access.keyHash, access.validatedAtMs);
+  parts.acquaintance.meet(principal.ownerDid);
+  if (access !== undefined && access.validatedAtMs !== null) parts.acquaintance.validated(access.keyHash, access.validatedAtMs);
 }
 
-function readValidation(sql: SqlStorage, keyHash: string): number | null {
-  return (
+/** The agent's last good access validations and its owner: the second level of the chain's cache. Mirrored in memory. */
+export type Acquaintance = ReturnType<typeof createAcquaintance>;
+
+export function createAcquaintance(sql: SqlStorage) {
+  let ownerDid = readText(sql, "owner_did");
+  const validatedAtMs = new Map<string, number>(
     sql
-      .exec<{ validated_at_ms: number }>("SELECT validated_at_ms FROM access_validations WHERE key_hash = ?", keyHash)
-      .toArray()[0]?.validated_at_ms ?? null
+      .exec<{ key_hash: string; validated_at_ms: number }>("SELECT key_hash, validated_at_ms FROM access_validations")
+      .toArray()
+      .map((row) => [row.key_hash, row.validated_at_ms]),
   );
-}
 
-function writeValidation(sql: SqlStorage, keyHash: string, validatedAtMs: number): void {
-  const known = readValidation(sql, keyHash);
-  if (known !== null && known >= validatedAtMs - VALIDATION_GRAIN_MS) return;
-  sql.exec(
-    "INSERT INTO access_validations (key_hash, validated_at_ms) VALUES (?, ?) ON CONFLICT (key_hash) DO UPDATE SET validated_at_ms = excluded.validated_at_ms",
-    keyHash,
-    validatedAtMs,
-  );
-}
+  return {
+    ownerDid: (): string | null => ownerDid,
+    validatedAtMs: (keyHash: string): number | null => validatedAtMs.get(keyHash) ?? null,
 
-/** Forgets validations too old to vouch for anything. */
-export function pruneValidations(sql: SqlStorage, olderThanMs: number): void {
-  sql.exec("DELETE FROM access_validations WHERE validated_at_ms < ?", olderThanMs);
+    /** Part of the caller's transaction. Should that be undone, the next request after a waking writes it again. */
+    meet(owner: string): void {
+      if (ownerDid === owner) return;
+      ownerDid = owner;
+      writeMeta(sql, "owner_did", owner);
+    },
+
+    validated(keyHash: string, atMs: number): void {
+      const known = validatedAtMs.get(keyHash);
+      if (known !== undefined && known >= atMs - VALIDATION_GRAIN_MS) return;
+      validatedAtMs.set(keyHash, atMs);
+      sql.exec(
+        "INSERT INTO access_validations (key_hash, validated_at_ms) VALUES (?, ?) ON CONFLICT (key_hash) DO UPDATE SET validated_at_ms = excluded.validated_at_ms",
+        keyHash,
+        atMs,
+      );
+    },
+
+    /** Forgets validations too old to vouch for anything. */
+    prune(olderThanMs: number): void {
+      for (const [keyHash, atMs] of validatedAtMs) if (atMs < olderThanMs) validatedAtMs.delete(keyHash);
+      sql.exec("DELETE FROM access_validations WHERE validated_at_ms < ?", olderThanMs);
+    },
+  };
 }

@@ -11,7 +11,6 @@ import type { Device } from "./devices.ts";
 import type { GroupCommit } from "./group-commit.ts";
 import type { House } from "./house.ts";
 import { newDeviceToken } from "./devices.ts";
-import { readText } from "./schema.ts";
 
 /** The base point: somebody's key as much as any, so that an unknown token costs what a known one costs. */
 const NOBODYS_KEY = "WGZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmY";
@@ -76,7 +75,7 @@ async function admitDevice(
 
 function deviceRef(house: House, agentDid: AgentDid, device: Device, expMs: number): AuthorityRef {
   const { deviceId, scopes, epoch } = device;
-  const ownerDid = readText(house.sql, "owner_did") as HumanDid | null;
+  const ownerDid = house.acquaintance.ownerDid() as HumanDid | null;
   return { kind: "device", epoch, expMs, principal: { kind: "device", agentDid, ownerDid, deviceId, scopes, epoch, expMs } };
 }
 

@@ -13,7 +13,7 @@ export type PeerGate = {
 };
 
 /** What is on disk with the recipient may wait this long for company before it is struck off here. */
-const BOOKKEEPING_WITHIN_MS = 50;
+const BOOKKEEPING_WITHIN_MS = 500;
 const REPORT_RETRY = { initialMs: 1_000, maxMs: 30_000, jitterRatio: 0.2 };
 /** A gate that does not answer within this time is asked again; it tells repeats apart. */
 const PEER_TIMEOUT_MS = 10_000;

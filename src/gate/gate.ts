@@ -69,6 +69,8 @@ export type GateAnswer = { ok: true; replies: Reply[]; bookmark: string | null }
 
 /** A held message is looked after at the latest by then, also when the process has died in between. */
 const SAFETY_ALARM_MS = 2_000;
+/** A report that nobody waits for goes into whatever commit comes next, or into its own by then. */
+const SETTLE_WITHIN_MS = 50;
 const HOUSEKEEPING_AFTER_MS = 60_000;
 
 type Open = { house: House; commits: GroupCommit; relay: Relay; exchange: Exchange };
@@ -280,7 +282,8 @@ export class Gate extends DurableObject<Env> {
   /** What became of messages that were handed over; on disk before the answer. */
   async settle(outcomes: Outcome[]): Promise<void> {
     const { house, commits, relay } = this.#ensureOpen();
-    await commits.commit(() => relay.tell(house.outbox.settle(outcomes, Date.now())));
+    const isAwaited = outcomes.some(({ deliveryId }) => this.#waiting.has(deliveryId));
+    await commits.commit(() => relay.tell(house.outbox.settle(outcomes, Date.now())), isAwaited ? 0 : SETTLE_WITHIN_MS);
     for (const { deliveryId, delivered } of outcomes) {
       for (const resolve of this.#waiting.get(deliveryId) ?? []) resolve(delivered);
     }

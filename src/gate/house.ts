@@ -1,7 +1,7 @@
 /** Everything that a gate with a schema holds, made once at its first verified call or at its waking. */
 import type { Config } from "../config.ts";
 import { errorFields, type Log } from "../telemetry/log.ts";
-import { type AdmissionParts, pruneValidations } from "./admission.ts";
+import { type AdmissionParts, createAcquaintance } from "./admission.ts";
 import { createApiKeys } from "./api-keys.ts";
 import { createAuditOutbox } from "./audit-outbox.ts";
 import { type Authorities, type AuthorityRef, createAgentAuthority, whyEnded } from "./authority.ts";
@@ -32,7 +32,8 @@ export function createHouse(ctx: DurableObjectState, config: Config, log: Log) {
   const rate = createRate(sql, config.rateLimitPerAgent);
   const calls: Calls = createCalls();
   const drift = createDrift(sql, config.skewWarnSeconds);
-  const admission: AdmissionParts = { sql, authority, nonces, rate, drift, accessMaxStaleMs: config.accessMaxStaleMs };
+  const acquaintance = createAcquaintance(sql);
+  const admission: AdmissionParts = { acquaintance, authority, nonces, rate, drift, accessMaxStaleMs: config.accessMaxStaleMs };
   const outbox = createOutbox(sql, { outboxMax: config.relayOutboxMax }, createDeliveryIds(lastId));
   const queueLimits = {
     queueMax: config.relayQueueMax,
@@ -59,6 +60,7 @@ export function createHouse(ctx: DurableObjectState, config: Config, log: Log) {
 
   return {
     sql,
+    acquaintance,
     authority,
     devices,
     shared,
@@ -87,7 +89,7 @@ export function createHouse(ctx: DurableObjectState, config: Config, log: Log) {
       relayTickets.prune(nowMs);
       devices.prune(nowMs);
       apiKeys.prune(nowMs);
-      pruneValidations(sql, nowMs - config.accessMaxStaleMs);
+      acquaintance.prune(nowMs - config.accessMaxStaleMs);
     },
 
     /** When there will be something to forget; null when nothing is kept. */

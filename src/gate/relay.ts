@@ -20,7 +20,7 @@ import { SOCKET_WINDOW, type SocketLoad } from "./pump.ts";
 import type { Session } from "./sockets.ts";
 
 /** An acknowledgement may wait this long for company: the sender has its 202 already. */
-const ACK_WITHIN_MS = 10;
+const ACK_WITHIN_MS = 20;
 /** Frames of one socket that are worked on or wait for their turn. */
 export const CALLS_PER_SOCKET_MAX = 32;
 
