@@ -2,12 +2,15 @@
  * What one isolate holds beyond a request: settings, bounded caches, breakers and the dispatcher. Made once, from the
  * bindings; nothing of a request is kept here.
  */
+import { endApiKeysStatements } from "./apikeys/deletion.ts";
+import { apiKeyMethods } from "./apikeys/methods.ts";
 import { auditMethods } from "./audit/methods.ts";
 import { type Chain, createChain } from "./auth/chain.ts";
 import { createOperatorTokens } from "./auth/credential.ts";
 import { createReplayMemory } from "./auth/replay.ts";
 import { createTokenMemory } from "./auth/token.ts";
 import { createTrustStage, type TrustStage } from "./auth/trust.ts";
+import { agentRegistration } from "./authz/registration.ts";
 import { type Config, parseConfig, type SettingProblem } from "./config.ts";
 import { deliveryMethods } from "./deliveries/methods.ts";
 import { createLockout, type Lockout } from "./gate/lockout.ts";
@@ -19,6 +22,7 @@ import { deviceMethods } from "./rpc/devices.ts";
 import { createDispatcher, type Dispatcher } from "./rpc/dispatcher.ts";
 import { countCall, countTransition } from "./telemetry/dependency-numbers.ts";
 import { createLog, type Log } from "./telemetry/log.ts";
+import { taskMethods } from "./tasks/methods.ts";
 import { trustMethods } from "./trust/methods.ts";
 import { lookUpTrust } from "./trust/pairs.ts";
 import { endTicketsStatement } from "./trust/ticket-store.ts";
@@ -101,12 +105,17 @@ function createRuntime(env: Env): Runtime {
   });
   const dispatcher = createDispatcher([
     ...identityMethods({
-      atRegistration: [],
-      atEnd: [(ctx, agentDid) => [endTicketsStatement(ctx.db, agentDid)]],
+      atRegistration: [agentRegistration],
+      atEnd: [
+        (ctx, agentDid) => [endTicketsStatement(ctx.db, agentDid)],
+        (ctx, agentDid) => endApiKeysStatements(ctx, agentDid),
+      ],
     }),
     ...trustMethods,
     ...deliveryMethods,
     ...deviceMethods,
+    ...taskMethods,
+    ...apiKeyMethods,
     ...auditMethods,
   ]);
   return { config, registry, registryScope, trust, chain, dispatcher, lockout: createLockout() };

@@ -73,7 +73,9 @@ export function noteApiKeyUse(
   const { apiKeyId } = key;
   const batch = db.batch([
     db
-      .prepare("INSERT INTO fence (current) SELECT 0 WHERE COALESCE((SELECT epoch FROM authority_epochs WHERE authority = ?1), 0) > 0")
+      .prepare(
+        "INSERT INTO fence (current) SELECT 0 WHERE COALESCE((SELECT epoch FROM authority_epochs WHERE authority = ?1), 0) > 0",
+      )
       .bind(apiKeyAuthority(apiKeyId)),
     db
       .prepare("UPDATE api_keys SET last_used_at_ms = ?2 WHERE api_key_id = ?1 AND COALESCE(last_used_at_ms, 0) < ?2")
@@ -86,4 +88,65 @@ export function noteApiKeyUse(
       if (!isFenceFailure(error)) throw error;
     },
   );
+}
+
+/** A key by its id, at the primary. */
+export async function findApiKeyById(db: D1Database, apiKeyId: string): Promise<ApiKeyRow | null> {
+  const select = db
+    .withSession("first-primary")
+    .prepare(`SELECT ${API_KEY_COLUMNS} FROM api_keys WHERE api_key_id = ?1`)
+    .bind(apiKeyId);
+  return read(select.first<ApiKeyRow>());
+}
+
+/** Keys in the order they were made, one more than the page holds; an agent's own, or everybody's for the operator. */
+export async function listApiKeys(
+  session: D1DatabaseSession,
+  page: { agentDid: string | null; cursor: string | null; limit: number },
+): Promise<ApiKeyRow[]> {
+  const select = session
+    .prepare(
+      `SELECT ${API_KEY_COLUMNS} FROM api_keys WHERE ${page.agentDid === null ? "?1 IS NULL" : "agent_did = ?1"}
+         AND api_key_id > ?2 ORDER BY api_key_id LIMIT ?3`,
+    )
+    .bind(page.agentDid, page.cursor ?? "", page.limit + 1);
+  return (await read(select.all<ApiKeyRow>())).results;
+}
+
+export type InsertedApiKey = {
+  apiKeyId: string;
+  keyHash: string;
+  serviceAccountId: string;
+  agentDid: string;
+  tenantId: string;
+  name: string;
+  scopes: readonly Scope[];
+  generation: number;
+  creatorUserId: string | null;
+  creatorServiceAccountId: string | null;
+  createdAtMs: number;
+  expiresAtMs: number | null;
+};
+
+export function insertApiKey(db: D1Database, key: InsertedApiKey): D1PreparedStatement {
+  return db
+    .prepare(
+      `INSERT INTO api_keys (api_key_id, key_hash, service_account_id, agent_did, tenant_id, name, scopes, generation,
+         creator_user_id, creator_service_account_id, created_at_ms, expires_at_ms)
+       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)`,
+    )
+    .bind(
+      key.apiKeyId,
+      key.keyHash,
+      key.serviceAccountId,
+      key.agentDid,
+      key.tenantId,
+      key.name,
+      key.scopes.join(" "),
+      key.generation,
+      key.creatorUserId,
+      key.creatorServiceAccountId,
+      key.createdAtMs,
+      key.expiresAtMs,
+    );
 }

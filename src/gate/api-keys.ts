@@ -16,7 +16,10 @@ export type ApiKeys = ReturnType<typeof createApiKeys>;
 export function createApiKeys(sql: SqlStorage) {
   let generation = readNumber(sql, "api_key_generation") ?? 0;
   const ended = new Set(
-    sql.exec<{ api_key_id: string }>("SELECT api_key_id FROM ended_api_keys").toArray().map((row) => row.api_key_id),
+    sql
+      .exec<{ api_key_id: string }>("SELECT api_key_id FROM ended_api_keys")
+      .toArray()
+      .map((row) => row.api_key_id),
   );
 
   return {

@@ -21,11 +21,14 @@ export async function apiKeyCallerOf(
 ): Promise<{ agentDid: AgentDid; caller: Extract<GateCaller, { kind: "apiKey" }> }> {
   const nowMs = Date.now();
   const key = await findApiKey(c.env.DB, keyHash);
-  if (key === null || (key.expMs !== null && key.expMs <= nowMs)) throw refusedByGate(c, passed, refusal("gate-credential-refused"));
+  if (key === null || (key.expMs !== null && key.expMs <= nowMs))
+    throw refusedByGate(c, passed, refusal("gate-credential-refused"));
   const { lastUsedAtMs, ...grant } = key;
   const noted = noteApiKeyUse(c.env.DB, { apiKeyId: key.principal.apiKeyId, lastUsedAtMs }, nowMs);
   if (noted !== null) {
-    c.executionCtx.waitUntil(noted.catch((error: unknown) => c.get("log").warn("apikey.use_not_noted", errorFields(error))));
+    c.executionCtx.waitUntil(
+      noted.catch((error: unknown) => c.get("log").warn("apikey.use_not_noted", errorFields(error))),
+    );
   }
   return { agentDid: key.principal.agentDid, caller: { kind: "apiKey", key: grant } };
 }

@@ -21,7 +21,7 @@ export function agentCaller(ctx: CallContext): { agentDid: AgentDid; keyX: strin
  * @returns the refusal for a caller whose gate has not heard of the end yet
  * @throws ProxyError the gate's own refusal when it has
  */
-export function authorityEnded(ctx: CallContext): ProxyError {
+export function authorityEnded(ctx: Pick<CallContext, "authority">): ProxyError {
   ctx.authority.assertCurrent();
   return new ProxyError("PROXY_AUTH_REVOKED", { reason: "the authority ended before the commit" });
 }

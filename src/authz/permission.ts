@@ -1,0 +1,30 @@
+/** One question to the graph that decides: D1's own, read at the primary, or the remote one. */
+import type { CallContext } from "../rpc/method.ts";
+import { ProxyError } from "../wire/problem.ts";
+import { sallyportGraph } from "./graph.ts";
+import { remoteGraphOf } from "./remote.ts";
+
+export type Question = { subject: string; relation: string; object: string };
+
+/**
+ * Asks the graph. In D1 it costs one read, whatever the answer.
+ *
+ * @throws ProxyError AUTHZ_UNAVAILABLE when the graph cannot say: neither yes nor no is guessed
+ */
+export async function isPermitted(ctx: Pick<CallContext, "db" | "config">, question: Question): Promise<boolean> {
+  const remote = remoteGraphOf(ctx.config);
+  if (remote !== null) {
+    const answered = await remote.check(question);
+    if (!answered.ok) throw graphUnavailable(answered.error);
+    return answered.value;
+  }
+  const checked = await sallyportGraph.check(ctx.db, question).catch((cause: unknown) => {
+    throw new ProxyError("PROXY_AUTH_DEPENDENCY_UNAVAILABLE", { reason: "D1 failed", cause });
+  });
+  if (!checked.ok) throw graphUnavailable(checked.error.reason);
+  return checked.value;
+}
+
+export function graphUnavailable(reason: string, data: Record<string, unknown> = {}): ProxyError {
+  return new ProxyError("AUTHZ_UNAVAILABLE", { reason, retryAfterMs: 1_000, data });
+}

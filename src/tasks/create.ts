@@ -1,0 +1,88 @@
+/** `task/create`: the row, its creator, its tuples and what a remote graph has to hear, in one commit. */
+import { commitWrite, dualWrite, tellRemote } from "../authz/dual-write.ts";
+import { agentObject, taskGrants, taskObject } from "../authz/grants.ts";
+import { graphUnavailable } from "../authz/permission.ts";
+import { writeTuples } from "../authz/tuples.ts";
+import { isOnFor } from "../config.ts";
+import type { CallContext } from "../rpc/method.ts";
+import { ProxyError } from "../wire/problem.ts";
+import { newUlid } from "../wire/ulid.ts";
+import { type Actor, actorOf } from "./actor.ts";
+import { mayCreate, mayReadExisting, noSuchTask } from "./decision.ts";
+import { findTarget, insertTask, type ShownTask, shownTask, type TaskRow } from "./store.ts";
+
+export type NewTask = {
+  agentDid: string;
+  name: string | null;
+  params: Record<string, unknown>;
+  metadata: Record<string, unknown>;
+};
+
+/**
+ * Makes a task for an agent.
+ *
+ * @throws ProxyError PROXY_NOT_FOUND where the actor may not, whatever the reason; PROXY_CONFLICT for a name that is taken by
+ *         a task that the actor may read; AUTHZ_UNAVAILABLE with `data.taskId` when a remote graph did not take it: the task
+ *         stands, and the outbox goes on telling
+ */
+export async function createTask(ctx: CallContext, wanted: NewTask): Promise<ShownTask> {
+  const actor = actorOf(ctx.principal);
+  const target = await findTarget(ctx.db, actor, wanted);
+  if (actor !== null && !(await mayCreate(ctx, actor, wanted.agentDid, target))) {
+    // As dear as the refusal of a name that somebody else has.
+    if (wanted.name !== null) await mayReadExisting(ctx, actor, { ...target, existing: null });
+    throw noSuchTask("the graph does not grant create_task");
+  }
+  if (target.tenantId === null || target.isRevoked) throw noSuchTask("no such agent, or a revoked one");
+  if (target.existing !== null) throw await nameTaken(ctx, actor, target);
+
+  const nowMs = ctx.now();
+  const row: TaskRow = {
+    task_id: newUlid(nowMs),
+    tenant_id: target.tenantId,
+    name: wanted.name,
+    agent_did: wanted.agentDid,
+    status: "running",
+    params: JSON.stringify(wanted.params),
+    metadata: JSON.stringify(wanted.metadata),
+    creator_user_id: actor?.userId ?? null,
+    creator_service_account_id: actor?.serviceAccountId ?? null,
+    created_at_ms: nowMs,
+    updated_at_ms: nowMs,
+  };
+  const owners = actor?.owners ?? [];
+  const writesBoth = isOnFor(ctx.config.fgacTasksDualWrite, row.tenant_id);
+  const dual = writesBoth ? dualWrite(ctx, "register", registrations(row, owners)) : null;
+  const grants = taskGrants({ taskId: row.task_id, tenantId: row.tenant_id, agentDid: row.agent_did, owners });
+  const committed = await commitWrite(
+    ctx,
+    [insertTask(ctx.db, row), ...(writesBoth ? writeTuples(ctx.db, grants, { nowMs }) : [])],
+    dual,
+  );
+  if (!committed.ok) {
+    if (committed.error !== "name-taken") throw new ProxyError("PROXY_CONFLICT");
+    // Somebody was faster with this name.
+    throw await nameTaken(ctx, actor, await findTarget(ctx.db, actor, wanted));
+  }
+  if (dual !== null) {
+    const failed = await tellRemote(ctx, dual);
+    if (failed !== null) throw graphUnavailable(`the remote graph: ${failed}`, { taskId: row.task_id });
+  }
+  return shownTask(row);
+}
+
+/** What a remote graph hears of a task: each of its owners, or nobody where the operator made it. */
+export function registrations(row: Pick<TaskRow, "task_id" | "agent_did">, owners: readonly string[]) {
+  const principals = owners.length === 0 ? [null] : owners;
+  const object = taskObject(row.task_id);
+  return principals.map((principal) => ({ object, principal, parent: agentObject(row.agent_did), relation: null }));
+}
+
+async function nameTaken(
+  ctx: CallContext,
+  actor: Actor | null,
+  target: Awaited<ReturnType<typeof findTarget>>,
+): Promise<ProxyError> {
+  if (actor !== null && !(await mayReadExisting(ctx, actor, target))) return noSuchTask("the name is another's");
+  return new ProxyError("PROXY_CONFLICT", { detail: "name: a task of this tenant has it already." });
+}

@@ -1,0 +1,66 @@
+/** `task/list`: what the caller may read, found through the graph and not by filtering everything. At most three round trips. */
+import { sallyportGraph } from "../authz/graph.ts";
+import { graphUnavailable } from "../authz/permission.ts";
+import { remoteGraphOf } from "../authz/remote.ts";
+import { read } from "../identity/commit.ts";
+import type { CallContext } from "../rpc/method.ts";
+import { isUlid } from "../wire/ulid.ts";
+import { type Actor, actorOf } from "./actor.ts";
+import { isEnforced } from "./decision.ts";
+import { findCaller, listRows, pickRows, type ShownTask, shownTask, type TaskRow } from "./store.ts";
+
+/** How many of the graph's answers are looked through for the tasks of one agent. */
+const LOOKED_THROUGH_MAX = 1_000;
+
+export type Page = { agentDid: string | null; cursor: string | null; limit: number };
+
+/** A page, oldest first. One that is shorter than asked for has a `nextCursor` where there may be more. */
+export async function listTasks(ctx: CallContext, page: Page): Promise<{ tasks: ShownTask[]; nextCursor?: string }> {
+  const session = ctx.db.withSession(ctx.bookmarks?.given ?? "first-primary");
+  const listed = await read(listFrom(ctx, session, actorOf(ctx.principal), page));
+  if (ctx.bookmarks) ctx.bookmarks.latest = session.getBookmark() ?? ctx.bookmarks.latest;
+  return listed;
+}
+
+async function listFrom(ctx: CallContext, session: D1DatabaseSession, actor: Actor | null, page: Page) {
+  if (actor === null) return pageOf(await listRows(session, null, page), page.limit);
+  const caller = await findCaller(session, actor);
+  if (!isEnforced(ctx.config, caller.enforce))
+    return pageOf(await listRows(session, { actor, caller }, page), page.limit);
+
+  const wanted = page.agentDid === null ? page.limit : LOOKED_THROUGH_MAX;
+  const { ids, more } = await readable(ctx, session, actor.subject, { limit: wanted, cursor: page.cursor });
+  const rows = await pickRows(session, ids, { actor, agentDid: page.agentDid });
+  if (rows.length > page.limit) return pageOf(rows, page.limit);
+  const tasks = rows.map(shownTask);
+  return more === null ? { tasks } : { tasks, nextCursor: more };
+}
+
+/** The next ids that the subject may read, and where to go on. */
+async function readable(
+  ctx: CallContext,
+  session: D1DatabaseSession,
+  subject: string,
+  page: { limit: number; cursor: string | null },
+): Promise<{ ids: string[]; more: string | null }> {
+  const question = { subject, relation: "read", type: "task" };
+  const remote = remoteGraphOf(ctx.config);
+  if (remote !== null) {
+    const found = await remote.search(question, page);
+    if (!found.ok) throw graphUnavailable(found.error);
+    return { ids: found.value, more: found.value.length < page.limit ? null : (found.value.at(-1) ?? null) };
+  }
+  const { limit, cursor } = page;
+  const listed = await sallyportGraph.listObjects(session, question, { limit, ...(cursor === null ? {} : { cursor }) });
+  if (!listed.ok) throw graphUnavailable(listed.error.reason);
+  const ids = listed.value.objects.map((object) => object.slice(object.indexOf(":") + 1)).filter(isUlid);
+  return { ids, more: listed.value.nextCursor ?? null };
+}
+
+/** @param rows one more than the page holds where there are more */
+function pageOf(rows: readonly TaskRow[], limit: number): { tasks: ShownTask[]; nextCursor?: string } {
+  const shown = rows.slice(0, limit);
+  const last = shown.at(-1);
+  const tasks = shown.map(shownTask);
+  return rows.length > limit && last !== undefined ? { tasks, nextCursor: last.task_id } : { tasks };
+}

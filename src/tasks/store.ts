@@ -1,0 +1,263 @@
+/** The rows of `tasks`, and what a decision about one reads beside it, in one statement. */
+import { read } from "../identity/commit.ts";
+import type { Actor } from "./actor.ts";
+
+export type TaskRow = {
+  task_id: string;
+  tenant_id: string;
+  name: string | null;
+  agent_did: string;
+  status: "running" | "canceled";
+  params: string;
+  metadata: string;
+  creator_user_id: string | null;
+  creator_service_account_id: string | null;
+  created_at_ms: number;
+  updated_at_ms: number;
+};
+
+export const TASK_COLUMNS = `task_id, tenant_id, name, agent_did, status, params, metadata, creator_user_id,
+  creator_service_account_id, created_at_ms, updated_at_ms`;
+const columnsOf = (table: string): string => TASK_COLUMNS.replaceAll(/\w+/g, (column) => `${table}.${column}`);
+
+/** A task as the wire shows it. */
+export function shownTask(row: TaskRow) {
+  return {
+    taskId: row.task_id,
+    name: row.name,
+    tenantId: row.tenant_id,
+    agentDid: row.agent_did,
+    status: row.status,
+    params: JSON.parse(row.params) as Record<string, unknown>,
+    metadata: JSON.parse(row.metadata) as Record<string, unknown>,
+    creatorUserId: row.creator_user_id,
+    creatorServiceAccountId: row.creator_service_account_id,
+    createdAtMs: row.created_at_ms,
+    updatedAtMs: row.updated_at_ms,
+  };
+}
+export type ShownTask = ReturnType<typeof shownTask>;
+
+/** Whom a task is asked for by. */
+export type TaskKey = { taskId: string } | { taskName: string };
+
+/** An agent's tenant and owner: the graph's word first, since an operator may have moved it; then the registry's. */
+const tenantOf = (did: string): string => `COALESCE(
+  (SELECT subject_id FROM relationships WHERE object_type = 'agent' AND object_id = ${did} AND relation = 'tenant'),
+  (SELECT tenant_id FROM agents WHERE agent_did = ${did}))`;
+const ownerOf = (did: string): string => `COALESCE(
+  (SELECT owner_did FROM agents WHERE agent_did = ${did}),
+  (SELECT subject_id FROM relationships WHERE object_type = 'agent' AND object_id = ${did} AND relation = 'owner'
+     AND subject_type = 'user' ORDER BY subject_id LIMIT 1))`;
+const enforceOf = (tenant: string): string => `(SELECT enforce FROM tenant_enforcement WHERE tenant_id = ${tenant})`;
+const isMember = (tenant: string, type: string, id: string): string => `EXISTS (SELECT 1 FROM relationships
+  WHERE object_type = 'tenant' AND object_id = ${tenant} AND relation = 'member'
+    AND subject_type = ${type} AND subject_id = ${id} AND subject_relation = '')`;
+
+/** What is known of a task and of who asks for it; `row` is null where there is no such task. */
+export type Found = {
+  row: TaskRow | null;
+  /** The tenant of the asking agent. */
+  callerTenantId: string | null;
+  /** As it was set by `authz/enforce`; null where it never was. */
+  callerEnforce: 0 | 1 | null;
+  taskEnforce: 0 | 1 | null;
+  /** The owner of the task's agent. */
+  agentOwner: string | null;
+  /** Whether the asking subject is a member of the task's tenant. */
+  isMember: boolean;
+};
+
+type FoundRow = { [Column in keyof TaskRow]: TaskRow[Column] | null } & {
+  caller_tenant_id: string | null;
+  caller_enforce: 0 | 1 | null;
+  task_enforce: 0 | 1 | null;
+  agent_owner: string | null;
+  is_member: 0 | 1;
+};
+
+/**
+ * Reads a task for an actor, at the primary, in one statement; a task that does not exist costs the same.
+ *
+ * @throws ProxyError PROXY_AUTH_DEPENDENCY_UNAVAILABLE when D1 fails
+ */
+export async function findTask(db: D1Database, actor: Actor, key: TaskKey): Promise<Found> {
+  const condition = "taskId" in key ? "t.task_id = ?2" : "t.tenant_id = caller.tenant_id AND t.name = ?2";
+  const [type, id] = subjectParts(actor.subject);
+  const select = db
+    .withSession("first-primary")
+    .prepare(
+      `WITH caller (tenant_id) AS (SELECT ${tenantOf("?1")})
+       SELECT ${columnsOf("t")}, caller.tenant_id AS caller_tenant_id, ${enforceOf("caller.tenant_id")} AS caller_enforce,
+         ${enforceOf("t.tenant_id")} AS task_enforce, ${ownerOf("t.agent_did")} AS agent_owner,
+         ${isMember("t.tenant_id", "?3", "?4")} AS is_member
+       FROM caller LEFT JOIN tasks AS t ON ${condition}`,
+    )
+    .bind(actor.agentDid, "taskId" in key ? key.taskId : key.taskName, type, id);
+  const found = await read(select.first<FoundRow>());
+  return {
+    row: found === null || found.task_id === null ? null : (found as TaskRow),
+    callerTenantId: found?.caller_tenant_id ?? null,
+    callerEnforce: found?.caller_enforce ?? null,
+    taskEnforce: found?.task_enforce ?? null,
+    agentOwner: found?.agent_owner ?? null,
+    isMember: found?.is_member === 1,
+  };
+}
+
+/**
+ * Reads tasks for the operator, who is in no tenant: by name there may be several.
+ *
+ * @param agentDid narrows a name to this agent's tenant
+ */
+export async function findTasksForOperator(db: D1Database, key: TaskKey, agentDid: string | null): Promise<TaskRow[]> {
+  const session = db.withSession("first-primary");
+  if ("taskId" in key) {
+    const select = session.prepare(`SELECT ${TASK_COLUMNS} FROM tasks WHERE task_id = ?1`).bind(key.taskId);
+    return (await read(select.all<TaskRow>())).results;
+  }
+  const select = session
+    .prepare(
+      `SELECT ${TASK_COLUMNS} FROM tasks WHERE name = ?1 AND (?2 IS NULL OR tenant_id = ${tenantOf("?2")}) LIMIT 2`,
+    )
+    .bind(key.taskName, agentDid);
+  return (await read(select.all<TaskRow>())).results;
+}
+
+/** The agent that a task is to be made for. */
+export type Target = {
+  /** null where there is no such agent. */
+  tenantId: string | null;
+  enforce: 0 | 1 | null;
+  owner: string | null;
+  isRevoked: boolean;
+  isMember: boolean;
+  callerTenantId: string | null;
+  callerEnforce: 0 | 1 | null;
+  /** The task that has the name already. */
+  existing: TaskRow | null;
+};
+
+type TargetRow = { [Column in keyof TaskRow]: TaskRow[Column] | null } & {
+  target_tenant_id: string | null;
+  target_enforce: 0 | 1 | null;
+  target_owner: string | null;
+  revoked_at_ms: number | null;
+  is_member: 0 | 1;
+  caller_tenant_id: string | null;
+  caller_enforce: 0 | 1 | null;
+};
+
+/** Reads the agent that a task is to be made for, and the task that has its name, in one statement. */
+export async function findTarget(
+  db: D1Database,
+  actor: Actor | null,
+  { agentDid, name }: { agentDid: string; name: string | null },
+): Promise<Target> {
+  const [type, id] = actor === null ? [null, null] : subjectParts(actor.subject);
+  const select = db
+    .withSession("first-primary")
+    .prepare(
+      `WITH target (tenant_id) AS (SELECT ${tenantOf("?1")}), caller (tenant_id) AS (SELECT ${tenantOf("?5")})
+       SELECT ${columnsOf("t")}, target.tenant_id AS target_tenant_id, ${enforceOf("target.tenant_id")} AS target_enforce,
+         ${ownerOf("?1")} AS target_owner, (SELECT revoked_at_ms FROM agents WHERE agent_did = ?1) AS revoked_at_ms,
+         ${isMember("target.tenant_id", "?3", "?4")} AS is_member,
+         caller.tenant_id AS caller_tenant_id, ${enforceOf("caller.tenant_id")} AS caller_enforce
+       FROM target CROSS JOIN caller LEFT JOIN tasks AS t ON t.tenant_id = target.tenant_id AND t.name = ?2`,
+    )
+    .bind(agentDid, name, type, id, actor?.agentDid ?? null);
+  const found = await read(select.first<TargetRow>());
+  return {
+    tenantId: found?.target_tenant_id ?? null,
+    enforce: found?.target_enforce ?? null,
+    owner: found?.target_owner ?? null,
+    isRevoked: (found?.revoked_at_ms ?? null) !== null,
+    isMember: found?.is_member === 1,
+    callerTenantId: found?.caller_tenant_id ?? null,
+    callerEnforce: found?.caller_enforce ?? null,
+    existing: found === null || found.task_id === null ? null : (found as TaskRow),
+  };
+}
+
+/** The statement that makes a task; it fails its batch where the name is taken. */
+export function insertTask(db: D1Database, row: TaskRow): D1PreparedStatement {
+  return db
+    .prepare(`INSERT INTO tasks (${TASK_COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)`)
+    .bind(
+      row.task_id,
+      row.tenant_id,
+      row.name,
+      row.agent_did,
+      row.status,
+      row.params,
+      row.metadata,
+      row.creator_user_id,
+      row.creator_service_account_id,
+      row.created_at_ms,
+      row.updated_at_ms,
+    );
+}
+
+function subjectParts(subject: string): [type: string, id: string] {
+  const colon = subject.indexOf(":");
+  return [subject.slice(0, colon), subject.slice(colon + 1)];
+}
+
+/** The asking agent's tenant, for a list. */
+export type Caller = { tenantId: string | null; enforce: 0 | 1 | null };
+
+export async function findCaller(session: D1DatabaseSession, actor: Actor): Promise<Caller> {
+  const select = session
+    .prepare(
+      `WITH caller (tenant_id) AS (SELECT ${tenantOf("?1")}) SELECT tenant_id, ${enforceOf("tenant_id")} AS enforce FROM caller`,
+    )
+    .bind(actor.agentDid);
+  const row = await select.first<{ tenant_id: string | null; enforce: 0 | 1 | null }>();
+  return { tenantId: row?.tenant_id ?? null, enforce: row?.enforce ?? null };
+}
+
+/**
+ * Rows by their own columns, one more than a page holds: everything for the operator; while the graph does not decide, what
+ * the actor created and what belongs to its owner's agents.
+ */
+export async function listRows(
+  session: D1DatabaseSession,
+  by: { actor: Actor; caller: Caller } | null,
+  page: { agentDid: string | null; cursor: string | null; limit: number },
+): Promise<TaskRow[]> {
+  const values: (string | number | null)[] = [page.cursor ?? "", page.limit + 1];
+  const bind = (value: string | null): string => `?${values.push(value)}`;
+  const conditions = ["t.task_id > ?1"];
+  if (page.agentDid !== null) conditions.push(`t.agent_did = ${bind(page.agentDid)}`);
+  if (by !== null) {
+    const { actor, caller } = by;
+    if (actor.kind !== "device") conditions.push(`t.tenant_id = ${bind(caller.tenantId)}`);
+    if (actor.serviceAccountId !== null)
+      conditions.push(`t.creator_service_account_id = ${bind(actor.serviceAccountId)}`);
+    else {
+      const user = bind(actor.userId);
+      conditions.push(`(t.creator_user_id = ${user} OR ${ownerOf("t.agent_did")} = ${user})`);
+    }
+  }
+  const select = session
+    .prepare(`SELECT ${columnsOf("t")} FROM tasks AS t WHERE ${conditions.join(" AND ")} ORDER BY t.task_id LIMIT ?2`)
+    .bind(...values);
+  return (await select.all<TaskRow>()).results;
+}
+
+/** Rows by their ids, in their order; those alone that stand in a tenant of the actor's. */
+export async function pickRows(
+  session: D1DatabaseSession,
+  ids: readonly string[],
+  { actor, agentDid }: { actor: Actor; agentDid: string | null },
+): Promise<TaskRow[]> {
+  if (ids.length === 0) return [];
+  const [type, id] = subjectParts(actor.subject);
+  const select = session
+    .prepare(
+      `SELECT ${columnsOf("t")} FROM json_each(?1) AS wanted CROSS JOIN tasks AS t ON t.task_id = wanted.value
+       WHERE (?2 IS NULL OR t.agent_did = ?2) AND ${isMember("t.tenant_id", "?3", "?4")} ORDER BY t.task_id`,
+    )
+    .bind(JSON.stringify(ids), agentDid, type, id);
+  return (await select.all<TaskRow>()).results;
+}

@@ -1,0 +1,136 @@
+import { beforeAll, describe, expect, it } from "vitest";
+import {
+  type Agent,
+  apiKeyOf,
+  codeOf,
+  createTask,
+  type Device,
+  type Holder,
+  operator,
+  pairDevice,
+  register,
+  result,
+  rows,
+  tuplesOf,
+} from "./house.ts";
+
+let agent: Agent;
+let stranger: Agent;
+let device: Device;
+let key: Holder;
+
+beforeAll(async () => {
+  agent = await register();
+  stranger = await register();
+  device = await pairDevice(agent, ["tasks:read", "tasks:write"]);
+  key = await apiKeyOf(agent, ["tasks:read", "tasks:write"]);
+});
+
+describe("who made a task", () => {
+  it("is the agent's owner where the agent makes it, and both own it", async () => {
+    const task = await createTask(agent, { agentDid: agent.did, name: "mine", params: { a: 1 } });
+    expect(task).toMatchObject({
+      tenantId: agent.tenantId,
+      agentDid: agent.did,
+      name: "mine",
+      status: "running",
+      params: { a: 1 },
+      metadata: {},
+      creatorUserId: agent.ownerDid,
+      creatorServiceAccountId: null,
+    });
+    expect(await tuplesOf(`task:${task.taskId}`)).toEqual(
+      [
+        `owner@agent:${agent.did}`,
+        `owner@user:${agent.ownerDid}`,
+        `parent@agent:${agent.did}`,
+        `tenant@tenant:${agent.tenantId}`,
+      ].toSorted(),
+    );
+  });
+
+  it("is the agent's owner where a device makes it", async () => {
+    const task = await createTask(device, { agentDid: agent.did });
+    expect(task).toMatchObject({ creatorUserId: agent.ownerDid, creatorServiceAccountId: null, name: null });
+    expect(await tuplesOf(`task:${task.taskId}`)).not.toContain(`owner@agent:${agent.did}`);
+  });
+
+  it("is the service account where an API key makes it", async () => {
+    const task = await createTask(key, { agentDid: agent.did });
+    expect(task).toMatchObject({ creatorUserId: null, creatorServiceAccountId: key.serviceAccountId });
+    expect(await tuplesOf(`task:${task.taskId}`)).toContain(`owner@service_account:${key.serviceAccountId}`);
+  });
+
+  it("is nobody where the operator makes it", async () => {
+    const task = await createTask(operator, { agentDid: agent.did });
+    expect(task).toMatchObject({ creatorUserId: null, creatorServiceAccountId: null });
+    expect((await tuplesOf(`task:${task.taskId}`)).filter((tuple) => tuple.startsWith("owner"))).toEqual([]);
+  });
+
+  it("is never taken from the body", async () => {
+    const task = await createTask(agent, {
+      agentDid: agent.did,
+      creatorUserId: stranger.ownerDid,
+      creatorServiceAccountId: "x",
+    });
+    expect(task).toMatchObject({ creatorUserId: agent.ownerDid, creatorServiceAccountId: null });
+  });
+});
+
+describe("a task", () => {
+  it("is found by id and by name, listed, canceled, shared and deleted", async () => {
+    const made = await createTask(agent, { agentDid: agent.did, name: "whole life" });
+    expect((await result(agent, "task/get", { taskName: "whole life" }))["task"]).toEqual(made);
+    expect((await result(device, "task/get", { taskId: made.taskId }))["task"]).toEqual(made);
+    const listed = (await result(agent, "task/list", {}))["tasks"] as { taskId: string }[];
+    expect(listed.map(({ taskId }) => taskId)).toContain(made.taskId);
+    expect(await codeOf(stranger, "task/get", { taskId: made.taskId })).toBe("PROXY_NOT_FOUND");
+    const canceled = (await result(agent, "task/cancel", { taskId: made.taskId }))["task"];
+    expect(canceled).toMatchObject({ status: "canceled" });
+    await result(agent, "task/share", {
+      taskId: made.taskId,
+      subject: `service_account:${key.serviceAccountId}`,
+      relation: "viewer",
+    });
+    expect((await result(key, "task/get", { taskId: made.taskId }))["task"]).toMatchObject({ status: "canceled" });
+    expect(await codeOf(key, "message/send", { taskId: made.taskId, content: 1 })).toBe("PROXY_NOT_FOUND");
+    await result(agent, "task/unshare", {
+      taskId: made.taskId,
+      subject: `service_account:${key.serviceAccountId}`,
+      relation: "viewer",
+    });
+    expect(await codeOf(key, "task/get", { taskId: made.taskId })).toBe("PROXY_NOT_FOUND");
+    expect((await result(agent, "task/delete", { taskName: "whole life" }))["task"]).toMatchObject({
+      taskId: made.taskId,
+    });
+    expect(await codeOf(agent, "task/get", { taskId: made.taskId })).toBe("PROXY_NOT_FOUND");
+    expect(await tuplesOf(`task:${made.taskId}`)).toEqual([]);
+    expect(await rows("SELECT 1 FROM tasks WHERE task_id = ?1", made.taskId)).toEqual([]);
+  });
+
+  it("takes both identifiers or neither for a mistake", async () => {
+    expect(await codeOf(agent, "task/get", {})).toBe("PROXY_BAD_REQUEST");
+    expect(await codeOf(agent, "task/get", { taskId: "01JDA00000000000000000000A", taskName: "x" })).toBe(
+      "PROXY_BAD_REQUEST",
+    );
+    expect(await codeOf(agent, "message/send", { content: 1 })).toBe("PROXY_BAD_REQUEST");
+  });
+
+  it("keeps its name to itself within the tenant, and tells those alone who may read it", async () => {
+    await createTask(operator, { agentDid: agent.did, name: "taken" });
+    expect(await codeOf(agent, "task/create", { agentDid: agent.did, name: "taken" })).toBe("PROXY_CONFLICT");
+    expect(await codeOf(key, "task/create", { agentDid: agent.did, name: "taken" })).toBe("PROXY_NOT_FOUND");
+    await createTask(stranger, { agentDid: stranger.did, name: "taken" });
+  });
+
+  it("hands a message to its agent without asking who trusts whom", async () => {
+    const task = await createTask(agent, { agentDid: agent.did, name: "letters" });
+    for (const caller of [agent, device, operator]) {
+      const sent = await result(caller, "message/send", { taskName: "letters", content: { hello: caller.kind } });
+      expect(sent["deliveryId"]).toEqual(expect.any(String));
+    }
+    const own = await createTask(key, { agentDid: agent.did });
+    await result(key, "event/send", { taskId: own.taskId, content: ["an event"] });
+    expect(task.taskId).not.toBe(own.taskId);
+  });
+});
