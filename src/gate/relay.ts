@@ -252,7 +252,8 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
         const told = send(
           session,
           receiptFrame(head(), {
-            originalFrameId: receipt.originFrameId,
+            // A message that came by HTTP has no frame of its own: the frame that delivered it has the delivery's id.
+            originalFrameId: receipt.originFrameId ?? receipt.deliveryId,
             deliveryId: receipt.deliveryId,
             toAgentDid: receipt.toAgentDid,
             status: receipt.delivered ? "delivered_to_webhook" : "dead_lettered",
