@@ -20,9 +20,10 @@ import {
 } from "./agent-credential.ts";
 import { type Authorize, type Call, type ConnectionOptions, createCaller, parseAnswer } from "./caller.ts";
 import { createDeadLetters, type DeadLetters } from "./dead-letters.ts";
+import { createDevices, type Devices } from "./devices.ts";
 import { ProblemError } from "./errors.ts";
 import type { Keys } from "./keys.ts";
-import { type CallMethod, createCallMethod, type Send } from "./methods.ts";
+import { type CallBatch, type CallMethod, createCallBatch, createCallMethod, type Send } from "./methods.ts";
 import { createPairing, type Pairing } from "./pairing.ts";
 import { payloadTextOf } from "./payload.ts";
 import { connectRelay, type RelayConnection, type RelayHandlers, type RelayOptions } from "./relay.ts";
@@ -84,7 +85,10 @@ export type AgentClient = {
   deliveryStatus(deliveryId: string): Promise<DeliveryStatus>;
   readonly deadLetters: DeadLetters;
   readonly pairing: Pairing;
+  /** Its relay clients. */
+  readonly devices: Devices;
   readonly call: CallMethod;
+  readonly batch: CallBatch;
   /** Renews the access token now; it is renewed by itself before it expires. */
   refresh(): Promise<void>;
   /** Renews the identity token now; it is renewed by itself before it expires. */
@@ -102,6 +106,7 @@ export function createAgentClient(options: AgentClientOptions): AgentClient {
   const keeper = createCredentialKeeper(caller, options.keys, options.credential, store);
 
   const send: Send = async (call) => sendFresh(keeper, (each, authorize) => caller.call(each, authorize), call);
+  const callMethod = createCallMethod(send);
 
   return {
     agentDid: options.credential.agentDid,
@@ -127,7 +132,9 @@ export function createAgentClient(options: AgentClientOptions): AgentClient {
 
     deadLetters: createDeadLetters(send, null),
     pairing: createPairing(send),
-    call: createCallMethod(send),
+    devices: createDevices(callMethod, null),
+    call: callMethod,
+    batch: createCallBatch(send),
     refresh: () => keeper.refresh(keeper.current().access.token),
     reissue: () => keeper.reissue(),
 

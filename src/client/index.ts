@@ -13,12 +13,27 @@ export {
   type Message,
 } from "./agent.ts";
 export { type AgentCredential, aitLifetime, type CredentialStore, type OnCredential } from "./agent-credential.ts";
+export type { AuditEntry, AuditPage, AuditQuery } from "./audit.ts";
 export type { ConnectionOptions, Fetch } from "./caller.ts";
 export type { DeadLetter, DeadLetterPage, DeadLetters } from "./dead-letters.ts";
+export {
+  type ApprovedDevice,
+  type DeviceRequest,
+  type Devices,
+  type EndedDevice,
+  type PairedDevice,
+  pairingDigest,
+  type PendingDevice,
+  type RequestedDevice,
+  type RotatedDevice,
+  type RotatedSecret,
+  type Scope,
+  SCOPES,
+} from "./devices.ts";
 export * from "./errors.ts";
 export { createInstallationClient, type InstallationClient } from "./installation.ts";
 export { deviceIdOf, exportKeys, generateKeys, importKeys, type Keys, type KeysJwk } from "./keys.ts";
-export type { CallMethod } from "./methods.ts";
+export type { CallBatch, CallMethod, MethodCall, Outcome } from "./methods.ts";
 export {
   type AgentRegistration,
   createApiKeyClient,
@@ -48,5 +63,6 @@ export {
   type RelayClient,
   type SharedClientOptions,
 } from "./relay-client.ts";
+export type { Trust, TrustedPair, TrustPage } from "./trust.ts";
 export { proofHeaders, signRequest } from "./signing.ts";
 export type { Socket, SocketConstructor, SocketEvent } from "./socket.ts";

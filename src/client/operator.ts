@@ -10,9 +10,12 @@
  * ```
  */
 import * as z from "zod/mini";
+import { type AuditPage, type AuditQuery, listAudit } from "./audit.ts";
 import { type Call, type ConnectionOptions, createCaller, parseAnswer } from "./caller.ts";
 import { createDeadLetters, type DeadLetters } from "./dead-letters.ts";
-import { type CallMethod, createCallMethod, type Send } from "./methods.ts";
+import { createDevices, type Devices } from "./devices.ts";
+import { type CallBatch, type CallMethod, createCallBatch, createCallMethod, type Send } from "./methods.ts";
+import { createTrust, type Trust } from "./trust.ts";
 
 const registered = z.object({
   agentDid: z.string(),
@@ -62,12 +65,18 @@ export type OperatorClient = {
   rotateSigningKey(): Promise<{ kid: string }>;
   revokeSigningKey(kid: string): Promise<void>;
   deadLettersOf(agentDid: string): DeadLetters;
+  devicesOf(agentDid: string): Devices;
+  readonly trust: Trust;
+  /** A page of the audit log, newest first. */
+  audit(query?: AuditQuery): Promise<AuditPage>;
   readonly call: CallMethod;
+  readonly batch: CallBatch;
 };
 
 /** @param options `token` is the `OPERATOR_TOKEN` of the installation */
 export function createOperatorClient(options: ConnectionOptions & { readonly token: string }): OperatorClient {
   const send = bearerSend(options);
+  const call = createCallMethod(send);
   const post = (path: string, body: unknown): Promise<unknown> =>
     send({ method: "POST", path, body: JSON.stringify(body) });
   return {
@@ -87,15 +96,21 @@ export function createOperatorClient(options: ConnectionOptions & { readonly tok
       await post("/v1/keys/revoke", { kid });
     },
     deadLettersOf: (agentDid) => createDeadLetters(send, agentDid),
-    call: createCallMethod(send),
+    devicesOf: (agentDid) => createDevices(call, agentDid),
+    trust: createTrust(call),
+    audit: (query = {}) => listAudit(call, query),
+    call,
+    batch: createCallBatch(send),
   };
 }
 
 /** @returns the client of a service account: methods alone. @param options `key` is `spk_…` */
 export function createApiKeyClient(options: ConnectionOptions & { readonly key: string }): {
   readonly call: CallMethod;
+  readonly batch: CallBatch;
 } {
-  return { call: createCallMethod(bearerSend({ ...options, token: options.key })) };
+  const send = bearerSend({ ...options, token: options.key });
+  return { call: createCallMethod(send), batch: createCallBatch(send) };
 }
 
 function bearerSend(options: ConnectionOptions & { readonly token: string }): Send {

@@ -11,8 +11,9 @@
  */
 import * as z from "zod/mini";
 import { type Authorize, type ConnectionOptions, createCaller, parseAnswer } from "./caller.ts";
+import { createDevices, type Devices } from "./devices.ts";
 import type { Keys } from "./keys.ts";
-import { type CallMethod, createCallMethod, type Send } from "./methods.ts";
+import { type CallBatch, type CallMethod, createCallBatch, createCallMethod, type Send } from "./methods.ts";
 import { connectRelay, type RelayConnection, type RelayHandlers, type RelayOptions } from "./relay.ts";
 import { relayTicketSource } from "./relay-ticket.ts";
 import { proofHeaders } from "./signing.ts";
@@ -31,7 +32,10 @@ export type SharedClientOptions = ConnectionOptions & { readonly agentDid: strin
 
 export type RelayClient = {
   readonly agentDid: string;
+  /** The devices of its agent: all of them with the scope `devices`, itself alone without. */
+  readonly devices: Devices;
   readonly call: CallMethod;
+  readonly batch: CallBatch;
   connect(handlers: RelayHandlers, options?: RelayOptions): RelayConnection;
 };
 
@@ -86,9 +90,12 @@ function relayClient(
   caller: ReturnType<typeof createCaller>,
 ): RelayClient {
   const send: Send = async (call) => (await caller.call(call, authorize)).json;
+  const callMethod = createCallMethod(send);
   return {
     agentDid: options.agentDid,
-    call: createCallMethod(send),
+    devices: createDevices(callMethod, null),
+    call: callMethod,
+    batch: createCallBatch(send),
     connect: (handlers, relayOptions = {}) =>
       connectRelay({
         ...relayOptions,
