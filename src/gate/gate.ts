@@ -5,7 +5,7 @@
 import { DurableObject } from "cloudflare:workers";
 import { refusalError } from "../auth/reasons.ts";
 import type { Reply } from "../rpc/dispatcher.ts";
-import type { Bookmarks, CallContext, LocalMessage, Principal, Scope } from "../rpc/method.ts";
+import type { Bookmarks, LocalMessage, Scope } from "../rpc/method.ts";
 import { scopesOf } from "../rpc/method.ts";
 import { type Runtime, runtimeOf } from "../runtime.ts";
 import { startDeadline } from "../resilience/deadline.ts";
@@ -16,15 +16,23 @@ import { problemResponse, ProxyError, proxyErrorFrom } from "../wire/problem.ts"
 import { RELAY_CLOSE } from "../wire/relay-close.ts";
 import { newUlid } from "../wire/ulid.ts";
 import { admitAgent, type AgentAdmission, GateRefusal, type Submission, type SubmissionReply } from "./admission.ts";
-import { type AuthorityRef, fencingToken } from "./authority.ts";
-import { admitApiKey, admitCredential, type ApiKeyGrant, claimDeviceToken, type ClaimProof, type GateCredential } from "./credentials.ts";
+import type { AuthorityRef } from "./authority.ts";
+import {
+  admitApiKey,
+  admitCredential,
+  type ApiKeyGrant,
+  claimDeviceToken,
+  type ClaimProof,
+  type GateCredential,
+} from "./credentials.ts";
 import { createDeliveryIds, type Envelope, type Outcome, type Parcel, type TakeOver } from "./delivery.ts";
 import { createExchange, type Exchange } from "./exchange.ts";
 import { createGroupCommit, type GroupCommit } from "./group-commit.ts";
 import { createHouse, type House } from "./house.ts";
-import { createLocal, raiseStatement } from "./local.ts";
+import { raiseStatement } from "./local.ts";
 import { PROXY_LANE } from "./queue.ts";
 import { createRelay, type Relay } from "./relay.ts";
+import { createRunner, type Runner } from "./running.ts";
 import { hasSchema } from "./schema.ts";
 import { SOCKETS_MAX } from "./sockets.ts";
 
@@ -32,7 +40,7 @@ import { SOCKETS_MAX } from "./sockets.ts";
 export const UPGRADE_HEADER = "x-sallyport-upgrade";
 
 /** What the Worker verified before it asks for a socket. */
-export type Upgrade = { requestId: string } & (
+export type Upgrade = { requestId: string; origin: string | null } & (
   | { caller: Exclude<GateCaller, { kind: "operator" }> }
   | { ticketSha256: string; protocol: string }
 );
@@ -58,14 +66,14 @@ export type GateCall = {
   requestId: string;
   origin: string | null;
   /** How fresh a list must be. */
-  bookmark: string | null;
+  bookmark?: string | null;
   /** In their order; what follows the end of its own authority is refused. */
   calls: { method: string; params: unknown }[];
 };
 
-type CallOrigin = { requestId: string; origin: string | null; bookmarks: Bookmarks | null };
-
-export type GateAnswer = { ok: true; replies: Reply[]; bookmark: string | null } | { ok: false; refusal: GateRefusal["refusal"] };
+export type GateAnswer =
+  | { ok: true; replies: Reply[]; bookmark: string | null }
+  | { ok: false; refusal: GateRefusal["refusal"] };
 
 /** A held message is looked after at the latest by then, also when the process has died in between. */
 const SAFETY_ALARM_MS = 2_000;
@@ -73,7 +81,7 @@ const SAFETY_ALARM_MS = 2_000;
 const SETTLE_WITHIN_MS = 50;
 const HOUSEKEEPING_AFTER_MS = 60_000;
 
-type Open = { house: House; commits: GroupCommit; relay: Relay; exchange: Exchange };
+type Open = { house: House; commits: GroupCommit; relay: Relay; exchange: Exchange; runner: Runner };
 
 export class Gate extends DurableObject<Env> {
   readonly #runtime: Runtime;
@@ -120,7 +128,10 @@ export class Gate extends DurableObject<Env> {
       now: Date.now,
       log: this.#log,
       trustEpoch: (to) => this.#trustEpoch(to),
-      call: (authority, frame) => this.#callOverSocket(authority, frame.method, frame.params),
+      call: (session, authority, { method, params }) => {
+        const request = { requestId: newUlid(Date.now()), origin: session.origin, bookmarks: null };
+        return this.#ensureOpen().runner.run(authority, request, { surface: "rpc", method, params });
+      },
     });
     const exchange = createExchange(house, commits, {
       self: this.#self,
@@ -129,7 +140,24 @@ export class Gate extends DurableObject<Env> {
       now: Date.now,
       log: this.#log,
     });
-    this.#open = { house, commits, relay, exchange };
+    const runner = createRunner(house, commits, relay, {
+      self: this.#self,
+      env: this.env,
+      config,
+      dispatcher: () => this.#runtime.dispatcher,
+      now: Date.now,
+      log: this.#log,
+      gateOf: (did) => this.env.GATE.getByName(did),
+      putLocal: (message) => this.#putLocal(house, message),
+      fencePeer: (peer, trustEpoch) => this.#fencePeer(house, peer, trustEpoch),
+      wake: () => {
+        commits.wake();
+        // In the commit of what was written, so that it is looked after though the process dies before the group.
+        this.#arm(Date.now());
+      },
+      background: (work) => this.ctx.waitUntil(work),
+    });
+    this.#open = { house, commits, relay, exchange, runner };
     commits.wake();
     return this.#open;
   }
@@ -142,7 +170,8 @@ export class Gate extends DurableObject<Env> {
     house.rate.save();
     this.#reportDrift(nowMs);
     exchange.start(nowMs);
-    if (effects > 0 && !this.#isPruning) this.#pruneDueAtMs = Math.min(this.#pruneDueAtMs, nowMs + HOUSEKEEPING_AFTER_MS);
+    if (effects > 0 && !this.#isPruning)
+      this.#pruneDueAtMs = Math.min(this.#pruneDueAtMs, nowMs + HOUSEKEEPING_AFTER_MS);
     this.#isPruning = false;
     const tickMs = exchange.nextDueMs(nowMs);
     if (tickMs !== null) commits.wake(Math.max(1, tickMs - nowMs));
@@ -223,7 +252,13 @@ export class Gate extends DurableObject<Env> {
         const nowMs = Date.now();
         admitAgent(house.admission, admission, nowMs);
         if (!house.fences.admits(to, trustEpoch)) throw new GateRefusal("gate-peer-fenced");
-        const draft = { to, bytes, envelope: JSON.stringify(envelope), body, ...(idempotency === undefined ? {} : { idempotency }) };
+        const draft = {
+          to,
+          bytes,
+          envelope: JSON.stringify(envelope),
+          body,
+          ...(idempotency === undefined ? {} : { idempotency }),
+        };
         return { ok: true, ...house.outbox.accept(draft, nowMs) };
       }),
     );
@@ -244,7 +279,8 @@ export class Gate extends DurableObject<Env> {
     const { house } = this.#ensureOpen();
     const status = house.outbox.status(deliveryId, Date.now());
     if (status === null) return { delivered: false, queueDepth: 0 };
-    const delivered = status.state === "queued" ? await this.#untilSettled(deliveryId, waitMs) : status.state === "delivered";
+    const delivered =
+      status.state === "queued" ? await this.#untilSettled(deliveryId, waitMs) : status.state === "delivered";
     return { delivered, queueDepth: house.outbox.queueDepth(status.to) };
   }
 
@@ -331,11 +367,13 @@ export class Gate extends DurableObject<Env> {
   async endTokens(tokens: { jti: string; expMs: number }[], reason: string): Promise<void> {
     // A gate that nobody has proved anything to has nothing that could end.
     if (this.#open === null) return;
-    const { house, commits } = this.#open;
-    const news = await commits.commit(() => house.authority.endTokens(tokens, reason));
-    if (!news) return;
+    const { house, commits, relay } = this.#open;
+    await commits.commit(() => {
+      house.authority.endTokens(tokens, reason);
+      relay.sweep(Date.now());
+    });
+    // Also when this is told again: the first time may have failed here.
     await raiseStatement(this.env.DB, `agent:${this.#self}`, house.authority.epoch()).run();
-    await this.#closeEnded();
   }
 
   // ---- calls -------------------------------------------------------------------------------------------------------
@@ -344,12 +382,19 @@ export class Gate extends DurableObject<Env> {
   async call(request: GateCall): Promise<GateAnswer> {
     return this.#refusable(async (): Promise<GateAnswer> => {
       const ref = await this.#admit(request.caller);
+      const { runner } = this.#ensureOpen();
       const replies: Reply[] = [];
-      const bookmarks: Bookmarks = { given: request.bookmark, latest: null };
+      const bookmarks: Bookmarks = { given: request.bookmark ?? null, latest: null };
       for (const { method, params } of request.calls) {
         // A copy each: what follows the end of its own authority in a batch is refused.
         // oxlint-disable-next-line no-await-in-loop -- a batch runs in its order
-        replies.push(await this.#run(ref === null ? null : { ...ref }, { ...request, bookmarks }, request.surface, method, params));
+        replies.push(
+          await runner.run(
+            ref === null ? null : { ...ref },
+            { ...request, bookmarks },
+            { surface: request.surface, method, params },
+          ),
+        );
       }
       return { ok: true, replies, bookmark: bookmarks.latest };
     });
@@ -375,34 +420,6 @@ export class Gate extends DurableObject<Env> {
     }
   }
 
-  #callOverSocket(ref: AuthorityRef, method: string, params: unknown): Promise<Reply> {
-    const { house } = this.#ensureOpen();
-    // The epoch that the fence in D1 compares may have risen for another token of the agent since the socket was opened.
-    if (ref.kind === "agent" && house.authority.holds(ref)) ref.epoch = house.authority.epoch();
-    return this.#run(ref, { requestId: newUlid(Date.now()), origin: null, bookmarks: null }, "rpc", method, params);
-  }
-
-  async #run(
-    ref: AuthorityRef | null,
-    request: CallOrigin,
-    surface: "rpc" | "http",
-    method: string,
-    params: unknown,
-  ): Promise<Reply> {
-    const { house, commits } = this.#ensureOpen();
-    try {
-      return await house.calls.run(
-        () => ref !== null && house.whyEnded(ref) !== null,
-        () => this.#runtime.dispatcher.dispatch(this.#context(ref, request), surface, method, params),
-      );
-    } finally {
-      // After the answer: sockets whose authority this call has ended are closed.
-      if (house.sockets.all().some((session) => house.whyEnded(session.authority) !== null)) {
-        this.ctx.waitUntil(commits.commit(() => this.#ensureOpen().relay.sweep(Date.now())));
-      }
-    }
-  }
-
   /** The one-time hand-over of a new device token. */
   async claim(claim: Claim): Promise<ClaimAnswer> {
     return this.#refusable(async (): Promise<ClaimAnswer> => {
@@ -411,58 +428,6 @@ export class Gate extends DurableObject<Env> {
       this.#log.info("device.claimed", { requestId: claim.requestId, deviceId: device.deviceId, epoch: device.epoch });
       return { ok: true, token, scopes: device.scopes, epoch: device.epoch, expiresAtMs };
     });
-  }
-
-  #context(ref: AuthorityRef | null, request: CallOrigin): CallContext {
-    const open = this.#ensureOpen();
-    const { house, relay, commits } = open;
-    const principal: Principal = ref === null ? { kind: "operator" } : ref.principal;
-    const assertCurrent = (): void => {
-      if (ref !== null && house.whyEnded(ref) !== null) {
-        throw new ProxyError("PROXY_AUTH_REVOKED", { reason: "the authority ended while the call ran" });
-      }
-    };
-    return {
-      env: this.env,
-      config: this.#runtime.config,
-      db: this.env.DB,
-      principal,
-      authority: {
-        assertCurrent,
-        fence: (db) => (ref === null ? [] : [fenceStatement(db, fencingToken(this.#self, ref))]),
-        endedItself(epoch) {
-          if (ref === null) return;
-          ref.epoch = epoch;
-          if (ref.kind === "device" || ref.kind === "apiKey") ref.lastWord = true;
-        },
-      },
-      requestId: request.requestId,
-      origin: request.origin,
-      now: Date.now,
-      log: this.#log,
-      agentDid: this.#self,
-      bookmarks: request.bookmarks,
-      gates: { of: (did) => this.env.GATE.getByName(did) },
-      gate: createLocal(house, {
-        self: this.#self,
-        ref,
-        db: this.env.DB,
-        now: Date.now,
-        assertCurrent,
-        putLocal: (message) => this.#putLocal(house, message),
-        fencePeer: (peer, trustEpoch) => this.#fencePeer(house, peer, trustEpoch),
-        attemptsAt: (recipient, deliveryId) => this.env.GATE.getByName(recipient).attempts(deliveryId),
-        by: { principal, origin: request.origin, requestId: request.requestId },
-        broadcast: (event, payload) => relay.broadcast(event, payload),
-        wake: () => commits.wake(),
-      }),
-    };
-  }
-
-  /** Closes the sockets whose authority is over. The epoch refuses them already. */
-  async #closeEnded(): Promise<void> {
-    const { commits, relay } = this.#ensureOpen();
-    await commits.commit(() => relay.sweep(Date.now()));
   }
 
   async #trustEpoch(to: AgentDid): Promise<number> {
@@ -506,11 +471,17 @@ export class Gate extends DurableObject<Env> {
       const authority = "caller" in upgrade ? admitted : house.relayTickets.consume(upgrade.ticketSha256, nowMs);
       if (authority === null || house.whyEnded(authority) !== null) throw new ProxyError("PROXY_AUTH_INVALID_TOKEN");
       const scopes = scopesOf(authority.principal);
-      if (house.sockets.size() >= SOCKETS_MAX) throw new GateRefusal("gate-sockets-exhausted", 1_000);
-      return house.sockets.accept(pair[1], authority, scopes, nowMs);
+      // Those that this one takes the place of make room for it.
+      if (house.sockets.size() - house.sockets.supersededBy(authority).length >= SOCKETS_MAX)
+        throw new GateRefusal("gate-sockets-exhausted", 1_000);
+      return house.sockets.accept(pair[1], { authority, scopes, origin: upgrade.origin }, nowMs);
     });
     relay.supersede(session);
-    this.#log.info("relay.connected", { requestId: upgrade.requestId, socketId: session.socketId, sockets: house.sockets.size() });
+    this.#log.info("relay.connected", {
+      requestId: upgrade.requestId,
+      socketId: session.socketId,
+      sockets: house.sockets.size(),
+    });
     void this.#tellOwed();
     return new Response(null, {
       status: 101,
@@ -562,11 +533,4 @@ export class Gate extends DurableObject<Env> {
 /** The authority that an admitted request of the agent runs under. */
 function agentRef(house: House, { principal }: AgentAdmission): AuthorityRef {
   return { kind: "agent", epoch: house.authority.epoch(), jti: principal.jti, expMs: principal.expMs, principal };
-}
-
-/** The fence in D1: the batch it begins is aborted once the authority has been raised above the epoch it was begun with. */
-function fenceStatement(db: D1Database, { authority, epoch }: { authority: string; epoch: number }): D1PreparedStatement {
-  return db
-    .prepare("INSERT INTO fence (current) SELECT 0 WHERE COALESCE((SELECT epoch FROM authority_epochs WHERE authority = ?1), 0) > ?2")
-    .bind(authority, epoch);
 }

@@ -33,9 +33,6 @@ const encoder = new TextEncoder();
 const sha256 = async (text: string): Promise<string> =>
   encodeBase64Url(new Uint8Array(await crypto.subtle.digest("SHA-256", encoder.encode(text))));
 
-/** The settings of a test: the test's own, or others beside them. */
-export type Settings = Partial<Record<keyof Env | string, unknown>>;
-
 /** Sends a request through the whole Worker. */
 export async function fetchWorker(request: Request, settings: Env = env): Promise<Response> {
   return worker.fetch(request as Parameters<typeof worker.fetch>[0], settings, createExecutionContext());
@@ -55,13 +52,13 @@ export async function register(extra: Record<string, unknown> = {}, settings: En
     settings,
   );
   if (answer.status !== 201) throw new Error(`not registered: ${answer.status} ${await answer.text()}`);
-  const made = (await answer.json()) as {
+  const made = await answer.json<{
     agentDid: string;
     ownerDid: string;
     tenantId: string;
     ait: string;
     access: { token: string };
-  };
+  }>();
   const { agentDid: did, ownerDid, tenantId, ait, access } = made;
   return { kind: "agent", did, ownerDid, tenantId, ait, access: access.token, key, x };
 }
@@ -78,7 +75,7 @@ export async function pairDevice(agent: Agent, scopes: string[]): Promise<Device
     body,
     headers: { "Content-Type": "application/json", ...(await proof(key, "POST", "/v1/devices/claim", body)) },
   });
-  const claimed = (await (await fetchWorker(request)).json()) as { token: string };
+  const claimed = await (await fetchWorker(request)).json<{ token: string }>();
   return { kind: "device", agentDid: agent.did, deviceId, token: claimed.token, key };
 }
 
