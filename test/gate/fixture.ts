@@ -4,7 +4,7 @@ import { env } from "cloudflare:workers";
 import { vi } from "vitest";
 import type { AgentAdmission, Submission, SubmissionReply } from "../../src/gate/admission.ts";
 import type { Parcel } from "../../src/gate/delivery.ts";
-import { type Gate, UPGRADE_HEADER, type Upgrade } from "../../src/gate/gate.ts";
+import { type Gate, type GateAnswer, UPGRADE_HEADER, type Upgrade } from "../../src/gate/gate.ts";
 import { migrate } from "../../src/gate/schema.ts";
 import { type AgentDid, newDid } from "../../src/wire/did.ts";
 import { newUlid } from "../../src/wire/ulid.ts";
@@ -71,11 +71,42 @@ export async function sent(from: AgentDid, to: AgentDid, payload: unknown, optio
   return reply.deliveryId;
 }
 
+/** Calls a method in the agent's own gate, as its route does. */
+export async function call(
+  did: AgentDid,
+  method: string,
+  params: Record<string, unknown>,
+): Promise<Record<string, unknown>> {
+  const caller = { kind: "agent" as const, admission: admissionOf(did) };
+  const answer = (await gateOf(did).call({
+    caller,
+    surface: "http",
+    requestId: "test-request",
+    origin: null,
+    bookmark: null,
+    calls: [{ method, params }],
+  })) as GateAnswer;
+  if (!answer.ok) throw new Error(`refused: ${answer.refusal.reason}`);
+  const [reply] = answer.replies;
+  if (reply === undefined) throw new Error("no reply");
+  return reply.ok ? (reply.result as Record<string, unknown>) : { code: reply.code };
+}
+
+/** Rows of a gate's table; looking wakes the gate and changes nothing. */
+export function rows(did: AgentDid, query: string, ...bindings: unknown[]): Promise<Record<string, SqlStorageValue>[]> {
+  return runInDurableObject(gateOf(did), (_gate, { storage }) => storage.sql.exec(query, ...bindings).toArray());
+}
+
+export const alarmOf = (did: AgentDid): Promise<number | null> =>
+  runInDurableObject(gateOf(did), (_gate, { storage }) => storage.getAlarm());
+
 export type Frame = Record<string, unknown> & { type: string; id: string };
 
 export type Listener = {
   socket: WebSocket;
   frames: Frame[];
+  /** The same as they came. */
+  texts: string[];
   deliveries(): Frame[];
   receipts(): Frame[];
   closed: Promise<{ code: number; reason: string }>;
@@ -88,7 +119,11 @@ export async function listen(
   did: AgentDid,
   answer: "acknowledge" | "refuse" | "nothing" = "acknowledge",
 ): Promise<Listener> {
-  const upgrade: Upgrade = { requestId: "test-request", caller: { kind: "agent", admission: admissionOf(did) } };
+  const upgrade: Upgrade = {
+    requestId: "test-request",
+    origin: null,
+    caller: { kind: "agent", admission: admissionOf(did) },
+  };
   const response = await gateOf(did).fetch("https://gate/relay", {
     headers: { Upgrade: "websocket", [UPGRADE_HEADER]: JSON.stringify(upgrade) },
   });
@@ -96,9 +131,11 @@ export async function listen(
   if (socket === null) throw new Error(`no socket: ${response.status} ${await response.text()}`);
   socket.accept();
   const frames: Frame[] = [];
+  const texts: string[] = [];
   const listener: Listener = {
     socket,
     frames,
+    texts,
     deliveries: () => frames.filter(({ type }) => type === "deliver"),
     receipts: () => frames.filter(({ type }) => type === "receipt"),
     closed: new Promise((resolve) => socket.addEventListener("close", ({ code, reason }) => resolve({ code, reason }))),
@@ -110,6 +147,7 @@ export async function listen(
   };
   socket.addEventListener("message", ({ data }) => {
     const frame = JSON.parse(String(data)) as Frame;
+    texts.push(String(data));
     frames.push(frame);
     if (frame.type !== "deliver" || answer === "nothing") return;
     listener.acknowledge(frame, answer === "acknowledge", answer === "refuse" ? "not today" : undefined);

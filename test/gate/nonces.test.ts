@@ -2,7 +2,18 @@ import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "c
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { createNonces, type NonceVerdict } from "../../src/gate/nonces.ts";
 import type { AgentDid } from "../../src/wire/did.ts";
-import { eventually, gateOf, newAgentDid, onStorage, pass, send, sent, START_MS, stopClock } from "./fixture.ts";
+import {
+  alarmOf,
+  eventually,
+  gateOf,
+  newAgentDid,
+  onStorage,
+  pass,
+  send,
+  sent,
+  START_MS,
+  stopClock,
+} from "./fixture.ts";
 
 const START_S = START_MS / 1_000;
 const SKEW_S = 300;
@@ -190,8 +201,6 @@ describe("at the gate", () => {
     expect(alarms).toBeLessThan(10);
   });
 });
-
-const alarmOf = (did: AgentDid) => runInDurableObject(gateOf(did), (_, { storage }) => storage.getAlarm());
 
 const rowsOf = (did: AgentDid, table: string) =>
   runInDurableObject(

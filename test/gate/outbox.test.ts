@@ -97,9 +97,9 @@ describe("an outbox", () => {
   });
 });
 
-describe("an idempotency key", () => {
-  const key = (bodySha256: string, over: Partial<Draft> = {}) => ({ idempotency: { key: "k", bodySha256 }, ...over });
+const key = (bodySha256: string, over: Partial<Draft> = {}) => ({ idempotency: { key: "k", bodySha256 }, ...over });
 
+describe("an idempotency key", () => {
   test("gives the same id for the same body, refuses another, per recipient, for 24 hours", async () => {
     const seen = await onOutbox(({ outbox, accept, anew }) => {
       const first = accept(key("a"));
