@@ -2,7 +2,15 @@
 import type { Config } from "../config.ts";
 import { errorFields, type Log } from "../telemetry/log.ts";
 import type { AgentDid } from "../wire/did.ts";
-import { deliverFrame, enqueueAckFrame, eventFrame, frameHead, heartbeatAckFrame, receiptFrame, resFrame } from "../wire/frame-text.ts";
+import {
+  deliverFrame,
+  enqueueAckFrame,
+  eventFrame,
+  frameHead,
+  heartbeatAckFrame,
+  receiptFrame,
+  resFrame,
+} from "../wire/frame-text.ts";
 import { type ClientFrame, type EnqueueFrame, parseClientFrame, type ReqFrame } from "../wire/frames.ts";
 import { refusalError } from "../auth/reasons.ts";
 import { isRetryable, ProxyError, proxyErrorFrom } from "../wire/problem.ts";
@@ -31,8 +39,8 @@ export type RelayDeps = {
   log: Log;
   /** The trust epoch by which `self` may send to a peer. @throws ProxyError */
   trustEpoch: (to: AgentDid) => Promise<number>;
-  /** Runs one `req` frame under an authority, which the call may end itself. */
-  call: (authority: AuthorityRef, frame: ReqFrame) => Promise<Reply>;
+  /** Runs one `req` frame of a socket under an authority, which the call may end itself. */
+  call: (session: Session, authority: AuthorityRef, frame: ReqFrame) => Promise<Reply>;
 };
 
 export type Relay = ReturnType<typeof createRelay>;
@@ -94,7 +102,9 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
     turn.waiting += 1;
     turn.tail = turn.tail
       .then(() => (house.whyEnded(session.authority) === null ? work() : undefined))
-      .catch((error: unknown) => deps.log.error("relay.frame_failed", { socketId: session.socketId, ...errorFields(error) }))
+      .catch((error: unknown) =>
+        deps.log.error("relay.frame_failed", { socketId: session.socketId, ...errorFields(error) }),
+      )
       .then(() => {
         turn.waiting -= 1;
         // The frame may have ended its own authority: its answer is out, and now the socket goes.
@@ -104,7 +114,8 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
 
   const rateRefusal = (): ProxyError | null => {
     const waitMs = house.rate.waitMs(deps.now());
-    if (waitMs > 0) return new ProxyError("OVERLOADED", { detail: "Slow down and try again later.", retryAfterMs: waitMs });
+    if (waitMs > 0)
+      return new ProxyError("OVERLOADED", { detail: "Slow down and try again later.", retryAfterMs: waitMs });
     house.rate.count(deps.now());
     return null;
   };
@@ -158,7 +169,7 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
     const authority = { ...session.authority };
     const reply: Reply =
       limited === null
-        ? await deps.call(authority, frame)
+        ? await deps.call(session, authority, frame)
         : { ok: false, code: limited.code, message: limited.message, retryAfterMs: limited.retryAfterMs ?? 1_000 };
     send(session, responseFrame(frame.id, reply), authority);
   };
@@ -246,7 +257,9 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
 
     /** Tells the sender what became of its messages, on whichever of its sockets takes deliveries. */
     tell(receipts: readonly Receipt[]): void {
-      const session = sockets.all().find((candidate) => candidate.scopes.includes("relay") && house.whyEnded(candidate.authority) === null);
+      const session = sockets
+        .all()
+        .find((candidate) => candidate.scopes.includes("relay") && house.whyEnded(candidate.authority) === null);
       if (session === undefined) return;
       for (const receipt of receipts) {
         const told = send(
@@ -272,7 +285,8 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
         // A call that runs still answers, or is refused, first; calls under an ended authority end by themselves.
         if ((turns.get(session.socketId)?.waiting ?? 0) > 0 || !isCurrent(session)) continue;
         const full = (inFlight.get(session.socketId) ?? 0) >= SOCKET_WINDOW;
-        if (full && session.lastProgressMs + ACK_TIMEOUT_MS <= nowMs) close(session, RELAY_CLOSE.overloaded, "nothing acknowledged");
+        if (full && session.lastProgressMs + ACK_TIMEOUT_MS <= nowMs)
+          close(session, RELAY_CLOSE.overloaded, "nothing acknowledged");
       }
     },
 
@@ -285,7 +299,8 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
 
     /** A new socket of the agent's own credential takes the place of the older. */
     supersede(session: Session): void {
-      for (const older of sockets.superseded(session)) close(older, RELAY_CLOSE.normal, RELAY_CLOSE_REASON.superseded);
+      for (const older of sockets.supersededBy(session.authority))
+        if (older !== session) close(older, RELAY_CLOSE.normal, RELAY_CLOSE_REASON.superseded);
     },
   };
 }

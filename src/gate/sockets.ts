@@ -12,6 +12,8 @@ type Attachment = {
   socketId: string;
   authority: AuthorityRef;
   scopes: readonly Scope[];
+  /** Whence it was opened, for the audit; null where nobody knows. */
+  origin: string | null;
   malformed: number;
   eventSeq: number;
 };
@@ -31,8 +33,8 @@ export function createSockets(ctx: DurableObjectState, onCloseFailed: (error: un
     return session;
   };
 
-  const save = ({ socket, socketId, authority, scopes, malformed, eventSeq }: Session): void => {
-    const attachment: Attachment = { socketId, authority, scopes, malformed, eventSeq };
+  const save = ({ socket, socketId, authority, scopes, origin, malformed, eventSeq }: Session): void => {
+    const attachment: Attachment = { socketId, authority, scopes, origin, malformed, eventSeq };
     socket.serializeAttachment(attachment);
   };
 
@@ -55,21 +57,23 @@ export function createSockets(ctx: DurableObjectState, onCloseFailed: (error: un
     remove,
 
     /** Takes a socket in; hibernation keeps it open while the gate sleeps. */
-    accept(socket: WebSocket, authority: AuthorityRef, scopes: readonly Scope[], nowMs: number): Session {
+    accept(socket: WebSocket, opened: Pick<Attachment, "authority" | "scopes" | "origin">, nowMs: number): Session {
       ctx.acceptWebSocket(socket);
-      const session = add(socket, { socketId: newUlid(nowMs), authority, scopes, malformed: 0, eventSeq: 0 }, nowMs);
+      const session = add(socket, { socketId: newUlid(nowMs), ...opened, malformed: 0, eventSeq: 0 }, nowMs);
       save(session);
       return session;
     },
 
-    /** Sockets that a new one of the agent's own credential takes the place of. */
-    superseded: (by: Session): Session[] =>
-      [...byId.values()].filter((session) => session !== by && session.authority.kind === "agent" && by.authority.kind === "agent"),
+    /** Sockets that one of the agent's own credential takes the place of; devices never supersede. */
+    supersededBy: (authority: AuthorityRef): Session[] =>
+      authority.kind === "agent" ? [...byId.values()].filter((session) => session.authority.kind === "agent") : [],
 
     /** Ends a socket. One that cannot be closed is not ours any more either: its session is gone before `close` is tried. */
     close(session: Session, code: number, reason: string): void {
       remove(session);
       try {
+        // First: one that stays open all the same is nobody's after the gate has slept.
+        session.socket.serializeAttachment(null);
         session.socket.close(code, reason);
       } catch (error) {
         onCloseFailed(error);
@@ -89,6 +93,5 @@ export function createSockets(ctx: DurableObjectState, onCloseFailed: (error: un
     },
   };
 }
-
 
 export const SUPERSEDED = { code: RELAY_CLOSE.normal, reason: RELAY_CLOSE_REASON.superseded } as const;

@@ -9,7 +9,7 @@ import { sha256Base64Url } from "../wire/proof.ts";
 import { TICKET_SUBPROTOCOL_PREFIX } from "../wire/relay-close.ts";
 import { authenticate } from "./authenticate.ts";
 import { acceptedByGate, gateCallerOf, gateFailed, gateOf, refusedByGate } from "./gate-hop.ts";
-import type { HttpEnv } from "./request-scope.ts";
+import { addressOf, type HttpEnv } from "./request-scope.ts";
 
 export function relayConnect(needs: RouteNeeds): Handler<HttpEnv> {
   return async (c) => {
@@ -22,7 +22,11 @@ export function relayConnect(needs: RouteNeeds): Handler<HttpEnv> {
     const caller = gateCallerOf(c, passed);
     if (caller === null) throw new ProxyError("PROXY_AUTH_INVALID_TOKEN");
     try {
-      const answer = await upgrade(c, caller.agentDid, { requestId: c.get("requestId"), caller: caller.caller });
+      const answer = await upgrade(c, caller.agentDid, {
+        requestId: c.get("requestId"),
+        origin: addressOf(c.req.raw),
+        caller: caller.caller,
+      });
       if (answer.status === 101) acceptedByGate(c, passed);
       return answer;
     } catch (error) {
@@ -54,7 +58,12 @@ async function connectByTicket(c: Context<HttpEnv>, protocol: string): Promise<R
   if (agentDid === null) throw new ProxyError("PROXY_AUTH_INVALID_TOKEN", { reason: "no relay ticket" });
   const ticketSha256 = await sha256Base64Url(new TextEncoder().encode(ticket));
   try {
-    return await upgrade(c, agentDid, { requestId: c.get("requestId"), ticketSha256, protocol });
+    return await upgrade(c, agentDid, {
+      requestId: c.get("requestId"),
+      origin: addressOf(c.req.raw),
+      ticketSha256,
+      protocol,
+    });
   } catch (error) {
     gateFailed(c, error);
     throw new ProxyError("PROXY_AUTH_DEPENDENCY_UNAVAILABLE", { retryAfterMs: 1_000 });
