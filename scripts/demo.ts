@@ -141,7 +141,11 @@ async function run(): Promise<void> {
   chapter("Forgeries", "Whatever is changed after signing, or does not fit, is refused; Bob sees none of it.");
   await check("a body that was changed after signing", async () => {
     const signed = await signedMessage(alice, bob.client.agentDid, { pay: 1 });
-    return refused(new Request(signed, { body: JSON.stringify({ pay: 1_000 }) }), 401, "PROXY_AUTH_INVALID_PROOF");
+    return refused(
+      new Request(signed, { method: "POST", body: JSON.stringify({ pay: 1_000 }) }),
+      401,
+      "PROXY_AUTH_INVALID_PROOF",
+    );
   });
   await check("a signature by a key that is not Alice's", async () =>
     refused(
@@ -157,19 +161,14 @@ async function run(): Promise<void> {
     refused(await signedMessage(alice, "bob", {}), 400, "PROXY_HOOK_RECIPIENT_INVALID"),
   );
   await check("a timestamp ten minutes old", async () =>
-    refused(
-      await signedMessage(alice, bob.client.agentDid, {}, Date.now() - 600_000),
-      401,
-      "PROXY_AUTH_TIMESTAMP_SKEW",
-    ),
+    refused(await signedMessage(alice, bob.client.agentDid, {}, tenMinutesSlow()), 401, "PROXY_AUTH_TIMESTAMP_SKEW"),
   );
   await check("but a client whose clock is ten minutes slow asks for the time and gets through", async () => {
-    const now = (): number => Date.now() - 600_000;
     const slow = createAgentClient({
       baseUrl: proxy.url,
       keys: alice.keys,
       credential: alice.client.credential(),
-      now,
+      now: tenMinutesSlow,
     });
     const { deliveryId: accepted } = await slow.send({
       to: bob.client.agentDid,
@@ -210,6 +209,11 @@ async function run(): Promise<void> {
   bobsNextInbox.relay.close();
 }
 
+/** A clock, in milliseconds. */
+function tenMinutesSlow(): number {
+  return Date.now() - 600_000;
+}
+
 /** A new agent with a key pair of its own. */
 async function register(name: string): Promise<Agent> {
   const keys = await generateKeys();
@@ -221,12 +225,12 @@ async function register(name: string): Promise<Agent> {
 /** The agent's relay, and the messages of other agents as they come in by it; each is acknowledged. */
 function openRelay({ client }: Agent): { relay: RelayConnection; next(): Promise<IncomingMessage> } {
   const arrived: IncomingMessage[] = [];
-  let wake = (): void => undefined;
+  let wake: (() => void) | null = null;
   const relay = client.connect({
     onMessage(message) {
       // The proxy's own messages tell of pairings.
       if (message.fromAgentDid !== null) arrived.push(message);
-      wake();
+      wake?.();
     },
   });
   const next = async (): Promise<IncomingMessage> => {
