@@ -10,6 +10,7 @@ import { createOperatorTokens } from "./auth/credential.ts";
 import { createReplayMemory } from "./auth/replay.ts";
 import { createTokenMemory } from "./auth/token.ts";
 import { createTrustStage, type TrustStage } from "./auth/trust.ts";
+import { authzMethods } from "./authz/methods.ts";
 import { agentRegistration } from "./authz/registration.ts";
 import { type Config, parseConfig, type SettingProblem } from "./config.ts";
 import { deliveryMethods } from "./deliveries/methods.ts";
@@ -116,6 +117,7 @@ function createRuntime(env: Env): Runtime {
     ...deviceMethods,
     ...taskMethods,
     ...apiKeyMethods,
+    ...authzMethods,
     ...auditMethods,
   ]);
   return { config, registry, registryScope, trust, chain, dispatcher, lockout: createLockout() };

@@ -8,6 +8,7 @@ import { createLog, errorFields, type Log } from "../telemetry/log.ts";
 import { retryOwedFences, retryOwedNotifications } from "../trust/debts.ts";
 import type { Batch } from "../telemetry/meter.ts";
 import { pruneTickets } from "../trust/ticket-store.ts";
+import { drainGraphOutbox, type Progress, RECONCILE_EVERY_MS, reconcilePage } from "./graph.ts";
 import { bringRevocations } from "./revocations.ts";
 import { type Aggregate, createAggregate } from "./metrics.ts";
 
@@ -63,14 +64,23 @@ export class Housekeeping extends DurableObject<Env> {
   #jobs(nowMs: number): Job[] {
     const db = this.env.DB;
     const debts = { db, gates: { of: (did: string) => this.env.GATE.getByName(did) }, now: Date.now, log: this.#log };
+    const { config } = runtimeOf(this.env);
+    const graph = { db, config, now: Date.now, log: this.#log };
     const jobs: Job[] = [
       { name: "owed notifications", run: () => retryOwedNotifications(debts) },
       { name: "owed fences", run: () => retryOwedFences(debts) },
+      { name: "graph outbox", run: () => drainGraphOutbox(graph) },
     ];
-    const { config } = runtimeOf(this.env);
     // An embedded registry has told the gates itself; the list of another one is brought to them here.
     if (config.registryUrl !== "embedded" && this.#isDue("revocations", config.crlRefreshMs, nowMs)) {
       jobs.push({ name: "revocations", run: () => this.#bringRevocations() });
+    }
+    if (this.#isDue("reconciliation", RECONCILE_EVERY_MS, nowMs)) {
+      const { kv } = this.ctx.storage;
+      jobs.push({
+        name: "reconciliation",
+        run: async () => kv.put("reconciliation", await reconcilePage(graph, kv.get<Progress>("reconciliation"))),
+      });
     }
     if (this.#isDue("retention", RETENTION_EVERY_MS, nowMs)) {
       jobs.push(

@@ -209,7 +209,7 @@ export type Caller = { tenantId: string | null; enforce: 0 | 1 | null };
 export async function findCaller(session: D1DatabaseSession, actor: Actor): Promise<Caller> {
   const select = session
     .prepare(
-      `WITH caller (tenant_id) AS (SELECT ${tenantOf("?1")}) SELECT tenant_id, ${enforceOf("tenant_id")} AS enforce FROM caller`,
+      `WITH caller (tenant_id) AS (SELECT ${tenantOf("?1")}) SELECT tenant_id, ${enforceOf("caller.tenant_id")} AS enforce FROM caller`,
     )
     .bind(actor.agentDid);
   const row = await select.first<{ tenant_id: string | null; enforce: 0 | 1 | null }>();

@@ -1,0 +1,41 @@
+/** What housekeeping does for the relationship graph: drains the outbox of a remote one, and reconciles a page now and then. */
+import { drainOutbox } from "../authz/outbox.ts";
+import { noteDrift, reconcile } from "../authz/reconcile.ts";
+import { remoteGraphOf } from "../authz/remote.ts";
+import type { Config } from "../config.ts";
+import type { Log } from "../telemetry/log.ts";
+
+export const RECONCILE_EVERY_MS = 300_000;
+/** A tuple that somebody writes by hand before its row is there is given this time. */
+const GRACE_MS = 600_000;
+
+/** Where the last page ended and what this pass has seen so far; kept by the object. */
+export type Progress = { cursor: string | null; drift: number };
+
+export type GraphDeps = { db: D1Database; config: Config; now: () => number; log: Log };
+
+/** Sends what is due. */
+export async function drainGraphOutbox(deps: GraphDeps): Promise<void> {
+  const graph = remoteGraphOf(deps.config);
+  if (graph !== null) await drainOutbox({ ...deps, graph });
+}
+
+/**
+ * Reconciles one page, for tenants whose writes go to the graph.
+ *
+ * @returns where to go on
+ */
+export async function reconcilePage(deps: GraphDeps, before: Progress | undefined): Promise<Progress> {
+  const { fgacTasksDualWrite: tenants } = deps.config;
+  if (tenants === "off") return { cursor: null, drift: 0 };
+  const report = await reconcile(deps, {
+    dryRun: false,
+    cursor: before?.cursor ?? null,
+    graceMs: GRACE_MS,
+    tenants: tenants === "on" ? null : tenants,
+  });
+  const drift = (before?.drift ?? 0) + report.drift;
+  if (report.nextCursor !== undefined) return { cursor: report.nextCursor, drift };
+  await noteDrift(deps, drift);
+  return { cursor: null, drift: 0 };
+}
