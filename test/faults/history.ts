@@ -1,0 +1,49 @@
+/** What happened in a run, as its clients saw it: one line of JSON an event. Times are `performance.now()` of the driver, in milliseconds. */
+import { createWriteStream, type WriteStream } from "node:fs";
+
+/** Nothing came back: it may have happened or not. */
+export type Outcome = number | "unknown";
+
+export type HistoryEvent =
+  /** One attempt at a message; `key` names the message, and the same signed bytes may be tried again under it. `wasKnown`: refused as a replay. */
+  | { kind: "send"; begunAtMs: number; atMs: number; key: string; sender: string; recipient: string; outcome: Outcome; deliveryId: string | null; wasKnown: boolean }
+  /** A message came to its recipient, the first time or again. */
+  | { kind: "deliver"; atMs: number; key: string; sender: string; recipient: string; deliveryId: string }
+  /** What the proxy said became of a message: by a receipt, or asked for it. */
+  | { kind: "ended"; atMs: number; deliveryId: string; state: "delivered" | "dead_lettered" }
+  /** Signed bytes that had been accepted before, sent once more. */
+  | { kind: "replay"; atMs: number; key: string; outcome: Outcome }
+  /** A request that nobody may have accepted: forged, expired, outside its window. */
+  | { kind: "forged"; atMs: number; what: string; outcome: Outcome }
+  /** An invalidation was answered with success. */
+  | { kind: "invalidated"; begunAtMs: number; atMs: number; authority: string }
+  /** Something was tried under an authority. `boot` counts the starts of the program so far. */
+  | { kind: "used"; begunAtMs: number; atMs: number; authority: string; via: string; accepted: boolean; boot: number }
+  | { kind: "boot"; atMs: number; boot: number }
+  /** An answer that says that the program is broken, or that took longer than anything may. */
+  | { kind: "fault"; atMs: number; what: string; status: number; detail: string }
+  | { kind: "hang"; atMs: number; what: string; tookMs: number }
+  /** A change to a task that was answered with success, or a deletion that was not answered. */
+  | { kind: "task"; atMs: number; op: "create" | "delete" | "delete-unanswered"; taskId: string }
+  /** What stands in the store at the end: tasks, and objects of type task that have an owner's tuple, or any. */
+  | { kind: "stored"; atMs: number; tasks: string[]; owned: string[]; tupled: string[] };
+
+export type History = {
+  readonly events: HistoryEvent[];
+  record(event: HistoryEvent): void;
+  close(): Promise<void>;
+};
+
+/** @param file where the lines go, so that a run which fails can be looked at afterwards */
+export function createHistory(file: string): History {
+  const out: WriteStream = createWriteStream(file);
+  const events: HistoryEvent[] = [];
+  return {
+    events,
+    record(event) {
+      events.push(event);
+      out.write(`${JSON.stringify(event)}\n`);
+    },
+    close: () => new Promise((resolve) => out.end(resolve)),
+  };
+}

@@ -1,0 +1,78 @@
+/**
+ * The process that serves the program: the bundle as it would be deployed, in Miniflare, with its state on disk. A process
+ * of its own, so that it and its workerd can be killed as one group.
+ */
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { convertV4MiniflareOptions, Miniflare, NoOpLog } from "miniflare";
+import { unstable_getMiniflareWorkerOptions, unstable_readConfig, unstable_splitSqlQuery } from "wrangler";
+import { OPERATOR_TOKEN } from "../e2e/proxy.ts";
+
+/** What the driver hands over, as JSON in the one argument. */
+export type HostPlan = { bundle: string; stateDir: string; port: number; settings: Record<string, string> };
+
+/** What the driver may ask over the channel: one statement of SQL on D1. */
+export type HostQuery = { id: number; sql: string };
+export type HostAnswer =
+  | { kind: "ready" }
+  | { kind: "complaint"; line: string }
+  | { kind: "rows"; id: number; rows: Record<string, unknown>[]; error?: string };
+
+const root = join(import.meta.dirname, "../..");
+const plan = JSON.parse(process.argv[2] ?? "{}") as HostPlan;
+const say = (answer: HostAnswer): void => void process.send?.(answer);
+
+// Without its path, so that no `.dev.vars` beside it is read.
+const config = { ...unstable_readConfig({ config: join(root, "wrangler.toml") }), configPath: undefined, userConfigPath: undefined };
+const { bindings, rootPath: _rootPath, ...shape } = unstable_getMiniflareWorkerOptions(config).workerOptions;
+const secrets = { OPERATOR_TOKEN, REGISTRY_SIGNING_SECRET: "signing-secret-of-the-faults-0123456789abcdef" };
+const limits = { RATE_LIMIT_PER_AGENT: "0", RATE_LIMIT_PER_IP: "off" };
+
+const miniflare = new Miniflare(
+  convertV4MiniflareOptions({
+    host: "127.0.0.1",
+    port: plan.port,
+    cf: false,
+    log: new NoOpLog(),
+    handleStructuredLogs: ({ level, message }) => {
+      if (level === "error" || level === "warn") say({ kind: "complaint", line: message.slice(0, 1_000) });
+    },
+    resourcePersistencePath: join(plan.stateDir, "state"),
+    telemetry: { enabled: false },
+    workers: [
+      {
+        ...shape,
+        name: "sallyport",
+        modules: [{ type: "ESModule", path: "worker.js", contents: readFileSync(plan.bundle, "utf8") }],
+        bindings: { ...(bindings as Record<string, string>), ...secrets, ...limits, ...plan.settings },
+      },
+    ],
+  }),
+);
+
+await miniflare.ready;
+const db = await miniflare.getD1Database("DB");
+const { results: tables } = await db.prepare("SELECT name FROM sqlite_master WHERE name = 'migrated_for_tests'").all();
+if (tables.length === 0) await migrate();
+
+process.on("message", ({ id, sql }: HostQuery) => {
+  db.prepare(sql)
+    .all()
+    .then(
+      ({ results }: { results: Record<string, unknown>[] }) => say({ kind: "rows", id, rows: results }),
+      (error: unknown) => say({ kind: "rows", id, rows: [], error: String(error) }),
+    );
+});
+// Nobody is left to serve.
+process.on("disconnect", () => process.exit(0));
+say({ kind: "ready" });
+
+async function migrate(): Promise<void> {
+  const folder = join(root, "migrations");
+  for (const name of readdirSync(folder).filter((file) => file.endsWith(".sql")).sort()) {
+    const statements = unstable_splitSqlQuery(readFileSync(join(folder, name), "utf8"));
+    // oxlint-disable-next-line no-await-in-loop -- migrations go in their order
+    await db.batch(statements.map((statement) => db.prepare(statement)));
+  }
+  await db.prepare("CREATE TABLE migrated_for_tests (at INTEGER)").run();
+}

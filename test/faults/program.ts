@@ -1,0 +1,177 @@
+/** The program as the driver holds it: started, killed, started again on the same state and the same port. */
+import { type ChildProcess, fork } from "node:child_process";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { buildBundle } from "../bench/bundle.ts";
+import { freePort } from "../e2e/proxy.ts";
+import type { HostAnswer, HostPlan } from "./host.ts";
+
+const READY_WITHIN_MS = 60_000;
+const QUERY_WITHIN_MS = 20_000;
+
+export type Program = {
+  readonly url: string;
+  readonly port: number;
+  readonly stateDir: string;
+  /** How often it has been started. */
+  boots(): number;
+  isUp(): boolean;
+  /** Warnings and errors of its log, the last thousand. */
+  complaints(): readonly string[];
+  start(): Promise<void>;
+  /** Ends it and its workerd at once, as a power cut would. */
+  kill(): Promise<void>;
+  /** One statement on D1, past the program. */
+  query(sql: string): Promise<Record<string, unknown>[]>;
+  /** Resident memory of workerd, in bytes. */
+  residentBytes(): number;
+  /** Ends it and throws its state away. */
+  stop(): Promise<void>;
+};
+
+export type ProgramOptions = {
+  settings?: Record<string, string>;
+  /** Where the state lies; a folder of its own by default. */
+  stateDir?: string;
+  /** Changes the built bundle: for constants that are no settings. */
+  edit?: (bundle: string) => string;
+};
+
+const living = new Set<() => void>();
+process.on("exit", () => {
+  for (const end of living) end();
+});
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => process.exit(1));
+
+/** Builds the bundle and starts it. */
+export async function startProgram({ settings = {}, stateDir: givenDir, edit }: ProgramOptions = {}): Promise<Program> {
+  const workDir = mkdtempSync(join(tmpdir(), "sallyport-proof-"));
+  const stateDir = givenDir ?? join(workDir, "state");
+  mkdirSync(stateDir, { recursive: true });
+  const { modules } = await buildBundle(join(workDir, "bundle"));
+  const [entry, ...others] = modules;
+  if (entry === undefined || typeof entry.contents !== "string" || others.length > 0) throw new Error("the bundle is not one script");
+  const bundle = join(workDir, "worker.js");
+  writeFileSync(bundle, edit === undefined ? entry.contents : edit(entry.contents));
+  const port = await freePort();
+  const plan: HostPlan = { bundle, stateDir, port, settings };
+
+  let child: ChildProcess | null = null;
+  let boots = 0;
+  let queries = 0;
+  const complaints: string[] = [];
+  const waiting = new Map<number, { resolve: (rows: Record<string, unknown>[]) => void; reject: (error: Error) => void }>();
+
+  const killNow = (): void => {
+    if (child?.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    process.kill(-child.pid, "SIGKILL");
+  };
+  living.add(killNow);
+
+  const start = async (): Promise<void> => {
+    const started = fork(join(import.meta.dirname, "host.ts"), [JSON.stringify(plan)], {
+      detached: true,
+      stdio: ["ignore", "ignore", "pipe", "ipc"],
+      env: { ...process.env, TMPDIR: workDir },
+    });
+    child = started;
+    let said = "";
+    started.stderr?.on("data", (chunk: Buffer) => (said = (said + chunk.toString()).slice(-4_000)));
+    await new Promise<void>((resolve, reject) => {
+      const timer = setTimeout(() => reject(new Error(`the program was not ready in time: ${said}`)), READY_WITHIN_MS);
+      started.on("exit", (code) => {
+        clearTimeout(timer);
+        for (const { reject: rejectQuery } of waiting.values()) rejectQuery(new Error("the program was killed"));
+        waiting.clear();
+        reject(new Error(`the program ended with ${code}: ${said}`));
+      });
+      started.on("message", (answer: HostAnswer) => {
+        if (answer.kind === "complaint") {
+          complaints.push(answer.line);
+          if (complaints.length > 1_000) complaints.shift();
+        } else if (answer.kind === "rows") {
+          const asked = waiting.get(answer.id);
+          waiting.delete(answer.id);
+          if (answer.error === undefined) asked?.resolve(answer.rows);
+          else asked?.reject(new Error(answer.error));
+        } else {
+          clearTimeout(timer);
+          resolve();
+        }
+      });
+    });
+    boots += 1;
+  };
+
+  const kill = async (): Promise<void> => {
+    const running = child;
+    if (running === null || running.exitCode !== null || running.signalCode !== null) return;
+    const ended = new Promise((resolve) => running.on("exit", resolve));
+    killNow();
+    await ended;
+  };
+
+  await start();
+  return {
+    url: `http://127.0.0.1:${port}`,
+    port,
+    stateDir,
+    boots: () => boots,
+    isUp: () => child !== null && child.exitCode === null && child.signalCode === null,
+    complaints: () => complaints,
+    start,
+    kill,
+    query(sql) {
+      const id = (queries += 1);
+      return new Promise((resolve, reject) => {
+        const timer = setTimeout(() => reject(new Error("the database did not answer in time")), QUERY_WITHIN_MS);
+        const settle = <T>(end: (value: T) => void) => (value: T): void => {
+          clearTimeout(timer);
+          end(value);
+        };
+        waiting.set(id, { resolve: settle(resolve), reject: settle(reject) });
+        child?.send({ id, sql });
+      });
+    },
+    residentBytes: () => (child?.pid === undefined ? 0 : residentBytesOf(child.pid)),
+    async stop() {
+      await kill();
+      living.delete(killNow);
+      rmSync(workDir, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 });
+    },
+  };
+}
+
+/** Resident memory of the workerd processes of a group. Linux alone says it; elsewhere 0. */
+function residentBytesOf(group: number): number {
+  let total = 0;
+  for (const name of readdirSync("/proc").filter((entry) => /^\d+$/.test(entry))) {
+    try {
+      const stat = readFileSync(`/proc/${name}/stat`, "utf8");
+      const [, groupId] = /\) \S \d+ (\d+)/.exec(stat) ?? [];
+      if (Number(groupId) !== group || !stat.includes("(workerd)")) continue;
+      const [, kilobytes] = /VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${name}/status`, "utf8")) ?? [];
+      total += Number(kilobytes ?? 0) * 1_024;
+    } catch (error) {
+      // A process that has ended meanwhile.
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT" && (error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
+    }
+  }
+  return total;
+}
+
+/** Bytes of all files below a folder. */
+export function sizeOnDisk(folder: string): number {
+  let total = 0;
+  for (const entry of readdirSync(folder, { withFileTypes: true, recursive: true })) {
+    if (!entry.isFile()) continue;
+    try {
+      total += statSync(join(entry.parentPath, entry.name)).size;
+    } catch (error) {
+      // A journal that has gone meanwhile.
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    }
+  }
+  return total;
+}
