@@ -24,6 +24,22 @@ export type AuthorityRef =
       lastWord?: true;
     };
 
+/**
+ * An end of the whole agent while it is under way. Several may be at once, a revocation and a re-key say: nothing is
+ * accepted before the last of them has settled, and a revocation that is committed wins over whatever else settles.
+ */
+export type AgentEnd = {
+  isUnderWay(): boolean;
+  /** Re-keyed: the agent goes on with the token made for it. */
+  goesOn(): void;
+  /** Refused, and nothing has changed. */
+  cameToNothing(): void;
+  /** Nobody knows: the agent stays ended until another end says more. */
+  isUnknown(): void;
+  /** Revoked. Also what had let it go on meanwhile is over. */
+  isForGood(): void;
+};
+
 export type AgentAuthority = ReturnType<typeof createAgentAuthority>;
 
 /** The agent's own credential: its identity tokens, ended one by one or all together. */
@@ -33,8 +49,15 @@ export function createAgentAuthority(sql: SqlStorage) {
   let endedBelow = readNumber(sql, "agent_ended_below") ?? 0;
   /** Why nothing of this agent is accepted at the moment; null while it is in order. */
   let ended = readText(sql, "agent_ended");
+  /** What holds once no end is under way. */
+  let lasting = ended;
+  const underWay = new Set<object>();
+  let isOver = false;
   const endedTokens = new Set(
-    sql.exec<{ jti: string }>("SELECT jti FROM ended_tokens").toArray().map((row) => row.jti),
+    sql
+      .exec<{ jti: string }>("SELECT jti FROM ended_tokens")
+      .toArray()
+      .map((row) => row.jti),
   );
 
   const raise = (): void => {
@@ -53,14 +76,36 @@ export function createAgentAuthority(sql: SqlStorage) {
     holds: (begun: { epoch: number; jti: string }): boolean =>
       ended === null && begun.epoch >= endedBelow && !endedTokens.has(begun.jti),
 
-    /** Ends every identity token at once, known or not. Returns the epoch that this end raised. */
-    endAll(reason: string): number {
+    /** Ends every identity token at once, known or not. What it comes to is told by the returned handle. */
+    endAll(reason: string): AgentEnd {
       raise();
       ended = reason;
       endedBelow = epoch;
       writeMeta(sql, "agent_ended", reason);
       writeMeta(sql, "agent_ended_below", endedBelow);
-      return epoch;
+      const self = {};
+      underWay.add(self);
+      const settle = (outcome: string | null): void => {
+        if (!underWay.delete(self)) return;
+        if (!isOver) lasting = outcome;
+        if (underWay.size > 0) return;
+        ended = lasting;
+        writeMeta(sql, "agent_ended", ended);
+      };
+      return {
+        isUnderWay: () => underWay.has(self),
+        goesOn: () => settle(null),
+        cameToNothing: () => settle(lasting),
+        isUnknown: () => settle(reason),
+        isForGood() {
+          settle(reason);
+          isOver = true;
+          lasting = reason;
+          if (underWay.size > 0 || ended !== null) return;
+          ended = reason;
+          writeMeta(sql, "agent_ended", reason);
+        },
+      };
     },
 
     /**
@@ -70,18 +115,16 @@ export function createAgentAuthority(sql: SqlStorage) {
     endTokens(tokens: readonly { jti: string; expMs: number }[], reason: string): boolean {
       const news = tokens.filter(({ jti }) => !endedTokens.has(jti));
       for (const { jti, expMs } of news) {
-        sql.exec("INSERT INTO ended_tokens (jti, expires_at_ms, reason) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", jti, expMs, reason);
+        sql.exec(
+          "INSERT INTO ended_tokens (jti, expires_at_ms, reason) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+          jti,
+          expMs,
+          reason,
+        );
         endedTokens.add(jti);
       }
       if (news.length > 0 && ended === null) raise();
       return news.length > 0;
-    },
-
-    /** After a re-key the agent goes on with its new token; not where another end has come in between. */
-    resume(since: number): void {
-      if (epoch !== since) return;
-      ended = null;
-      sql.exec("DELETE FROM meta WHERE name = 'agent_ended'");
     },
 
     /** Forgets tokens that have expired by themselves. */
@@ -98,7 +141,11 @@ export function createAgentAuthority(sql: SqlStorage) {
 export type Authorities = { agent: AgentAuthority; devices: Devices; shared: SharedSecret; apiKeys: ApiKeys };
 
 /** Why something that began under an authority may not go on at this moment, as its socket is told; null when it may. */
-export function whyEnded({ agent, devices, shared, apiKeys }: Authorities, ref: AuthorityRef, nowMs: number): string | null {
+export function whyEnded(
+  { agent, devices, shared, apiKeys }: Authorities,
+  ref: AuthorityRef,
+  nowMs: number,
+): string | null {
   switch (ref.kind) {
     case "agent":
       if (!agent.holds(ref)) return RELAY_CLOSE_REASON.agentRevoked;

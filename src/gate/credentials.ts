@@ -11,6 +11,7 @@ import type { Device } from "./devices.ts";
 import type { GroupCommit } from "./group-commit.ts";
 import type { House } from "./house.ts";
 import { newDeviceToken } from "./devices.ts";
+import { sameHash } from "./same-hash.ts";
 
 /** The base point: somebody's key as much as any, so that an unknown token costs what a known one costs. */
 const NOBODYS_KEY = "WGZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmY";
@@ -24,14 +25,11 @@ async function hasProof(publicKey: string, proof: ClaimProof): Promise<boolean> 
   const x = decodeBase64Url(publicKey);
   if (x === null) throw new Error("a stored device key is unreadable");
   const { method, pathWithQuery, timestamp, nonce, bodySha256, signature } = proof;
-  return verifyProof(await importEd25519PublicKey(x), { method, pathWithQuery, timestamp, nonce, bodySha256 }, signature);
-}
-
-/** Compares two hashes in base64url in constant time. */
-export function sameHash(a: string, b: string): boolean {
-  const encoder = new TextEncoder();
-  const [left, right] = [encoder.encode(a), encoder.encode(b)];
-  return left.length === right.length && crypto.subtle.timingSafeEqual(left, right);
+  return verifyProof(
+    await importEd25519PublicKey(x),
+    { method, pathWithQuery, timestamp, nonce, bodySha256 },
+    signature,
+  );
 }
 
 /**
@@ -46,7 +44,9 @@ export async function admitCredential(
   credential: GateCredential,
   address: string | null,
 ): Promise<AuthorityRef> {
-  return credential.kind === "device" ? admitDevice(open, self, credential) : admitShared(open, self, credential, address);
+  return credential.kind === "device"
+    ? admitDevice(open, self, credential)
+    : admitShared(open, self, credential, address);
 }
 
 async function admitDevice(
@@ -65,7 +65,8 @@ async function admitDevice(
     if (current === null || house.authority.isEnded()) throw new GateRefusal("gate-credential-refused");
     if (!current.inForce) throw new GateRefusal("gate-client-invalidated");
     const { device } = current;
-    if (device.tokenExpiresAtMs === null || device.tokenExpiresAtMs <= nowMs) throw new GateRefusal("gate-credential-refused");
+    if (device.tokenExpiresAtMs === null || device.tokenExpiresAtMs <= nowMs)
+      throw new GateRefusal("gate-credential-refused");
     useProof(house, device.publicKey, proof, nowMs);
     countRequest(house, nowMs);
     house.devices.used(device, nowMs);
@@ -76,7 +77,12 @@ async function admitDevice(
 function deviceRef(house: House, agentDid: AgentDid, device: Device, expMs: number): AuthorityRef {
   const { deviceId, scopes, epoch } = device;
   const ownerDid = house.acquaintance.ownerDid() as HumanDid | null;
-  return { kind: "device", epoch, expMs, principal: { kind: "device", agentDid, ownerDid, deviceId, scopes, epoch, expMs } };
+  return {
+    kind: "device",
+    epoch,
+    expMs,
+    principal: { kind: "device", agentDid, ownerDid, deviceId, scopes, epoch, expMs },
+  };
 }
 
 async function admitShared(
@@ -93,7 +99,12 @@ async function admitShared(
     const nowMs = Date.now();
     countRequest(house, nowMs);
     const generation = house.shared.generation();
-    return { kind: "shared", epoch: generation, expMs: null, principal: { kind: "shared", agentDid: self, generation } };
+    return {
+      kind: "shared",
+      epoch: generation,
+      expMs: null,
+      principal: { kind: "shared", agentDid: self, generation },
+    };
   });
 }
 
@@ -109,7 +120,10 @@ export type ApiKeyGrant = {
  *
  * @throws GateRefusal where the key has been ended since
  */
-export async function admitApiKey({ house, commits }: { house: House; commits: GroupCommit }, key: ApiKeyGrant): Promise<AuthorityRef> {
+export async function admitApiKey(
+  { house, commits }: { house: House; commits: GroupCommit },
+  key: ApiKeyGrant,
+): Promise<AuthorityRef> {
   const ref: AuthorityRef = { kind: "apiKey", epoch: 0, ...key };
   return commits.commit(() => {
     if (house.whyEnded(ref) !== null) throw new GateRefusal("gate-credential-refused");
@@ -127,7 +141,7 @@ export async function claimDeviceToken(
   open: { house: House; commits: GroupCommit } | null,
   claim: { deviceId: string; proof: ClaimProof; address: string | null; tokenTtlMs: number },
 ): Promise<{ device: Device; token: string; expiresAtMs: number }> {
-  const known = open?.house.devices.active(claim.deviceId) ?? null;
+  const known = open?.house.devices.findActive(claim.deviceId) ?? null;
   const proven = await hasProof(known?.publicKey ?? NOBODYS_KEY, claim.proof);
   const fresh = await newDeviceToken();
   if (open === null) throw new GateRefusal("gate-credential-refused");
@@ -135,7 +149,7 @@ export async function claimDeviceToken(
   if (known === null || !proven) throw failed(house, claim.address);
   return commits.commit(() => {
     const nowMs = Date.now();
-    const device = house.devices.active(claim.deviceId);
+    const device = house.devices.findActive(claim.deviceId);
     if (device === null || house.authority.isEnded()) throw failed(house, claim.address);
     useProof(house, device.publicKey, claim.proof, nowMs);
     countRequest(house, nowMs);

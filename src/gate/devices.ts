@@ -7,6 +7,7 @@ import { decodeBase64Url, encodeBase64Url } from "../wire/base64url.ts";
 import { sha256Base64Url } from "../wire/proof.ts";
 import { RELAY_CLOSE_REASON } from "../wire/relay-close.ts";
 import type { AuthorityRef } from "./authority.ts";
+import { sameHash } from "./same-hash.ts";
 
 export const PAIR_REQUEST_TTL_MS = 300_000;
 export const PAIR_REQUESTS_MAX = 20;
@@ -52,7 +53,11 @@ export async function deviceIdOf(publicKey: string): Promise<string> {
 }
 
 /** What an approval is bound to: key, scopes and label, as they were shown. */
-export function pairDigest(request: { publicKey: string; label: string | null; scopes: readonly Scope[] }): Promise<string> {
+export function pairDigest(request: {
+  publicKey: string;
+  label: string | null;
+  scopes: readonly Scope[];
+}): Promise<string> {
   const shown = JSON.stringify([request.publicKey, inOrder(request.scopes), request.label]);
   return sha256Base64Url(new TextEncoder().encode(shown));
 }
@@ -65,7 +70,8 @@ export async function newDeviceToken(): Promise<{ token: string; sha256: string 
 
 /** Scopes in their one order, each once. */
 export const inOrder = (scopes: readonly Scope[]): Scope[] => SCOPES.filter((scope) => scopes.includes(scope));
-export const isWithin = (scopes: readonly Scope[], bounds: readonly Scope[]): boolean => scopes.every((scope) => bounds.includes(scope));
+export const isWithin = (scopes: readonly Scope[], bounds: readonly Scope[]): boolean =>
+  scopes.every((scope) => bounds.includes(scope));
 
 type DeviceRow = {
   device_id: string;
@@ -130,13 +136,13 @@ export function createDevices(sql: SqlStorage) {
   return {
     get: (deviceId: string): Device | null => devices.get(deviceId) ?? null,
     /** A device that is in order; removed and revoked ones are not. */
-    active(deviceId: string): Device | null {
+    findActive(deviceId: string): Device | null {
       const device = devices.get(deviceId);
       return device === undefined || device.endedAtMs !== null ? null : device;
     },
+    active: (): Device[] => [...devices.values()].filter(({ endedAtMs }) => endedAtMs === null),
     /** Paired devices, revoked ones among them; a removed one is no longer shown. */
     list: (): Device[] => [...devices.values()].filter(({ endedAs }) => endedAs !== "removed"),
-    activeIds: (): string[] => [...devices.values()].filter(({ endedAtMs }) => endedAtMs === null).map(({ deviceId }) => deviceId),
 
     /** Whether what began under a device's epoch may go on. `lastWord`: the answer to the call by which it ended itself. */
     holds(ref: Extract<AuthorityRef, { kind: "device" }>): boolean {
@@ -155,15 +161,18 @@ export function createDevices(sql: SqlStorage) {
       }
     },
 
-    /** The device that a token's hash belongs to, and whether the token is the one in force. */
+    /** The device that a token's hash belongs to, and whether the token is the one in force. One read, whatever it finds. */
     byToken(tokenSha256: string): { device: Device; inForce: boolean } | null {
-      for (const device of devices.values()) {
-        if (device.tokenSha256 === tokenSha256 && device.endedAtMs === null) return { device, inForce: true };
-      }
-      const row = sql
+      const ended = sql
         .exec<{ device_id: string }>("SELECT device_id FROM ended_device_tokens WHERE token_sha256 = ?", tokenSha256)
         .toArray()[0];
-      const device = row === undefined ? undefined : devices.get(row.device_id);
+      let inForce: Device | null = null;
+      for (const device of devices.values()) {
+        if (device.tokenSha256 !== null && device.endedAtMs === null && sameHash(device.tokenSha256, tokenSha256))
+          inForce = device;
+      }
+      if (inForce !== null) return { device: inForce, inForce: true };
+      const device = ended === undefined ? undefined : devices.get(ended.device_id);
       return device === undefined ? null : { device, inForce: false };
     },
 
@@ -193,7 +202,12 @@ export function createDevices(sql: SqlStorage) {
     },
 
     /** Ends the token so far. With a new token it is in force at once; without, it waits to be fetched. */
-    rotate(device: Device, scopes: readonly Scope[], token: { sha256: string; expiresAtMs: number } | null, nowMs: number): Device {
+    rotate(
+      device: Device,
+      scopes: readonly Scope[],
+      token: { sha256: string; expiresAtMs: number } | null,
+      nowMs: number,
+    ): Device {
       retireToken(device);
       const rotated: Device = {
         ...device,
@@ -237,6 +251,13 @@ export function createDevices(sql: SqlStorage) {
       return ended;
     },
 
+    /** A token in force that could not be told to anyone: it ends untold, and another waits to be fetched by the device's key. */
+    leaveToClaim(device: Device): void {
+      const current = devices.get(device.deviceId);
+      if (current === undefined || current.epoch !== device.epoch || current.endedAtMs !== null) return;
+      save({ ...current, tokenSha256: null, tokenExpiresAtMs: null, tokenWaits: true });
+    },
+
     rename(device: Device, label: string | null): void {
       save({ ...device, label });
     },
@@ -253,13 +274,20 @@ export function createDevices(sql: SqlStorage) {
     requests: {
       pending: (nowMs: number): PairRequest[] =>
         sql
-          .exec<PairRequestRow>("SELECT * FROM pair_requests WHERE expires_at_ms > ? ORDER BY expires_at_ms, device_id", nowMs)
+          .exec<PairRequestRow>(
+            "SELECT * FROM pair_requests WHERE expires_at_ms > ? ORDER BY expires_at_ms, device_id",
+            nowMs,
+          )
           .toArray()
           .map(pairRequestOf),
 
       find(requestId: string, nowMs: number): PairRequest | null {
         const row = sql
-          .exec<PairRequestRow>("SELECT * FROM pair_requests WHERE request_id = ? AND expires_at_ms > ?", requestId, nowMs)
+          .exec<PairRequestRow>(
+            "SELECT * FROM pair_requests WHERE request_id = ? AND expires_at_ms > ?",
+            requestId,
+            nowMs,
+          )
           .toArray()[0];
         return row === undefined ? null : pairRequestOf(row);
       },

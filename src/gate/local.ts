@@ -1,6 +1,6 @@
 /** What a method may do with the gate it runs in. */
 import type { EndAgent, Fenced, GateLocal, LocalMessage } from "../rpc/method.ts";
-import { withDeadline } from "../resilience/deadline.ts";
+import { DeadlineExceeded, withDeadline } from "../resilience/deadline.ts";
 import type { AgentDid } from "../wire/did.ts";
 import { ProxyError, proxyErrorFrom } from "../wire/problem.ts";
 import { type AuthorityRef, deviceAuthority, sharedAuthority } from "./authority.ts";
@@ -32,7 +32,10 @@ export function createLocal(house: House, deps: LocalDeps): GateLocal {
 
   const drain = async (): Promise<void> => {
     if (await calls.drain()) return;
-    throw new ProxyError("DRAIN_TIMEOUT", { reason: `${calls.endedCount()} calls in flight did not end`, retryAfterMs: 1_000 });
+    throw new ProxyError("DRAIN_TIMEOUT", {
+      reason: `${calls.endedCount()} calls in flight did not end`,
+      retryAfterMs: 1_000,
+    });
   };
 
   const end: GateLocal["end"] = async ({ apply, raise }) => {
@@ -43,42 +46,58 @@ export function createLocal(house: House, deps: LocalDeps): GateLocal {
     const fenced = { sockets: endedSockets() - before.sockets, inFlight: calls.endedCount() - before.inFlight };
     deps.wake();
     const statements = raise(applied).map(({ authority: name, epoch }) => raiseStatement(deps.db, name, epoch));
-    await Promise.all([raiseAtPrimary(deps.db, statements), drain()]);
+    await withinDrainTime(() => Promise.all([raiseAtPrimary(deps.db, statements), drain()]));
     return { applied, fenced };
   };
 
   const endAgent = async ({ reason, keepJti, commit }: EndAgent): Promise<Fenced> => {
+    const before = { sockets: endedSockets(), inFlight: calls.endedCount() };
+    // While there is somebody left to hear it; what is sent in this turn leaves with what is written in it.
+    if (keepJti === undefined) deps.broadcast("agent.revoked", { agentDid: deps.self });
     // One turn: from here on nothing of this agent is accepted, and every socket and call finds itself ended.
-    const since = authority.endAll(reason);
-    apiKeys.endAll();
-    const fenced = { sockets: endedSockets(), inFlight: calls.endedCount() };
-    const active = devices.activeIds().flatMap((deviceId) => devices.get(deviceId) ?? []);
+    const ending = authority.endAll(reason);
+    const fenced = { sockets: endedSockets() - before.sockets, inFlight: calls.endedCount() - before.inFlight };
+    deps.wake();
     const raise = [
-      raiseStatement(deps.db, `agent:${deps.self}`, since),
-      ...active.map(({ deviceId, epoch }) => raiseStatement(deps.db, deviceAuthority(deps.self, deviceId), epoch + 1)),
+      raiseStatement(deps.db, `agent:${deps.self}`, authority.epoch()),
+      ...devices
+        .active()
+        .map(({ deviceId, epoch }) => raiseStatement(deps.db, deviceAuthority(deps.self, deviceId), epoch + 1)),
       raiseStatement(deps.db, sharedAuthority(deps.self), shared.generation() + 1),
     ];
-    const ended = await commit(raise).catch((error: unknown) => {
-      // A re-key that was refused has changed nothing in D1: the agent goes on as it was.
-      if (keepJti !== undefined && proxyErrorFrom(error).status < 500) authority.resume(since);
+    try {
+      await withinDrainTime(async () => {
+        const ended = await commit(raise);
+        // A re-key that was given up has been repeated perhaps, and what stands now is the repetition's.
+        if (keepJti !== undefined && !ending.isUnderWay()) return;
+        endRest(
+          ended.filter(({ jti }) => jti !== keepJti),
+          reason,
+        );
+        if (keepJti === undefined) {
+          ending.isForGood();
+          queue.endAll("recipient revoked", deps.now());
+        }
+        await drain();
+        if (keepJti !== undefined) ending.goesOn();
+      });
+    } catch (error) {
+      if (keepJti !== undefined && proxyErrorFrom(error).status < 500) ending.cameToNothing();
+      else ending.isUnknown();
       throw error;
-    });
-    authority.endTokens(
-      ended.filter(({ jti }) => jti !== keepJti).map(({ jti, expMs }) => ({ jti, expMs })),
-      reason,
-    );
-    for (const device of active) {
-      const current = devices.active(device.deviceId);
-      if (current !== null) devices.end(current, "revoked", deps.now());
+    } finally {
+      deps.wake();
     }
+    return fenced;
+  };
+
+  /** Everything that was issued besides the agent's own credential, and the tokens by their names. */
+  const endRest = (tokens: { jti: string; expMs: number }[], reason: string): void => {
+    authority.endTokens(tokens, reason);
+    apiKeys.endAll();
+    for (const device of devices.active()) devices.end(device, "revoked", deps.now());
     devices.requests.dropAll();
     shared.replace(null);
-    if (keepJti === undefined) queue.endAll("recipient revoked", deps.now());
-    deps.broadcast("agent.revoked", { agentDid: deps.self });
-    await drain();
-    if (keepJti !== undefined) authority.resume(since);
-    deps.wake();
-    return fenced;
   };
 
   return {
@@ -87,7 +106,10 @@ export function createLocal(house: House, deps: LocalDeps): GateLocal {
     devices,
     shared,
     apiKeys,
-    audit: (event) => house.audit.record(event, deps.by, deps.now()),
+    audit(event) {
+      house.audit.record(event, deps.by, deps.now());
+      deps.wake();
+    },
     broadcast: deps.broadcast,
     deliverLocal(message) {
       deps.assertCurrent();
@@ -104,7 +126,10 @@ export function createLocal(house: House, deps: LocalDeps): GateLocal {
         ...(message.conversationId === undefined ? {} : { conversationId: message.conversationId }),
       };
       const bytes = new TextEncoder().encode(message.payload).length;
-      const { deliveryId } = outbox.accept({ to, bytes, envelope: JSON.stringify(envelope), body: message.payload }, deps.now());
+      const { deliveryId } = outbox.accept(
+        { to, bytes, envelope: JSON.stringify(envelope), body: message.payload },
+        deps.now(),
+      );
       deps.wake();
       return { deliveryId };
     },
@@ -114,7 +139,8 @@ export function createLocal(house: House, deps: LocalDeps): GateLocal {
     },
     async issueRelayTicket() {
       const { ref } = deps;
-      if (ref === null) throw new ProxyError("PROXY_AUTH_FORBIDDEN", { reason: "a relay ticket carries an agent's authority" });
+      if (ref === null)
+        throw new ProxyError("PROXY_AUTH_FORBIDDEN", { reason: "a relay ticket carries an agent's authority" });
       const { ticket, sha256 } = await relayTickets.make(deps.self);
       deps.assertCurrent();
       return { ticket, expiresAtMs: relayTickets.keep(sha256, ref, deps.now()) };
@@ -151,12 +177,30 @@ export function raiseStatement(db: D1Database, authority: string, epoch: number)
     .bind(authority, epoch);
 }
 
-/** Fencing tokens are raised where effects are committed, before the answer; a primary that does not answer in time is no success. */
+/** Fencing tokens are raised where effects are committed, before the answer; a primary that does not take them is no success. */
 async function raiseAtPrimary(db: D1Database, statements: D1PreparedStatement[]): Promise<void> {
   if (statements.length === 0) return;
   try {
-    await withDeadline(DRAIN_TIMEOUT_MS, () => db.withSession("first-primary").batch(statements));
+    await db.withSession("first-primary").batch(statements);
   } catch (cause) {
-    throw new ProxyError("DRAIN_TIMEOUT", { reason: "the fencing token could not be raised", retryAfterMs: 1_000, cause });
+    throw new ProxyError("DRAIN_TIMEOUT", {
+      reason: "the fencing token could not be raised",
+      retryAfterMs: 1_000,
+      cause,
+    });
+  }
+}
+
+/** One time for the whole of an end. What comes later goes on by itself, but nobody is told that it is over. */
+async function withinDrainTime<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await withDeadline(DRAIN_TIMEOUT_MS, work);
+  } catch (cause) {
+    if (!(cause instanceof DeadlineExceeded)) throw cause;
+    throw new ProxyError("DRAIN_TIMEOUT", {
+      reason: "the end did not reach D1 and every call in time",
+      retryAfterMs: 1_000,
+      cause,
+    });
   }
 }

@@ -23,10 +23,11 @@ export function createLockout(): Lockout {
       if (failures.size > ADDRESSES_MAX && oldest !== undefined) failures.delete(oldest);
       if (known.lockedUntilMs > nowMs) return known.lockedUntilMs - nowMs;
       known.times = [...known.times.filter((time) => time > nowMs - WINDOW_MS), nowMs];
-      if (known.times.length <= FAILURES_MAX) return 0;
+      // The last that is told of as a failure; the next within the time finds the lock.
+      if (known.times.length < FAILURES_MAX) return 0;
       known.times = [];
       known.lockedUntilMs = nowMs + LOCKED_MS;
-      return LOCKED_MS;
+      return 0;
     },
   };
 }

@@ -1,7 +1,6 @@
 /** The methods of contract §5, Devices: pairing, rotation, revocation, and the agent's shared secret. */
 import * as z from "zod/mini";
 import { deviceAuthority, sharedAuthority } from "../gate/authority.ts";
-import { sameHash } from "../gate/credentials.ts";
 import {
   type Device,
   deviceIdOf,
@@ -13,13 +12,23 @@ import {
   type PairRequest,
   pairDigest,
 } from "../gate/devices.ts";
+import { sameHash } from "../gate/same-hash.ts";
 import { actorOf } from "../identity/audit.ts";
 import { parsePublicKey } from "../identity/public-key.ts";
 import { encodeBase64Url } from "../wire/base64url.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { sha256Base64Url } from "../wire/proof.ts";
 import { newUlid } from "../wire/ulid.ts";
-import { type CallContext, defineMethod, type GateLocal, type Method, type Permission, type Scope, SCOPES, scopesOf } from "./method.ts";
+import {
+  type CallContext,
+  defineMethod,
+  type GateLocal,
+  type Method,
+  type Permission,
+  type Scope,
+  SCOPES,
+  scopesOf,
+} from "./method.ts";
 
 const timeMs = z.int().check(z.nonnegative());
 const epoch = z.int().check(z.nonnegative());
@@ -31,7 +40,10 @@ const label = z.string().check(
   z.maxLength(64),
   z.refine((text: string) => !/\p{Cc}/u.test(text) && text.isWellFormed(), "has a character that a label cannot have"),
 );
-const scopes = z.pipe(z.array(z.enum(SCOPES)).check(z.minLength(1), z.maxLength(SCOPES.length)), z.transform((list: Scope[]) => inOrder(list)));
+const scopes = z.pipe(
+  z.array(z.enum(SCOPES)).check(z.minLength(1), z.maxLength(SCOPES.length)),
+  z.transform((list: Scope[]) => inOrder(list)),
+);
 const publicKey = z.string().check(
   z.maxLength(64),
   z.refine((text: string) => parsePublicKey(text).ok, "is no usable Ed25519 public key, 32 bytes in base64url"),
@@ -84,7 +96,9 @@ const pairRequest = method(
     const pending = gate.devices.requests.pending(ctx.now());
     const earlier = pending.find((each) => each.deviceId === id);
     if (earlier === undefined && pending.length >= PAIR_REQUESTS_MAX) {
-      throw new ProxyError("PROXY_CONFLICT", { detail: `At most ${PAIR_REQUESTS_MAX} pairing requests may be pending.` });
+      throw new ProxyError("PROXY_CONFLICT", {
+        detail: `At most ${PAIR_REQUESTS_MAX} pairing requests may be pending.`,
+      });
     }
     const request: PairRequest = {
       ...shown,
@@ -110,7 +124,10 @@ const pairList = method(
     const all = managesAll(ctx);
     return {
       pending: all ? gate.devices.requests.pending(ctx.now()).map(shownRequestOf) : [],
-      paired: gate.devices.list().filter((device) => all || isSelf(ctx, device.deviceId)).map(shownDeviceOf),
+      paired: gate.devices
+        .list()
+        .filter((device) => all || isSelf(ctx, device.deviceId))
+        .map(shownDeviceOf),
     };
   },
 );
@@ -123,21 +140,35 @@ const pairApprove = method(
   async (ctx, gate, params) => {
     const find = (): PairRequest => {
       const request = managesAll(ctx) ? gate.devices.requests.find(params.requestId, ctx.now()) : null;
-      if (request === null || !sameHash(request.digest, params.digest)) throw noSuchDevice("no such request, or not as it was shown");
-      if (request.requestedBy === actorOf(ctx.principal)) throw noSuchDevice("nobody approves its own request");
-      if (!isWithin(request.scopes, scopesOf(ctx.principal))) throw noSuchDevice("nobody approves beyond what it holds");
+      if (request === null || !sameHash(request.digest, params.digest))
+        throw noSuchDevice("no such request, or not as it was shown");
+      if (request.requestedBy === actorOf(ctx.principal) || isSelf(ctx, request.deviceId))
+        throw noSuchDevice("nobody approves its own request");
+      if (!isWithin(request.scopes, scopesOf(ctx.principal)))
+        throw noSuchDevice("nobody approves beyond what it holds");
       return request;
     };
     // A device that is paired anew loses what it held before: its old token ends as by a rotation.
     const { applied } = await gate.end({
       apply() {
-        const device = gate.devices.pair(find(), ctx.now());
-        record(ctx, gate, "device.pair.approve", device.deviceId, { scopes: device.scopes.join(" "), epoch: device.epoch });
-        return device;
+        const request = find();
+        const isAnew = gate.devices.findActive(request.deviceId) !== null;
+        const device = gate.devices.pair(request, ctx.now());
+        record(ctx, gate, "device.pair.approve", device.deviceId, {
+          scopes: device.scopes.join(" "),
+          epoch: device.epoch,
+        });
+        return { ...device, isAnew };
       },
-      raise: (device) => [{ authority: authorityOf(ctx, device.deviceId), epoch: device.epoch }],
+      // Where nothing was in force, nothing ends, and an approval waits for nobody.
+      raise: ({ isAnew, deviceId: id, epoch: raised }) =>
+        isAnew ? [{ authority: authorityOf(ctx, id), epoch: raised }] : [],
     });
-    gate.broadcast("device.pair.resolved", { requestId: params.requestId, deviceId: applied.deviceId, resolution: "approved" });
+    gate.broadcast("device.pair.resolved", {
+      requestId: params.requestId,
+      deviceId: applied.deviceId,
+      resolution: "approved",
+    });
     return { deviceId: applied.deviceId, scopes: [...applied.scopes], epoch: applied.epoch };
   },
 );
@@ -152,7 +183,11 @@ const pairReject = method(
     if (request === null) throw noSuchDevice("no such request");
     gate.devices.requests.drop(request.deviceId);
     record(ctx, gate, "device.pair.reject", request.deviceId);
-    gate.broadcast("device.pair.resolved", { requestId: request.requestId, deviceId: request.deviceId, resolution: "rejected" });
+    gate.broadcast("device.pair.resolved", {
+      requestId: request.requestId,
+      deviceId: request.deviceId,
+      resolution: "rejected",
+    });
     return { requestId: request.requestId, rejected: true as const };
   },
 );
@@ -172,12 +207,20 @@ const pairRename = method(
 
 const ended = z.object({ deviceId: z.string(), epoch, revokedAtMs: timeMs, fenced });
 
-const tokenRevoke = method("device.token.revoke", MANAGERS, z.object({ ...named, deviceId }), ended, (ctx, gate, params) =>
-  endDevice(ctx, gate, params.deviceId, "revoked"),
+const tokenRevoke = method(
+  "device.token.revoke",
+  MANAGERS,
+  z.object({ ...named, deviceId }),
+  ended,
+  (ctx, gate, params) => endDevice(ctx, gate, params.deviceId, "revoked"),
 );
 
-const pairRemove = method("device.pair.remove", MANAGERS, z.object({ ...named, deviceId }), ended, (ctx, gate, params) =>
-  endDevice(ctx, gate, params.deviceId, "removed"),
+const pairRemove = method(
+  "device.pair.remove",
+  MANAGERS,
+  z.object({ ...named, deviceId }),
+  ended,
+  (ctx, gate, params) => endDevice(ctx, gate, params.deviceId, "removed"),
 );
 
 const tokenRotate = method(
@@ -196,28 +239,48 @@ const tokenRotate = method(
   async (ctx, gate, params) => {
     const self = isSelf(ctx, params.deviceId);
     const fresh = self ? await newDeviceToken() : null;
-    const { applied, fenced: ends } = await gate.end({
-      apply() {
-        const device = manageable(ctx, gate, params.deviceId);
-        if (device.endedAtMs !== null) throw noSuchDevice("a revoked device is not rotated");
-        const wanted = params.scopes ?? [...device.scopes];
-        if (!isWithin(wanted, device.ceiling)) throw noSuchDevice("scopes never exceed what was approved");
-        if (!isWithin(wanted, scopesOf(ctx.principal))) throw noSuchDevice("nobody rotates beyond what it holds");
-        const token = fresh === null ? null : { sha256: fresh.sha256, expiresAtMs: ctx.now() + ctx.config.deviceTokenTtlMs };
-        const rotated = gate.devices.rotate(device, wanted, token, ctx.now());
-        if (self) ctx.authority.endedItself(rotated.epoch);
-        record(ctx, gate, "device.token.rotate", rotated.deviceId, { scopes: wanted.join(" "), epoch: rotated.epoch });
-        return rotated;
-      },
-      raise: (device) => [{ authority: authorityOf(ctx, device.deviceId), epoch: device.epoch }],
+    let rotatedItself: Device | null = null;
+    const { applied, fenced: ends } = await gate
+      .end({
+        apply() {
+          const device = manageable(ctx, gate, params.deviceId);
+          if (device.endedAtMs !== null) throw noSuchDevice("a revoked device is not rotated");
+          const wanted = params.scopes ?? [...device.scopes];
+          if (!isWithin(wanted, device.ceiling)) throw noSuchDevice("scopes never exceed what was approved");
+          if (!isWithin(wanted, scopesOf(ctx.principal))) throw noSuchDevice("nobody rotates beyond what it holds");
+          const token =
+            fresh === null ? null : { sha256: fresh.sha256, expiresAtMs: ctx.now() + ctx.config.deviceTokenTtlMs };
+          const rotated = gate.devices.rotate(device, wanted, token, ctx.now());
+          if (self) {
+            ctx.authority.endedItself(rotated.epoch);
+            rotatedItself = rotated;
+          }
+          record(ctx, gate, "device.token.rotate", rotated.deviceId, {
+            scopes: wanted.join(" "),
+            epoch: rotated.epoch,
+          });
+          return rotated;
+        },
+        raise: (device) => [{ authority: authorityOf(ctx, device.deviceId), epoch: device.epoch }],
+      })
+      .catch((error: unknown) => {
+        // Nobody will be told of the new token: the device, which has lost the old one, fetches another with its key.
+        if (rotatedItself !== null) gate.devices.leaveToClaim(rotatedItself);
+        throw error;
+      });
+    gate.broadcast("device.token.rotated", {
+      deviceId: applied.deviceId,
+      epoch: applied.epoch,
+      scopes: applied.scopes,
     });
-    gate.broadcast("device.token.rotated", { deviceId: applied.deviceId, epoch: applied.epoch, scopes: applied.scopes });
     return {
       deviceId: applied.deviceId,
       scopes: [...applied.scopes],
       epoch: applied.epoch,
       rotatedAtMs: applied.rotatedAtMs ?? ctx.now(),
-      ...(fresh === null ? { tokenDelivery: "claim" as const } : { tokenDelivery: "in-band" as const, token: fresh.token }),
+      ...(fresh === null
+        ? { tokenDelivery: "claim" as const }
+        : { tokenDelivery: "in-band" as const, token: fresh.token }),
       fenced: ends,
     };
   },
@@ -234,7 +297,13 @@ const sharedRotate = method(
     const { applied: generation, fenced: ends } = await gate.end({
       apply() {
         const next = gate.shared.replace(sha256);
-        gate.audit({ action: "shared.auth.rotate", subject: `agent:${agentOf(ctx)}`, agentDid: ctx.agentDid, result: "ok", details: { generation: next } });
+        gate.audit({
+          action: "shared.auth.rotate",
+          subject: `agent:${agentOf(ctx)}`,
+          agentDid: ctx.agentDid,
+          result: "ok",
+          details: { generation: next },
+        });
         return next;
       },
       raise: (next) => [{ authority: sharedAuthority(agentOf(ctx)), epoch: next }],
@@ -259,7 +328,10 @@ export const deviceMethods: readonly Method[] = [
 async function endDevice(ctx: CallContext, gate: GateLocal, id: string, as: "revoked" | "removed") {
   const { applied, fenced: ends } = await gate.end({
     apply() {
-      const device = manageable(ctx, gate, id);
+      // A removal that was not told in time is finished by its repetition.
+      const removed = gate.devices.get(id);
+      const isAgain = as === "removed" && removed?.endedAs === "removed" && managesAll(ctx);
+      const device = isAgain ? removed : manageable(ctx, gate, id);
       const after = gate.devices.end(device, as, ctx.now());
       if (as === "removed") gate.devices.requests.drop(id);
       if (isSelf(ctx, id)) ctx.authority.endedItself(after.epoch);
@@ -282,7 +354,8 @@ function manageable(ctx: CallContext, gate: GateLocal, id: string): Device {
 }
 
 const managesAll = (ctx: CallContext): boolean => scopesOf(ctx.principal).includes("devices");
-const isSelf = (ctx: CallContext, id: string): boolean => ctx.principal.kind === "device" && ctx.principal.deviceId === id;
+const isSelf = (ctx: CallContext, id: string): boolean =>
+  ctx.principal.kind === "device" && ctx.principal.deviceId === id;
 const authorityOf = (ctx: CallContext, id: string): string => deviceAuthority(agentOf(ctx), id);
 
 function agentOf(ctx: CallContext): string {
@@ -301,8 +374,24 @@ function record(
   gate.audit({ action, subject: `device:${agentOf(ctx)}/${id}`, agentDid: ctx.agentDid, result, details });
 }
 
-function shownRequestOf({ requestId: id, deviceId: device, publicKey: key, label: name, scopes: wanted, digest: shown, expiresAtMs }: PairRequest) {
-  return { requestId: id, deviceId: device, publicKey: key, label: name, scopes: [...wanted] as string[], digest: shown, expiresAtMs };
+function shownRequestOf({
+  requestId: id,
+  deviceId: device,
+  publicKey: key,
+  label: name,
+  scopes: wanted,
+  digest: shown,
+  expiresAtMs,
+}: PairRequest) {
+  return {
+    requestId: id,
+    deviceId: device,
+    publicKey: key,
+    label: name,
+    scopes: [...wanted] as string[],
+    digest: shown,
+    expiresAtMs,
+  };
 }
 
 function shownDeviceOf(device: Device) {
@@ -312,7 +401,8 @@ function shownDeviceOf(device: Device) {
     scopes: [...device.scopes] as string[],
     approvedScopes: [...device.ceiling] as string[],
     epoch: device.epoch,
-    status: device.endedAtMs !== null ? ("revoked" as const) : device.tokenWaits ? ("waiting" as const) : ("active" as const),
+    status:
+      device.endedAtMs !== null ? ("revoked" as const) : device.tokenWaits ? ("waiting" as const) : ("active" as const),
     pairedAtMs: device.pairedAtMs,
     rotatedAtMs: device.rotatedAtMs,
     lastUsedAtMs: device.lastUsedAtMs,
@@ -338,9 +428,9 @@ function method<P extends { agentDid?: string | undefined }, R>(
     result,
     async handler(ctx, given) {
       if (ctx.gate === null) throw new ProxyError("PROXY_BAD_REQUEST", { detail: "agentDid: name the agent." });
-      if (given.agentDid !== undefined && given.agentDid !== ctx.agentDid) throw noSuchDevice("only the operator names another agent");
+      if (given.agentDid !== undefined && given.agentDid !== ctx.agentDid)
+        throw noSuchDevice("only the operator names another agent");
       return handler(ctx, ctx.gate, given);
     },
   });
 }
-
