@@ -1,4 +1,5 @@
 /** Calls that run in this gate, each under a handle of its caller's authority. Contract §5, architecture: calls in flight. */
+import { joinGraph } from "../authz/first-call.ts";
 import type { Config } from "../config.ts";
 import type { Dispatcher, Reply } from "../rpc/dispatcher.ts";
 import type { Bookmarks, CallContext, LocalMessage, Principal } from "../rpc/method.ts";
@@ -11,6 +12,7 @@ import type { GroupCommit } from "./group-commit.ts";
 import type { House } from "./house.ts";
 import { createLocal } from "./local.ts";
 import type { Relay } from "./relay.ts";
+import { readMeta, writeMeta } from "./schema.ts";
 
 /** Which request a call is part of, and from where it came. */
 export type CallOrigin = { requestId: string; origin: string | null; bookmarks: Bookmarks | null };
@@ -89,12 +91,24 @@ export function createRunner(house: House, commits: GroupCommit, relay: Relay, d
     };
   };
 
+  /** The embedded registry has put its agents into the graph itself. */
+  let isInGraph = config.registryUrl === "embedded" || readMeta<number>(house.sql, "in_graph") === 1;
+  const introduce = async (context: CallContext): Promise<void> => {
+    if (isInGraph || context.principal.kind !== "agent" || !(await joinGraph(context))) return;
+    isInGraph = true;
+    writeMeta(house.sql, "in_graph", 1);
+  };
+
   return {
     async run(ref, request, { surface, method, params }) {
       try {
         return await house.calls.run(
           () => ref !== null && house.whyEnded(ref) !== null,
-          () => deps.dispatcher().dispatch(contextOf(ref, request), surface, method, params),
+          async () => {
+            const context = contextOf(ref, request);
+            await introduce(context);
+            return deps.dispatcher().dispatch(context, surface, method, params);
+          },
         );
       } finally {
         // After the answer: sockets whose authority this call has ended are closed.
