@@ -30,6 +30,9 @@ export const EXIT = {
   unhealthy: 7,
 } as const;
 
+/** JSON-RPC: not, or no longer, authenticated. */
+const RPC_UNAUTHENTICATED = -32001;
+
 export type ExitCode = (typeof EXIT)[keyof typeof EXIT];
 
 /** A failure of the command itself. */
@@ -81,7 +84,10 @@ function exitCodeOf(error: SallyportError): ExitCode {
   if (error instanceof InvalidKeyError) return EXIT.setup;
   if (error instanceof UnreachableError || error instanceof RelayInterruptedError) return EXIT.unavailable;
   if (error instanceof UnexpectedAnswerError) return (error.status ?? 0) >= 500 ? EXIT.unavailable : EXIT.setup;
-  if (error instanceof RpcError) return error.retryable ? EXIT.unavailable : EXIT.refused;
+  if (error instanceof RpcError) {
+    if (error.number === RPC_UNAUTHENTICATED) return EXIT.credential;
+    return error.retryable ? EXIT.unavailable : EXIT.refused;
+  }
   if (error instanceof NotAcceptedError) return EXIT.refused;
   if (error instanceof ProblemError) {
     if (error.status === 401) return EXIT.credential;
@@ -116,8 +122,11 @@ export function adviceFor(code: string): string | null {
     case "PROXY_RELAY_QUEUE_FULL":
     case "PROXY_AUTH_DEPENDENCY_UNAVAILABLE":
     case "OVERLOADED":
-    case "DRAIN_TIMEOUT":
       return "Try again in a moment.";
+    case "DRAIN_TIMEOUT":
+      return "It is not over for sure yet. Run the same command again until it succeeds: doing it twice does no harm.";
+    case "PROXY_AUTH_CLIENT_INVALIDATED":
+      return "The device's token has ended. After a rotation `sallyport device claim NAME` fetches the next one; after a revocation or removal pair anew: `sallyport device request NAME`.";
     case "PROXY_HOOK_RECIPIENT_INVALID":
       return "Give the recipient's DID: did:cdi:<authority>:agent:<ULID>.";
     default:

@@ -1,13 +1,16 @@
-/** Where the command keeps what it needs between two runs: settings, the operator token, a file an agent. */
+/** Where the command keeps what it needs between two runs: settings, the operator token, a file an agent and a device. */
 import { homedir } from "node:os";
 import { join } from "node:path";
 import * as z from "zod/mini";
+import { type DeviceFiles, openDeviceFiles } from "./device-files.ts";
 import { CliError, EXIT } from "./failure.ts";
+import { readJsonFile, writeJsonFile } from "./json-file.ts";
 import { withLock } from "./lock.ts";
-import { ensurePrivateFolder, namesIn, readPrivateFile, writePrivateFile } from "./private-file.ts";
+import { ensurePrivateFolder, namesIn } from "./private-file.ts";
 
 const NAME_PATTERN = /^[A-Za-z0-9._ -]{1,64}$/;
 const AGENT_FILE_SUFFIX = ".json";
+const CURE = "Restore it from a copy, or delete it: then `sallyport init`, or `sallyport agent rekey` for an agent.";
 
 const settingsSchema = z.object({
   baseUrl: z.string(),
@@ -47,6 +50,7 @@ export type Home = {
   writeAgent(record: AgentRecord): Promise<void>;
   /** Changes an agent's file while no other process of this command does. */
   updateAgent(name: string, change: (stored: AgentRecord) => Promise<AgentRecord>): Promise<AgentRecord>;
+  readonly devices: DeviceFiles;
 };
 
 /**
@@ -60,20 +64,21 @@ export function openHome(environment: NodeJS.ProcessEnv): Home {
 
   const home: Home = {
     path,
-    settings: () => read(join(path, "settings.json"), settingsSchema),
+    devices: openDeviceFiles(path),
+    settings: () => readJsonFile(join(path, "settings.json"), settingsSchema, CURE),
     async writeSettings(settings) {
       await ensurePrivateFolder(path);
-      await write(join(path, "settings.json"), settings);
+      await writeJsonFile(join(path, "settings.json"), settings);
     },
 
     async operatorToken() {
       const fromEnvironment = environment["SALLYPORT_OPERATOR_TOKEN"];
       if (fromEnvironment !== undefined && fromEnvironment !== "") return fromEnvironment;
-      return (await read(join(path, "operator.json"), operatorSchema))?.token ?? null;
+      return (await readJsonFile(join(path, "operator.json"), operatorSchema, CURE))?.token ?? null;
     },
     async writeOperatorToken(token) {
       await ensurePrivateFolder(path);
-      await write(join(path, "operator.json"), { token });
+      await writeJsonFile(join(path, "operator.json"), { token });
     },
 
     async agentNames() {
@@ -83,10 +88,10 @@ export function openHome(environment: NodeJS.ProcessEnv): Home {
       return names.map((name) => name.slice(0, -AGENT_FILE_SUFFIX.length));
     },
     agentPath,
-    agent: async (name) => (isAgentName(name) ? read(agentPath(name), agentSchema) : null),
+    agent: async (name) => (isAgentName(name) ? readJsonFile(agentPath(name), agentSchema, CURE) : null),
     async writeAgent(record) {
       await ensurePrivateFolder(path);
-      await write(agentPath(record.name), record);
+      await writeJsonFile(agentPath(record.name), record);
     },
     async updateAgent(name, change) {
       return withLock(join(agentsFolder, `.${name}.lock`), async () => {
@@ -105,28 +110,4 @@ export function openHome(environment: NodeJS.ProcessEnv): Home {
 /** @returns whether an agent, and so its file, may have this name */
 export function isAgentName(name: string): boolean {
   return NAME_PATTERN.test(name) && !name.startsWith(".");
-}
-
-async function read<T>(file: string, schema: z.ZodMiniType<T>): Promise<T | null> {
-  const text = await readPrivateFile(file);
-  if (text === null) return null;
-  const parsed = schema.safeParse(parseJson(text));
-  if (parsed.success) return parsed.data;
-  throw new CliError("BROKEN_FILE", `${file} is not what this command wrote`, {
-    exitCode: EXIT.setup,
-    advice: "Restore it from a copy, or delete it: then `sallyport init`, or `sallyport agent rekey` for an agent.",
-  });
-}
-
-function write(file: string, value: unknown): Promise<void> {
-  return writePrivateFile(file, `${JSON.stringify(value, null, 2)}\n`);
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text) as unknown;
-  } catch (error) {
-    if (error instanceof SyntaxError) return undefined;
-    throw error;
-  }
 }

@@ -2,12 +2,16 @@
 import { Command, CommanderError } from "commander";
 import { EXIT, type ExitCode } from "./failure.ts";
 import { agentFamily } from "./families/agent.ts";
+import { auditFamily } from "./families/audit.ts";
 import { deadLettersFamily } from "./families/dead-letters.ts";
+import { deviceFamily } from "./families/device.ts";
 import { doctorFamily } from "./families/doctor.ts";
 import { initFamily } from "./families/init.ts";
 import { listenFamily } from "./families/listen.ts";
 import { messageFamily } from "./families/message.ts";
 import { pairFamily } from "./families/pair.ts";
+import { sharedFamily } from "./families/shared.ts";
+import { trustFamily } from "./families/trust.ts";
 import type { Family, Run } from "./family.ts";
 import { createOutput, type Streams } from "./output.ts";
 import { openSession } from "./session.ts";
@@ -20,6 +24,10 @@ const FAMILIES: readonly Family[] = [
   messageFamily,
   listenFamily,
   deadLettersFamily,
+  deviceFamily,
+  sharedFamily,
+  trustFamily,
+  auditFamily,
   doctorFamily,
 ];
 

@@ -2,11 +2,14 @@
 import {
   type AgentClient,
   createAgentClient,
+  createDeviceClient,
   createOperatorClient,
   type CredentialStore,
   importKeys,
   type OperatorClient,
+  type RelayClient,
 } from "../client/index.ts";
+import { type DeviceRecord, knownDevice } from "./device-files.ts";
 import { CliError, EXIT } from "./failure.ts";
 import { type AgentRecord, type Home, openHome, type Settings } from "./home.ts";
 import type { Output } from "./output.ts";
@@ -30,6 +33,8 @@ export type Session = {
   agent(): Promise<{ record: AgentRecord; client: AgentClient }>;
   /** A certain agent of this machine. */
   named(name: string): Promise<{ record: AgentRecord; client: AgentClient }>;
+  /** A device of this machine. @throws CliError `NO_DEVICE`, `NO_TOKEN` */
+  device(name: string): Promise<{ record: DeviceRecord; client: RelayClient }>;
 };
 
 export type SessionOptions = {
@@ -89,8 +94,29 @@ export function openSession(options: SessionOptions): Session {
       recordNamed(home, options.agentName ?? environment["SALLYPORT_AGENT"] ?? (await defaultAgentName(home))),
     agent: async () => open(await session.agentRecord()),
     named: async (name) => open(await recordNamed(home, name)),
+    device: async (name) => {
+      const record = await knownDevice(home.devices, name);
+      return { record, client: await deviceClient(record, givenUrl) };
+    },
   };
   return session;
+}
+
+/** @throws CliError `NO_TOKEN` when it has not been claimed */
+export async function deviceClient(record: DeviceRecord, givenUrl: string | undefined): Promise<RelayClient> {
+  const { name, agentDid, token } = record;
+  if (token === null) {
+    throw new CliError("NO_TOKEN", `the device ${name} has no token yet`, {
+      exitCode: EXIT.setup,
+      advice: `Once it is approved: \`sallyport device claim ${name}\`.`,
+    });
+  }
+  return createDeviceClient({
+    baseUrl: givenUrl ?? record.baseUrl,
+    keys: await importKeys(record.keys),
+    agentDid,
+    token,
+  });
 }
 
 /** @throws CliError `NO_AGENT` when this machine has none of that name */

@@ -1,13 +1,14 @@
 /** `sallyport listen`: messages in, each acknowledged once it is written out. */
 import { once } from "node:events";
-import { type IncomingMessage, type RelayEnd, Refuse } from "../../client/index.ts";
-import { CliError, EXIT, type ExitCode } from "../failure.ts";
+import { type IncomingMessage, Refuse } from "../../client/index.ts";
+import type { ExitCode } from "../failure.ts";
 import type { Family } from "../family.ts";
 import { wholeNumber } from "../input.ts";
 import { oneLine } from "../output.ts";
+import { outcomeOf } from "../relay-outcome.ts";
 import type { Session } from "../session.ts";
 
-type ListenOptions = { count?: number; refuse?: string };
+type ListenOptions = { count?: number; refuse?: string; device?: string };
 
 export const listenFamily: Family = (program, run) => {
   program
@@ -17,12 +18,14 @@ export const listenFamily: Family = (program, run) => {
     )
     .option("--count <n>", "end after that many messages", wholeNumber("--count", 1, 1e9))
     .option("--refuse <reason>", "refuse every message for this reason, to see what its sender sees")
+    .option("--device <name>", "as a device of this machine, beside its agent")
     .action((options: ListenOptions) => run((session) => listen(session, options)));
 };
 
 async function listen(session: Session, options: ListenOptions): Promise<ExitCode> {
   const { output } = session;
-  const { record, client } = await session.agent();
+  const { record, client } =
+    options.device === undefined ? await session.agent() : await session.device(options.device);
   let left = options.count ?? Number.POSITIVE_INFINITY;
   const relay = client.connect({
     onMessage(message) {
@@ -50,29 +53,7 @@ async function listen(session: Session, options: ListenOptions): Promise<ExitCod
   const interrupted = Promise.race([once(process, "SIGINT"), once(process, "SIGTERM")]).then(() => relay.close());
   const end = await relay.ended;
   void interrupted;
-  return exitCodeOf(end);
-}
-
-function exitCodeOf(end: RelayEnd): ExitCode {
-  if (end.why === "closed") return EXIT.ok;
-  if (end.error !== null && end.why !== "superseded") throw end.error;
-  if (end.why === "superseded") {
-    throw new CliError("SUPERSEDED", "another connection of this agent has taken over", {
-      exitCode: EXIT.refused,
-      advice: "An agent listens in one place at a time.",
-    });
-  }
-  throw new CliError(
-    end.why === "credential-ended" ? "CREDENTIAL_ENDED" : "RELAY_STOPPED",
-    `the server has ended the connection: ${end.detail}`,
-    {
-      exitCode: end.why === "credential-ended" ? EXIT.credential : EXIT.refused,
-      advice:
-        end.why === "credential-ended"
-          ? "Ask the operator; `sallyport agent rekey` gives the agent a new key."
-          : "Run `sallyport doctor`.",
-    },
-  );
+  return outcomeOf(end, options.device ?? null);
 }
 
 function shownMessage({ payloadText: _text, ...message }: IncomingMessage): Omit<IncomingMessage, "payloadText"> {

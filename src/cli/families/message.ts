@@ -1,10 +1,17 @@
 /** `sallyport send`, `sallyport delivery`: messages out. */
 import { randomUUID } from "node:crypto";
-import { type Accepted, type AgentClient, type Message, UnreachableError } from "../../client/index.ts";
+import {
+  type Accepted,
+  type AgentClient,
+  type Message,
+  RelayStoppedError,
+  UnreachableError,
+} from "../../client/index.ts";
 import { CliError, EXIT } from "../failure.ts";
 import type { Family } from "../family.ts";
 import { readInput, usage, wholeNumber } from "../input.ts";
 import { oneLine, timeText } from "../output.ts";
+import { outcomeOf } from "../relay-outcome.ts";
 import type { Session } from "../session.ts";
 
 type SendOptions = {
@@ -14,6 +21,7 @@ type SendOptions = {
   idempotencyKey?: string;
   receiptUrl?: string;
   wait?: number;
+  device?: string;
 };
 
 export const messageFamily: Family = (program, run) => {
@@ -28,6 +36,7 @@ export const messageFamily: Family = (program, run) => {
     .option("--idempotency-key <key>", "the same key with the same message is sent once in 24 hours; made up otherwise")
     .option("--receipt-url <url>", "https address that the recipient may tell of the outcome")
     .option("--wait <seconds>", "wait for the delivery, 0 to 15", wholeNumber("--wait", 0, 15))
+    .option("--device <name>", "as a device of this machine, over the relay: without --wait and --idempotency-key")
     .action((to: string, json: string | undefined, options: SendOptions) =>
       run((session) => send(session, to, json, options)),
     );
@@ -40,7 +49,13 @@ export const messageFamily: Family = (program, run) => {
 };
 
 async function send(session: Session, to: string, json: string | undefined, options: SendOptions): Promise<void> {
+  if (options.device !== undefined && (options.wait ?? options.idempotencyKey) !== undefined)
+    throw usage("a device sends over the relay, which knows neither --wait nor --idempotency-key");
   const payloadText = await payloadOf(session, json, options);
+  if (options.device !== undefined) {
+    await sendAsDevice(session, options.device, to, payloadText, options);
+    return;
+  }
   const { client } = await session.agent();
   const message: Message = {
     to: to.startsWith("did:") ? to : await didOf(session, to),
@@ -56,6 +71,32 @@ async function send(session: Session, to: string, json: string | undefined, opti
     accepted,
     `${accepted.state === "delivered" ? "delivered" : "on its way"}: ${accepted.deliveryId}`,
   );
+}
+
+/** Hands it in over the relay. What is pushed to the device meanwhile stays unacknowledged, and comes again. */
+async function sendAsDevice(
+  session: Session,
+  name: string,
+  to: string,
+  payloadText: string,
+  { conversation, receiptUrl }: SendOptions,
+): Promise<void> {
+  const { client } = await session.device(name);
+  const recipient = to.startsWith("did:") ? to : await didOf(session, to);
+  const relay = client.connect({
+    onMessage: () => Promise.reject(new Error("this command only sends")),
+  });
+  try {
+    const message = { to: recipient, payloadText, conversationId: conversation, replyTo: receiptUrl };
+    const { deliveryId } = await relay.enqueue(message);
+    session.output.result({ accepted: true, deliveryId }, `on its way: ${deliveryId ?? "-"}`);
+  } catch (error) {
+    // Why it stopped says more than that it did.
+    if (error instanceof RelayStoppedError) outcomeOf(await relay.ended, name);
+    throw error;
+  } finally {
+    relay.close();
+  }
 }
 
 /** A lost answer is asked for again: under one key the message is sent once. */
