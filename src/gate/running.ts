@@ -12,7 +12,7 @@ import type { GroupCommit } from "./group-commit.ts";
 import type { House } from "./house.ts";
 import { createLocal } from "./local.ts";
 import type { Relay } from "./relay.ts";
-import { readMeta, writeMeta } from "./schema.ts";
+import { readNumber, writeMeta } from "./schema.ts";
 
 /** Which request a call is part of, and from where it came. */
 export type CallOrigin = { requestId: string; origin: string | null; bookmarks: Bookmarks | null };
@@ -92,7 +92,7 @@ export function createRunner(house: House, commits: GroupCommit, relay: Relay, d
   };
 
   /** The embedded registry has put its agents into the graph itself. */
-  let isInGraph = config.registryUrl === "embedded" || readMeta<number>(house.sql, "in_graph") === 1;
+  let isInGraph = config.registryUrl === "embedded" || readNumber(house.sql, "in_graph") === 1;
   const introduce = async (context: CallContext): Promise<void> => {
     if (isInGraph || context.principal.kind !== "agent" || !(await joinGraph(context))) return;
     isInGraph = true;
