@@ -2,7 +2,9 @@
 import { Command, CommanderError } from "commander";
 import { EXIT, type ExitCode } from "./failure.ts";
 import { agentFamily } from "./families/agent.ts";
+import { apiKeyFamily } from "./families/apikey.ts";
 import { auditFamily } from "./families/audit.ts";
+import { authzFamily } from "./families/authz.ts";
 import { deadLettersFamily } from "./families/dead-letters.ts";
 import { deviceFamily } from "./families/device.ts";
 import { doctorFamily } from "./families/doctor.ts";
@@ -11,6 +13,7 @@ import { listenFamily } from "./families/listen.ts";
 import { messageFamily } from "./families/message.ts";
 import { pairFamily } from "./families/pair.ts";
 import { sharedFamily } from "./families/shared.ts";
+import { taskFamily } from "./families/task.ts";
 import { trustFamily } from "./families/trust.ts";
 import type { Family, Run } from "./family.ts";
 import { createOutput, type Streams } from "./output.ts";
@@ -26,6 +29,9 @@ const FAMILIES: readonly Family[] = [
   deadLettersFamily,
   deviceFamily,
   sharedFamily,
+  taskFamily,
+  apiKeyFamily,
+  authzFamily,
   trustFamily,
   auditFamily,
   doctorFamily,
@@ -47,6 +53,7 @@ Environment:
   SALLYPORT_URL             address, instead of the stored one
   SALLYPORT_AGENT           the agent that acts, instead of the default
   SALLYPORT_OPERATOR_TOKEN  operator token, instead of the stored one
+  SALLYPORT_API_KEY         key of a service account, which acts instead of the agent where it may
 `;
 
 export type Host = {
