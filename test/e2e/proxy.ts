@@ -97,7 +97,8 @@ export function freePort(): Promise<number> {
 export function logLines(output: string): Record<string, unknown>[] {
   return output
     .split("\n")
-    .map((line) => line.slice(Math.max(0, line.indexOf("{"))))
+    // Warnings and errors stand between the codes of a colour.
+    .map((line) => line.slice(Math.max(0, line.indexOf("{")), line.lastIndexOf("}") + 1))
     .filter((line) => line.startsWith('{"level"'))
     .map((line) => JSON.parse(line) as Record<string, unknown>);
 }

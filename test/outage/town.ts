@@ -70,8 +70,8 @@ export async function newTown(settings: Record<string, string> = {}) {
     },
     /** Answers in the place of this registry where it does not fail. */
     forwardTo: null as ((request: Request) => Promise<Response>) | null,
-    forward(answer: (request: Request) => Promise<Response>): void {
-      registry.forwardTo = answer;
+    forward(to: (request: Request) => Promise<Response>): void {
+      registry.forwardTo = to;
     },
     forgetCalls(): void {
       registry.calls = { keys: 0, crl: 0, access: 0 };
