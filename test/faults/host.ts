@@ -11,8 +11,8 @@ import { OPERATOR_TOKEN } from "../e2e/proxy.ts";
 /** What the driver hands over, as JSON in the one argument. */
 export type HostPlan = { bundle: string; stateDir: string; port: number; settings: Record<string, string> };
 
-/** What the driver may ask over the channel: one statement of SQL on D1. */
-export type HostQuery = { id: number; sql: string };
+/** What the driver may ask over the channel: one statement of SQL on D1, or a new workerd in the place of one that was killed. */
+export type HostQuery = { kind: "query"; id: number; sql: string } | { kind: "revive" };
 export type HostAnswer =
   | { kind: "ready" }
   | { kind: "complaint"; line: string }
@@ -28,8 +28,7 @@ const { bindings, rootPath: _rootPath, ...shape } = unstable_getMiniflareWorkerO
 const secrets = { OPERATOR_TOKEN, REGISTRY_SIGNING_SECRET: "signing-secret-of-the-faults-0123456789abcdef" };
 const limits = { RATE_LIMIT_PER_AGENT: "0", RATE_LIMIT_PER_IP: "off" };
 
-const miniflare = new Miniflare(
-  convertV4MiniflareOptions({
+const options = () => convertV4MiniflareOptions({
     host: "127.0.0.1",
     port: plan.port,
     cf: false,
@@ -47,15 +46,27 @@ const miniflare = new Miniflare(
         bindings: { ...(bindings as Record<string, string>), ...secrets, ...limits, ...plan.settings },
       },
     ],
-  }),
-);
+  });
+
+const miniflare = new Miniflare(options());
 
 await miniflare.ready;
-const db = await miniflare.getD1Database("DB");
+let db = await miniflare.getD1Database("DB");
 const { results: tables } = await db.prepare("SELECT name FROM sqlite_master WHERE name = 'migrated_for_tests'").all();
 if (tables.length === 0) await migrate();
 
-process.on("message", ({ id, sql }: HostQuery) => {
+process.on("message", (query: HostQuery) => {
+  if (query.kind === "revive") {
+    revive().then(
+      () => say({ kind: "ready" }),
+      (error: unknown) => {
+        console.error(error);
+        process.exit(1);
+      },
+    );
+    return;
+  }
+  const { id, sql } = query;
   db.prepare(sql)
     .all()
     .then(
@@ -66,6 +77,12 @@ process.on("message", ({ id, sql }: HostQuery) => {
 // Nobody is left to serve.
 process.on("disconnect", () => process.exit(0));
 say({ kind: "ready" });
+
+async function revive(): Promise<void> {
+  await miniflare.setOptions(options());
+  await miniflare.ready;
+  db = await miniflare.getD1Database("DB");
+}
 
 async function migrate(): Promise<void> {
   const folder = join(root, "migrations");

@@ -1,13 +1,14 @@
 /** The program as the driver holds it: started, killed, started again on the same state and the same port. */
 import { type ChildProcess, fork } from "node:child_process";
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { buildBundle } from "../bench/bundle.ts";
 import { freePort } from "../e2e/proxy.ts";
-import type { HostAnswer, HostPlan } from "./host.ts";
+import type { HostAnswer, HostPlan, HostQuery } from "./host.ts";
 
 const READY_WITHIN_MS = 60_000;
+const REVIVED_WITHIN_MS = 15_000;
 const QUERY_WITHIN_MS = 20_000;
 
 export type Program = {
@@ -20,8 +21,8 @@ export type Program = {
   /** Warnings and errors of its log, the last thousand. */
   complaints(): readonly string[];
   start(): Promise<void>;
-  /** Ends it and its workerd at once, as a power cut would. */
-  kill(): Promise<void>;
+  /** Ends workerd at once, as a power cut would; `whole` ends the process that started it too, which takes longer to come back. */
+  kill(whole?: boolean): Promise<void>;
   /** One statement on D1, past the program. */
   query(sql: string): Promise<Record<string, unknown>[]>;
   /** Resident memory of workerd, in bytes. */
@@ -44,21 +45,37 @@ process.on("exit", () => {
 });
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => process.exit(1));
 
+let built: Promise<string> | null = null;
+
+/** The program as it would be deployed, built once a run; `SALLYPORT_BUNDLE` names one that is built already. */
+async function builtBundle(): Promise<string> {
+  const given = process.env["SALLYPORT_BUNDLE"];
+  if (given !== undefined) return readFileSync(given, "utf8");
+  const folder = mkdtempSync(join(tmpdir(), "sallyport-bundle-"));
+  try {
+    const [entry, ...others] = (await buildBundle(folder)).modules;
+    if (entry === undefined || typeof entry.contents !== "string" || others.length > 0) throw new Error("the bundle is not one script");
+    return entry.contents;
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
 /** Builds the bundle and starts it. */
 export async function startProgram({ settings = {}, stateDir: givenDir, edit }: ProgramOptions = {}): Promise<Program> {
   const workDir = mkdtempSync(join(tmpdir(), "sallyport-proof-"));
   const stateDir = givenDir ?? join(workDir, "state");
   mkdirSync(stateDir, { recursive: true });
-  const { modules } = await buildBundle(join(workDir, "bundle"));
-  const [entry, ...others] = modules;
-  if (entry === undefined || typeof entry.contents !== "string" || others.length > 0) throw new Error("the bundle is not one script");
+  built ??= builtBundle();
+  const contents = await built;
   const bundle = join(workDir, "worker.js");
-  writeFileSync(bundle, edit === undefined ? entry.contents : edit(entry.contents));
+  writeFileSync(bundle, edit === undefined ? contents : edit(contents));
   const port = await freePort();
   const plan: HostPlan = { bundle, stateDir, port, settings };
 
   let child: ChildProcess | null = null;
   let boots = 0;
+  let isDown = false;
   let queries = 0;
   const complaints: string[] = [];
   const waiting = new Map<number, { resolve: (rows: Record<string, unknown>[]) => void; reject: (error: Error) => void }>();
@@ -69,7 +86,39 @@ export async function startProgram({ settings = {}, stateDir: givenDir, edit }: 
   };
   living.add(killNow);
 
+  const isHosted = (): boolean => child !== null && child.exitCode === null && child.signalCode === null && child.connected;
+
   const start = async (): Promise<void> => {
+    isDown = false;
+    if (!isHosted()) await launch();
+    else if (!(await revived())) {
+      killNow();
+      await launch();
+    }
+    boots += 1;
+  };
+
+  /** A new workerd under the host that is there. */
+  const revived = (): Promise<boolean> =>
+    new Promise((resolve) => {
+      const timer = setTimeout(() => resolve(false), REVIVED_WITHIN_MS);
+      const host = child;
+      const heard = (answer: HostAnswer): void => {
+        if (answer.kind === "ready") done(true);
+      };
+      const ended = (): void => done(false);
+      const done = (came: boolean): void => {
+        clearTimeout(timer);
+        host?.off("message", heard);
+        host?.off("exit", ended);
+        resolve(came);
+      };
+      host?.on("message", heard);
+      host?.on("exit", ended);
+      host?.send({ kind: "revive" } satisfies HostQuery);
+    });
+
+  const launch = async (): Promise<void> => {
     const started = fork(join(import.meta.dirname, "host.ts"), [JSON.stringify(plan)], {
       detached: true,
       stdio: ["ignore", "ignore", "pipe", "ipc"],
@@ -101,12 +150,19 @@ export async function startProgram({ settings = {}, stateDir: givenDir, edit }: 
         }
       });
     });
-    boots += 1;
   };
 
-  const kill = async (): Promise<void> => {
+  const kill = async (whole = true): Promise<void> => {
     const running = child;
+    isDown = true;
     if (running === null || running.exitCode !== null || running.signalCode !== null) return;
+    const workers = whole ? [] : workersOf(running.pid ?? 0);
+    if (workers.length > 0) {
+      for (const { pid } of workers) process.kill(pid, "SIGKILL");
+      // oxlint-disable-next-line no-await-in-loop -- until the system says that they are gone
+      while (workersOf(running.pid ?? 0).length > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+      return;
+    }
     const ended = new Promise((resolve) => running.on("exit", resolve));
     killNow();
     await ended;
@@ -118,7 +174,7 @@ export async function startProgram({ settings = {}, stateDir: givenDir, edit }: 
     port,
     stateDir,
     boots: () => boots,
-    isUp: () => child !== null && child.exitCode === null && child.signalCode === null,
+    isUp: () => !isDown && isHosted(),
     complaints: () => complaints,
     start,
     kill,
@@ -131,10 +187,10 @@ export async function startProgram({ settings = {}, stateDir: givenDir, edit }: 
           end(value);
         };
         waiting.set(id, { resolve: settle(resolve), reject: settle(reject) });
-        child?.send({ id, sql });
+        child?.send({ kind: "query", id, sql } satisfies HostQuery);
       });
     },
-    residentBytes: () => (child?.pid === undefined ? 0 : residentBytesOf(child.pid)),
+    residentBytes: () => (child?.pid === undefined ? 0 : workersOf(child.pid).reduce((sum, { residentBytes }) => sum + residentBytes, 0)),
     async stop() {
       await kill();
       living.delete(killNow);
@@ -143,22 +199,23 @@ export async function startProgram({ settings = {}, stateDir: givenDir, edit }: 
   };
 }
 
-/** Resident memory of the workerd processes of a group. Linux alone says it; elsewhere 0. */
-function residentBytesOf(group: number): number {
-  let total = 0;
+/** The workerd processes of a group, and their resident memory. Linux alone says it; elsewhere there are none. */
+function workersOf(group: number): { pid: number; residentBytes: number }[] {
+  if (!existsSync("/proc/self/stat")) return [];
+  const found: { pid: number; residentBytes: number }[] = [];
   for (const name of readdirSync("/proc").filter((entry) => /^\d+$/.test(entry))) {
     try {
       const stat = readFileSync(`/proc/${name}/stat`, "utf8");
-      const [, groupId] = /\) \S \d+ (\d+)/.exec(stat) ?? [];
-      if (Number(groupId) !== group || !stat.includes("(workerd)")) continue;
+      const [, state, groupId] = /\) (\S) \d+ (\d+)/.exec(stat) ?? [];
+      if (Number(groupId) !== group || state === "Z" || !stat.includes("(workerd)")) continue;
       const [, kilobytes] = /VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${name}/status`, "utf8")) ?? [];
-      total += Number(kilobytes ?? 0) * 1_024;
+      found.push({ pid: Number(name), residentBytes: Number(kilobytes ?? 0) * 1_024 });
     } catch (error) {
       // A process that has ended meanwhile.
       if ((error as NodeJS.ErrnoException).code !== "ENOENT" && (error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
     }
   }
-  return total;
+  return found;
 }
 
 /** Bytes of all files below a folder. */
