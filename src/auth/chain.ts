@@ -13,7 +13,7 @@ import type { ProxyError } from "../wire/problem.ts";
 import { sha256Base64Url } from "../wire/proof.ts";
 import { err, ok, type Result } from "../wire/result.ts";
 import { type AccessVerdict, checkAccess } from "./access.ts";
-import { checkAnnouncedLength, discardBody, readBody } from "./body.ts";
+import { checkAnnouncedLength, discardBody, readAnnouncedBody, readBody } from "./body.ts";
 import { type Credential, type CredentialForm, type OperatorTokens, sealCredential } from "./credential.ts";
 import { closeDecision, type Decision, openDecision } from "./decision.ts";
 import { type AgentForm, readForm, type RouteNeeds } from "./form.ts";
@@ -219,7 +219,7 @@ export function createChain(deps: ChainDeps): Chain {
     if (!form.ok) return form;
     const announced = checkAnnouncedLength(request.headers);
     if (!announced.ok) return announced;
-    const body = await readBody(request.body);
+    const body = announced.value === null ? await readBody(request.body) : await readAnnouncedBody(request);
     decision.durationsMs.body = scope.now() - decision.startedAtMs;
     if (!body.ok) return body;
     const signed = { method: request.method, pathWithQuery: pathWithQuery(request.url) };
