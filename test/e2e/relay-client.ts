@@ -5,11 +5,15 @@ export type Frame = Record<string, unknown> & { type: string };
 
 export type RelayClient = {
   frames: Frame[];
+  /** The same as they came. */
+  texts: string[];
   closed: Promise<{ code: number; reason: string }>;
   /** The first frame so far, or still to come, that fits. */
   next(fits: (frame: Frame) => boolean, withinMs?: number): Promise<Frame>;
   send(frame: Record<string, unknown>): void;
   sendText(text: string): void;
+  /** A text or a binary message, whatever it says. */
+  sendRaw(message: string | Uint8Array<ArrayBuffer>): void;
   acknowledge(frame: Frame, accepted?: boolean, reason?: string): void;
   close(): void;
 };
@@ -40,12 +44,14 @@ export async function connectRelay(url: string, agent: Agent, autoAcknowledge = 
 export async function openRelay(url: string, ticket: string, autoAcknowledge = true): Promise<RelayClient> {
   const socket = new WebSocket(`${url.replace("http", "ws")}/relay/connect`, [`sallyport.ticket.${ticket}`]);
   const frames: Frame[] = [];
+  const texts: string[] = [];
   const waiting = new Set<() => void>();
   const closed = new Promise<{ code: number; reason: string }>((resolve) => {
     socket.addEventListener("close", ({ code, reason }) => resolve({ code, reason }));
   });
   const client: RelayClient = {
     frames,
+    texts,
     closed,
     async next(fits, withinMs = 10_000) {
       const found = frames.find(fits);
@@ -67,6 +73,7 @@ export async function openRelay(url: string, ticket: string, autoAcknowledge = t
     },
     send: (frame) => socket.send(JSON.stringify({ v: 1, id: ulid(), ts: new Date().toISOString(), ...frame })),
     sendText: (text) => socket.send(text),
+    sendRaw: (message) => socket.send(message),
     acknowledge(frame, accepted = true, reason) {
       client.send({ type: "deliver_ack", ackId: frame["id"], accepted, ...(reason === undefined ? {} : { reason }) });
     },
@@ -74,6 +81,7 @@ export async function openRelay(url: string, ticket: string, autoAcknowledge = t
   };
   socket.addEventListener("message", ({ data }) => {
     const frame = JSON.parse(String(data)) as Frame;
+    texts.push(String(data));
     frames.push(frame);
     if (autoAcknowledge && frame.type === "deliver") client.acknowledge(frame);
     for (const look of waiting) look();
