@@ -97,6 +97,9 @@ async function admitShared(
   if (!matches || house.authority.isEnded()) throw failed(house, address);
   return commits.commit(() => {
     const nowMs = Date.now();
+    // Compared again: the secret may have been replaced since, and whoever knew the old one is not let in under the new.
+    const stillMatches = sameHash(house.shared.sha256() ?? NO_HASH, secretHash);
+    if (!stillMatches || house.authority.isEnded()) throw new GateRefusal("gate-credential-refused");
     countRequest(house, nowMs);
     const generation = house.shared.generation();
     return {
