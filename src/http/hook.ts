@@ -4,6 +4,7 @@ import type { PassedAgent } from "../auth/chain.ts";
 import type { RouteNeeds } from "../auth/form.ts";
 import type { Submission, SubmissionReply } from "../gate/admission.ts";
 import { errorFields } from "../telemetry/log.ts";
+import { inSpan } from "../telemetry/span.ts";
 import { isConversationId, isReplyTo } from "../wire/frames.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { authenticate, beforeTheHop } from "./authenticate.ts";
@@ -101,7 +102,9 @@ async function submit(c: Context<HttpEnv>, passed: PassedAgent, { text, optional
     bytes: body.byteLength,
   };
   try {
-    return JSON.parse(await gateOf(c, principal.agentDid).submit(JSON.stringify(submission), text)) as SubmissionReply;
+    const gate = gateOf(c, principal.agentDid);
+    const reply = await inSpan("gate.submit", () => gate.submit(JSON.stringify(submission), text));
+    return JSON.parse(reply) as SubmissionReply;
   } catch (error) {
     return { ok: false, refusal: gateFailed(c, error) };
   }

@@ -6,6 +6,7 @@ import type { RouteNeeds } from "../auth/form.ts";
 import type { GateCall, GateCaller } from "../gate/gate.ts";
 import type { Reply } from "../rpc/dispatcher.ts";
 import type { CallContext } from "../rpc/method.ts";
+import { inSpan } from "../telemetry/span.ts";
 import { type AgentDid, parseAgentDid } from "../wire/did.ts";
 import { type ProblemCode, ProxyError } from "../wire/problem.ts";
 import { authenticate, beforeTheHop } from "./authenticate.ts";
@@ -103,7 +104,7 @@ export async function callGate(
 ): Promise<Reply[]> {
   const call: GateCall = { ...what, requestId: c.get("requestId"), origin: addressOf(c.req.raw), bookmark: c.get("bookmarks")?.given ?? null };
   // An RPC hands back its answer in a wrapper for remote use; here the answer is plain data.
-  const answer = (await gateOf(c, agentDid).call(call).catch((error: unknown) => ({ ok: false, refusal: gateFailed(c, error) }))) as
+  const answer = (await inSpan("gate.call", () => gateOf(c, agentDid).call(call)).catch((error: unknown) => ({ ok: false, refusal: gateFailed(c, error) }))) as
     | { ok: true; replies: Reply[]; bookmark: string | null }
     | { ok: false; refusal: ReturnType<typeof gateFailed> };
   if (!answer.ok) throw refusedByGate(c, passed, answer.refusal);

@@ -8,6 +8,7 @@ import {
   type GaugeName,
   type HistogramName,
   type LabelsOf,
+  METRICS,
   type MetricName,
 } from "./metric-table.ts";
 
@@ -40,53 +41,103 @@ const OTHER = "other";
 const SERIES_REFUSED = "sallyport_metric_series_refused";
 
 export function createTally(seriesMax: number = SERIES_MAX): Tally {
-  let counters = new Map<string, number>();
-  let gauges = new Map<string, number>();
-  let histograms = new Map<string, Distribution>();
-  /** Whether a series may be kept; one refused is counted instead. */
-  const fits = (isKnown: boolean): boolean => {
-    if (isKnown || counters.size + gauges.size + histograms.size < seriesMax) return true;
-    counters.set(SERIES_REFUSED, (counters.get(SERIES_REFUSED) ?? 0) + 1);
-    return false;
-  };
+  // Found by walking the values of the labels: building the text of a series anew for every count would cost most of it.
+  const roots = new Map<MetricName, Node>();
+  const cells: Cell[] = [];
+  let touched: Cell[] = [];
+  let refused = 0;
+
+  /** The cell of a series; null when there are too many, which is counted instead. */
+  function cellOf<Name extends MetricName>(name: Name, labels: LabelsOf<Name>): Cell | null {
+    const values: Readonly<Record<string, string | undefined>> = labels;
+    let node = roots.get(name) ?? newNode();
+    if (!roots.has(name)) roots.set(name, node);
+    for (const label of METRICS[name].labels) {
+      const value = values[label] ?? ABSENT;
+      let next: Node | undefined = node.next.get(value);
+      if (next === undefined) {
+        const kept = value === ABSENT ? ABSENT : harmless(value);
+        next = node.next.get(kept);
+        if (next === undefined) {
+          if (cells.length >= seriesMax) return null;
+          node.next.set(kept, (next = newNode()));
+        }
+      }
+      node = next;
+    }
+    if (node.cell === null) {
+      if (cells.length >= seriesMax) return null;
+      node.cell = { series: seriesOf(name, labels), isTouched: false, value: 0, distribution: null };
+      cells.push(node.cell);
+    }
+    return node.cell;
+  }
+
+  /** The cell, to be written to; it is part of what is taken next. */
+  function touch<Name extends MetricName>(name: Name, labels: LabelsOf<Name>): Cell | null {
+    const cell = cellOf(name, labels);
+    if (cell === null) refused += 1;
+    else if (!cell.isTouched) {
+      cell.isTouched = true;
+      touched.push(cell);
+    }
+    return cell;
+  }
 
   return {
     count(name, labels, n = 1) {
-      const series = seriesOf(name, labels);
-      const known = counters.get(series);
-      if (fits(known !== undefined)) counters.set(series, (known ?? 0) + n);
+      const cell = touch(name, labels);
+      if (cell !== null) cell.value += n;
     },
 
     gauge(name, labels, value) {
-      const series = seriesOf(name, labels);
-      if (fits(gauges.has(series))) gauges.set(series, value);
+      const cell = touch(name, labels);
+      if (cell !== null) cell.value = value;
     },
 
     observe(name, labels, value) {
-      const series = seriesOf(name, labels);
+      const cell = touch(name, labels);
+      if (cell === null) return;
       const bounds = boundsOf(name);
-      let distribution = histograms.get(series);
-      if (distribution === undefined) {
-        if (!fits(false)) return;
-        distribution = { counts: Array.from({ length: bounds.length + 1 }, () => 0), sum: 0 };
-        histograms.set(series, distribution);
-      }
+      cell.distribution ??= { counts: Array.from({ length: bounds.length + 1 }, () => 0), sum: 0 };
+      const { counts } = cell.distribution;
       let bucket = 0;
       while (bucket < bounds.length && value > (bounds[bucket] ?? Infinity)) bucket += 1;
-      distribution.counts[bucket] = (distribution.counts[bucket] ?? 0) + 1;
-      distribution.sum += value;
+      counts[bucket] = (counts[bucket] ?? 0) + 1;
+      cell.distribution.sum += value;
     },
 
-    isEmpty: () => counters.size + gauges.size + histograms.size === 0,
+    isEmpty: () => touched.length === 0 && refused === 0,
 
     take() {
-      const snapshot: Snapshot = { counters: [...counters], gauges: [...gauges], histograms: [...histograms] };
-      counters = new Map();
-      gauges = new Map();
-      histograms = new Map();
+      const snapshot: Snapshot = { counters: [], gauges: [], histograms: [] };
+      for (const cell of touched) {
+        const { series, value, distribution } = cell;
+        if (distribution !== null) snapshot.histograms.push([series, distribution]);
+        else snapshot[METRICS[nameOf(series)].kind === "gauge" ? "gauges" : "counters"].push([series, value]);
+        cell.isTouched = false;
+        cell.value = 0;
+        cell.distribution = null;
+      }
+      if (refused > 0) snapshot.counters.push([SERIES_REFUSED, refused]);
+      touched = [];
+      refused = 0;
       return snapshot;
     },
   };
+}
+
+type Cell = { readonly series: string; isTouched: boolean; value: number; distribution: Distribution | null };
+/** One more label's value a step. */
+type Node = { readonly next: Map<string, Node>; cell: Cell | null };
+
+const newNode = (): Node => ({ next: new Map(), cell: null });
+/** A label that is left out; no value is empty. */
+const ABSENT = "";
+
+function nameOf(series: string): MetricName {
+  const brace = series.indexOf("{");
+  return (brace === -1 ? series : series.slice(0, brace)) as MetricName;
 }
 
 /** The series of a metric with these labels, as it stands in the exposition. */

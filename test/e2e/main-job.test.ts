@@ -3,6 +3,8 @@ import { type Agent, hookOf, operator, pair, register, request, send, signedHead
 import { type Proxy, startProxy } from "./proxy.ts";
 import { connectRelay } from "./relay-client.ts";
 
+const TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
 let proxy: Proxy;
 let alice: Agent;
 let bob: Agent;
@@ -37,10 +39,10 @@ describe("the main job", () => {
 
   it("delivers, and reports it as delivered", async () => {
     const relay = await connectRelay(proxy.url, bob);
-    const answer = await request(proxy.url, alice, hookOf(bob.did, { hello: "bob" }, { Prefer: "wait=5", "X-Claw-Conversation-Id": "c1" }));
+    const answer = await request(proxy.url, alice, hookOf(bob.did, { hello: "bob" }, { Prefer: "wait=5", "X-Claw-Conversation-Id": "c1", traceparent: TRACEPARENT }));
     expect(answer).toMatchObject({ status: 202, body: { accepted: true, state: "delivered", delivered: true, queued: false, queueDepth: 0 } });
     const frame = await relay.next((each) => each.type === "deliver");
-    expect(frame).toMatchObject({ v: 1, fromAgentDid: alice.did, toAgentDid: bob.did, payload: { hello: "bob" }, conversationId: "c1", deliveryId: answer.body["deliveryId"] });
+    expect(frame).toMatchObject({ v: 1, fromAgentDid: alice.did, toAgentDid: bob.did, payload: { hello: "bob" }, conversationId: "c1", traceparent: TRACEPARENT, deliveryId: answer.body["deliveryId"] });
     const status = await request(proxy.url, alice, { method: "GET", path: `/v1/deliveries/${String(answer.body["deliveryId"])}` });
     expect(status.body).toMatchObject({ state: "delivered", attempts: 1 });
     relay.close();
