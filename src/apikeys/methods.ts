@@ -1,15 +1,8 @@
 /** The methods of contract §5, API keys. */
 import * as z from "zod/mini";
 import type { Reply } from "../rpc/dispatcher.ts";
-import {
-  type CallContext,
-  defineMethod,
-  type GateLocal,
-  type Method,
-  type Permission,
-  type Scope,
-  SCOPES,
-} from "../rpc/method.ts";
+import { type CallContext, defineMethod, type GateLocal, type Method, type Scope, SCOPES } from "../rpc/method.ts";
+import { PERMISSIONS } from "../rpc/permissions.ts";
 import { type AgentDid, parseAgentDid } from "../wire/did.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { createApiKey } from "./creation.ts";
@@ -17,8 +10,6 @@ import { deleteApiKey } from "./deletion.ts";
 import { type ApiKeyRow, findApiKeyById, listApiKeys, scopesOfRow } from "./store.ts";
 
 const PAGE_MAX = 100;
-
-const ADMINS: Permission = { callers: ["agent", "device", "apiKey", "operator"], scope: "admin" };
 
 const agentDid = z.string().check(
   z.maxLength(512),
@@ -59,7 +50,7 @@ const create = defineMethod({
   name: "apikey/create",
   surface: "rpc",
   inGate: true,
-  permission: ADMINS,
+  permission: PERMISSIONS["apikey/create"],
   params: z.object({ agentDid: z.optional(agentDid), name, scopes, expiresAtMs: z.optional(z.nullable(timeMs)) }),
   result: z.object({ apiKeyId: z.string(), serviceAccountId: z.string(), key: z.string() }),
   handler: async (ctx, params) => {
@@ -76,7 +67,7 @@ const create = defineMethod({
 const list = defineMethod({
   name: "apikey/list",
   surface: "rpc",
-  permission: ADMINS,
+  permission: PERMISSIONS["apikey/list"],
   params: z.object({
     agentDid: z.optional(agentDid),
     cursor: z.optional(z.string().check(z.maxLength(64))),
@@ -106,7 +97,7 @@ const list = defineMethod({
 const remove = defineMethod({
   name: "apikey/delete",
   surface: "rpc",
-  permission: ADMINS,
+  permission: PERMISSIONS["apikey/delete"],
   params: z.object({ apiKeyId }),
   result: deleted,
   handler: async (ctx, params) => {

@@ -2,6 +2,7 @@
 import * as z from "zod/mini";
 import { read } from "../identity/commit.ts";
 import { defineMethod, type Method } from "../rpc/method.ts";
+import { PERMISSIONS } from "../rpc/permissions.ts";
 
 const PAGE_MAX = 100;
 const CURSOR_PATTERN = /^(\d{1,15})-([0-9A-HJKMNP-TV-Z]{26})$/;
@@ -24,7 +25,7 @@ type AuditRow = {
 const auditList = defineMethod({
   name: "audit/list",
   surface: "rpc",
-  permission: { callers: ["operator"], scope: null },
+  permission: PERMISSIONS["audit/list"],
   params: z.object({
     cursor: z.optional(z.string().check(z.regex(CURSOR_PATTERN))),
     subject: filter,

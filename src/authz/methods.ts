@@ -1,7 +1,8 @@
 /** The methods of contract §5, Relationships: the operator's. They read and write the graph in D1, also beside a remote one. */
 import * as z from "zod/mini";
 import { auditStatement } from "../identity/audit.ts";
-import { defineMethod, type Method, type Permission } from "../rpc/method.ts";
+import { defineMethod, type Method } from "../rpc/method.ts";
+import { PERMISSIONS } from "../rpc/permissions.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { commitWrite } from "./dual-write.ts";
 import { setEnforcement } from "./enforcement.ts";
@@ -19,8 +20,6 @@ const PAGE_MAX = 100;
 /** Objects that one answer of a list holds. */
 const OBJECTS_MAX = 20_000;
 
-const OPERATOR: Permission = { callers: ["operator"], scope: null };
-
 const part = z.string().check(z.minLength(1), z.maxLength(600));
 const tuple = z.object({ object: part, relation: part, subject: part });
 const tuples = z.array(tuple).check(z.maxLength(TUPLES_MAX));
@@ -35,7 +34,7 @@ const check = z.object({
 const write = defineMethod({
   name: "authz/write",
   surface: "rpc",
-  permission: OPERATOR,
+  permission: PERMISSIONS["authz/write"],
   params: z.object({ writes: z.optional(tuples), deletes: z.optional(tuples) }),
   result: z.object({ written: count, deleted: count }),
   handler: async (ctx, { writes = [], deletes = [] }) => {
@@ -68,7 +67,7 @@ const write = defineMethod({
 const readTuplesMethod = defineMethod({
   name: "authz/read",
   surface: "rpc",
-  permission: OPERATOR,
+  permission: PERMISSIONS["authz/read"],
   params: z.object({
     object: z.optional(part),
     relation: z.optional(part),
@@ -93,7 +92,7 @@ const readTuplesMethod = defineMethod({
 const checkMethod = defineMethod({
   name: "authz/check",
   surface: "rpc",
-  permission: OPERATOR,
+  permission: PERMISSIONS["authz/check"],
   params: check,
   result: z.object({ allowed: z.boolean() }),
   handler: async (ctx, question) => {
@@ -106,7 +105,7 @@ const checkMethod = defineMethod({
 const explain = defineMethod({
   name: "authz/explain",
   surface: "rpc",
-  permission: OPERATOR,
+  permission: PERMISSIONS["authz/explain"],
   params: check,
   result: z.object({ allowed: z.boolean(), path: z.array(z.string()), missing: z.array(z.string()) }),
   handler: async (ctx, question) => {
@@ -120,7 +119,7 @@ const explain = defineMethod({
 const listObjects = defineMethod({
   name: "authz/list_objects",
   surface: "rpc",
-  permission: OPERATOR,
+  permission: PERMISSIONS["authz/list_objects"],
   params: z.object({ subject: part, relation: part, type: part, contextualTuples: z.optional(tuples) }),
   result: z.object({ objects: z.array(z.string()) }),
   handler: async (ctx, { subject, relation, type, contextualTuples }) => {
@@ -144,7 +143,7 @@ const listObjects = defineMethod({
 const reconcileMethod = defineMethod({
   name: "authz/reconcile",
   surface: "rpc",
-  permission: OPERATOR,
+  permission: PERMISSIONS["authz/reconcile"],
   params: z.object({ dryRun: z.optional(z.boolean()), cursor: z.optional(z.string().check(z.maxLength(600))) }),
   result: z.object({
     scanned: count,
@@ -177,7 +176,7 @@ const reconcileMethod = defineMethod({
 const enforce = defineMethod({
   name: "authz/enforce",
   surface: "rpc",
-  permission: OPERATOR,
+  permission: PERMISSIONS["authz/enforce"],
   params: z.object({ tenantId: z.string().check(z.regex(/^[A-Za-z0-9._-]{1,128}$/)), enforce: z.boolean() }),
   result: z.object({ tenantId: z.string(), enforce: z.boolean(), drift: count }),
   handler: (ctx, params) => setEnforcement(ctx, params),

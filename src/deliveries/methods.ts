@@ -1,12 +1,10 @@
 /** What a sender may ask about its messages, and a recipient about its dead letters. Contract §3. */
 import * as z from "zod/mini";
-import { type CallContext, defineMethod, type GateLocal, type Method, type Permission } from "../rpc/method.ts";
+import { type CallContext, defineMethod, type GateLocal, type Method } from "../rpc/method.ts";
+import { PERMISSIONS } from "../rpc/permissions.ts";
 import { ProxyError } from "../wire/problem.ts";
 
 const PAGE_MAX = 100;
-const SENDER: Permission = { callers: ["agent", "device", "shared"], scope: "send" };
-const RECIPIENT: Permission = { callers: ["agent", "operator"], scope: null };
-const RELAY_CLIENT: Permission = { callers: ["agent", "device", "shared"], scope: null };
 
 const id = z.string().check(z.regex(/^[A-Za-z0-9._~-]{1,512}$/));
 const timeMs = z.int().check(z.nonnegative());
@@ -19,7 +17,7 @@ const pageLimit = z.pipe(
 const deliveryGet = defineMethod({
   name: "delivery.get",
   surface: "http",
-  permission: SENDER,
+  permission: PERMISSIONS["delivery.get"],
   params: z.object({ deliveryId: id }),
   result: z.object({
     deliveryId: z.string(),
@@ -39,7 +37,7 @@ const deliveryGet = defineMethod({
 const deadLetterList = defineMethod({
   name: "dead-letter.list",
   surface: "http",
-  permission: RECIPIENT,
+  permission: PERMISSIONS["dead-letter.list"],
   params: z.object({ cursor: z.optional(id), limit: z.optional(pageLimit) }),
   result: z.object({
     deadLetters: z.array(
@@ -69,7 +67,7 @@ const deadLetterList = defineMethod({
 const deadLetterReplay = defineMethod({
   name: "dead-letter.replay",
   surface: "http",
-  permission: RECIPIENT,
+  permission: PERMISSIONS["dead-letter.replay"],
   params: z.object({ id }),
   result: z.object({ id: z.string(), replayed: z.literal(true) }),
   handler: async (ctx, params) => {
@@ -82,7 +80,7 @@ const deadLetterReplay = defineMethod({
 const deadLetterPurge = defineMethod({
   name: "dead-letter.purge",
   surface: "http",
-  permission: RECIPIENT,
+  permission: PERMISSIONS["dead-letter.purge"],
   params: z.object({ id }),
   result: z.object({ id: z.string(), purged: z.literal(true) }),
   handler: async (ctx, params) => {
@@ -95,13 +93,19 @@ const deadLetterPurge = defineMethod({
 const relayTicket = defineMethod({
   name: "relay.ticket",
   surface: "http",
-  permission: RELAY_CLIENT,
+  permission: PERMISSIONS["relay.ticket"],
   params: z.object({}),
   result: z.object({ ticket: z.string(), expiresAtMs: timeMs }),
   handler: (ctx) => gateOf(ctx).issueRelayTicket(),
 });
 
-export const deliveryMethods: readonly Method[] = [deliveryGet, deadLetterList, deadLetterReplay, deadLetterPurge, relayTicket];
+export const deliveryMethods: readonly Method[] = [
+  deliveryGet,
+  deadLetterList,
+  deadLetterReplay,
+  deadLetterPurge,
+  relayTicket,
+];
 
 function gateOf(ctx: CallContext): GateLocal {
   if (ctx.gate === null) throw new ProxyError("PROXY_BAD_REQUEST", { detail: "agentDid: name the agent." });

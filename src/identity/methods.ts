@@ -1,6 +1,7 @@
 /** The registry's methods, contract §3: for the operator, and for the agent itself. Each stands behind its own route. */
 import * as z from "zod/mini";
-import { defineMethod, type Method, type Permission } from "../rpc/method.ts";
+import { defineMethod, type Method } from "../rpc/method.ts";
+import { PERMISSIONS } from "../rpc/permissions.ts";
 import { parseAgentDid, parseHumanDid } from "../wire/did.ts";
 import { type ListedAgent, listAgents } from "./agents.ts";
 import { rekeyAgent, revokeAgent } from "./ending.ts";
@@ -12,8 +13,6 @@ import { registerAgent } from "./register.ts";
 import { AIT_TTL_SECONDS, registryOf } from "./registry.ts";
 import { reissueAit } from "./reissue.ts";
 
-const OPERATOR: Permission = { callers: ["operator"], scope: null };
-const AGENT: Permission = { callers: ["agent"], scope: null };
 /** Agents on one page of the list, at most and by default. */
 const PAGE_MAX = 100;
 
@@ -79,7 +78,7 @@ export function identityMethods(hooks: IdentityHooks): Method[] {
     defineMethod({
       name: "identity.register",
       surface: "http",
-      permission: OPERATOR,
+      permission: PERMISSIONS["identity.register"],
       params: z.object({
         name: z.string().check(z.regex(/^[A-Za-z0-9._ -]{1,64}$/)),
         framework: plainText(1, 32),
@@ -95,7 +94,7 @@ export function identityMethods(hooks: IdentityHooks): Method[] {
     defineMethod({
       name: "identity.list",
       surface: "http",
-      permission: OPERATOR,
+      permission: PERMISSIONS["identity.list"],
       params: z.object({ cursor: z.optional(z.string().check(z.maxLength(1_024))), limit: z.optional(pageLimit) }),
       result: z.object({ agents: z.array(listedAgent), nextCursor: z.optional(z.string()) }),
       handler: async (ctx, { cursor, limit }) => {
@@ -106,7 +105,7 @@ export function identityMethods(hooks: IdentityHooks): Method[] {
     defineMethod({
       name: "identity.revoke",
       surface: "http",
-      permission: OPERATOR,
+      permission: PERMISSIONS["identity.revoke"],
       params: z.object({ agentDid, reason: z.optional(plainText(1, 200)) }),
       result: z.object({
         agentDid: z.string(),
@@ -119,7 +118,7 @@ export function identityMethods(hooks: IdentityHooks): Method[] {
     defineMethod({
       name: "identity.rekey",
       surface: "http",
-      permission: OPERATOR,
+      permission: PERMISSIONS["identity.rekey"],
       params: z.object({ agentDid, publicKey }),
       result: credentials,
       handler: (ctx, params) => rekeyAgent(ctx, params, hooks),
@@ -127,7 +126,7 @@ export function identityMethods(hooks: IdentityHooks): Method[] {
     defineMethod({
       name: "identity.reissue",
       surface: "http",
-      permission: AGENT,
+      permission: PERMISSIONS["identity.reissue"],
       params: z.object({}),
       result: z.object({ ait: z.string() }),
       handler: (ctx) => reissueAit(ctx),
@@ -135,7 +134,7 @@ export function identityMethods(hooks: IdentityHooks): Method[] {
     defineMethod({
       name: "identity.refresh",
       surface: "http",
-      permission: AGENT,
+      permission: PERMISSIONS["identity.refresh"],
       params: z.object({ refreshToken: z.string().check(z.minLength(1), z.maxLength(256)) }),
       result: z.object({ access: z.object({ token: z.string(), expiresAtMs: timeMs }), refreshToken: z.string() }),
       handler: (ctx, { refreshToken }) => refreshAccess(ctx, refreshToken),
@@ -143,7 +142,7 @@ export function identityMethods(hooks: IdentityHooks): Method[] {
     defineMethod({
       name: "identity.keys.rotate",
       surface: "http",
-      permission: OPERATOR,
+      permission: PERMISSIONS["identity.keys.rotate"],
       params: z.object({}),
       result: z.object({ kid: z.string(), previousKid: z.nullable(z.string()) }),
       handler: (ctx) => rotateSigningKey(ctx),
@@ -151,7 +150,7 @@ export function identityMethods(hooks: IdentityHooks): Method[] {
     defineMethod({
       name: "identity.keys.revoke",
       surface: "http",
-      permission: OPERATOR,
+      permission: PERMISSIONS["identity.keys.revoke"],
       params: z.object({ kid: plainText(1, 256) }),
       result: z.object({ kid: z.string(), revokedAtMs: timeMs, currentKid: z.string() }),
       handler: (ctx, { kid }) => revokeSigningKey(ctx, kid),

@@ -19,16 +19,8 @@ import { encodeBase64Url } from "../wire/base64url.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { sha256Base64Url } from "../wire/proof.ts";
 import { newUlid } from "../wire/ulid.ts";
-import {
-  type CallContext,
-  defineMethod,
-  type GateLocal,
-  type Method,
-  type Permission,
-  type Scope,
-  SCOPES,
-  scopesOf,
-} from "./method.ts";
+import { type CallContext, defineMethod, type GateLocal, type Method, type Scope, SCOPES, scopesOf } from "./method.ts";
+import { type MethodName, PERMISSIONS } from "./permissions.ts";
 
 const timeMs = z.int().check(z.nonnegative());
 const epoch = z.int().check(z.nonnegative());
@@ -51,11 +43,6 @@ const publicKey = z.string().check(
 /** An operator, or a caller from elsewhere, names the agent. */
 const named = { agentDid: z.optional(z.string().check(z.maxLength(512))) };
 const fenced = z.object({ sockets: z.int(), inFlight: z.int() });
-
-/** Who may manage which device is decided by the handlers: without the scope `devices` a device acts on itself alone. */
-const MANAGERS: Permission = { callers: ["agent", "device", "apiKey", "operator"], scope: null };
-const AGENT_ALONE: Permission = { callers: ["agent"], scope: "devices" };
-const ADMINS: Permission = { callers: ["agent", "device", "apiKey", "operator"], scope: "admin" };
 
 const shownDevice = z.object({
   deviceId: z.string(),
@@ -85,7 +72,6 @@ const noSuchDevice = (reason: string): ProxyError => new ProxyError("PROXY_NOT_F
 
 const pairRequest = method(
   "device.pair.request",
-  AGENT_ALONE,
   z.object({ ...named, publicKey, label: z.optional(label), scopes }),
   z.object({ requestId: z.string(), deviceId: z.string(), digest: z.string(), expiresAtMs: timeMs }),
   async (ctx, gate, params) => {
@@ -117,7 +103,6 @@ const pairRequest = method(
 
 const pairList = method(
   "device.pair.list",
-  MANAGERS,
   z.object(named),
   z.object({ pending: z.array(shownRequest), paired: z.array(shownDevice) }),
   async (ctx, gate) => {
@@ -134,7 +119,6 @@ const pairList = method(
 
 const pairApprove = method(
   "device.pair.approve",
-  MANAGERS,
   z.object({ ...named, requestId, digest }),
   z.object({ deviceId: z.string(), scopes: z.array(z.string()), epoch }),
   async (ctx, gate, params) => {
@@ -175,7 +159,6 @@ const pairApprove = method(
 
 const pairReject = method(
   "device.pair.reject",
-  MANAGERS,
   z.object({ ...named, requestId }),
   z.object({ requestId: z.string(), rejected: z.literal(true) }),
   async (ctx, gate, params) => {
@@ -194,7 +177,6 @@ const pairReject = method(
 
 const pairRename = method(
   "device.pair.rename",
-  MANAGERS,
   z.object({ ...named, deviceId, label: z.nullable(label) }),
   z.object({ deviceId: z.string(), label: z.nullable(z.string()) }),
   async (ctx, gate, params) => {
@@ -207,25 +189,16 @@ const pairRename = method(
 
 const ended = z.object({ deviceId: z.string(), epoch, revokedAtMs: timeMs, fenced });
 
-const tokenRevoke = method(
-  "device.token.revoke",
-  MANAGERS,
-  z.object({ ...named, deviceId }),
-  ended,
-  (ctx, gate, params) => endDevice(ctx, gate, params.deviceId, "revoked"),
+const tokenRevoke = method("device.token.revoke", z.object({ ...named, deviceId }), ended, (ctx, gate, params) =>
+  endDevice(ctx, gate, params.deviceId, "revoked"),
 );
 
-const pairRemove = method(
-  "device.pair.remove",
-  MANAGERS,
-  z.object({ ...named, deviceId }),
-  ended,
-  (ctx, gate, params) => endDevice(ctx, gate, params.deviceId, "removed"),
+const pairRemove = method("device.pair.remove", z.object({ ...named, deviceId }), ended, (ctx, gate, params) =>
+  endDevice(ctx, gate, params.deviceId, "removed"),
 );
 
 const tokenRotate = method(
   "device.token.rotate",
-  MANAGERS,
   z.object({ ...named, deviceId, scopes: z.optional(scopes) }),
   z.object({
     deviceId: z.string(),
@@ -288,7 +261,6 @@ const tokenRotate = method(
 
 const sharedRotate = method(
   "shared.auth.rotate",
-  ADMINS,
   z.object(named),
   z.object({ generation: z.int(), secret: z.string(), fenced }),
   async (ctx, gate) => {
@@ -413,8 +385,7 @@ function shownDeviceOf(device: Device) {
 
 /** A method that runs in the gate of the agent it is about; only the operator names another agent than its own. */
 function method<P extends { agentDid?: string | undefined }, R>(
-  name: string,
-  permission: Permission,
+  name: MethodName,
   params: z.ZodMiniType<P>,
   result: z.ZodMiniType<R>,
   handler: (ctx: CallContext, gate: GateLocal, params: P) => Promise<R>,
@@ -423,7 +394,7 @@ function method<P extends { agentDid?: string | undefined }, R>(
     name,
     surface: "rpc",
     inGate: true,
-    permission,
+    permission: PERMISSIONS[name],
     params,
     result,
     async handler(ctx, given) {

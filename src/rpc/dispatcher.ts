@@ -18,6 +18,8 @@ export type Reply =
 
 export type Dispatcher = {
   dispatch(ctx: CallContext, surface: Method["surface"], name: string, params: unknown): Promise<Reply>;
+  /** Everything that can be called. */
+  readonly methods: readonly Method[];
   /** Whether a method runs in an agent's gate alone. */
   runsInGate(name: string): boolean;
 };
@@ -33,10 +35,18 @@ export function createDispatcher(methods: readonly Method[]): Dispatcher {
   const dispatch: Dispatcher["dispatch"] = async (ctx, surface, name, params) => {
     const method = byName.get(name);
     if (method === undefined || method.surface !== surface) {
-      return { ...refusal(new ProxyError("PROXY_BAD_REQUEST", { detail: "There is no such method." })), unknownMethod: true };
+      return {
+        ...refusal(new ProxyError("PROXY_BAD_REQUEST", { detail: "There is no such method." })),
+        unknownMethod: true,
+      };
     }
     const startedMs = ctx.now();
-    const log = ctx.log.with({ method: name, principal: ctx.principal.kind, agentDid: ctx.agentDid, requestId: ctx.requestId });
+    const log = ctx.log.with({
+      method: name,
+      principal: ctx.principal.kind,
+      agentDid: ctx.agentDid,
+      requestId: ctx.requestId,
+    });
     try {
       const result = await run(ctx, method, params);
       log.info("call.done", { durationMs: ctx.now() - startedMs });
@@ -49,7 +59,7 @@ export function createDispatcher(methods: readonly Method[]): Dispatcher {
       return refusal(error);
     }
   };
-  return { dispatch, runsInGate: (name) => byName.get(name)?.inGate === true };
+  return { dispatch, methods, runsInGate: (name) => byName.get(name)?.inGate === true };
 }
 
 async function run(ctx: CallContext, method: Method, params: unknown): Promise<unknown> {

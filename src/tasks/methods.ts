@@ -1,6 +1,7 @@
 /** The methods of contract §5, Tasks. */
 import * as z from "zod/mini";
-import { defineMethod, type Method, type Permission } from "../rpc/method.ts";
+import { defineMethod, type Method } from "../rpc/method.ts";
+import { PERMISSIONS } from "../rpc/permissions.ts";
 import { parseAgentDid } from "../wire/did.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { actorOf } from "./actor.ts";
@@ -13,9 +14,6 @@ import { shownTask, type TaskKey } from "./store.ts";
 const PAGE_MAX = 100;
 /** `params` and `metadata`, as JSON; a row of D1 holds 2 MB. */
 const OBJECT_BYTES_MAX = 262_144;
-
-const READ: Permission = { callers: ["agent", "device", "apiKey", "operator"], scope: "tasks:read" };
-const WRITE: Permission = { callers: ["agent", "device", "apiKey", "operator"], scope: "tasks:write" };
 
 const plainText = (maxLength: number) =>
   z.string().check(
@@ -65,7 +63,7 @@ const oneTask = z.object({ task });
 const create = defineMethod({
   name: "task/create",
   surface: "rpc",
-  permission: WRITE,
+  permission: PERMISSIONS["task/create"],
   params: z.object({
     agentDid,
     name: z.optional(z.nullable(taskName)),
@@ -86,7 +84,7 @@ const create = defineMethod({
 const get = defineMethod({
   name: "task/get",
   surface: "rpc",
-  permission: READ,
+  permission: PERMISSIONS["task/get"],
   params: z.object(keyMembers).check(oneKey),
   result: oneTask,
   handler: async (ctx, params) => ({
@@ -97,7 +95,7 @@ const get = defineMethod({
 const list = defineMethod({
   name: "task/list",
   surface: "rpc",
-  permission: READ,
+  permission: PERMISSIONS["task/list"],
   params: z.object({
     agentDid: z.optional(agentDid),
     cursor: z.optional(z.string().check(z.regex(/^[0-9A-HJKMNP-TV-Z]{26}$/))),
@@ -115,7 +113,7 @@ const list = defineMethod({
 const cancel = defineMethod({
   name: "task/cancel",
   surface: "rpc",
-  permission: WRITE,
+  permission: PERMISSIONS["task/cancel"],
   params: z.object(keyMembers).check(oneKey),
   result: oneTask,
   handler: async (ctx, params) => ({ task: await cancelTask(ctx, keyOf(params), params.agentDid ?? null) }),
@@ -124,7 +122,7 @@ const cancel = defineMethod({
 const remove = defineMethod({
   name: "task/delete",
   surface: "rpc",
-  permission: WRITE,
+  permission: PERMISSIONS["task/delete"],
   params: z.object(keyMembers).check(oneKey),
   result: oneTask,
   handler: async (ctx, params) => ({ task: await deleteTask(ctx, keyOf(params), params.agentDid ?? null) }),
@@ -150,22 +148,22 @@ export const taskMethods: readonly Method[] = [
   eventSend,
 ];
 
-function sharing(name: string, op: "register" | "deregister"): Method {
+function sharing(name: "task/share" | "task/unshare", op: "register" | "deregister"): Method {
   return defineMethod({
     name,
     surface: "rpc",
-    permission: WRITE,
+    permission: PERMISSIONS[name],
     params: shareMembers,
     result: shareMembers,
     handler: (ctx, params): Promise<Share> => changeShare(ctx, op, params),
   });
 }
 
-function sending(name: string, kind: "message" | "event"): Method {
+function sending(name: "message/send" | "event/send", kind: "message" | "event"): Method {
   return defineMethod({
     name,
     surface: "rpc",
-    permission: WRITE,
+    permission: PERMISSIONS[name],
     params: z.object({ ...keyMembers, content: z.unknown() }).check(
       oneKey,
       z.refine<{ content?: unknown }>((params) => params.content !== undefined, "content is missing"),

@@ -1,6 +1,7 @@
 /** The methods of trust: pairing for agents (behind their own routes), and the operator's view of all of it. */
 import * as z from "zod/mini";
-import { type CallContext, defineMethod, type Method, type Permission } from "../rpc/method.ts";
+import { type CallContext, defineMethod, type Method } from "../rpc/method.ts";
+import { PERMISSIONS } from "../rpc/permissions.ts";
 import { type AgentDid, parseAgentDid } from "../wire/did.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { layFences } from "./debts.ts";
@@ -19,14 +20,11 @@ const PAGE_MAX = 1_000;
 const pageLimit = z.optional(z.int().check(z.minimum(1), z.maximum(PAGE_MAX)));
 const cursor = z.optional(z.string().check(z.maxLength(1_024)));
 
-const AGENT_ALONE: Permission = { callers: ["agent"], scope: null };
-const OPERATOR_ALONE: Permission = { callers: ["operator"], scope: null };
-
 /** `POST /pair/start` → 200. */
 export const pairStart = defineMethod({
   name: "pair.start",
   surface: "http",
-  permission: AGENT_ALONE,
+  permission: PERMISSIONS["pair.start"],
   invalidParams: "PROXY_PAIR_INVALID_BODY",
   params: z.object({
     initiatorProfile: profileSchema,
@@ -49,7 +47,7 @@ export const pairStart = defineMethod({
 export const pairConfirm = defineMethod({
   name: "pair.confirm",
   surface: "http",
-  permission: AGENT_ALONE,
+  permission: PERMISSIONS["pair.confirm"],
   invalidParams: "PROXY_PAIR_INVALID_BODY",
   params: z.object({ ticket: z.string(), responderProfile: profileSchema }),
   result: z.object({
@@ -72,7 +70,7 @@ export const pairConfirm = defineMethod({
 export const pairStatus = defineMethod({
   name: "pair.status",
   surface: "http",
-  permission: AGENT_ALONE,
+  permission: PERMISSIONS["pair.status"],
   invalidParams: "PROXY_PAIR_INVALID_BODY",
   params: z.object({ ticket: z.string() }),
   result: z.object({ status: z.enum(["pending", "confirmed"]) }),
@@ -85,7 +83,7 @@ export const pairStatus = defineMethod({
 export const pairRemove = defineMethod({
   name: "pair.remove",
   surface: "http",
-  permission: AGENT_ALONE,
+  permission: PERMISSIONS["pair.remove"],
   invalidParams: "PROXY_PAIR_INVALID_BODY",
   params: z.object({ peerAgentDid: agentDid }),
   result: z.object({ removed: z.boolean() }),
@@ -96,7 +94,7 @@ export const pairRemove = defineMethod({
 export const pairPeers = defineMethod({
   name: "pair.peers",
   surface: "http",
-  permission: AGENT_ALONE,
+  permission: PERMISSIONS["pair.peers"],
   params: z.object({ after: z.optional(z.string().check(z.maxLength(512))) }),
   result: z.object({ peers: z.array(z.object({ agentDid, agentName: z.string(), since: wholeNumber })) }),
   handler: async (ctx, params) => ({
@@ -108,7 +106,7 @@ export const pairPeers = defineMethod({
 export const trustList = defineMethod({
   name: "trust/list",
   surface: "rpc",
-  permission: OPERATOR_ALONE,
+  permission: PERMISSIONS["trust/list"],
   params: z.object({ cursor, limit: pageLimit }),
   result: z.object({
     pairs: z.array(z.object({ agentDid, peerAgentDid: agentDid, epoch: wholeNumber, since: wholeNumber })),
@@ -127,7 +125,7 @@ export const trustList = defineMethod({
 export const trustRemove = defineMethod({
   name: "trust/remove",
   surface: "rpc",
-  permission: OPERATOR_ALONE,
+  permission: PERMISSIONS["trust/remove"],
   params: z.object({ agentDid, peerAgentDid: agentDid }),
   result: z.object({ removed: z.boolean() }),
   handler: async (ctx, params) => ({ removed: await removeTrust(ctx, params.agentDid, params.peerAgentDid) }),

@@ -1,0 +1,77 @@
+/**
+ * Who may call which method, all of it on one page (contract §5). A method takes its permission from here, so one without a
+ * line here does not compile. Which device, key or task a caller may touch is decided by the method itself.
+ */
+import type { Permission } from "./method.ts";
+
+const OPERATOR: Permission = { callers: ["operator"], scope: null };
+const AGENT: Permission = { callers: ["agent"], scope: null };
+const SENDER: Permission = { callers: ["agent", "device", "shared"], scope: "send" };
+const RELAY_CLIENT: Permission = { callers: ["agent", "device", "shared"], scope: null };
+const RECIPIENT: Permission = { callers: ["agent", "operator"], scope: null };
+/** Without the scope `devices` a device acts on itself alone. */
+const DEVICE_MANAGER: Permission = { callers: ["agent", "device", "apiKey", "operator"], scope: null };
+const ADMIN: Permission = { callers: ["agent", "device", "apiKey", "operator"], scope: "admin" };
+const TASK_READER: Permission = { callers: ["agent", "device", "apiKey", "operator"], scope: "tasks:read" };
+const TASK_WRITER: Permission = { callers: ["agent", "device", "apiKey", "operator"], scope: "tasks:write" };
+
+export const PERMISSIONS = {
+  "identity.register": OPERATOR,
+  "identity.list": OPERATOR,
+  "identity.revoke": OPERATOR,
+  "identity.rekey": OPERATOR,
+  "identity.reissue": AGENT,
+  "identity.refresh": AGENT,
+  "identity.keys.rotate": OPERATOR,
+  "identity.keys.revoke": OPERATOR,
+
+  "pair.start": AGENT,
+  "pair.confirm": AGENT,
+  "pair.status": AGENT,
+  "pair.remove": AGENT,
+  "pair.peers": AGENT,
+  "trust/list": OPERATOR,
+  "trust/remove": OPERATOR,
+
+  "delivery.get": SENDER,
+  "dead-letter.list": RECIPIENT,
+  "dead-letter.replay": RECIPIENT,
+  "dead-letter.purge": RECIPIENT,
+  "relay.ticket": RELAY_CLIENT,
+
+  "device.pair.request": { callers: ["agent"], scope: "devices" },
+  "device.pair.list": DEVICE_MANAGER,
+  "device.pair.approve": DEVICE_MANAGER,
+  "device.pair.reject": DEVICE_MANAGER,
+  "device.pair.remove": DEVICE_MANAGER,
+  "device.pair.rename": DEVICE_MANAGER,
+  "device.token.rotate": DEVICE_MANAGER,
+  "device.token.revoke": DEVICE_MANAGER,
+  "shared.auth.rotate": ADMIN,
+
+  "task/create": TASK_WRITER,
+  "task/get": TASK_READER,
+  "task/list": TASK_READER,
+  "task/cancel": TASK_WRITER,
+  "task/delete": TASK_WRITER,
+  "task/share": TASK_WRITER,
+  "task/unshare": TASK_WRITER,
+  "message/send": TASK_WRITER,
+  "event/send": TASK_WRITER,
+
+  "apikey/create": ADMIN,
+  "apikey/list": ADMIN,
+  "apikey/delete": ADMIN,
+
+  "authz/write": OPERATOR,
+  "authz/read": OPERATOR,
+  "authz/check": OPERATOR,
+  "authz/explain": OPERATOR,
+  "authz/list_objects": OPERATOR,
+  "authz/reconcile": OPERATOR,
+  "authz/enforce": OPERATOR,
+
+  "audit/list": OPERATOR,
+} as const satisfies Record<string, Permission>;
+
+export type MethodName = keyof typeof PERMISSIONS;
