@@ -19,7 +19,7 @@ async function register(name: string): Promise<Agent> {
   );
   const body = JSON.stringify({ name, framework: "test", publicKey });
   const answer = await exports.default.fetch(`${ORIGIN}/v1/agents`, { method: "POST", headers: OPERATOR, body });
-  const made = (await answer.json()) as { agentDid: AgentDid; ait: string; access: { token: string } };
+  const made = await answer.json<{ agentDid: AgentDid; ait: string; access: { token: string } }>();
   return { did: made.agentDid, ait: made.ait, access: made.access.token, key: pair.privateKey };
 }
 
@@ -47,7 +47,7 @@ async function post(from: Agent, to: Agent, payload: unknown, headers: Record<st
       ...headers,
     },
   });
-  return { status: answer.status, body: (await answer.json()) as Record<string, unknown> };
+  return { status: answer.status, body: await answer.json<Record<string, unknown>>() };
 }
 
 const rowsOf = (agent: Agent, query: string): Promise<unknown[]> =>
