@@ -68,17 +68,20 @@ async function until<T>(ask: () => Promise<T>, isSo: (value: T) => boolean, with
 }
 
 describe("the registry is down", () => {
-  test("30 known agents send on past every fresh time, and again after the process was killed and restarted: 450 of 450 are 202", async () => {
-    const { registry, proxy } = await newTown({ ACCESS_TTL_MS: "1000", CRL_REFRESH_MS: "1000", KEYS_TTL_MS: "1000" });
+  test("10 known agents send on past every fresh time, and again after the process was killed and restarted: 150 of 150 are 202", async () => {
+    const { registry, proxy } = await newTown({
+      ACCESS_TTL_MS: "1000",
+      CRL_REFRESH_MS: "1000",
+      KEYS_TTL_MS: "1000",
+      BREAKER_OPEN_MS: "1000",
+    });
     const bob = registry.issue();
-    const agents = Array.from({ length: 30 }, () => registry.issue());
-    for (const agent of agents) {
-      // oxlint-disable-next-line no-await-in-loop -- pairing is no load test
-      expect((await pair(proxy.url, agent, bob)).status).toBe(201);
-    }
+    const agents = Array.from({ length: 10 }, () => registry.issue());
+    const paired = await Promise.all(agents.map((agent) => pair(proxy.url, agent, bob)));
+    expect(paired.map(({ status }) => status)).toEqual(agents.map(() => 201));
     const sendAll = (): Promise<string[]> =>
-      load(150, 10, async (n) => told(await request(proxy.url, agents[n % 30]!, hookOf(bob.did, { n }))));
-    expect(tallied(await sendAll())).toEqual({ 202: 150 });
+      load(50, 10, async (n) => told(await request(proxy.url, agents[n % 10]!, hookOf(bob.did, { n }))));
+    expect(tallied(await sendAll())).toEqual({ 202: 50 });
 
     await registry.down();
     const isServedStale = (): boolean =>
@@ -89,10 +92,10 @@ describe("the registry is down", () => {
       async () => told(await request(proxy.url, agents[0]!, hookOf(bob.did, {}))),
       (answer) => answer !== "202" || isServedStale(),
     );
-    expect(tallied(await sendAll())).toEqual({ 202: 150 });
+    expect(tallied(await sendAll())).toEqual({ 202: 50 });
 
     await proxy.restart();
-    expect(tallied(await sendAll())).toEqual({ 202: 150 });
+    expect(tallied(await sendAll())).toEqual({ 202: 50 });
     const stranger = registry.issue();
     expect(told(await request(proxy.url, stranger, hookOf(bob.did, {})))).toMatch(
       /^(503 PROXY_AUTH_DEPENDENCY_UNAVAILABLE|403 PROXY_AUTH_FORBIDDEN)$/,
@@ -104,7 +107,7 @@ describe("the registry is down", () => {
       (status) => status === 201,
       45_000,
     );
-  }, 120_000);
+  }, 180_000);
 });
 
 describe("the registry answers 500 to 1 000 requests", () => {
