@@ -65,7 +65,14 @@ export async function startProxy(settings: Record<string, string> = {}): Promise
     await ended;
   };
 
-  await start();
+  try {
+    await start();
+  } catch (error) {
+    // What came up halfway would go on running beside whatever is tried next.
+    await kill();
+    rmSync(stateDir, { recursive: true, force: true });
+    throw error;
+  }
   return {
     url: `http://127.0.0.1:${port}`,
     stateDir,
