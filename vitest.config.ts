@@ -26,15 +26,19 @@ export default defineConfig(async () => {
             include: ["test/**/*.test.ts"],
             exclude: ["test/e2e/**", "test/cli/**", "test/conformance/**", "test/bench/**", "test/faults/**"],
             setupFiles: ["./test/setup.ts"],
-            testTimeout: 20_000,
+            testTimeout: 60_000,
+            hookTimeout: 60_000,
+            retry: process.env["CI"] === undefined ? 0 : 1,
           },
         },
         {
           test: {
             name: "node",
             include: ["test/{e2e,cli,conformance,bench,faults}/**/*.test.ts"],
-            testTimeout: 60_000,
-            hookTimeout: 60_000,
+            // Real processes on a machine that may be busy: patience, and on CI one more try.
+            testTimeout: 120_000,
+            hookTimeout: 120_000,
+            retry: process.env["CI"] === undefined ? 0 : 1,
           },
         },
       ],
