@@ -6,7 +6,7 @@
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { existsSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join, resolve } from "node:path";
 
@@ -89,13 +89,19 @@ function linkProject(folder: string): string {
   return folder;
 }
 
-/** Brings the local database up to the newest migration. */
+/** Brings the local database up to the newest migration; what an earlier start has applied is not looked at again. */
 async function migrate(): Promise<void> {
+  const wanted = readdirSync(join(root, "migrations")).toSorted().join("\n");
+  const stamp = join(stateDir, "migrations-applied");
+  if (existsSync(join(stateDir, "v3/d1")) && existsSync(stamp) && readFileSync(stamp, "utf8") === wanted) return;
   const child = wrangler(["d1", "migrations", "apply", "DB", "--local", "--persist-to", stateDir], "pipe");
   let output = "";
   child.stdout?.on("data", (chunk: Buffer) => (output += chunk.toString()));
   child.stderr?.on("data", (chunk: Buffer) => (output += chunk.toString()));
-  if ((await ended(child)) === 0) return;
+  if ((await ended(child)) === 0) {
+    writeFileSync(stamp, wanted);
+    return;
+  }
   console.error(output);
   console.error("the migrations could not be applied; is another proxy using the same state folder?");
   process.exit(1);
