@@ -51,15 +51,18 @@ const deadLetterList = defineMethod({
         createdAtMs: timeMs,
         deadAtMs: timeMs,
         payload: z.unknown(),
+        payloadText: z.optional(z.string()),
       }),
     ),
     nextCursor: z.optional(z.string()),
   }),
   handler: async (ctx, { cursor, limit = PAGE_MAX }) => {
-    const page = gateOf(ctx).deadLetters.list(cursor ?? null, limit + 1);
-    const deadLetters = page.slice(0, limit);
+    const letters = gateOf(ctx).deadLetters;
+    const deadLetters = letters.list(cursor ?? null, limit);
+    // A page may end before its limit, where its payloads are large.
     const last = deadLetters.at(-1);
-    return { deadLetters, ...(page.length > limit && last !== undefined ? { nextCursor: last.id } : {}) };
+    const isLast = last === undefined || letters.list(last.id, 1).length === 0;
+    return { deadLetters, ...(isLast ? {} : { nextCursor: last.id }) };
   },
 });
 

@@ -315,6 +315,32 @@ describe("dead letters", () => {
     } while (cursor !== undefined && seen.length < 10);
     expect(seen).toEqual([2, 2, 1]);
   });
+
+  test("that are large come in shorter pages, and none is left out", async () => {
+    const body = JSON.stringify("x".repeat(1_000_000));
+    const large = Array.from({ length: 10 }, () =>
+      parcel({ createdAtMs: START_MS - TTL_MS, body, bytes: body.length }),
+    );
+    await gateOf(bob).takeOver(alice, large.slice(0, 5));
+    await gateOf(bob).takeOver(alice, large.slice(5));
+    const ids: unknown[] = [];
+    let cursor: unknown;
+    do {
+      // oxlint-disable-next-line no-await-in-loop -- one page after the other
+      const page = await call(bob, "dead-letter.list", cursor === undefined ? {} : { cursor });
+      ids.push(...(page["deadLetters"] as { id: string }[]).map(({ id }) => id));
+      cursor = page["nextCursor"];
+    } while (cursor !== undefined && ids.length < 20);
+    expect(ids).toEqual(large.map(({ deliveryId }) => deliveryId).toReversed());
+  });
+
+  test("nested too deeply to be written out again come as text", async () => {
+    const body = "[".repeat(100_000) + "]".repeat(100_000);
+    await gateOf(bob).takeOver(alice, [parcel({ createdAtMs: START_MS - TTL_MS, body, bytes: body.length })]);
+    expect(await call(bob, "dead-letter.list", {})).toMatchObject({
+      deadLetters: [{ payload: null, payloadText: body }],
+    });
+  });
 });
 
 describe("a fence for a peer", () => {
