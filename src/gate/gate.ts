@@ -35,15 +35,7 @@ import { createRelay, type Relay } from "./relay.ts";
 import { createRunner, type Runner } from "./running.ts";
 import { hasSchema } from "./schema.ts";
 import { SOCKETS_MAX } from "./sockets.ts";
-
-/** Header of the one internal request, the socket upgrade; nothing from outside reaches a gate under it. */
-export const UPGRADE_HEADER = "x-sallyport-upgrade";
-
-/** What the Worker verified before it asks for a socket. */
-export type Upgrade = { requestId: string; origin: string | null } & (
-  | { caller: Exclude<GateCaller, { kind: "operator" }> }
-  | { ticketSha256: string; protocol: string }
-);
+import { readUpgrade, type Upgrade, UPGRADE_HEADER } from "./upgrade.ts";
 
 /** Who calls, as the Worker verified it. */
 export type GateCaller =
@@ -448,8 +440,9 @@ export class Gate extends DurableObject<Env> {
 
   /** The socket upgrade, the one request that cannot be an RPC. */
   override async fetch(request: Request): Promise<Response> {
-    const upgrade = JSON.parse(request.headers.get(UPGRADE_HEADER) ?? "null") as Upgrade | null;
-    if (upgrade === null) return new Response(null, { status: 404 });
+    const asked = request.headers.get(UPGRADE_HEADER);
+    if (asked === null) return new Response(null, { status: 404 });
+    const upgrade = readUpgrade(asked);
     try {
       return await this.#upgrade(upgrade);
     } catch (thrown) {

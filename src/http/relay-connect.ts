@@ -1,8 +1,8 @@
 /** `GET /relay/connect`: from a verified request, or a relay ticket, to a socket on the agent's gate. Contract §3 and §4. */
 import type { Context, Handler } from "hono";
 import type { RouteNeeds } from "../auth/form.ts";
-import { UPGRADE_HEADER, type Upgrade } from "../gate/gate.ts";
 import { agentOfRelayTicket } from "../gate/relay-tickets.ts";
+import { type Upgrade, UPGRADE_HEADER, writeUpgrade } from "../gate/upgrade.ts";
 import type { AgentDid } from "../wire/did.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { sha256Base64Url } from "../wire/proof.ts";
@@ -72,6 +72,6 @@ async function connectByTicket(c: Context<HttpEnv>, protocol: string): Promise<R
 
 /** The request to the gate is a new one: nothing of the caller's headers goes with it. */
 function upgrade(c: Context<HttpEnv>, agentDid: AgentDid, what: Upgrade): Promise<Response> {
-  const headers = { Upgrade: "websocket", [UPGRADE_HEADER]: JSON.stringify(what) };
+  const headers = { Upgrade: "websocket", [UPGRADE_HEADER]: writeUpgrade(what) };
   return gateOf(c, agentDid).fetch("https://gate/relay", { headers });
 }

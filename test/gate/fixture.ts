@@ -7,6 +7,7 @@ import type { Parcel } from "../../src/gate/delivery.ts";
 import { type Gate, type GateAnswer, UPGRADE_HEADER, type Upgrade } from "../../src/gate/gate.ts";
 import { migrate } from "../../src/gate/schema.ts";
 import { type AgentDid, newDid } from "../../src/wire/did.ts";
+import { type Upgrade, UPGRADE_HEADER } from "../../src/gate/upgrade.ts";
 import { newUlid } from "../../src/wire/ulid.ts";
 
 const AUTHORITY = "registry.sallyport.example";
