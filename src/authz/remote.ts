@@ -6,6 +6,7 @@ import type { Config } from "../config.ts";
 import { type Breaker, createBreaker } from "../resilience/breaker.ts";
 import { DeadlineExceeded, readBody, withDeadline } from "../resilience/deadline.ts";
 import { createLog, errorFields, type Log } from "../telemetry/log.ts";
+import type { Meter } from "../telemetry/meter.ts";
 import { count } from "../telemetry/metrics.ts";
 import { err, ok, type Result } from "../wire/result.ts";
 
@@ -68,6 +69,7 @@ export type RemoteGraphDeps = {
   pause: (ms: number) => Promise<void>;
   random: () => number;
   log: Log;
+  count: Meter["count"];
 };
 
 type Answer = { status: number; body: Uint8Array };
@@ -81,7 +83,7 @@ export function createRemoteGraph(deps: RemoteGraphDeps): RemoteGraph {
     probeLeaseMs: REMOTE_CALL_MAX_MS,
     onTransition: ({ from, to, failures }) => {
       deps.log.warn("authz.breaker", { from, to, failures });
-      count("sallyport_breaker_transitions", { dependency: "authz", from, to });
+      deps.count("sallyport_breaker_transitions", { dependency: "authz", from, to });
     },
   });
 
@@ -113,7 +115,7 @@ export function createRemoteGraph(deps: RemoteGraphDeps): RemoteGraph {
     judge: (answer: Answer) => Result<T, ExceptionClass>,
   ): Promise<Result<T, ExceptionClass>> => {
     const tally = (what: "attempt" | "success" | "retry" | "failure", exceptionClass: ExceptionClass): void => {
-      if (op !== null) count(`task_fgac_dual_write_${what}`, { op, exception_class: exceptionClass });
+      if (op !== null) deps.count(`task_fgac_dual_write_${what}`, { op, exception_class: exceptionClass });
     };
     const admission = breaker.admit(deps.now());
     if (!admission.admitted) {
@@ -204,6 +206,7 @@ export function remoteGraphOf(config: Config): RemoteGraph | null {
     pause: (ms) => scheduler.wait(ms),
     random: Math.random,
     log: createLog({ dependency: "authz" }),
+    count,
   });
   graphs.set(config, graph);
   return graph;
