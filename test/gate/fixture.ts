@@ -4,7 +4,7 @@ import { env } from "cloudflare:workers";
 import { vi } from "vitest";
 import type { AgentAdmission, Submission, SubmissionReply } from "../../src/gate/admission.ts";
 import type { Parcel } from "../../src/gate/delivery.ts";
-import { type Gate, type GateAnswer, UPGRADE_HEADER, type Upgrade } from "../../src/gate/gate.ts";
+import type { Gate, GateAnswer } from "../../src/gate/gate.ts";
 import { migrate } from "../../src/gate/schema.ts";
 import { type AgentDid, newDid } from "../../src/wire/did.ts";
 import { type Upgrade, UPGRADE_HEADER } from "../../src/gate/upgrade.ts";
