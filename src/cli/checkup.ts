@@ -10,40 +10,19 @@ import {
 } from "../client/index.ts";
 import { parseAitClaims } from "../wire/ait.ts";
 import { decodeUnverifiedJws } from "../wire/jws.ts";
+import { isSecret, readCheckout } from "./checkout.ts";
+import { devicesCheckup } from "./device-checkup.ts";
 import { adviceFor, shownFailure } from "./failure.ts";
+import { failed, type Finding, finding, ok } from "./finding.ts";
 import type { AgentRecord } from "./home.ts";
 import { timeText } from "./output.ts";
 import type { Session } from "./session.ts";
-
-/** `skip`: could not be looked at, because of something that is told elsewhere. */
-export type Verdict = "ok" | "warn" | "fail" | "skip";
-
-export type Finding = {
-  readonly check: string;
-  readonly verdict: Verdict;
-  readonly detail: string;
-  readonly advice: string | null;
-};
 
 /** Refused by the server beyond this (contract §1), warned of before. */
 const SKEW_FAIL_MS = 300_000;
 const SKEW_WARN_MS = 30_000;
 const DAY_MS = 86_400_000;
 const LOOPBACK = new Set(["127.0.0.1", "localhost", "[::1]"]);
-
-const finding = (check: string, verdict: Verdict, detail: string, advice: string | null = null): Finding => ({
-  check,
-  verdict,
-  detail,
-  advice,
-});
-const ok = (check: string, detail: string): Finding => finding(check, "ok", detail);
-
-/** @returns the finding of a check that failed by throwing */
-function failed(check: string, error: unknown): Finding {
-  const { message, code, advice } = shownFailure(error);
-  return finding(check, "fail", `${message} (${code})`, advice);
-}
 
 /** Everything, in the order in which one thing depends on another. */
 export async function* checkup(session: Session): AsyncGenerator<Finding> {
@@ -55,12 +34,14 @@ export async function* checkup(session: Session): AsyncGenerator<Finding> {
   const reached = await reachability(installation);
   yield reached;
   const isReached = reached.verdict === "ok";
+  yield* checkoutSettings(session, set.baseUrl, isReached);
   if (isReached) {
     yield await readiness(installation);
     yield await clock(installation);
   }
   yield await operatorToken(session, isReached);
   yield* agents(session, isReached);
+  yield* devicesCheckup(session, isReached);
 }
 
 async function settings(session: Session): Promise<{ finding: Finding; baseUrl: string | null }> {
@@ -69,6 +50,26 @@ async function settings(session: Session): Promise<{ finding: Finding; baseUrl: 
     return { finding: ok("settings", session.home.path), baseUrl };
   } catch (error) {
     return { finding: failed("settings", error), baseUrl: null };
+  }
+}
+
+/** Clients of a server with a bad setting see a bare 503: where its checkout is at hand, the setting is named. */
+async function* checkoutSettings(session: Session, baseUrl: string, isReached: boolean): AsyncGenerator<Finding> {
+  const check = "settings of the checkout";
+  try {
+    const checkout = await readCheckout(session.workingFolder);
+    if (checkout === null) return;
+    const isHere = LOOPBACK.has(URL.parse(baseUrl)?.hostname ?? "");
+    const bad = checkout.badSettings.filter(({ setting }) => isHere || !isSecret(setting));
+    if (bad.length === 0) yield ok(check, checkout.folder);
+    for (const { setting, problem, file } of bad) {
+      const advice = isReached
+        ? `Correct it in ${file}: what answers has another value, and a start with this one would be refused.`
+        : `Correct it in ${file}, and start the server again.`;
+      yield finding(check, isReached ? "warn" : "fail", `${setting} ${problem}`, advice);
+    }
+  } catch (error) {
+    yield failed(check, error);
   }
 }
 

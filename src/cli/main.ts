@@ -18,5 +18,6 @@ process.exitCode = await runProgram(process.argv.slice(2), {
   },
   environment: process.env,
   standardInput: () => textOf(process.stdin),
+  workingFolder: process.cwd(),
   interactive: process.stdin.isTTY && process.stderr.isTTY,
 });

@@ -63,6 +63,8 @@ export type Host = {
   readonly interactive: boolean;
   /** All of standard input, when a command wants it. */
   readonly standardInput: () => Promise<string>;
+  /** Where it was started. */
+  readonly workingFolder: string;
 };
 
 /**
@@ -92,8 +94,9 @@ export async function runProgram(args: readonly string[], host: Host): Promise<E
     const { json, agent, url } = program.opts<{ json?: boolean; agent?: string; url?: string }>();
     const output = createOutput(host.streams, json ?? false);
     const interactive = host.interactive && !output.json;
-    const { environment, standardInput } = host;
-    const session = openSession({ environment, output, interactive, standardInput, agentName: agent, url });
+    const { environment, standardInput, workingFolder } = host;
+    const given = { agentName: agent, url };
+    const session = openSession({ environment, output, interactive, standardInput, workingFolder, ...given });
     exitCode = ((await action(session)) ?? EXIT.ok) as ExitCode;
   };
   for (const family of FAMILIES) family(program, run);

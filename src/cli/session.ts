@@ -22,6 +22,8 @@ export type Session = {
   /** Whether somebody is there to be asked. */
   readonly interactive: boolean;
   readonly standardInput: () => Promise<string>;
+  /** Where the command was started. */
+  readonly workingFolder: string;
   /** The address given for this run alone. */
   readonly givenUrl: string | undefined;
   /** Where the Sallyport is. @throws CliError `NOT_SET_UP` */
@@ -42,6 +44,7 @@ export type SessionOptions = {
   readonly output: Output;
   readonly interactive: boolean;
   readonly standardInput: () => Promise<string>;
+  readonly workingFolder: string;
   /** `--agent` */
   readonly agentName: string | undefined;
   /** `--url` */
@@ -75,6 +78,7 @@ export function openSession(options: SessionOptions): Session {
     environment,
     interactive,
     standardInput: options.standardInput,
+    workingFolder: options.workingFolder,
     givenUrl,
     settings,
     baseUrl: async () => (await settings()).baseUrl,

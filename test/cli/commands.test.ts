@@ -195,6 +195,8 @@ test("a lock whose holder is gone is taken over", async () => {
   expect((await runner.run(["pair", "peers"])).code).toBe(0);
 });
 
+const bare503: Answering = () => ({ status: 503, text: "" });
+
 describe("doctor", () => {
   type Report = {
     healthy: boolean;
@@ -283,5 +285,73 @@ describe("doctor", () => {
     const { code, verdicts } = await report(override);
     expect(code).toBe(0);
     expect(verdicts[check]).toBe("warn");
+  });
+
+  const SETTINGS = 'REGISTRY_ISSUER = "https://registry.example.com"';
+  const SECRETS = `REGISTRY_SIGNING_SECRET="${"s".repeat(32)}"`;
+  /** What `doctor` says in a checkout with these settings and secrets. */
+  async function reportIn(settings: string, secrets: string, override?: Answering, project = "sallyport") {
+    const { url } = await startRegistry(override);
+    const runner = await newInnerRunner();
+    await runner.json(["init", "--url", url, "--no-check"]);
+    await writeFile(join(runner.workingFolder, "package.json"), JSON.stringify({ name: project }, null, 2));
+    await writeFile(join(runner.workingFolder, "wrangler.toml"), `name = "sallyport"\n[vars]\n${settings}\n`);
+    await writeFile(join(runner.workingFolder, ".dev.vars"), secrets);
+    const { findings } = JSON.parse((await runner.run(["doctor", "--json"])).out) as Report;
+    return findings.filter(({ check }) => check === "settings of the checkout");
+  }
+
+  test("names the bad setting of a server that only says 503, and the file to correct it in", async () => {
+    expect(await reportIn(`${SETTINGS}\nSKEW_MAX_SECONDS = "soon"`, SECRETS, bare503)).toMatchObject([
+      {
+        verdict: "fail",
+        detail: expect.stringContaining("SKEW_MAX_SECONDS must be a whole number") as string,
+        advice: expect.stringContaining("wrangler.toml") as string,
+      },
+    ]);
+    expect(await reportIn(SETTINGS, 'REGISTRY_SIGNING_SECRET="short"', bare503)).toMatchObject([
+      {
+        verdict: "fail",
+        detail: expect.stringContaining("REGISTRY_SIGNING_SECRET") as string,
+        advice: expect.stringContaining(".dev.vars") as string,
+      },
+    ]);
+  });
+
+  test("warns of a bad setting that the running server does not have", async () => {
+    expect(await reportIn(`${SETTINGS}\nRELAY_QUEUE_MAX = 0`, SECRETS)).toMatchObject([{ verdict: "warn" }]);
+  });
+
+  test("has nothing to say of settings that are good, and of projects that are others", async () => {
+    expect(await reportIn(SETTINGS, SECRETS)).toMatchObject([{ verdict: "ok" }]);
+    expect(await reportIn("", "", undefined, "other")).toEqual([]);
+  });
+
+  test("says that a wrangler.toml is none", async () => {
+    expect(await reportIn("= =", SECRETS, bare503)).toMatchObject([{ verdict: "fail" }]);
+  });
+
+  test("looks at the devices: a missing token, one that has ended, and a key of another", async () => {
+    const { runner } = await setUp(({ path }) =>
+      path === "/rpc" ? problem(401, "PROXY_AUTH_CLIENT_INVALIDATED") : undefined,
+    );
+    await runner.json(["device", "key", "phone", "--of", PEER_DID]);
+    const verdictOf = async (check: string) => {
+      const { findings } = JSON.parse((await runner.run(["doctor", "--json"])).out) as Report;
+      return findings.find((each) => each.check === `device phone: ${check}`);
+    };
+    expect(await verdictOf("token")).toMatchObject({
+      verdict: "warn",
+      advice: expect.stringContaining("claim") as string,
+    });
+    const file = join(runner.home, "devices/phone.json");
+    const stored = JSON.parse(await readFile(file, "utf8")) as object;
+    await writeFile(file, JSON.stringify({ ...stored, token: "spd_x" }));
+    expect(await verdictOf("token")).toMatchObject({
+      verdict: "fail",
+      advice: expect.stringContaining("claim") as string,
+    });
+    await writeFile(file, JSON.stringify({ ...stored, deviceId: "D".repeat(22) }));
+    expect(await verdictOf("key")).toMatchObject({ verdict: "fail" });
   });
 });

@@ -19,6 +19,8 @@ export async function temporaryFolder(): Promise<string> {
 
 export type Runner = {
   readonly home: string;
+  /** Where the command is started. */
+  readonly workingFolder: string;
   /** Runs the command to its end. */
   run(args: readonly string[], input?: string): Promise<Ended>;
   /** Runs it with `--json` and gives what it says. @throws Error when it fails */
@@ -27,32 +29,46 @@ export type Runner = {
 
 /** Runs the real program as a process of its own. @param program the file that is started, e.g. a symlink to it */
 export async function newRunner(environment: Record<string, string> = {}, program: string = PROGRAM): Promise<Runner> {
-  const home = join(await temporaryFolder(), "home");
-  return runner(home, (args, input) => spawned(program, args, input, { ...base(home), ...environment }));
+  const { home, workingFolder } = await machine();
+  const start = (args: readonly string[], input: string) =>
+    spawned(program, args, input, { ...base(home), ...environment }, workingFolder);
+  return runner(home, workingFolder, start);
 }
 
 /** Runs the same program inside the test: as a process each of hundreds of runs would cost a second. */
 export async function newInnerRunner(environment: Record<string, string> = {}): Promise<Runner> {
-  const home = join(await temporaryFolder(), "home");
-  return runner(home, async (args, input) => {
+  const { home, workingFolder } = await machine();
+  return runner(home, workingFolder, async (args, input) => {
     let out = "";
     let err = "";
     const code = await runProgram(args, {
       streams: { out: (text) => void (out += text), err: (text) => void (err += text) },
       environment: { ...base(home), ...environment },
       interactive: false,
+      workingFolder,
       standardInput: () => Promise.resolve(input),
     });
     return { code, out, err };
   });
 }
 
+/** A home that the command makes itself, and a folder to work in. */
+async function machine(): Promise<{ home: string; workingFolder: string }> {
+  const workingFolder = await temporaryFolder();
+  return { home: join(workingFolder, "home"), workingFolder };
+}
+
 const base = (home: string) => ({ PATH: process.env["PATH"] ?? "", HOME: home, SALLYPORT_HOME: home });
 
-function runner(home: string, start: (args: readonly string[], input: string) => Promise<Ended>): Runner {
+function runner(
+  home: string,
+  workingFolder: string,
+  start: (args: readonly string[], input: string) => Promise<Ended>,
+): Runner {
   const run = (args: readonly string[], input = ""): Promise<Ended> => start(args, input);
   return {
     home,
+    workingFolder,
     run,
     async json(args, input) {
       const ended = await run([...args, "--json"], input);
@@ -62,9 +78,15 @@ function runner(home: string, start: (args: readonly string[], input: string) =>
   };
 }
 
-function spawned(program: string, args: readonly string[], input: string, env: Record<string, string>): Promise<Ended> {
+function spawned(
+  program: string,
+  args: readonly string[],
+  input: string,
+  env: Record<string, string>,
+  cwd: string,
+): Promise<Ended> {
   return new Promise((resolve, reject) => {
-    const child = spawn(program, args, { env, stdio: ["pipe", "pipe", "pipe"] });
+    const child = spawn(program, args, { cwd, env, stdio: ["pipe", "pipe", "pipe"] });
     let out = "";
     let err = "";
     child.stdout.on("data", (chunk: Buffer) => (out += chunk.toString()));

@@ -17,6 +17,7 @@ export type Seen = {
 };
 export type Answer = { readonly status?: number; readonly json?: unknown; readonly text?: string };
 export type Answering = (request: Seen) => Answer | undefined;
+export type Overriding = (request: Seen) => Answer | undefined | Promise<Answer | undefined>;
 
 export const problem = (status: number, code: string): Answer => ({
   status,
@@ -44,7 +45,7 @@ export function ait(publicKey: string, lifeSeconds: number): string {
 }
 
 /** @param override looked at first; undefined leaves the usual answer */
-export async function startRegistry(override: Answering = () => undefined): Promise<{ url: string; seen: Seen[] }> {
+export async function startRegistry(override: Overriding = () => undefined): Promise<{ url: string; seen: Seen[] }> {
   const seen: Seen[] = [];
   let generation = 0;
   const credential = (publicKey: string) => ({
@@ -95,10 +96,10 @@ export async function startRegistry(override: Answering = () => undefined): Prom
     }
   };
   const server = createServer((incoming, response) => {
-    void text(incoming).then((body) => {
+    void text(incoming).then(async (body) => {
       const request = { method: incoming.method ?? "", path: incoming.url ?? "", headers: incoming.headers, body };
       seen.push(request);
-      const answer = override(request) ?? usual(request) ?? problem(404, "PROXY_NOT_FOUND");
+      const answer = (await override(request)) ?? usual(request) ?? problem(404, "PROXY_NOT_FOUND");
       response.writeHead(answer.status ?? 200, { "Content-Type": "application/json" });
       response.end(answer.text ?? JSON.stringify(answer.json));
     });

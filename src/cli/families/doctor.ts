@@ -1,7 +1,8 @@
 /** `sallyport doctor`: what is wrong with this setup, and what to do about it. */
-import { checkup, type Finding, type Verdict } from "../checkup.ts";
+import { checkup } from "../checkup.ts";
 import { EXIT, type ExitCode } from "../failure.ts";
 import type { Family } from "../family.ts";
+import type { Finding, Verdict } from "../finding.ts";
 import type { Session } from "../session.ts";
 
 const MARK: Record<Verdict, string> = { ok: "ok  ", warn: "warn", fail: "FAIL", skip: "-   " };
