@@ -33,11 +33,13 @@ export type RevocationReader = {
 
 const QUOTE = 0x22;
 const DOT = 0x2e;
+const BACKSLASH = 0x5c;
 /** base64url of the 64 bytes of an Ed25519 signature. */
 const SIGNATURE_LENGTH = 86;
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 const BODY_START = new TextEncoder().encode('{"crl":"');
 const BODY_END = new TextEncoder().encode('"}');
+const NAME = new TextEncoder().encode('"revocations"');
 const REVOCATIONS = new TextEncoder().encode('"revocations":');
 
 /**
@@ -102,7 +104,10 @@ function readUsualClaims(payload: Uint8Array, reader: RevocationReader): Result<
   const start = name + REVOCATIONS.length;
   const end = walkEntries(payload, start, reader.atBytes);
   if (end === UNUSUAL) return null;
-  // What is left is short. With the array emptied it must be the whole of a well-formed list, and the name that was
+  // What is left is short. A second member of that name, also one that hides behind an escape, is for the full parser.
+  if (indexOfText(payload.subarray(end), NAME) !== -1) return null;
+  if (payload.subarray(0, start).includes(BACKSLASH) || payload.subarray(end).includes(BACKSLASH)) return null;
+  // With the array emptied it must be the whole of a well-formed list, and the name that was
   // found must have been a member of it, not a piece of some text: a text would hold the emptied array as well.
   const rest = parseJson(joined(payload.subarray(0, start), EMPTY_ARRAY, payload.subarray(end)));
   if (rest === null || !isOnlyArray(rest.value)) return null;

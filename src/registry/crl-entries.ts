@@ -24,6 +24,22 @@ const AGENT_DID = asciiEncoder.encode('"agentDid":"did:');
 const REASON = asciiEncoder.encode('"reason":"');
 const REVOKED_AT = asciiEncoder.encode('"revokedAt":');
 const DID_LENGTH = "did:".length;
+const DID_START = asciiEncoder.encode("did:cdi:");
+const AGENT = asciiEncoder.encode(":agent:");
+const DOT = 0x2e;
+/** The bounds of a full parser's schema and of `wire/did`. */
+const JTI_MAX_LENGTH = 256;
+const AUTHORITY_MAX_LENGTH = 253;
+const LABEL_MAX_LENGTH = 63;
+const ULID_LENGTH = 26;
+const ULID_LETTER = 1;
+const LABEL_LETTER = 1;
+const HYPHEN = 2;
+const LABEL_END = 3;
+const LETTER_KIND = kinds("0123456789ABCDEFGHJKMNPQRSTVWXYZ", ULID_LETTER);
+const HOST_KIND = kinds("abcdefghijklmnopqrstuvwxyz0123456789", LABEL_LETTER);
+HOST_KIND[0x2d] = HYPHEN;
+HOST_KIND[DOT] = LABEL_END;
 /** The longest escape of JSON. */
 const ESCAPE_LENGTH = "\\uXXXX".length;
 
@@ -79,18 +95,43 @@ function walkEntry(bytes: Uint8Array, start: number, read: EntryReader): number 
     if (next === CLOSE_OBJECT) break;
     if (next !== COMMA) return UNUSUAL;
   }
-  if (jtiEnd <= jtiStart || didEnd <= didStart || !hasRevokedAt) return UNUSUAL;
+  if (jtiEnd <= jtiStart || jtiEnd - jtiStart > JTI_MAX_LENGTH || !hasRevokedAt) return UNUSUAL;
+  if (!isAgentDid(bytes, didStart, didEnd)) return UNUSUAL;
   read(jtiStart, jtiEnd, didStart, didEnd);
   return at;
 }
 
-/** Where the closing quote of a string without escapes stands, or {@link UNUSUAL}. */
+/** Whether these bytes are an agent DID (contract §1), as `wire/did` reads it from a text. */
+function isAgentDid(bytes: Uint8Array, start: number, end: number): boolean {
+  const authority = start + DID_START.length;
+  const ulid = end - ULID_LENGTH;
+  const authorityEnd = ulid - AGENT.length;
+  const length = authorityEnd - authority;
+  if (length < 3 || length > AUTHORITY_MAX_LENGTH) return false;
+  if (!standsAt(bytes, start, DID_START) || !standsAt(bytes, authorityEnd, AGENT)) return false;
+  for (let at = ulid; at < end; at += 1) if (LETTER_KIND[byteAt(bytes, at)] !== ULID_LETTER) return false;
+  let labels = 1;
+  let labelStart = authority;
+  for (let at = authority; at < authorityEnd; at += 1) {
+    const kind = HOST_KIND[byteAt(bytes, at)];
+    if (kind === 0) return false;
+    // Hyphens stand inside a label alone.
+    if (kind === HYPHEN && (at === labelStart || at + 1 === authorityEnd || byteAt(bytes, at + 1) === DOT)) return false;
+    if (kind !== LABEL_END) continue;
+    if (at === labelStart || at - labelStart > LABEL_MAX_LENGTH) return false;
+    labels += 1;
+    labelStart = at + 1;
+  }
+  return labels > 1 && labelStart < authorityEnd && authorityEnd - labelStart <= LABEL_MAX_LENGTH;
+}
+
+/** Where the closing quote of a string of visible ASCII without escapes stands, or {@link UNUSUAL}. */
 function stringEnd(bytes: Uint8Array, start: number): number {
   const { length } = bytes;
   for (let at = start; at < length; at += 1) {
     const byte = byteAt(bytes, at);
     if (byte === QUOTE) return at;
-    if (byte === BACKSLASH || byte < 0x20) return UNUSUAL;
+    if (byte === BACKSLASH || byte < 0x20 || byte >= 0x7f) return UNUSUAL;
   }
   return UNUSUAL;
 }
@@ -120,6 +161,13 @@ function behindDigits(bytes: Uint8Array, start: number): number {
     if (!(byte >= 0x30 && byte <= 0x39)) return at;
     at += 1;
   }
+}
+
+/** What kind of letter each byte is; 0 is none. */
+function kinds(letters: string, kind: number): Uint8Array {
+  const table = new Uint8Array(256);
+  for (const byte of asciiEncoder.encode(letters)) table[byte] = kind;
+  return table;
 }
 
 function standsAt(bytes: Uint8Array, at: number, text: Uint8Array): boolean {
