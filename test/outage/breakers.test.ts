@@ -1,6 +1,8 @@
 import { afterEach, describe, expect, test, vi } from "vitest";
 import { type Document, FAULTS, newTown, SECOND_MS, tallied, type Town } from "./town.ts";
 
+// Thousands of requests, whose time on a busy machine is not what this is about.
+vi.setConfig({ testTimeout: 90_000 });
 afterEach(() => {
   vi.restoreAllMocks();
   vi.useRealTimers();

@@ -5,6 +5,7 @@ import type { AgentDid } from "../../src/wire/did.ts";
 import { newKeyPair, rawPublicKey } from "../auth/fixture.ts";
 import { type Agent, FAULTS, MINUTE_MS, newTown, type Town } from "./town.ts";
 
+vi.setConfig({ testTimeout: 60_000 });
 afterEach(() => {
   vi.restoreAllMocks();
   vi.useRealTimers();

@@ -1,6 +1,7 @@
 import { afterEach, describe, expect, test, vi } from "vitest";
 import { type Agent, FAULTS, MINUTE_MS, newTown, SECOND_MS } from "./town.ts";
 
+vi.setConfig({ testTimeout: 60_000 });
 afterEach(() => {
   vi.restoreAllMocks();
   vi.useRealTimers();
