@@ -1,4 +1,15 @@
-/** An agent's credential, kept usable: the access token is refreshed, the identity token reissued, each before its end. */
+/**
+ * An agent's credential, kept usable: the access token is refreshed, the identity token reissued, each before its end.
+ *
+ * @example
+ * ```ts
+ * let saved = credential; // wherever the processes of this agent can all read and write it
+ * const store: CredentialStore = { update: async (renew) => (saved = await renew(saved)) };
+ * const agent = createAgentClient({ baseUrl, keys, credential, store });
+ * await agent.refresh();
+ * console.log(saved.refreshToken === agent.credential().refreshToken); // true
+ * ```
+ */
 import * as z from "zod/mini";
 import { decodeUnverifiedJws } from "../wire/jws.ts";
 import { ACCESS_HEADER } from "../wire/registry-documents.ts";

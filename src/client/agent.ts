@@ -3,9 +3,9 @@
  *
  * @example
  * ```ts
- * const agent = createAgentClient({ baseUrl: "https://gate.example.com", keys, credential, onCredential: store });
+ * const agent = createAgentClient({ baseUrl: "https://gate.example.com", keys, credential, onCredential: save });
  * const { deliveryId } = await agent.send({ to: peerDid, payload: { text: "hello" } });
- * console.log(await agent.deliveryStatus(deliveryId));
+ * console.log((await agent.deliveryStatus(deliveryId)).state); // queued
  * ```
  */
 import * as z from "zod/mini";

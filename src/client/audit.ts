@@ -3,7 +3,7 @@
  *
  * @example
  * ```ts
- * const { entries } = await operator.audit({ action: "agents.register", limit: 1 });
+ * const { entries } = await operator.audit({ action: "identity.register", limit: 1 });
  * console.log(entries[0]?.actor, entries[0]?.result); // operator ok
  * ```
  */

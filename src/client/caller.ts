@@ -1,4 +1,12 @@
-/** One HTTP call to a Sallyport: authorized, bounded in time, its refusal turned into an error. */
+/**
+ * One HTTP call to a Sallyport: authorized, bounded in time, its refusal turned into an error.
+ *
+ * @example
+ * ```ts
+ * const gate = createInstallationClient({ baseUrl, timeoutMs: 5_000, fetch: (url, init) => fetch(url, init) });
+ * console.log(Math.abs((await gate.serverTime()).offsetMs) < 5_000); // true
+ * ```
+ */
 import * as z from "zod/mini";
 import { type Clock, createClock } from "./clock.ts";
 import { ProblemError, UnexpectedAnswerError, UnreachableError } from "./errors.ts";

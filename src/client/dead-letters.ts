@@ -1,4 +1,13 @@
-/** Dead letters: what could not be delivered to an agent, for that agent or the operator. */
+/**
+ * Dead letters: what could not be delivered to an agent, for that agent or the operator.
+ *
+ * @example
+ * ```ts
+ * const { deadLetters } = await agent.deadLetters.list({ limit: 10 });
+ * for (const { id } of deadLetters) await agent.deadLetters.replay(id);
+ * console.log(deadLetters.length); // 0
+ * ```
+ */
 import * as z from "zod/mini";
 import { parseAnswer } from "./caller.ts";
 import type { Send } from "./methods.ts";

@@ -4,9 +4,9 @@
  * @example
  * ```ts
  * try {
- *   await agent.send({ to: peer, payload: { text: "hello" } });
+ *   await agent.send({ to: strangerDid, payload: { text: "hello" } });
  * } catch (error) {
- *   if (error instanceof ProblemError && error.code === "PROXY_AUTH_FORBIDDEN") console.log("pair first");
+ *   if (error instanceof ProblemError && error.code === "PROXY_AUTH_FORBIDDEN") console.log("pair first"); // pair first
  *   else throw error;
  * }
  * ```

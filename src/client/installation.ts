@@ -4,7 +4,8 @@
  * @example
  * ```ts
  * const gate = createInstallationClient({ baseUrl: "https://gate.example.com" });
- * console.log(await gate.serverTime(), (await gate.readiness()).ready);
+ * const { offsetMs } = await gate.serverTime();
+ * console.log(Math.abs(offsetMs) < 5_000, (await gate.readiness()).ready); // true true
  * ```
  */
 import * as z from "zod/mini";

@@ -5,7 +5,7 @@
  * ```ts
  * const { paired } = (await agent.call("device.pair.list")) as { paired: unknown[] };
  * const [first, second] = await agent.batch([{ method: "device.pair.list" }, { method: "no/such/method" }]);
- * console.log(paired.length, first.ok, second.ok ? "" : second.error.code); // 0 true RPC_-32601
+ * console.log(Array.isArray(paired), first.ok, second.ok ? "" : second.error.code); // true true RPC_-32601
  * ```
  */
 import * as z from "zod/mini";

@@ -7,6 +7,7 @@
  * const keys = await generateKeys();
  * const registered = await operator.registerAgent({ name: "Scout", framework: "demo", publicKey: keys.publicKey });
  * const agent = createAgentClient({ baseUrl: "http://127.0.0.1:8787", keys, credential: registered });
+ * console.log((await agent.pairing.peers()).length); // 0
  * ```
  */
 import * as z from "zod/mini";

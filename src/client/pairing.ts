@@ -1,4 +1,13 @@
-/** Pairing: how two agents come to trust each other (contract §3). */
+/**
+ * Pairing: how two agents come to trust each other (contract §3).
+ *
+ * @example
+ * ```ts
+ * const { ticket } = await agent.pairing.start({ profile: { agentName: "Scout", humanName: "Ann" } });
+ * await other.pairing.confirm({ ticket, profile: { agentName: "Bob", humanName: "Bo" } });
+ * console.log(await agent.pairing.status(ticket), (await other.pairing.peers())[0]?.agentName); // confirmed Scout
+ * ```
+ */
 import * as z from "zod/mini";
 import { parseAnswer } from "./caller.ts";
 import type { Send } from "./methods.ts";

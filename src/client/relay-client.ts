@@ -6,7 +6,9 @@
  * const { token } = await claimDeviceToken({ baseUrl, keys, agentDid, deviceId: await deviceIdOf(keys.publicKey) });
  * const device = createDeviceClient({ baseUrl, keys, agentDid, token });
  * const relay = device.connect({ onMessage: (message) => console.log(message.payload) });
- * console.log((await relay.ended).why);
+ * await relay.enqueue({ to: peerDid, payload: { text: "hello" } });
+ * relay.close();
+ * console.log((await relay.ended).why); // closed
  * ```
  */
 import * as z from "zod/mini";

@@ -8,7 +8,8 @@
  *   onState: (state) => console.log(state),
  * });
  * await relay.enqueue({ to: peerDid, payload: { text: "hello" } });
- * const { why, detail } = await relay.ended; // e.g. "credential-ended", "agent revoked"
+ * relay.close();
+ * console.log((await relay.ended).why); // closed
  * ```
  */
 import { frameHead, heartbeatAckFrame, heartbeatFrame } from "../wire/frame-text.ts";

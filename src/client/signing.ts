@@ -3,8 +3,10 @@
  *
  * @example
  * ```ts
- * const request = new Request("https://gate.example.com/pair/peers", { headers: { Authorization: `Claw ${ait}` } });
+ * const headers = { Authorization: `Claw ${credential.ait}`, "X-Claw-Agent-Access": credential.access.token };
+ * const request = new Request("https://gate.example.com/pair/peers", { headers });
  * const response = await fetch(await signRequest(request, keys));
+ * console.log(response.status); // 200
  * ```
  */
 import { encodeBase64Url } from "../wire/base64url.ts";

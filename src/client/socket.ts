@@ -1,4 +1,14 @@
-/** The platform's `WebSocket`, as far as it is used. */
+/**
+ * The platform's `WebSocket`, as far as it is used.
+ *
+ * @example
+ * ```ts
+ * const relay = agent.connect({ onMessage: () => undefined }, { WebSocket: WebSocket as SocketConstructor });
+ * await relay.opened();
+ * relay.close();
+ * console.log((await relay.ended).why); // closed
+ * ```
+ */
 
 export type SocketEvent = { readonly data?: unknown; readonly code?: number; readonly reason?: string };
 

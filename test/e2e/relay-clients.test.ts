@@ -4,6 +4,7 @@ import {
   type AgentClient,
   claimDeviceToken,
   createAgentClient,
+  createApiKeyClient,
   createDeviceClient,
   createOperatorClient,
   createSharedClient,
@@ -160,6 +161,18 @@ test("whoever holds the shared secret writes for the agent, until it is another 
   });
   const renewed = createSharedClient({ baseUrl: door.url, agentDid: alice.agentDid, secret: next.secret });
   expect((await connect(renewed)).relay.state()).toBe("open");
+});
+
+test("a service account calls with its API key within its scopes, until the key is deleted", async () => {
+  const wanted = { name: "ci", scopes: ["devices"] };
+  const created = (await alice.call("apikey/create", wanted)) as { apiKeyId: string; key: string };
+  const account = createApiKeyClient({ baseUrl: door.url, key: created.key });
+  expect(await account.call("device.pair.list")).toMatchObject({ pending: expect.any(Array) as unknown });
+  const [list, admin] = await account.batch([{ method: "device.pair.list" }, { method: "shared.auth.rotate" }]);
+  expect(list.ok).toBe(true);
+  expect(admin).toMatchObject({ ok: false, error: { name: "RpcError", code: "PROXY_AUTH_FORBIDDEN" } });
+  await alice.call("apikey/delete", { apiKeyId: created.apiKeyId });
+  await expect(account.call("device.pair.list")).rejects.toMatchObject({ name: "ProblemError", status: 401 });
 });
 
 describe("a batch", () => {
