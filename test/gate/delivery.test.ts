@@ -46,6 +46,13 @@ async function onlyTheAlarm(did: AgentDid): Promise<void> {
   expect(await runDurableObjectAlarm(gateOf(did))).toBe(true);
 }
 
+/** Waits for what comes with time: the clock goes on by a tick of the hand-over at each look. */
+const inTime = (look: () => void | Promise<void>): Promise<void> =>
+  eventually(() => {
+    pass(250);
+    return look();
+  });
+
 /** Lets this sender's share of the recipient's queue be full. */
 async function fill(recipient: AgentDid, sender: AgentDid): Promise<Parcel[]> {
   const parcels = Array.from({ length: 100 }, () => parcel());
@@ -117,8 +124,7 @@ describe("a message", () => {
     const numbers = Array.from({ length: 60 }, (_, n) => n);
     for (const n of numbers.slice(0, 30)) await sent(alice, bob, n);
     const first = await listen(bob, "nothing");
-    pass(1_000);
-    await eventually(() => expect(first.deliveries()).toHaveLength(30));
+    await inTime(() => expect(first.deliveries()).toHaveLength(30));
     for (const frame of first.deliveries().slice(0, 10)) first.acknowledge(frame);
     await eventually(async () =>
       expect(await rows(bob, "SELECT COUNT(*) AS n FROM queue WHERE state = 1")).toEqual([{ n: 10 }]),
@@ -126,10 +132,8 @@ describe("a message", () => {
     await Promise.all(numbers.slice(30).map((n) => sent(alice, bob, n)));
     const second = await listen(bob);
     expect(await first.closed).toEqual({ code: 1000, reason: "superseded" });
-    pass(2_000);
-    await runDurableObjectAlarm(gateOf(bob));
-    await eventually(() => {
-      pass(250);
+    await inTime(async () => {
+      await runDurableObjectAlarm(gateOf(bob));
       expect(second.deliveries()).toHaveLength(50);
     });
     expect(second.deliveries().map(({ payload }) => payload)).toEqual(numbers.slice(10));
@@ -268,10 +272,7 @@ describe("the hand-over", () => {
     const ids = await Promise.all(Array.from({ length: 64 }, (_, n) => sent(alice, bob, n)));
     expect(ids).toEqual(ids.toSorted());
     const relay = await listen(bob);
-    await eventually(() => {
-      pass(250);
-      expect(relay.deliveries().map(({ payload }) => payload)).toEqual(ids.map((_, n) => n));
-    });
+    await inTime(() => expect(relay.deliveries().map(({ payload }) => payload)).toEqual(ids.map((_, n) => n)));
   });
 });
 
@@ -283,8 +284,7 @@ describe("dead letters", () => {
     refusing.socket.close(1000);
     const relay = await listen(bob);
     expect(await call(bob, "dead-letter.replay", { id: deliveryId })).toEqual({ id: deliveryId, replayed: true });
-    pass(1_000);
-    await eventually(async () => expect(await stateOf(alice, deliveryId)).toBe("delivered"));
+    await inTime(async () => expect(await stateOf(alice, deliveryId)).toBe("delivered"));
     expect(relay.deliveries()).toMatchObject([{ deliveryId, payload: "again" }]);
     expect(await call(bob, "dead-letter.replay", { id: deliveryId })).toEqual({ code: "PROXY_NOT_FOUND" });
   });
@@ -353,18 +353,15 @@ describe("a fence for a peer", () => {
     );
     // The sender's gate has not heard of it, and goes by a cached trust.
     const cached = await sent(alice, bob, "by cached trust");
-    pass(1_000);
-    await eventually(async () =>
+    await inTime(async () =>
       expect(await statusOf(alice, cached)).toMatchObject({ state: "dead_lettered", reason: "trust removed" }),
     );
     await evictDurableObject(gateOf(bob));
     const later = await sent(alice, bob, "by cached trust");
-    pass(1_000);
-    await eventually(async () => expect(await stateOf(alice, later)).toBe("dead_lettered"));
+    await inTime(async () => expect(await stateOf(alice, later)).toBe("dead_lettered"));
     const relay = await listen(bob);
     const anew = await sent(alice, bob, "paired anew", { trustEpoch: 3 });
-    pass(1_000);
-    await eventually(async () => expect(await stateOf(alice, anew)).toBe("delivered"));
+    await inTime(async () => expect(await stateOf(alice, anew)).toBe("delivered"));
     expect(relay.deliveries().map(({ payload }) => payload)).toEqual(["paired anew"]);
   });
 
@@ -427,9 +424,8 @@ describe("waiting for a delivery", () => {
     expect(await long).toMatchObject({ delivered: true });
     expect(await gateOf(alice).awaitDelivery(deliveryId, 15_000)).toMatchObject({ delivered: true });
     const refused = await sent(alice, bob, {});
-    pass(1_000);
     const dying = gateOf(alice).awaitDelivery(refused, 15_000);
-    await eventually(() => expect(relay.deliveries()).toHaveLength(2));
+    await inTime(() => expect(relay.deliveries()).toHaveLength(2));
     relay.acknowledge(relay.deliveries()[1] ?? ({} as never), false);
     expect(await dying).toMatchObject({ delivered: false });
   });
