@@ -21,6 +21,8 @@ const deadLetter = z.object({
   createdAtMs: z.number(),
   deadAtMs: z.number(),
   payload: z.optional(z.unknown()),
+  /** The payload's own text, where it is nested too deeply to be a value. */
+  payloadText: z.optional(z.string()),
 });
 const page = z.object({ deadLetters: z.array(deadLetter), nextCursor: z.optional(z.nullable(z.string())) });
 
