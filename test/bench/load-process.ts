@@ -35,7 +35,7 @@ export function startLoadProcess(): LoadProcess {
     prepare: ask("prepare"),
     sign: ask("sign"),
     run: ask("run"),
-    bare: ask("bare"),
+    same: ask("same"),
     lone: ask("lone"),
     async stop() {
       child.kill();

@@ -3,23 +3,33 @@
  * does what it is told over the channel to its parent and answers with figures.
  */
 import { type Agent, pair, register } from "../e2e/agent.ts";
+import { OPERATOR_TOKEN } from "../e2e/proxy.ts";
 import { openHttpConnection } from "./http-connection.ts";
 import { connectRecipients, type Recipients } from "./recipients.ts";
 import { type RunFigures, type RunPlan, runLoad } from "./run.ts";
-import { peersOf, requestBytes, signGet, signSend, type SignedSend, signSends, type Topology } from "./traffic.ts";
+import {
+  peersOf,
+  requestBytes,
+  signCalls,
+  signGet,
+  signSend,
+  type SignedSend,
+  signSends,
+  type Topology,
+} from "./traffic.ts";
 
 /** What the parent may ask for; each takes plain data and gives plain data. */
 export type LoadCommands = {
   /** Registers agents, with another registry where one is named, pairs them, and connects the recipients where that is asked for. */
   prepare(scene: Topology & { url: string; connect: boolean; registryUrl?: string }): Promise<null>;
   /** Makes requests for the runs that follow. */
-  sign(order: { count: number; path?: string }): Promise<null>;
+  sign(order: { count: number; path?: string; call?: string }): Promise<null>;
   /** Sends what was signed. `deliver` waits for every message to be delivered and acknowledged, `settle` (by default) to be reported too. */
   run(
     plan: RunPlan & { deliver: boolean; settle?: boolean },
   ): Promise<RunFigures & { settledMs: number; unsettled: string[] }>;
-  /** The same plain request again and again. */
-  bare(plan: RunPlan & { path: string }): Promise<RunFigures>;
+  /** The same request again and again: a plain GET, or a JSON-RPC call of the operator's. */
+  same(plan: RunPlan & { path: string; body?: string }): Promise<RunFigures>;
   /** Single messages with silence between them. */
   lone(plan: {
     url: string;
@@ -34,6 +44,8 @@ let recipients: Recipients | null = null;
 let fan = 1;
 let sends: SignedSend[] = [];
 
+/** More than this machine answers. */
+const SAME_A_SECOND = 20_000;
 const SETTLED_WITHIN_MS = 20_000;
 const PUSHED_WITHIN_MS = 5_000;
 
@@ -55,8 +67,8 @@ const commands: LoadCommands = {
     return null;
   },
 
-  async sign({ count, path }) {
-    sends = signSends(senders, targets, fan, count, path);
+  async sign({ count, path, call }) {
+    sends = call === undefined ? signSends(senders, targets, fan, count, path) : signCalls(senders, call, count);
     return null;
   },
 
@@ -67,14 +79,15 @@ const commands: LoadCommands = {
     return { ...figures, settledMs: performance.now() - startedAtMs, unsettled };
   },
 
-  async bare({ path, ...plan }) {
-    const bytes = requestBytes("GET", path, {}, "");
-    const same = Array.from({ length: Math.ceil(plan.seconds * 20_000) }, (): SignedSend => ({
-      sender: 0,
-      recipient: 0,
-      bytes,
-    }));
-    return runLoad(plan, same, null);
+  async same({ path, body, ...plan }) {
+    const headers = { Authorization: `Bearer ${OPERATOR_TOKEN}`, "Content-Type": "application/json" };
+    const bytes = body === undefined ? requestBytes("GET", path, {}, "") : requestBytes("POST", path, headers, body);
+    const count = Math.ceil(plan.seconds * SAME_A_SECOND);
+    return runLoad(
+      plan,
+      Array.from({ length: count }, (): SignedSend => ({ sender: 0, recipient: 0, bytes })),
+      null,
+    );
   },
 
   async lone({ url, count, silenceMs }) {

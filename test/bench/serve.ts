@@ -1,5 +1,5 @@
 /** Serves a bundle in Miniflare, with its state on disk in a folder of its own, on a free port of this machine. */
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { convertV4MiniflareOptions, Miniflare, NoOpLog, type V4WorkerOptions } from "miniflare";
@@ -13,12 +13,20 @@ export type Served = {
   lines(): number;
   /** What it warned of or failed at, the first hundred lines. */
   complaints(): string[];
+  /** The proxy's database; for what would take too long to write through the front door. */
+  database(): Promise<D1>;
+  /** Processor time that the runtime has used, in milliseconds; null where the system does not tell. */
+  cpuMs(): number | null;
   /** Where a profiler connects, when served with `inspect`. */
   inspectorUrl(): Promise<URL>;
   stop(): Promise<void>;
 };
 
+type D1 = Awaited<ReturnType<Miniflare["getD1Database"]>>;
 type WorkerShape = Omit<V4WorkerOptions, "modules" | "modulesRoot">;
+
+// Says nothing of the files it looks for; those beside the project are not read.
+process.env["WRANGLER_LOG"] ??= "error";
 
 /**
  * The proxy, with the bindings of `wrangler.toml` and the migrations applied. Limits are off: one client stands for many.
@@ -83,12 +91,16 @@ async function serve(
       workers: [{ ...worker, ...bundle }],
     }),
   );
+  const before = runtimes();
   const url = await miniflare.ready;
+  const runtime = runtimes().find((pid) => !before.includes(pid)) ?? null;
   await prepare(miniflare);
   return {
     url: url.origin,
     lines: () => lines,
     complaints: () => complaints,
+    database: () => miniflare.getD1Database("DB"),
+    cpuMs: () => (runtime === null ? null : cpuMsOf(runtime)),
     inspectorUrl: () => miniflare.getInspectorURL(),
     async stop() {
       await miniflare.dispose();
@@ -97,7 +109,7 @@ async function serve(
   };
 }
 
-async function migrate(db: Awaited<ReturnType<Miniflare["getD1Database"]>>): Promise<void> {
+async function migrate(db: D1): Promise<void> {
   const folder = join(root, "migrations");
   for (const name of readdirSync(folder)
     .filter((file) => file.endsWith(".sql"))
@@ -106,4 +118,20 @@ async function migrate(db: Awaited<ReturnType<Miniflare["getD1Database"]>>): Pro
     // oxlint-disable-next-line no-await-in-loop -- migrations go in their order
     await db.batch(statements.map((statement) => db.prepare(statement)));
   }
+}
+
+const CLOCK_TICKS_A_SECOND = 100;
+
+/** Runtimes that this process has started; none where the system keeps no such list. */
+function runtimes(): string[] {
+  if (!existsSync("/proc/self/task")) return [];
+  const children = readFileSync(`/proc/self/task/${process.pid}/children`, "utf8").trim().split(" ");
+  return children.filter((pid) => pid !== "" && readFileSync(`/proc/${pid}/comm`, "utf8").trim() === "workerd");
+}
+
+function cpuMsOf(pid: string): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+  // After the name, which stands in parentheses, utime and stime are the 12th and 13th.
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  return ((Number(fields[11]) + Number(fields[12])) * 1_000) / CLOCK_TICKS_A_SECOND;
 }

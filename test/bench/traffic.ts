@@ -7,6 +7,7 @@ export type Topology = { senders: number; recipients: number; fan: number };
 export type SignedSend = { sender: number; recipient: number; bytes: Buffer };
 
 const HOOK_PATH = "/hooks/agent";
+const RPC_PATH = "/rpc";
 const TEXT =
   "A message of ordinary length, as one agent would write it to another about a thing that it has found out.";
 
@@ -43,6 +44,18 @@ export function signSend(from: Agent, toDid: string, payload: unknown, path: str
   const body = JSON.stringify(payload);
   const headers = { "X-Claw-Recipient-Agent-Did": toDid };
   return requestBytes("POST", path, signedHeaders(from, { method: "POST", path, body, headers }), body);
+}
+
+/** `count` JSON-RPC calls, every agent in turn about itself. */
+export function signCalls(agents: readonly Agent[], method: string, count: number): SignedSend[] {
+  return Array.from({ length: count }, (_, index): SignedSend => {
+    const sender = index % agents.length;
+    const from = agents[sender];
+    if (from === undefined) throw new Error("no such agent");
+    const body = JSON.stringify({ jsonrpc: "2.0", id: index, method, params: { agentDid: from.did } });
+    const headers = signedHeaders(from, { method: "POST", path: RPC_PATH, body });
+    return { sender, recipient: 0, bytes: requestBytes("POST", RPC_PATH, headers, body) };
+  });
 }
 
 export function signGet(from: Agent, path: string): Buffer {

@@ -10,6 +10,7 @@ import {
   SCENE,
   SENDS_A_SECOND,
 } from "../row.ts";
+import type { Served } from "../serve.ts";
 import { median, pairedRatio } from "../statistics.ts";
 
 const LEVELS: { connections: number; ratio: RatioName; goal: number }[] = [
@@ -40,8 +41,8 @@ export const hookToFloor: Row = {
       const { hook, base } = await interleave(
         bench.rounds,
         {
-          hook: (): Promise<Figures> => load.run({ ...plan, url: proxy.url, deliver: true }),
-          base: (): Promise<Figures> => load.run({ ...plan, url: floor.url, deliver: false }),
+          hook: () => withCpu(proxy, () => load.run({ ...plan, url: proxy.url, deliver: true })),
+          base: () => withCpu(floor, () => load.run({ ...plan, url: floor.url, deliver: false })),
         },
         () => load.sign({ count: Math.ceil(bench.seconds * SENDS_A_SECOND) }),
       );
@@ -70,12 +71,36 @@ export const hookToFloor: Row = {
           ...(connections === 16 ? [`≤ ${LATENCY_GOAL}`] : []),
         ),
       );
+      const cpu = { hook: cpuOf(hook), base: cpuOf(base) };
+      if (cpu.hook.length > 0) {
+        figures.push(
+          figure(`floor ${at}, processor time`, "µs a message", cpu.base),
+          figure(`hook ${at}, processor time`, "µs a message", cpu.hook),
+        );
+      }
       ratios[ratio] = pairedRatio(delivered, answered).median;
       notes.push(...complaints(`hook ${at}`, hook), ...complaints(`floor ${at}`, base));
     }
     return { figures, ratios, notes };
   },
 };
+
+type WithCpu = Figures & { cpuUs: number | null };
+
+/** A run and the processor time that the runtime used for each of its messages: it says more than a rate on a busy machine. */
+async function withCpu(served: Served, run: () => Promise<Figures>): Promise<WithCpu> {
+  const before = served.cpuMs();
+  const figures = await run();
+  const after = served.cpuMs();
+  return {
+    ...figures,
+    cpuUs: before === null || after === null ? null : ((after - before) * 1_000) / figures.accepted,
+  };
+}
+
+function cpuOf(runs: readonly WithCpu[]): number[] {
+  return runs.map(({ cpuUs }) => cpuUs).filter((cpuUs) => cpuUs !== null);
+}
 
 /** What makes a figure void is said, not hidden. */
 export function complaints(what: string, runs: readonly Figures[]): string[] {

@@ -26,7 +26,7 @@ const parts: Row = {
       bench.rounds,
       {
         bare: (): Promise<RunFigures> =>
-          loads.online.bare({ ...plan, url: online.url, path: "/health", expected: 200 }),
+          loads.online.same({ ...plan, url: online.url, path: "/health", expected: 200 }),
         chain: (): Promise<RunFigures> =>
           loads.chain.run({ ...plan, url: instrumented.url, expected: 202, deliver: false }),
         offline: (): Promise<RunFigures> =>

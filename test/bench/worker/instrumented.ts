@@ -64,10 +64,10 @@ function countStorage(storage: DurableObjectStorage): void {
     return Reflect.apply(exec, this, [query, ...values]);
   } as SqlStorage["exec"];
   const all = Object.getPrototypeOf(storage) as DurableObjectStorage;
-  const setAlarm = Reflect.get(all, "setAlarm") as (at: number | Date) => Promise<void>;
+  const plain: { setAlarm: (at: number | Date) => Promise<void> } = { setAlarm: Reflect.get(all, "setAlarm") };
   all.setAlarm = function count(this: DurableObjectStorage, at: number | Date) {
     counts.alarms += 1;
-    return Reflect.apply(setAlarm, this, [at]);
+    return Reflect.apply(plain.setAlarm, this, [at]);
   };
 }
 
