@@ -157,7 +157,12 @@ const reconcileMethod = defineMethod({
   handler: async (ctx, { dryRun = true, cursor }) => {
     if (cursor !== undefined && parseReconcileCursor(cursor) === null)
       throw invalid("cursor: is none of a reconciliation");
-    const report = await reconcile(ctx, { dryRun, cursor: cursor ?? null, graceMs: 0, tenants: null });
+    const report = await reconcile(ctx, {
+      dryRun,
+      cursor: cursor ?? null,
+      graceMs: 0,
+      tenants: { tasks: null, keys: null },
+    });
     if (cursor === undefined && report.nextCursor === undefined) await noteDrift(ctx, report.drift);
     if (!dryRun) {
       const { scanned, repaired, removed } = report;

@@ -23,8 +23,8 @@ export type ReconcileOptions = {
   cursor: string | null;
   /** Tuples younger than this are left alone. */
   graceMs: number;
-  /** The tenants to look after; null for all. */
-  tenants: readonly string[] | null;
+  /** The tenants whose tasks, and whose keys, are looked after; null for all. */
+  tenants: { tasks: readonly string[] | null; keys: readonly string[] | null };
   limit?: number;
 };
 
@@ -140,10 +140,11 @@ async function look(
         WHERE subject_type = 'service_account' AND subject_id > ?1 AND ${ULID_LIKE} AND ?3 IS ?3 ORDER BY subject_id LIMIT ?2)
       ORDER BY id`,
   };
+  const of = phase === "apikeys" ? tenants.keys : tenants.tasks;
   const { results } = await db
     .withSession("first-primary")
     .prepare(queries[phase])
-    .bind(after, limit, tenants === null ? null : JSON.stringify(tenants), now() - graceMs)
+    .bind(after, limit, of === null ? null : JSON.stringify(of), now() - graceMs)
     .all<LookRow>();
   return {
     ids: results.map(({ id }) => id),

@@ -2,7 +2,7 @@
 import { drainOutbox } from "../authz/outbox.ts";
 import { noteDrift, reconcile } from "../authz/reconcile.ts";
 import { remoteGraphOf } from "../authz/remote.ts";
-import type { Config } from "../config.ts";
+import type { Config, TenantSwitch } from "../config.ts";
 import type { Log } from "../telemetry/log.ts";
 
 export const RECONCILE_EVERY_MS = 300_000;
@@ -26,16 +26,22 @@ export async function drainGraphOutbox(deps: GraphDeps): Promise<void> {
  * @returns where to go on
  */
 export async function reconcilePage(deps: GraphDeps, before: Progress | undefined): Promise<Progress> {
-  const { fgacTasksDualWrite: tenants } = deps.config;
-  if (tenants === "off") return { cursor: null, drift: 0 };
+  const { fgacTasksDualWrite: tasks, fgacAgentApiKeysDualWrite: keys } = deps.config;
+  if (tasks === "off") return { cursor: null, drift: 0 };
   const report = await reconcile(deps, {
     dryRun: false,
     cursor: before?.cursor ?? null,
     graceMs: GRACE_MS,
-    tenants: tenants === "on" ? null : tenants,
+    tenants: { tasks: tenantsOf(tasks), keys: tenantsOf(keys) },
   });
   const drift = (before?.drift ?? 0) + report.drift;
   if (report.nextCursor !== undefined) return { cursor: report.nextCursor, drift };
   await noteDrift(deps, drift);
   return { cursor: null, drift: 0 };
+}
+
+/** @returns the tenants that a switch is on for; null for all of them */
+function tenantsOf(setting: TenantSwitch): readonly string[] | null {
+  if (setting === "on") return null;
+  return setting === "off" ? [] : setting;
 }

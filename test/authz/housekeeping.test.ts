@@ -1,0 +1,101 @@
+import { env } from "cloudflare:workers";
+import { beforeEach, describe, expect, it } from "vitest";
+import { reconcile } from "../../src/authz/reconcile.ts";
+import { type GraphDeps, type Progress, reconcilePage } from "../../src/housekeeping/graph.ts";
+import { runtimeOf } from "../../src/runtime.ts";
+import type { Log } from "../../src/telemetry/log.ts";
+import { type Agent, apiKeyOf, createTask, operator, register, result, tuplesOf } from "../tasks/house.ts";
+
+const silent: Log = { info() {}, warn() {}, error() {}, with: () => silent };
+const HOUR_MS = 3_600_000;
+
+let agent: Agent;
+beforeEach(async () => {
+  agent = await register();
+});
+
+const depsFor = (settings: Record<string, string> = {}, laterMs = 0): GraphDeps => ({
+  db: env.DB,
+  config: runtimeOf({ ...env, ...settings }).config,
+  now: () => Date.now() + laterMs,
+  log: silent,
+});
+
+/** A task whose tuples were lost. */
+async function bareTask(of: Agent): Promise<string> {
+  const { taskId } = await createTask(of, { agentDid: of.did });
+  await env.DB.prepare("DELETE FROM relationships WHERE object_id = ?1").bind(taskId).run();
+  return taskId;
+}
+
+async function wholePass(deps: GraphDeps): Promise<void> {
+  let progress: Progress | undefined;
+  do {
+    // oxlint-disable-next-line no-await-in-loop -- page after page
+    progress = await reconcilePage(deps, progress);
+  } while (progress.cursor !== null);
+}
+
+describe("housekeeping", () => {
+  it("gives tasks their tuples back, and takes tuples without a row when they are old enough", async () => {
+    const taskId = await bareTask(agent);
+    await result(operator, "authz/write", {
+      writes: [{ object: "task:early", relation: "viewer", subject: "user:anne" }],
+    });
+    await wholePass(depsFor());
+    expect(await tuplesOf(`task:${taskId}`)).toContain(`owner@user:${agent.ownerDid}`);
+    expect(await tuplesOf("task:early")).toEqual(["viewer@user:anne"]);
+    await wholePass(depsFor({}, HOUR_MS));
+    expect(await tuplesOf("task:early")).toEqual([]);
+  });
+
+  it("leaves tenants alone whose writes do not go to the graph", async () => {
+    const other = await register();
+    const [mine, theirs] = [await bareTask(agent), await bareTask(other)];
+    await wholePass(depsFor({ FGAC_TASKS_DUAL_WRITE: "off", FGAC_ENFORCE: "off" }));
+    expect(await tuplesOf(`task:${mine}`)).toEqual([]);
+    await wholePass(
+      depsFor({ FGAC_TASKS_DUAL_WRITE: agent.tenantId, FGAC_AGENT_API_KEYS_DUAL_WRITE: "off", FGAC_ENFORCE: "off" }),
+    );
+    expect(await tuplesOf(`task:${mine}`)).not.toEqual([]);
+    expect(await tuplesOf(`task:${theirs}`)).toEqual([]);
+  });
+
+  it("does not give back what the operator took from a service account that is in the graph", async () => {
+    const key = await apiKeyOf(agent, ["tasks:write"]);
+    const executor = {
+      object: `agent:${agent.did}`,
+      relation: "executor",
+      subject: `service_account:${key.serviceAccountId}`,
+    };
+    await result(operator, "authz/write", { deletes: [executor] });
+    await wholePass(depsFor());
+    expect(await tuplesOf(`agent:${agent.did}`)).not.toContain(`executor@${executor.subject}`);
+  });
+});
+
+describe("a reconciliation", () => {
+  it("can be stopped anywhere and resumed, and then has seen and done the same", async () => {
+    const bare = [await bareTask(agent), await bareTask(agent), await bareTask(agent)];
+    const options = { dryRun: true, graceMs: 0, tenants: { tasks: null, keys: null } };
+    const whole = await reconcile(depsFor(), { ...options, cursor: null });
+    const total = { scanned: 0, repaired: 0, removed: 0, unattributable: 0, drift: 0 };
+    let cursor: string | null = null;
+    let pages = 0;
+    do {
+      // oxlint-disable-next-line no-await-in-loop -- page after page
+      const page: Awaited<ReturnType<typeof reconcile>> = await reconcile(depsFor(), { ...options, cursor, limit: 2 });
+      for (const name of Object.keys(total) as (keyof typeof total)[]) total[name] += page[name];
+      cursor = page.nextCursor ?? null;
+      pages += 1;
+    } while (cursor !== null && pages < 1_000);
+    expect(total).toEqual(whole);
+    expect(total.repaired).toBeGreaterThanOrEqual(bare.length);
+    expect(pages).toBeGreaterThan(2);
+  });
+
+  it("refuses a cursor that is none", async () => {
+    const options = { dryRun: true, graceMs: 0, tenants: { tasks: null, keys: null } };
+    await expect(reconcile(depsFor(), { ...options, cursor: "elsewhere:1" })).rejects.toThrow(RangeError);
+  });
+});
