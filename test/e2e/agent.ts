@@ -2,7 +2,7 @@
 import { createHash, generateKeyPairSync, type KeyObject, randomUUID, sign } from "node:crypto";
 import { OPERATOR_TOKEN } from "./proxy.ts";
 
-export type Answer = { status: number; headers: Headers; body: Record<string, never> & Record<string, unknown> };
+export type Answer = { status: number; headers: Headers; body: Record<string, unknown> };
 
 export type Signed = { method: string; path: string; body?: string; headers?: Record<string, string>; timestamp?: number; nonce?: string; key?: KeyObject };
 

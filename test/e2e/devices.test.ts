@@ -72,7 +72,7 @@ async function pairDevice(scopes: string[]): Promise<Device> {
 async function connectDevice(device: Device): Promise<RelayClient> {
   const issued = await asDevice(device, "/v1/relay/tickets", "{}");
   expect(issued.status).toBe(200);
-  return openRelay(proxy.url, issued.body["ticket"]);
+  return openRelay(proxy.url, String(issued.body["ticket"]));
 }
 
 describe("pairing a device", () => {
@@ -148,7 +148,7 @@ describe("rotating and revoking", () => {
     const headers = { Authorization: `Shared ${String(first.result?.["secret"])}`, "X-Claw-Agent-Did": agent.did, "Content-Type": "application/json" };
     const issued = await send(proxy.url, { method: "POST", path: "/v1/relay/tickets", body: "{}" }, headers);
     expect(issued.status).toBe(200);
-    const relay = await openRelay(proxy.url, issued.body["ticket"]);
+    const relay = await openRelay(proxy.url, String(issued.body["ticket"]));
     const second = await asAgent("shared.auth.rotate", {});
     expect(second.result).toMatchObject({ generation: 2, fenced: { sockets: 1 } });
     await expect(relay.closed).resolves.toEqual({ code: 4001, reason: "gateway auth changed" });

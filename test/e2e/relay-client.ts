@@ -38,7 +38,7 @@ export function ulid(): string {
 export async function connectRelay(url: string, agent: Agent, autoAcknowledge = true): Promise<RelayClient> {
   const issued = await request(url, agent, { method: "POST", path: "/v1/relay/tickets", body: "{}" });
   if (issued.status !== 200) throw new Error(`no relay ticket: ${issued.status} ${JSON.stringify(issued.body)}`);
-  return openRelay(url, issued.body["ticket"], autoAcknowledge);
+  return openRelay(url, String(issued.body["ticket"]), autoAcknowledge);
 }
 
 export async function openRelay(url: string, ticket: string, autoAcknowledge = true): Promise<RelayClient> {
