@@ -24,7 +24,7 @@ export default defineConfig(async () => {
           test: {
             name: "workerd",
             include: ["test/**/*.test.ts"],
-            exclude: ["test/e2e/**", "test/cli/**", "test/conformance/**", "test/bench/**", "test/faults/**", "test/fuzz/**", "test/soak/**"],
+            exclude: ["test/e2e/**", "test/cli/**", "test/conformance/**", "test/bench/**", "test/faults/**", "test/fuzz/**", "test/soak/**", "test/scale/**"],
             setupFiles: ["./test/setup.ts"],
             testTimeout: 60_000,
             hookTimeout: 60_000,
@@ -34,7 +34,7 @@ export default defineConfig(async () => {
         {
           test: {
             name: "node",
-            include: ["test/{e2e,cli,conformance,bench,faults,fuzz,soak}/**/*.test.ts"],
+            include: ["test/{e2e,cli,conformance,bench,faults,fuzz,soak,scale}/**/*.test.ts"],
             // Real processes on a machine that may be busy: patience, and on CI one more try.
             testTimeout: 120_000,
             hookTimeout: 120_000,

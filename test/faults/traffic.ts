@@ -67,6 +67,8 @@ export async function replay(town: Town, message: SignedMessage): Promise<void> 
 export type Recipients = {
   /** Deliveries so far, repeats included. */
   count(): number;
+  /** Ends every socket once; they come back. */
+  cut(): void;
   /** No further coming back; ends the sockets. */
   stop(): void;
 };
@@ -156,6 +158,9 @@ export function startRecipients(town: Town, options: RecipientOptions = {}): Rec
   for (const [index, agent] of town.recipients.entries()) void stay(agent, index);
   return {
     count: () => count,
+    cut() {
+      for (const socket of sockets) socket.close();
+    },
     stop() {
       running = false;
       for (const socket of sockets) socket.close();

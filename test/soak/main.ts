@@ -1,0 +1,192 @@
+/**
+ * `npm run soak`: mixed load at 70 % of what this machine can do, with agents coming and going, for as long as it takes to see
+ * whether memory or disk grow. Ends with 1 when they do, when something was lost, or when the program failed.
+ */
+import { readdirSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { type HttpAnswer, openHttpConnection } from "../bench/http-connection.ts";
+import { requestBytes, signGet, signSend } from "../bench/traffic.ts";
+import { type Agent, operator, register, signedHeaders } from "../e2e/agent.ts";
+import type { History } from "../faults/history.ts";
+import { startProgram } from "../faults/program.ts";
+import { createRandom } from "../faults/random.ts";
+import { settle, sleep } from "../faults/town.ts";
+import { startRecipients } from "../faults/traffic.ts";
+import { SHORT_SETTINGS, withShortLives } from "./short-lives.ts";
+
+const { values } = parseArgs({ options: { minutes: { type: "string", default: "10" }, seed: { type: "string", default: "1" } } });
+const MINUTE_MS = 60_000;
+const totalMs = Number(values.minutes) * MINUTE_MS;
+/** By then everything short-lived has expired once: nonces live 80 s and are forgotten within another ten. */
+const SETTLED_AFTER_MS = Math.max(130_000, totalMs * 0.3);
+const CAPACITY_MS = 10_000;
+const CONNECTIONS = 16;
+const PAIRS = 8;
+const SHARE_OF_CAPACITY = 0.7;
+const MEMORY_GROWTH_MAX = 0.2;
+const DISK_GROWTH_MAX = 0.1;
+const MEBIBYTE = 1_048_576;
+
+type Sample = { atMs: number; tookMs: number };
+type Disk = { gates: Map<string, number>; database: number };
+
+process.exit(await main());
+
+async function main(): Promise<number> {
+  if (totalMs <= SETTLED_AFTER_MS) throw new Error(`at least ${Math.ceil((SETTLED_AFTER_MS + MINUTE_MS) / MINUTE_MS)} minutes: before, nothing has expired yet`);
+  const random = createRandom(Number(values.seed));
+  // The run counts by itself: a history of every event would be what grows.
+  const seen = { delivered: new Set<string>(), faults: 0, cuts: 0, agents: 0 };
+  const history: History = {
+    events: [],
+    record(event) {
+      if (event.kind === "deliver") seen.delivered.add(event.deliveryId);
+      if (event.kind === "fault" || event.kind === "hang") seen.faults += 1;
+    },
+    close: () => Promise.resolve(),
+  };
+  const program = await startProgram({ settings: SHORT_SETTINGS, edit: withShortLives });
+  try {
+    const town = await settle(program, history, random, { pairs: PAIRS });
+    const recipients = startRecipients(town, { refuseRatio: 0.001 });
+    const accepted: string[] = [];
+    const refused = new Map<number, number>();
+
+    const nextRequest = (): Buffer => {
+      const index = random.between(0, PAIRS - 1);
+      const from = town.senders[index] as Agent;
+      const to = town.recipients[(index + random.between(0, 1)) % PAIRS] as Agent;
+      const kind = random.next();
+      if (kind < 0.85) return signSend(from, to.did, { key: `k${random.next()}`, text: "A message of ordinary length, from one agent to another." });
+      if (kind < 0.92) return signGet(from, "/pair/peers");
+      const body = JSON.stringify({ jsonrpc: "2.0", id: 1, method: "task/list", params: {} });
+      return requestBytes("POST", "/rpc", signedHeaders(from, { method: "POST", path: "/rpc", body }), body);
+    };
+    const note = ({ status, body }: HttpAnswer): void => {
+      if (status === 202) accepted.push(String((JSON.parse(body) as { deliveryId: string }).deliveryId));
+      else if (status !== 200) refused.set(status, (refused.get(status) ?? 0) + 1);
+      if (status === 500 || body.includes("PROXY_INTERNAL")) seen.faults += 1;
+    };
+
+    /** `perSecond` null: as fast as the answers come. Latency counts from when a request was due, not from when it could go. */
+    const drive = async (forMs: number, perSecond: number | null): Promise<Sample[]> => {
+      const samples: Sample[] = [];
+      const startedAtMs = performance.now();
+      let slot = 0;
+      const lane = async (): Promise<void> => {
+        const connection = await openHttpConnection(program.url);
+        for (;;) {
+          const dueAtMs = perSecond === null ? performance.now() : startedAtMs + (slot++ * 1_000) / perSecond;
+          if (dueAtMs >= startedAtMs + forMs) break;
+          // oxlint-disable no-await-in-loop -- one request at a time a connection
+          if (dueAtMs > performance.now()) await sleep(dueAtMs - performance.now());
+          const bytes = nextRequest();
+          const beganAtMs = performance.now();
+          note(await connection.send(bytes));
+          // oxlint-enable no-await-in-loop
+          const endedAtMs = performance.now();
+          samples.push({ atMs: endedAtMs - startedAtMs, tookMs: endedAtMs - Math.min(dueAtMs, beganAtMs) });
+          if (perSecond === null && endedAtMs - startedAtMs >= forMs) break;
+        }
+        connection.close();
+      };
+      await Promise.all(Array.from({ length: CONNECTIONS }, lane));
+      return samples;
+    };
+
+    // Batches form and caches fill before anything is measured.
+    await drive(3_000, null);
+    const before = seen.delivered.size;
+    const atCapacity = await drive(CAPACITY_MS, null);
+    const capacity = Math.min(atCapacity.length, (seen.delivered.size - before) / 0.85) / (CAPACITY_MS / 1_000);
+    const rate = capacity * SHARE_OF_CAPACITY;
+    console.log(`capacity ${capacity.toFixed(0)}/s; ${rate.toFixed(0)}/s for ${values.minutes} min`);
+
+    let running = true;
+    const comingAndGoing = (async () => {
+      while (running) {
+        // oxlint-disable no-await-in-loop -- one agent after the other
+        await sleep(random.between(2_000, 6_000));
+        const guest = await register(program.url, "guest");
+        seen.agents += 1;
+        await operator(program.url, "POST", "/v1/agents/revoke", { agentDid: guest.did });
+        recipients.cut();
+        seen.cuts += 1;
+        // oxlint-enable no-await-in-loop
+      }
+    })();
+
+    let settledState: { residentBytes: number; disk: Disk } | null = null;
+    const resident: number[] = [];
+    const watch = setInterval(() => resident.push(program.residentBytes()), 5_000);
+    const settling = sleep(SETTLED_AFTER_MS).then(() => {
+      settledState = { residentBytes: median(resident.slice(-6)), disk: diskOf(program.stateDir) };
+    });
+    const samples = await drive(totalMs, rate);
+    await settling;
+    const end = { residentBytes: median(resident.slice(-6)), disk: diskOf(program.stateDir) };
+    clearInterval(watch);
+    running = false;
+    await comingAndGoing;
+    const drainedByMs = performance.now() + 60_000;
+    const missing = (): number => accepted.filter((id) => !seen.delivered.has(id)).length;
+    // oxlint-disable-next-line no-await-in-loop -- until everything has come
+    while (missing() > 0 && performance.now() < drainedByMs) await sleep(250);
+    recipients.stop();
+    if (settledState === null) throw new Error("the run was over before it had settled");
+    const start = settledState as { residentBytes: number; disk: Disk };
+
+    const third = totalMs / 3;
+    const p99 = (from: number, to: number): number => quantile(samples.filter(({ atMs }) => atMs >= from && atMs < to).map(({ tookMs }) => tookMs), 0.99);
+    const [gatesBefore, gatesAfter] = [sizeOf(start.disk.gates, start.disk.gates), sizeOf(end.disk.gates, start.disk.gates)];
+    const newGates = [...end.disk.gates.keys()].filter((name) => !start.disk.gates.has(name)).length;
+    const memoryGrowth = end.residentBytes / start.residentBytes - 1;
+    const diskGrowth = gatesAfter / gatesBefore - 1;
+    const lost = missing();
+    console.log(`requests       ${samples.length}, ${(samples.length / (totalMs / 1_000)).toFixed(0)}/s; ${accepted.length} messages accepted, ${lost} not delivered; other answers ${JSON.stringify(Object.fromEntries(refused))}`);
+    console.log(`p99            ${p99(0, third).toFixed(0)} ms in the first third, ${p99(2 * third, totalMs).toFixed(0)} ms in the last`);
+    console.log(`workerd        ${mib(start.residentBytes)} once settled, ${mib(end.residentBytes)} at the end (${percent(memoryGrowth)})`);
+    console.log(`gates on disk  ${mib(gatesBefore)} once settled, ${mib(gatesAfter)} at the end (${percent(diskGrowth)}); ${newGates} new gates for agents that came and went`);
+    console.log(`database       ${mib(start.disk.database)} once settled, ${mib(end.disk.database)} at the end: registrations and the audit log stay`);
+    console.log(`came and went  ${seen.agents} agents, all sockets ${seen.cuts} times; faults ${seen.faults}`);
+    const failures = [
+      lost > 0 && `${lost} messages lost`,
+      seen.faults > 0 && `${seen.faults} faults`,
+      memoryGrowth > MEMORY_GROWTH_MAX && "memory grows",
+      diskGrowth > DISK_GROWTH_MAX && "the disk grows",
+    ].filter((failure) => failure !== false);
+    for (const failure of failures) console.log(`FAILED ${failure}`);
+    return failures.length === 0 ? 0 : 1;
+  } finally {
+    await program.stop();
+  }
+}
+
+/** The databases themselves; what their journals hold is written back now and then and says nothing. */
+function diskOf(stateDir: string): Disk {
+  const disk: Disk = { gates: new Map(), database: 0 };
+  for (const entry of readdirSync(stateDir, { withFileTypes: true, recursive: true })) {
+    if (!entry.isFile() || !entry.name.endsWith(".sqlite")) continue;
+    const { size } = statSync(join(entry.parentPath, entry.name));
+    if (entry.parentPath.includes("Gate")) disk.gates.set(entry.name, size);
+    else if (entry.parentPath.includes("d1")) disk.database += size;
+  }
+  return disk;
+}
+
+function sizeOf(gates: Map<string, number>, which: Map<string, number>): number {
+  return [...gates].filter(([name]) => which.has(name)).reduce((sum, [, size]) => sum + size, 0);
+}
+
+function quantile(numbers: number[], share: number): number {
+  const sorted = numbers.toSorted((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.NaN;
+}
+
+function median(numbers: number[]): number {
+  return quantile(numbers, 0.5);
+}
+
+const mib = (bytes: number): string => `${(bytes / MEBIBYTE).toFixed(1)} MiB`;
+const percent = (share: number): string => `${share >= 0 ? "+" : ""}${(share * 100).toFixed(1)} %`;
