@@ -98,14 +98,14 @@ export type Asked = { method: string; params?: unknown };
 
 export async function callAll(did: AgentDid, caller: GateCaller, calls: readonly Asked[]): Promise<GateAnswer> {
   const asked = calls.map(({ method, params }) => ({ method, params: params ?? {} }));
-  return (await gateOf(did).call({
+  return await gateOf(did).call({
     caller,
     surface: "rpc",
     requestId: "test-request",
     origin: "192.0.2.1",
     bookmark: null,
     calls: asked,
-  })) as GateAnswer;
+  });
 }
 
 /** One call. A refusal of the caller is told by its reason. */

@@ -94,7 +94,7 @@ const history = record({
   endAt: integer({ min: 0, max: 24 }),
   waitMs: integer({ min: 0, max: 4 }),
   careless: integer({ min: 0, max: 3 }),
-  then: constantFrom("nothing", "evict", "crash", "crash amid"),
+  after: constantFrom("nothing", "evict", "crash", "crash amid"),
 });
 
 type History = {
@@ -104,7 +104,7 @@ type History = {
   endAt: number;
   waitMs: number;
   careless: number;
-  then: string;
+  after: string;
 };
 
 type Parties = { did: AgentDid; target: Holder; bystander: Holder | null; authority: string; epoch: number };
@@ -201,11 +201,11 @@ async function play(taken: History, tally: Tally): Promise<void> {
     if (index % 4 === 0) await rest(0);
     tally.asked += 1;
   }
-  if (taken.then === "crash amid") await crash(did);
+  if (taken.after === "crash amid") await crash(did);
   const isOver = await acknowledged;
 
-  if (taken.then === "crash") await crash(did);
-  if (taken.then === "evict") await evictDurableObject(gateOf(did)).catch(() => undefined);
+  if (taken.after === "crash") await crash(did);
+  if (taken.after === "evict") await evictDurableObject(gateOf(did)).catch(() => undefined);
   if (isOver === true) {
     tally.acknowledged += 1;
     const late = lines.map((line) =>
@@ -232,7 +232,7 @@ async function play(taken: History, tally: Tally): Promise<void> {
   }
   await Promise.all(requests);
   const outcomes = await Promise.all(others);
-  if (!taken.then.startsWith("crash"))
+  if (!taken.after.startsWith("crash"))
     for (const outcome of outcomes) expect(outcome, "of a bystander").toMatchObject({ ok: true });
 
   const { results } = await env.DB.prepare("SELECT mark, raised FROM effects_of_test WHERE mark LIKE ?1")
