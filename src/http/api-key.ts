@@ -6,13 +6,15 @@ import { refusal } from "../auth/reasons.ts";
 import type { GateCaller } from "../gate/gate.ts";
 import type { AgentDid } from "../wire/did.ts";
 import { errorFields } from "../telemetry/log.ts";
+import { countGuess } from "./authenticate.ts";
 import { refusedByGate } from "./gate-hop.ts";
 import type { HttpEnv } from "./request-scope.ts";
 
 /**
  * @param keyHash of the presented key, base64url of SHA-256
  * @returns the key's agent, and the key as its gate admits it
- * @throws ProxyError PROXY_AUTH_INVALID_TOKEN for a key that is unknown, deleted or expired; it says no more
+ * @throws ProxyError PROXY_AUTH_INVALID_TOKEN for a key that is unknown, deleted or expired; it says no more;
+ *         429 once an address has guessed too often
  */
 export async function apiKeyCallerOf(
   c: Context<HttpEnv>,
@@ -21,8 +23,11 @@ export async function apiKeyCallerOf(
 ): Promise<{ agentDid: AgentDid; caller: Extract<GateCaller, { kind: "apiKey" }> }> {
   const nowMs = Date.now();
   const key = await findApiKey(c.env.DB, keyHash);
-  if (key === null || (key.expMs !== null && key.expMs <= nowMs))
-    throw refusedByGate(c, passed, refusal("gate-credential-refused"));
+  if (key === null || (key.expMs !== null && key.expMs <= nowMs)) {
+    const refused = refusedByGate(c, passed, refusal("gate-credential-refused"));
+    countGuess(c);
+    throw refused;
+  }
   const { lastUsedAtMs, ...grant } = key;
   const noted = noteApiKeyUse(c.env.DB, { apiKeyId: key.principal.apiKeyId, lastUsedAtMs }, nowMs);
   if (noted !== null) {
