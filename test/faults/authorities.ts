@@ -28,12 +28,25 @@ export async function startAuthorities(town: Town): Promise<Authorities> {
   let running = true;
 
   const asDevice = (device: Device, path: string, body: string, token = device.token) => {
-    const headers = { ...proofOf(device.privateKey, path, body), ...freshAddress(), Authorization: `Device ${token}`, "X-Claw-Agent-Did": agent.did };
+    const headers = {
+      ...proofOf(device.privateKey, path, body),
+      ...freshAddress(),
+      Authorization: `Device ${token}`,
+      "X-Claw-Agent-Did": agent.did,
+    };
     return town.ask(`device ${path}`, () => send(program.url, { method: "POST", path, body }, headers));
   };
   const used = (authority: string, via: string, asked: Asked): void => {
     const { begunAtMs, atMs } = asked;
-    history.record({ kind: "used", begunAtMs, atMs, authority, via, accepted: hasWorked(asked), boot: program.boots() });
+    history.record({
+      kind: "used",
+      begunAtMs,
+      atMs,
+      authority,
+      via,
+      accepted: hasWorked(asked),
+      boot: program.boots(),
+    });
   };
   const invalidated = (authority: string, asked: Asked): void => {
     history.record({ kind: "invalidated", begunAtMs: asked.begunAtMs, atMs: asked.atMs, authority });
@@ -51,14 +64,22 @@ export async function startAuthorities(town: Town): Promise<Authorities> {
     const body = JSON.stringify({ agentDid: agent.did, deviceId: device.id });
     const path = "/v1/devices/claim";
     const asked = await town.ask("claim", () =>
-      send(program.url, { method: "POST", path, body }, { ...proofOf(device.privateKey, path, body), ...freshAddress() }),
+      send(
+        program.url,
+        { method: "POST", path, body },
+        { ...proofOf(device.privateKey, path, body), ...freshAddress() },
+      ),
     );
     if (!hasWorked(asked)) return null;
     return { ...device, token: String(asked.body["token"]), epoch: Number(asked.body["epoch"]) };
   };
   const newDevice = async (): Promise<Device | null> => {
     const { privateKey, x } = newKey();
-    const requested = await agentRpc(town, agent, "device.pair.request", { publicKey: x, label: "d", scopes: ["relay", "send"] });
+    const requested = await agentRpc(town, agent, "device.pair.request", {
+      publicKey: x,
+      label: "d",
+      scopes: ["relay", "send"],
+    });
     const { requestId, digest, deviceId } = requested.result;
     if (!hasWorked(requested)) return null;
     const approved = await operatorRpc(town, "device.pair.approve", { agentDid: agent.did, requestId, digest });
@@ -93,12 +114,16 @@ export async function startAuthorities(town: Town): Promise<Authorities> {
     const authority = `shared ${String(generation)}`;
     const attempt = (): Promise<Asked> =>
       town.ask("shared", () =>
-        send(program.url, { method: "POST", path: "/v1/relay/tickets", body: "{}" }, {
-          Authorization: `Shared ${String(secret)}`,
-          "X-Claw-Agent-Did": agent.did,
-          "Content-Type": "application/json",
-          ...freshAddress(),
-        }),
+        send(
+          program.url,
+          { method: "POST", path: "/v1/relay/tickets", body: "{}" },
+          {
+            Authorization: `Shared ${String(secret)}`,
+            "X-Claw-Agent-Did": agent.did,
+            "Content-Type": "application/json",
+            ...freshAddress(),
+          },
+        ),
       );
     used(authority, "http", await attempt());
     const again = await operatorRpc(town, "shared.auth.rotate", { agentDid: agent.did });
@@ -116,9 +141,12 @@ export async function startAuthorities(town: Town): Promise<Authorities> {
     if (!hasWorked(made) || short === null) return;
     const mortal: Agent = short;
     const authority = `agent ${mortal.did}`;
-    const attempt = (): Promise<Asked> => town.ask("peers", () => request(program.url, mortal, { method: "GET", path: "/pair/peers" }));
+    const attempt = (): Promise<Asked> =>
+      town.ask("peers", () => request(program.url, mortal, { method: "GET", path: "/pair/peers" }));
     used(authority, "http", await attempt());
-    const revoked = await town.ask("revoke", () => operator(program.url, "POST", "/v1/agents/revoke", { agentDid: mortal.did }));
+    const revoked = await town.ask("revoke", () =>
+      operator(program.url, "POST", "/v1/agents/revoke", { agentDid: mortal.did }),
+    );
     if (!hasWorked(revoked)) return;
     invalidated(authority, revoked);
     await remember({ authority, via: "http", attempt });
@@ -160,7 +188,9 @@ export async function startAuthorities(town: Town): Promise<Authorities> {
 
 /** A socket that enqueues without pause; an acknowledgement of a frame that was written after the end is an effect after it. */
 async function chatter(town: Town, ticket: string, to: string, authority: string): Promise<{ stop(): void } | null> {
-  const socket = new WebSocket(`${town.program.url.replace("http", "ws")}/relay/connect`, [`sallyport.ticket.${ticket}`]);
+  const socket = new WebSocket(`${town.program.url.replace("http", "ws")}/relay/connect`, [
+    `sallyport.ticket.${ticket}`,
+  ]);
   const opened = await new Promise<boolean>((resolve) => {
     socket.addEventListener("open", () => resolve(true));
     socket.addEventListener("error", () => resolve(false));
@@ -173,13 +203,30 @@ async function chatter(town: Town, ticket: string, to: string, authority: string
     if (socket.readyState !== WebSocket.OPEN) return;
     const id = ulid();
     sentAtMs.set(id, performance.now());
-    socket.send(JSON.stringify({ v: 1, type: "enqueue", id, ts: new Date().toISOString(), toAgentDid: to, payload: { chatter: true } }));
+    socket.send(
+      JSON.stringify({
+        v: 1,
+        type: "enqueue",
+        id,
+        ts: new Date().toISOString(),
+        toAgentDid: to,
+        payload: { chatter: true },
+      }),
+    );
   }, 8);
   socket.addEventListener("message", ({ data }) => {
     const frame = JSON.parse(String(data)) as { type: string; ackId: string; accepted: boolean };
     const begunAtMs = frame.type === "enqueue_ack" ? sentAtMs.get(frame.ackId) : undefined;
     if (begunAtMs === undefined) return;
-    town.history.record({ kind: "used", begunAtMs, atMs: performance.now(), authority, via: "frame", accepted: frame.accepted, boot: town.program.boots() });
+    town.history.record({
+      kind: "used",
+      begunAtMs,
+      atMs: performance.now(),
+      authority,
+      via: "frame",
+      accepted: frame.accepted,
+      boot: town.program.boots(),
+    });
   });
   return {
     stop() {

@@ -16,9 +16,26 @@ const send = (key: string, begunAtMs: number, atMs: number, outcome: number | "u
   deliveryId: outcome === 202 ? `d-${key}` : null,
   wasKnown: false,
 });
-const deliver = (key: string, atMs: number, deliveryId = `d-${key}`): Kind<"deliver"> => ({ kind: "deliver", atMs, key, sender: "s", recipient: "r", deliveryId });
-const ended = (key: string): Kind<"ended"> => ({ kind: "ended", atMs: 9, deliveryId: `d-${key}`, state: "dead_lettered" });
-const invalidated = (authority: string, atMs: number): Kind<"invalidated"> => ({ kind: "invalidated", begunAtMs: atMs - 1, atMs, authority });
+const deliver = (key: string, atMs: number, deliveryId = `d-${key}`): Kind<"deliver"> => ({
+  kind: "deliver",
+  atMs,
+  key,
+  sender: "s",
+  recipient: "r",
+  deliveryId,
+});
+const ended = (key: string): Kind<"ended"> => ({
+  kind: "ended",
+  atMs: 9,
+  deliveryId: `d-${key}`,
+  state: "dead_lettered",
+});
+const invalidated = (authority: string, atMs: number): Kind<"invalidated"> => ({
+  kind: "invalidated",
+  begunAtMs: atMs - 1,
+  atMs,
+  authority,
+});
 const used = (authority: string, begunAtMs: number, accepted: boolean): Kind<"used"> => ({
   kind: "used",
   begunAtMs,
@@ -28,7 +45,13 @@ const used = (authority: string, begunAtMs: number, accepted: boolean): Kind<"us
   accepted,
   boot: 1,
 });
-const stored = (tasks: string[], owned: string[], tupled: string[]): Kind<"stored"> => ({ kind: "stored", atMs: 9, tasks, owned, tupled });
+const stored = (tasks: string[], owned: string[], tupled: string[]): Kind<"stored"> => ({
+  kind: "stored",
+  atMs: 9,
+  tasks,
+  owned,
+  tupled,
+});
 
 const broken = (events: HistoryEvent[]): Partial<Record<PromiseName, number>> =>
   Object.fromEntries(Object.entries(tally(check(events))).filter(([, count]) => count > 0));
@@ -37,17 +60,41 @@ const cases: { what: string; events: HistoryEvent[]; finds: Partial<Record<Promi
   { what: "a message that came", events: [send("a", 0, 1), deliver("a", 2)], finds: {} },
   { what: "a message that was dead-lettered", events: [send("a", 0, 1), ended("a")], finds: {} },
   { what: "a message that nobody answered for", events: [send("a", 0, 1, "unknown")], finds: {} },
-  { what: "a message answered 202 and never heard of again", events: [send("a", 0, 1), send("b", 2, 3), deliver("b", 4)], finds: { lost: 1 } },
-  { what: "a message that was known, and came", events: [send("a", 0, 1, "unknown"), { ...send("a", 2, 3, 401), wasKnown: true }, deliver("a", 4)], finds: {} },
+  {
+    what: "a message answered 202 and never heard of again",
+    events: [send("a", 0, 1), send("b", 2, 3), deliver("b", 4)],
+    finds: { lost: 1 },
+  },
+  {
+    what: "a message that was known, and came",
+    events: [send("a", 0, 1, "unknown"), { ...send("a", 2, 3, 401), wasKnown: true }, deliver("a", 4)],
+    finds: {},
+  },
   {
     what: "a message that was known, and never came",
     events: [send("a", 0, 1, "unknown"), { ...send("a", 2, 3, 401), wasKnown: true }],
     finds: { noncesBurnt: 1 },
   },
-  { what: "two messages in their order", events: [send("a", 0, 1), send("b", 2, 3), deliver("a", 4), deliver("b", 5)], finds: {} },
-  { what: "two messages the other way round", events: [send("a", 0, 1), send("b", 2, 3), deliver("b", 4), deliver("a", 5)], finds: { outOfOrder: 1 } },
-  { what: "two messages that overlapped the other way round", events: [send("a", 0, 3), send("b", 2, 4), deliver("b", 5), deliver("a", 6)], finds: {} },
-  { what: "an older message that comes a second time", events: [send("a", 0, 1), send("b", 2, 3), deliver("a", 4), deliver("b", 5), deliver("a", 6)], finds: {} },
+  {
+    what: "two messages in their order",
+    events: [send("a", 0, 1), send("b", 2, 3), deliver("a", 4), deliver("b", 5)],
+    finds: {},
+  },
+  {
+    what: "two messages the other way round",
+    events: [send("a", 0, 1), send("b", 2, 3), deliver("b", 4), deliver("a", 5)],
+    finds: { outOfOrder: 1 },
+  },
+  {
+    what: "two messages that overlapped the other way round",
+    events: [send("a", 0, 3), send("b", 2, 4), deliver("b", 5), deliver("a", 6)],
+    finds: {},
+  },
+  {
+    what: "an older message that comes a second time",
+    events: [send("a", 0, 1), send("b", 2, 3), deliver("a", 4), deliver("b", 5), deliver("a", 6)],
+    finds: {},
+  },
   {
     what: "a message under way twice, whose second answer is what the order counts from",
     events: [send("a", 0, 1, "unknown"), send("a", 5, 6), send("b", 7, 8), deliver("b", 9), deliver("a", 10)],
@@ -55,17 +102,38 @@ const cases: { what: string; events: HistoryEvent[]; finds: Partial<Record<Promi
   },
   {
     what: "messages of two recipients in any order",
-    events: [send("a", 0, 1), { ...send("b", 2, 3), recipient: "q" }, { ...deliver("b", 4), recipient: "q" }, deliver("a", 5)],
+    events: [
+      send("a", 0, 1),
+      { ...send("b", 2, 3), recipient: "q" },
+      { ...deliver("b", 4), recipient: "q" },
+      deliver("a", 5),
+    ],
     finds: {},
   },
   { what: "a replay that was refused", events: [{ kind: "replay", atMs: 1, key: "a", outcome: 401 }], finds: {} },
-  { what: "a replay that was accepted", events: [{ kind: "replay", atMs: 1, key: "a", outcome: 202 }], finds: { replaysAccepted: 1 } },
-  { what: "one signed message that came as two", events: [send("a", 0, 1), deliver("a", 2), deliver("a", 3, "another")], finds: { replaysAccepted: 1 } },
+  {
+    what: "a replay that was accepted",
+    events: [{ kind: "replay", atMs: 1, key: "a", outcome: 202 }],
+    finds: { replaysAccepted: 1 },
+  },
+  {
+    what: "one signed message that came as two",
+    events: [send("a", 0, 1), deliver("a", 2), deliver("a", 3, "another")],
+    finds: { replaysAccepted: 1 },
+  },
   { what: "a forgery that was refused", events: [{ kind: "forged", atMs: 1, what: "x", outcome: 401 }], finds: {} },
-  { what: "a forgery that was accepted", events: [{ kind: "forged", atMs: 1, what: "x", outcome: 202 }], finds: { forgeriesAccepted: 1 } },
+  {
+    what: "a forgery that was accepted",
+    events: [{ kind: "forged", atMs: 1, what: "x", outcome: 202 }],
+    finds: { forgeriesAccepted: 1 },
+  },
   { what: "a use begun before the end was answered", events: [used("x", 4, true), invalidated("x", 5)], finds: {} },
   { what: "a use after the end that was refused", events: [invalidated("x", 5), used("x", 6, false)], finds: {} },
-  { what: "a use after the end that was accepted", events: [invalidated("x", 5), used("x", 6, true)], finds: { effectsAfterEnd: 1 } },
+  {
+    what: "a use after the end that was accepted",
+    events: [invalidated("x", 5), used("x", 6, true)],
+    finds: { effectsAfterEnd: 1 },
+  },
   { what: "a use of another authority", events: [invalidated("x", 5), used("y", 6, true)], finds: {} },
   {
     what: "an end that was forgotten with the restart",
@@ -76,20 +144,44 @@ const cases: { what: string; events: HistoryEvent[]; finds: Partial<Record<Promi
   { what: "a task without tuples", events: [stored(["t"], [], [])], finds: { tasksAndTuplesApart: 1 } },
   { what: "a task whose tuples name no owner", events: [stored(["t"], [], ["t"])], finds: { tasksAndTuplesApart: 1 } },
   { what: "tuples without a task", events: [stored([], [], ["t"])], finds: { tasksAndTuplesApart: 1 } },
-  { what: "a task that was made and is gone", events: [{ kind: "task", atMs: 1, op: "create", taskId: "t" }, stored([], [], [])], finds: { tasksLost: 1 } },
+  {
+    what: "a task that was made and is gone",
+    events: [{ kind: "task", atMs: 1, op: "create", taskId: "t" }, stored([], [], [])],
+    finds: { tasksLost: 1 },
+  },
   {
     what: "a task that was made and deleted",
-    events: [{ kind: "task", atMs: 1, op: "create", taskId: "t" }, { kind: "task", atMs: 2, op: "delete", taskId: "t" }, stored([], [], [])],
+    events: [
+      { kind: "task", atMs: 1, op: "create", taskId: "t" },
+      { kind: "task", atMs: 2, op: "delete", taskId: "t" },
+      stored([], [], []),
+    ],
     finds: {},
   },
   {
     what: "a task whose deletion was not answered",
-    events: [{ kind: "task", atMs: 1, op: "create", taskId: "t" }, { kind: "task", atMs: 2, op: "delete-unanswered", taskId: "t" }, stored([], [], [])],
+    events: [
+      { kind: "task", atMs: 1, op: "create", taskId: "t" },
+      { kind: "task", atMs: 2, op: "delete-unanswered", taskId: "t" },
+      stored([], [], []),
+    ],
     finds: {},
   },
-  { what: "a task that was deleted and is there", events: [{ kind: "task", atMs: 2, op: "delete", taskId: "t" }, stored(["t"], ["t"], ["t"])], finds: { tasksLost: 1 } },
-  { what: "an answer with status 500", events: [{ kind: "fault", atMs: 1, what: "hook", status: 500, detail: "" }], finds: { internalErrors: 1 } },
-  { what: "a request that nobody answered", events: [{ kind: "hang", atMs: 1, what: "hook", tookMs: 20_000 }], finds: { hangs: 1 } },
+  {
+    what: "a task that was deleted and is there",
+    events: [{ kind: "task", atMs: 2, op: "delete", taskId: "t" }, stored(["t"], ["t"], ["t"])],
+    finds: { tasksLost: 1 },
+  },
+  {
+    what: "an answer with status 500",
+    events: [{ kind: "fault", atMs: 1, what: "hook", status: 500, detail: "" }],
+    finds: { internalErrors: 1 },
+  },
+  {
+    what: "a request that nobody answered",
+    events: [{ kind: "hang", atMs: 1, what: "hook", tookMs: 20_000 }],
+    finds: { hangs: 1 },
+  },
 ];
 
 describe("the checker", () => {
@@ -99,6 +191,6 @@ describe("the checker", () => {
 
   it("has a case that breaks each promise", () => {
     const covered = new Set(cases.flatMap(({ finds }) => Object.keys(finds)));
-    expect([...covered].sort()).toEqual(Object.keys(tally([])).sort());
+    expect([...covered].toSorted()).toEqual(Object.keys(tally([])).toSorted());
   });
 });

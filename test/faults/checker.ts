@@ -33,17 +33,26 @@ export type Finding = { promise: PromiseName; detail: string };
 type Kind<K extends HistoryEvent["kind"]> = Extract<HistoryEvent, { kind: K }>;
 
 export function check(events: readonly HistoryEvent[]): Finding[] {
-  const of = <K extends HistoryEvent["kind"]>(kind: K): Kind<K>[] => events.filter((event): event is Kind<K> => event.kind === kind);
+  const of = <K extends HistoryEvent["kind"]>(kind: K): Kind<K>[] =>
+    events.filter((event): event is Kind<K> => event.kind === kind);
   return [
     ...lost(of("send"), of("deliver"), of("ended")),
     ...noncesBurnt(of("send"), of("deliver")),
     ...outOfOrder(of("send"), of("deliver")),
     ...replaysAccepted(of("replay"), of("deliver")),
-    ...of("forged").filter(isAccepted).map(({ what }): Finding => ({ promise: "forgeriesAccepted", detail: what })),
+    ...of("forged")
+      .filter(isAccepted)
+      .map(({ what }): Finding => ({ promise: "forgeriesAccepted", detail: what })),
     ...usedAfterEnd(of("invalidated"), of("used"), of("boot")),
     ...tasks(of("task"), of("stored").at(-1)),
-    ...of("fault").map(({ what, status, detail }): Finding => ({ promise: "internalErrors", detail: `${status} ${what} ${detail}` })),
-    ...of("hang").map(({ what, tookMs }): Finding => ({ promise: "hangs", detail: `${what} ${Math.round(tookMs)} ms` })),
+    ...of("fault").map(({ what, status, detail }): Finding => ({
+      promise: "internalErrors",
+      detail: `${status} ${what} ${detail}`,
+    })),
+    ...of("hang").map(({ what, tookMs }): Finding => ({
+      promise: "hangs",
+      detail: `${what} ${Math.round(tookMs)} ms`,
+    })),
   ];
 }
 
@@ -54,7 +63,8 @@ export function tally(findings: readonly Finding[]): Record<PromiseName, number>
   return counts;
 }
 
-const isAccepted = ({ outcome }: { outcome: number | "unknown" }): boolean => outcome !== "unknown" && outcome >= 200 && outcome < 300;
+const isAccepted = ({ outcome }: { outcome: number | "unknown" }): boolean =>
+  outcome !== "unknown" && outcome >= 200 && outcome < 300;
 
 function lost(sends: Kind<"send">[], delivers: Kind<"deliver">[], ends: Kind<"ended">[]): Finding[] {
   const seen = new Set([...delivers, ...ends].map(({ deliveryId }) => deliveryId));
@@ -105,7 +115,8 @@ function replaysAccepted(replays: Kind<"replay">[], delivers: Kind<"deliver">[])
   for (const { key, deliveryId } of delivers) {
     const known = ids.get(key);
     if (known === undefined) ids.set(key, deliveryId);
-    else if (known !== deliveryId) findings.push({ promise: "replaysAccepted", detail: `${key} came as ${known} and as ${deliveryId}` });
+    else if (known !== deliveryId)
+      findings.push({ promise: "replaysAccepted", detail: `${key} came as ${known} and as ${deliveryId}` });
   }
   return findings;
 }
@@ -113,7 +124,8 @@ function replaysAccepted(replays: Kind<"replay">[], delivers: Kind<"deliver">[])
 /** Only what was begun after the answer counts: before it, both outcomes are right. */
 function usedAfterEnd(ends: Kind<"invalidated">[], uses: Kind<"used">[], boots: Kind<"boot">[]): Finding[] {
   const endedAtMs = new Map<string, number>();
-  for (const { authority, atMs } of ends) endedAtMs.set(authority, Math.min(endedAtMs.get(authority) ?? Infinity, atMs));
+  for (const { authority, atMs } of ends)
+    endedAtMs.set(authority, Math.min(endedAtMs.get(authority) ?? Infinity, atMs));
   return uses
     .filter(({ authority, accepted, begunAtMs }) => accepted && begunAtMs > (endedAtMs.get(authority) ?? Infinity))
     .map(({ authority, via, begunAtMs }): Finding => {
@@ -127,12 +139,16 @@ function tasks(changes: Kind<"task">[], stored: Kind<"stored"> | undefined): Fin
   if (stored === undefined) return [];
   const [rows, owned, tupled] = [new Set(stored.tasks), new Set(stored.owned), new Set(stored.tupled)];
   const findings: Finding[] = [];
-  for (const task of rows) if (!owned.has(task)) findings.push({ promise: "tasksAndTuplesApart", detail: `${task} has no owner` });
-  for (const task of tupled) if (!rows.has(task)) findings.push({ promise: "tasksAndTuplesApart", detail: `${task} has tuples and no row` });
+  for (const task of rows)
+    if (!owned.has(task)) findings.push({ promise: "tasksAndTuplesApart", detail: `${task} has no owner` });
+  for (const task of tupled)
+    if (!rows.has(task)) findings.push({ promise: "tasksAndTuplesApart", detail: `${task} has tuples and no row` });
   const deleted = new Set(changes.filter(({ op }) => op !== "create").map(({ taskId }) => taskId));
   for (const { op, taskId } of changes) {
-    if (op === "create" && !deleted.has(taskId) && !rows.has(taskId)) findings.push({ promise: "tasksLost", detail: `${taskId} is not there` });
-    if (op === "delete" && rows.has(taskId)) findings.push({ promise: "tasksLost", detail: `${taskId} is still there` });
+    if (op === "create" && !deleted.has(taskId) && !rows.has(taskId))
+      findings.push({ promise: "tasksLost", detail: `${taskId} is not there` });
+    if (op === "delete" && rows.has(taskId))
+      findings.push({ promise: "tasksLost", detail: `${taskId} is still there` });
   }
   return findings;
 }

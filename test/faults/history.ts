@@ -6,7 +6,17 @@ export type Outcome = number | "unknown";
 
 export type HistoryEvent =
   /** One attempt at a message; `key` names the message, and the same signed bytes may be tried again under it. `wasKnown`: refused as a replay. */
-  | { kind: "send"; begunAtMs: number; atMs: number; key: string; sender: string; recipient: string; outcome: Outcome; deliveryId: string | null; wasKnown: boolean }
+  | {
+      kind: "send";
+      begunAtMs: number;
+      atMs: number;
+      key: string;
+      sender: string;
+      recipient: string;
+      outcome: Outcome;
+      deliveryId: string | null;
+      wasKnown: boolean;
+    }
   /** A message came to its recipient, the first time or again. */
   | { kind: "deliver"; atMs: number; key: string; sender: string; recipient: string; deliveryId: string }
   /** What the proxy said became of a message: by a receipt, or asked for it. */

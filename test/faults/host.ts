@@ -23,12 +23,17 @@ const plan = JSON.parse(process.argv[2] ?? "{}") as HostPlan;
 const say = (answer: HostAnswer): void => void process.send?.(answer);
 
 // Without its path, so that no `.dev.vars` beside it is read.
-const config = { ...unstable_readConfig({ config: join(root, "wrangler.toml") }), configPath: undefined, userConfigPath: undefined };
+const config = {
+  ...unstable_readConfig({ config: join(root, "wrangler.toml") }),
+  configPath: undefined,
+  userConfigPath: undefined,
+};
 const { bindings, rootPath: _rootPath, ...shape } = unstable_getMiniflareWorkerOptions(config).workerOptions;
 const secrets = { OPERATOR_TOKEN, REGISTRY_SIGNING_SECRET: "signing-secret-of-the-faults-0123456789abcdef" };
 const limits = { RATE_LIMIT_PER_AGENT: "0", RATE_LIMIT_PER_IP: "off" };
 
-const options = () => convertV4MiniflareOptions({
+const options = () =>
+  convertV4MiniflareOptions({
     host: "127.0.0.1",
     port: plan.port,
     cf: false,
@@ -86,7 +91,9 @@ async function revive(): Promise<void> {
 
 async function migrate(): Promise<void> {
   const folder = join(root, "migrations");
-  for (const name of readdirSync(folder).filter((file) => file.endsWith(".sql")).sort()) {
+  for (const name of readdirSync(folder)
+    .filter((file) => file.endsWith(".sql"))
+    .toSorted()) {
     const statements = unstable_splitSqlQuery(readFileSync(join(folder, name), "utf8"));
     // oxlint-disable-next-line no-await-in-loop -- migrations go in their order
     await db.batch(statements.map((statement) => db.prepare(statement)));

@@ -17,7 +17,12 @@ import { sockets } from "./scenarios/sockets.ts";
 const SCENARIOS: readonly Scenario[] = [kills, sockets, clock, database, registry, diskFull];
 
 const { values } = parseArgs({
-  options: { kills: { type: "string", default: "200" }, only: { type: "string" }, seed: { type: "string" }, list: { type: "boolean", default: false } },
+  options: {
+    kills: { type: "string", default: "200" },
+    only: { type: "string" },
+    seed: { type: "string" },
+    list: { type: "boolean", default: false },
+  },
 });
 const seed = Number(values.seed ?? Math.floor(Math.random() * 2 ** 32));
 const chosen = SCENARIOS.filter(({ name }) => values.only === undefined || values.only.split(",").includes(name));
@@ -25,7 +30,8 @@ if (values.list) for (const { name, does } of SCENARIOS) console.log(`${name.pad
 else await main();
 
 async function main(): Promise<void> {
-  if (chosen.length === 0) throw new Error(`no such scenario; there are ${SCENARIOS.map(({ name }) => name).join(", ")}`);
+  if (chosen.length === 0)
+    throw new Error(`no such scenario; there are ${SCENARIOS.map(({ name }) => name).join(", ")}`);
   const folder = mkdtempSync(join(tmpdir(), "sallyport-faults-"));
   console.log(`seed ${seed} (again with --seed ${seed}); histories in ${folder}`);
   const all: Finding[] = [];
@@ -46,12 +52,17 @@ async function main(): Promise<void> {
     if ("cannot" in figures) skipped.push(`${scenario.name}: ${figures["cannot"]}`);
     const findings = check(history.events);
     all.push(...findings);
-    console.log(`  ${Object.entries(figures).map(([name, figure]) => `${name} ${figure}`).join(", ")}; ${Math.round((performance.now() - startedAtMs) / 1_000)} s`);
+    console.log(
+      `  ${Object.entries(figures)
+        .map(([name, figure]) => `${name} ${figure}`)
+        .join(", ")}; ${Math.round((performance.now() - startedAtMs) / 1_000)} s`,
+    );
     for (const { promise, detail } of findings.slice(0, 20)) console.log(`  BROKEN ${promise}: ${detail}`);
   }
 
   console.log("");
-  for (const [name, times] of Object.entries(tally(all))) console.log(`${String(times).padStart(6)}  ${PROMISES[name as PromiseName]}`);
+  for (const [name, times] of Object.entries(tally(all)))
+    console.log(`${String(times).padStart(6)}  ${PROMISES[name as PromiseName]}`);
   for (const reason of skipped) console.log(`not run: ${reason}`);
   process.exit(all.length === 0 ? 0 : 1);
 }

@@ -1,6 +1,15 @@
 /** The program as the driver holds it: started, killed, started again on the same state and the same port. */
 import { type ChildProcess, fork } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { buildBundle } from "../bench/bundle.ts";
@@ -54,7 +63,8 @@ async function builtBundle(): Promise<string> {
   const folder = mkdtempSync(join(tmpdir(), "sallyport-bundle-"));
   try {
     const [entry, ...others] = (await buildBundle(folder)).modules;
-    if (entry === undefined || typeof entry.contents !== "string" || others.length > 0) throw new Error("the bundle is not one script");
+    if (entry === undefined || typeof entry.contents !== "string" || others.length > 0)
+      throw new Error("the bundle is not one script");
     return entry.contents;
   } finally {
     rmSync(folder, { recursive: true, force: true });
@@ -78,7 +88,10 @@ export async function startProgram({ settings = {}, stateDir: givenDir, edit }: 
   let isDown = false;
   let queries = 0;
   const complaints: string[] = [];
-  const waiting = new Map<number, { resolve: (rows: Record<string, unknown>[]) => void; reject: (error: Error) => void }>();
+  const waiting = new Map<
+    number,
+    { resolve: (rows: Record<string, unknown>[]) => void; reject: (error: Error) => void }
+  >();
 
   const killNow = (): void => {
     if (child?.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
@@ -86,7 +99,8 @@ export async function startProgram({ settings = {}, stateDir: givenDir, edit }: 
   };
   living.add(killNow);
 
-  const isHosted = (): boolean => child !== null && child.exitCode === null && child.signalCode === null && child.connected;
+  const isHosted = (): boolean =>
+    child !== null && child.exitCode === null && child.signalCode === null && child.connected;
 
   const start = async (): Promise<void> => {
     isDown = false;
@@ -182,15 +196,18 @@ export async function startProgram({ settings = {}, stateDir: givenDir, edit }: 
       const id = (queries += 1);
       return new Promise((resolve, reject) => {
         const timer = setTimeout(() => reject(new Error("the database did not answer in time")), QUERY_WITHIN_MS);
-        const settle = <T>(end: (value: T) => void) => (value: T): void => {
-          clearTimeout(timer);
-          end(value);
-        };
+        const settle =
+          <T>(end: (value: T) => void) =>
+          (value: T): void => {
+            clearTimeout(timer);
+            end(value);
+          };
         waiting.set(id, { resolve: settle(resolve), reject: settle(reject) });
         child?.send({ kind: "query", id, sql } satisfies HostQuery);
       });
     },
-    residentBytes: () => (child?.pid === undefined ? 0 : workersOf(child.pid).reduce((sum, { residentBytes }) => sum + residentBytes, 0)),
+    residentBytes: () =>
+      child?.pid === undefined ? 0 : workersOf(child.pid).reduce((sum, { residentBytes }) => sum + residentBytes, 0),
     async stop() {
       await kill();
       living.delete(killNow);
@@ -212,7 +229,8 @@ function workersOf(group: number): { pid: number; residentBytes: number }[] {
       found.push({ pid: Number(name), residentBytes: Number(kilobytes ?? 0) * 1_024 });
     } catch (error) {
       // A process that has ended meanwhile.
-      if ((error as NodeJS.ErrnoException).code !== "ENOENT" && (error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT" && (error as NodeJS.ErrnoException).code !== "ESRCH")
+        throw error;
     }
   }
   return found;

@@ -5,7 +5,22 @@ import type { Socket } from "node:net";
 import { ulid } from "../e2e/relay-client.ts";
 
 /** Down: connections are cut. Hanging: never answered. Slow: answered after the proxy has given up. Failing: 500. */
-export const MOODS = ["up", "down", "hanging", "slow", "failing", "junk", "truncated", "endless", "forged-crl", "old-crl", "no-crl", "other-issuer", "doubled-key", "odd-verdict"] as const;
+export const MOODS = [
+  "up",
+  "down",
+  "hanging",
+  "slow",
+  "failing",
+  "junk",
+  "truncated",
+  "endless",
+  "forged-crl",
+  "old-crl",
+  "no-crl",
+  "other-issuer",
+  "doubled-key",
+  "odd-verdict",
+] as const;
 export type Mood = (typeof MOODS)[number];
 
 export type FaultyRegistry = {
@@ -40,13 +55,20 @@ export async function startFaultyRegistry(): Promise<FaultyRegistry> {
 
   const keys = (): unknown => {
     const key = { kid: KID, alg: "EdDSA", crv: "Ed25519", x, status: "active" };
-    return { keys: mood === "doubled-key" ? [key, { ...key, x: String(strangers.publicKey.export({ format: "jwk" }).x) }] : [key] };
+    return {
+      keys:
+        mood === "doubled-key" ? [key, { ...key, x: String(strangers.publicKey.export({ format: "jwk" }).x) }] : [key],
+    };
   };
   const list = (): string => {
     if (mood === "old-crl") return firstList;
     // What the liar would have: an empty list that the proxy believes.
     if (mood === "forged-crl") return crlOf(strangers.privateKey, [], REGISTRY_ISSUER);
-    return crlOf(own.privateKey, mood === "other-issuer" ? [] : revocations, mood === "other-issuer" ? "https://other.sallyport.example" : REGISTRY_ISSUER);
+    return crlOf(
+      own.privateKey,
+      mood === "other-issuer" ? [] : revocations,
+      mood === "other-issuer" ? "https://other.sallyport.example" : REGISTRY_ISSUER,
+    );
   };
 
   const answer = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
@@ -106,10 +128,23 @@ export async function startFaultyRegistry(): Promise<FaultyRegistry> {
   };
 
   const issue = ({ name, publicKey }: { name: string; publicKey: string }): unknown => {
-    const known: Known = { agentDid: `did:cdi:${AUTHORITY}:agent:${ulid()}`, ownerDid: `did:cdi:${AUTHORITY}:human:${ulid()}`, jti: ulid(), access: randomBytes(32).toString("base64url"), name };
+    const known: Known = {
+      agentDid: `did:cdi:${AUTHORITY}:agent:${ulid()}`,
+      ownerDid: `did:cdi:${AUTHORITY}:human:${ulid()}`,
+      jti: ulid(),
+      access: randomBytes(32).toString("base64url"),
+      name,
+    };
     agents.set(known.agentDid, known);
     const { agentDid, ownerDid, access } = known;
-    return { agentDid, ownerDid, tenantId: "faults", ait: aitOf(own.privateKey, known, publicKey), access: { token: access, expiresAtMs: Date.now() + LIVES_SECONDS * 1_000 }, refreshToken: "" };
+    return {
+      agentDid,
+      ownerDid,
+      tenantId: "faults",
+      ait: aitOf(own.privateKey, known, publicKey),
+      access: { token: access, expiresAtMs: Date.now() + LIVES_SECONDS * 1_000 },
+      refreshToken: "",
+    };
   };
 
   const server = createServer((request, response) => {
@@ -128,7 +163,8 @@ export async function startFaultyRegistry(): Promise<FaultyRegistry> {
     become: (next) => void (mood = next),
     revoke(agentDid) {
       const known = agents.get(agentDid);
-      if (known !== undefined) revocations.push({ jti: known.jti, agentDid, revokedAt: Math.floor(Date.now() / 1_000) });
+      if (known !== undefined)
+        revocations.push({ jti: known.jti, agentDid, revokedAt: Math.floor(Date.now() / 1_000) });
     },
     forgedAit(agentDid, publicX) {
       const known = agents.get(agentDid);
@@ -146,7 +182,18 @@ export async function startFaultyRegistry(): Promise<FaultyRegistry> {
 function aitOf(key: KeyObject, { agentDid, ownerDid, jti, name }: Known, x: string): string {
   const now = Math.floor(Date.now() / 1_000);
   const cnf = { jwk: { kty: "OKP", crv: "Ed25519", x } };
-  return jws(key, "AIT", { iss: REGISTRY_ISSUER, sub: agentDid, ownerDid, name, framework: "faults", cnf, iat: now, nbf: now - 1, exp: now + LIVES_SECONDS, jti });
+  return jws(key, "AIT", {
+    iss: REGISTRY_ISSUER,
+    sub: agentDid,
+    ownerDid,
+    name,
+    framework: "faults",
+    cnf,
+    iat: now,
+    nbf: now - 1,
+    exp: now + LIVES_SECONDS,
+    jti,
+  });
 }
 
 function crlOf(key: KeyObject, revocations: unknown[], iss: string): string {

@@ -17,10 +17,14 @@ export async function startTasks(town: Town, pauseMs = 60): Promise<Tasks> {
       if (standing.length > 3 && random.chance(0.4)) {
         const taskId = standing.shift() as string;
         const deleted = await agentRpc(town, agent, "task/delete", { taskId });
-        if (deleted.outcome === "unknown") history.record({ kind: "task", atMs: deleted.atMs, op: "delete-unanswered", taskId });
+        if (deleted.outcome === "unknown")
+          history.record({ kind: "task", atMs: deleted.atMs, op: "delete-unanswered", taskId });
         else if (hasWorked(deleted)) history.record({ kind: "task", atMs: deleted.atMs, op: "delete", taskId });
       } else {
-        const created = await agentRpc(town, agent, "task/create", { agentDid: agent.did, name: `t-${random.between(0, 1e9)}` });
+        const created = await agentRpc(town, agent, "task/create", {
+          agentDid: agent.did,
+          name: `t-${random.between(0, 1e9)}`,
+        });
         const taskId = (created.result["task"] as { taskId?: string } | undefined)?.taskId;
         if (hasWorked(created) && taskId !== undefined) {
           made += 1;
@@ -47,6 +51,8 @@ export async function lookAtTasks(town: Town): Promise<void> {
   const ids = async (sql: string): Promise<string[]> => (await town.program.query(sql)).map(({ id }) => String(id));
   const tasks = await ids("SELECT task_id AS id FROM tasks");
   const tupled = await ids("SELECT DISTINCT object_id AS id FROM relationships WHERE object_type = 'task'");
-  const owned = await ids("SELECT DISTINCT object_id AS id FROM relationships WHERE object_type = 'task' AND relation = 'owner'");
+  const owned = await ids(
+    "SELECT DISTINCT object_id AS id FROM relationships WHERE object_type = 'task' AND relation = 'owner'",
+  );
   town.history.record({ kind: "stored", atMs: performance.now(), tasks, owned, tupled });
 }

@@ -1,5 +1,15 @@
 /** Who lives in a run: senders and recipients that are paired, and the one way in which everything is asked. */
-import { type Agent, type Answer, hookOf, operator, pair, register, send, type Signed, signedHeaders } from "../e2e/agent.ts";
+import {
+  type Agent,
+  type Answer,
+  hookOf,
+  operator,
+  pair,
+  register,
+  send,
+  type Signed,
+  signedHeaders,
+} from "../e2e/agent.ts";
 import type { History, Outcome } from "./history.ts";
 import type { Program } from "./program.ts";
 import type { Random } from "./random.ts";
@@ -20,7 +30,8 @@ export type Town = {
   ask(what: string, request: () => Promise<Answer>): Promise<Asked>;
 };
 
-export const hasWorked = ({ outcome }: Pick<Asked, "outcome">): boolean => outcome !== "unknown" && outcome >= 200 && outcome < 300;
+export const hasWorked = ({ outcome }: Pick<Asked, "outcome">): boolean =>
+  outcome !== "unknown" && outcome >= 200 && outcome < 300;
 
 export async function settle(
   program: Program,
@@ -53,12 +64,14 @@ export async function settle(
       const { status, body } = await within(request(), ANSWER_WITHIN_MS);
       const atMs = performance.now();
       const rpcCode = (body["error"] as { data?: { code?: string } } | undefined)?.data?.code;
-      if (status === 500 || rpcCode === "PROXY_INTERNAL") history.record({ kind: "fault", atMs, what, status: 500, detail: JSON.stringify(body).slice(0, 300) });
+      if (status === 500 || rpcCode === "PROXY_INTERNAL")
+        history.record({ kind: "fault", atMs, what, status: 500, detail: JSON.stringify(body).slice(0, 300) });
       return { outcome: status, body, begunAtMs, atMs };
     } catch (error) {
       const atMs = performance.now();
       // Silence is a fault only of a program that was there all the time.
-      if (error instanceof Silence && program.isUp() && program.boots() === bootBefore) history.record({ kind: "hang", atMs, what, tookMs: atMs - begunAtMs });
+      if (error instanceof Silence && program.isUp() && program.boots() === bootBefore)
+        history.record({ kind: "hang", atMs, what, tookMs: atMs - begunAtMs });
       return { outcome: "unknown", body: {}, begunAtMs, atMs };
     }
   };
@@ -77,20 +90,43 @@ export function signMessage(from: Agent, to: Agent, more: Partial<Signed> = {}):
 }
 
 /** Sends a message as it was signed and writes the attempt down. */
-export async function post(town: Town, { key, from, to, signed, headers }: SignedMessage, url = town.program.url): Promise<Asked> {
+export async function post(
+  town: Town,
+  { key, from, to, signed, headers }: SignedMessage,
+  url = town.program.url,
+): Promise<Asked> {
   const asked = await town.ask("hook", () => send(url, signed, headers));
   const { outcome, begunAtMs, atMs, body } = asked;
   const deliveryId = outcome === 202 ? String(body["deliveryId"]) : null;
-  town.history.record({ kind: "send", begunAtMs, atMs, key, sender: from.did, recipient: to.did, outcome, deliveryId, wasKnown: body["code"] === "PROXY_AUTH_REPLAY" });
+  town.history.record({
+    kind: "send",
+    begunAtMs,
+    atMs,
+    key,
+    sender: from.did,
+    recipient: to.did,
+    outcome,
+    deliveryId,
+    wasKnown: body["code"] === "PROXY_AUTH_REPLAY",
+  });
   return asked;
 }
 
 /** One RPC of the operator's. The outcome is that of the call, not of the HTTP request around it. */
-export async function operatorRpc(town: Town, method: string, params: Record<string, unknown>): Promise<Asked & { result: Record<string, unknown> }> {
+export async function operatorRpc(
+  town: Town,
+  method: string,
+  params: Record<string, unknown>,
+): Promise<Asked & { result: Record<string, unknown> }> {
   return unwrapped(await town.ask(method, () => operator(town.program.url, "POST", "/rpc", rpcBody(method, params))));
 }
 
-export async function agentRpc(town: Town, agent: Agent, method: string, params: Record<string, unknown>): Promise<Asked & { result: Record<string, unknown> }> {
+export async function agentRpc(
+  town: Town,
+  agent: Agent,
+  method: string,
+  params: Record<string, unknown>,
+): Promise<Asked & { result: Record<string, unknown> }> {
   const signed = { method: "POST", path: "/rpc", body: JSON.stringify(rpcBody(method, params)) };
   return unwrapped(await town.ask(method, () => send(town.program.url, signed, signedHeaders(agent, signed))));
 }

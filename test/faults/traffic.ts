@@ -107,9 +107,13 @@ export function startRecipients(town: Town, options: RecipientOptions = {}): Rec
 
   /** Resolves when the socket has ended. */
   const connected = async (agent: Agent, url: string): Promise<void> => {
-    const issued = await town.ask("relay ticket", () => request(town.program.url, agent, { method: "POST", path: "/v1/relay/tickets", body: "{}" }));
+    const issued = await town.ask("relay ticket", () =>
+      request(town.program.url, agent, { method: "POST", path: "/v1/relay/tickets", body: "{}" }),
+    );
     if (!hasWorked(issued)) return;
-    const socket = new WebSocket(`${url.replace("http", "ws")}/relay/connect`, [`sallyport.ticket.${String(issued.body["ticket"])}`]);
+    const socket = new WebSocket(`${url.replace("http", "ws")}/relay/connect`, [
+      `sallyport.ticket.${String(issued.body["ticket"])}`,
+    ]);
     sockets.add(socket);
     const held: string[] = [];
     const acknowledge = (text: string): void => {
@@ -127,26 +131,55 @@ export function startRecipients(town: Town, options: RecipientOptions = {}): Rec
     };
     const flush = (): void => {
       if (socket.readyState !== WebSocket.OPEN) return;
-      for (const text of held.splice(0).reverse()) {
+      for (const text of held.splice(0).toReversed()) {
         socket.send(text);
         if (random.chance(0.3)) socket.send(text);
       }
     };
     socket.addEventListener("message", ({ data }) => {
-      const frame = JSON.parse(String(data)) as { type: string; id: string; deliveryId: string; fromAgentDid: string; toAgentDid: string; payload: { key?: string }; status?: string };
+      const frame = JSON.parse(String(data)) as {
+        type: string;
+        id: string;
+        deliveryId: string;
+        fromAgentDid: string;
+        toAgentDid: string;
+        payload: { key?: string };
+        status?: string;
+      };
       const atMs = performance.now();
       if (frame.type === "receipt") {
-        history.record({ kind: "ended", atMs, deliveryId: frame.deliveryId, state: frame.status === "dead_lettered" ? "dead_lettered" : "delivered" });
+        history.record({
+          kind: "ended",
+          atMs,
+          deliveryId: frame.deliveryId,
+          state: frame.status === "dead_lettered" ? "dead_lettered" : "delivered",
+        });
       }
       if (frame.type !== "deliver") return;
       const { key } = frame.payload;
       if (key !== undefined) {
         count += 1;
-        history.record({ kind: "deliver", atMs, key, sender: frame.fromAgentDid, recipient: frame.toAgentDid, deliveryId: frame.deliveryId });
+        history.record({
+          kind: "deliver",
+          atMs,
+          key,
+          sender: frame.fromAgentDid,
+          recipient: frame.toAgentDid,
+          deliveryId: frame.deliveryId,
+        });
         if (random.chance(silentRatio)) return;
       }
       const isRefused = key !== undefined && random.chance(refuseRatio);
-      acknowledge(JSON.stringify({ v: 1, type: "deliver_ack", id: ulid(), ts: new Date().toISOString(), ackId: frame.id, accepted: !isRefused }));
+      acknowledge(
+        JSON.stringify({
+          v: 1,
+          type: "deliver_ack",
+          id: ulid(),
+          ts: new Date().toISOString(),
+          ackId: frame.id,
+          accepted: !isRefused,
+        }),
+      );
     });
     await new Promise<void>((resolve) => {
       socket.addEventListener("close", () => resolve());
@@ -176,15 +209,22 @@ export async function settled(town: Town, withinMs: number): Promise<void> {
   const { history } = town;
   const deadlineMs = performance.now() + withinMs;
   for (;;) {
-    const done = new Set(history.events.flatMap((event) => (event.kind === "deliver" || event.kind === "ended" ? [event.deliveryId] : [])));
-    const open = history.events.filter((event) => event.kind === "send").filter(({ deliveryId }) => deliveryId !== null && !done.has(deliveryId));
+    const done = new Set(
+      history.events.flatMap((event) => (event.kind === "deliver" || event.kind === "ended" ? [event.deliveryId] : [])),
+    );
+    const open = history.events
+      .filter((event) => event.kind === "send")
+      .filter(({ deliveryId }) => deliveryId !== null && !done.has(deliveryId));
     if (open.length === 0) return;
     for (const { sender, deliveryId } of open.slice(0, 50)) {
       const agent = town.senders.find(({ did }) => did === sender);
       if (agent === undefined || deliveryId === null) continue;
       // oxlint-disable-next-line no-await-in-loop -- asked one by one, until it is so
-      const status = await town.ask("delivery", () => request(town.program.url, agent, { method: "GET", path: `/v1/deliveries/${deliveryId}` }));
-      if (status.body["state"] === "dead_lettered") history.record({ kind: "ended", atMs: status.atMs, deliveryId, state: "dead_lettered" });
+      const status = await town.ask("delivery", () =>
+        request(town.program.url, agent, { method: "GET", path: `/v1/deliveries/${deliveryId}` }),
+      );
+      if (status.body["state"] === "dead_lettered")
+        history.record({ kind: "ended", atMs: status.atMs, deliveryId, state: "dead_lettered" });
     }
     if (performance.now() > deadlineMs) return;
     // oxlint-disable-next-line no-await-in-loop

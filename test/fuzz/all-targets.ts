@@ -8,4 +8,12 @@ import { requests } from "./targets/requests.ts";
 import { tokens } from "./targets/tokens.ts";
 
 /** Everything that is fuzzed without the program around it. */
-export const TARGETS: readonly Target[] = [...identifiers, ...tokens, ...proofs, ...frameTargets, ...registryDocuments, ...relationships, ...requests];
+export const TARGETS: readonly Target[] = [
+  ...identifiers,
+  ...tokens,
+  ...proofs,
+  ...frameTargets,
+  ...registryDocuments,
+  ...relationships,
+  ...requests,
+];

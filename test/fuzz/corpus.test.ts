@@ -13,10 +13,13 @@ describe("what fuzzing found", () => {
 });
 
 describe("fuzzing", () => {
-  it.each(TARGETS.map((target) => [target.name, target] as const))("%s hold for a few inputs", async (_name, target) => {
-    const { counterexample } = await fuzz(target, 40, 1);
-    expect(counterexample).toBeNull();
-  });
+  it.each(TARGETS.map((target) => [target.name, target] as const))(
+    "%s hold for a few inputs",
+    async (_name, target) => {
+      const { counterexample } = await fuzz(target, 40, 1);
+      expect(counterexample).toBeNull();
+    },
+  );
 
   it("tells what breaks", async () => {
     const [target] = TARGETS;

@@ -42,7 +42,12 @@ function affine([x, y, z]: Extended): Point {
 }
 
 function sum([x1, y1, z1, t1]: Extended, [x2, y2, z2, t2]: Extended): Extended {
-  const [a, b, c, d] = [mod((y1 - x1) * (y2 - x2)), mod((y1 + x1) * (y2 + x2)), mod(2n * D * t1 * t2), mod(2n * z1 * z2)];
+  const [a, b, c, d] = [
+    mod((y1 - x1) * (y2 - x2)),
+    mod((y1 + x1) * (y2 + x2)),
+    mod(2n * D * t1 * t2),
+    mod(2n * z1 * z2),
+  ];
   const [e, f, g, h] = [b - a, d - c, d + c, b + a];
   return [mod(e * f), mod(g * h), mod(f * g), mod(e * h)];
 }

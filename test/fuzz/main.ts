@@ -11,7 +11,12 @@ const PROGRAM_RATIO = 0.03;
 const GROWTH_MAX_BYTES = 256 * MEBIBYTE;
 
 const { values } = parseArgs({
-  options: { inputs: { type: "string", default: "220000" }, only: { type: "string" }, seed: { type: "string" }, list: { type: "boolean", default: false } },
+  options: {
+    inputs: { type: "string", default: "220000" },
+    only: { type: "string" },
+    seed: { type: "string" },
+    list: { type: "boolean", default: false },
+  },
 });
 const inputs = Number(values.inputs);
 const seed = Number(values.seed ?? Math.floor(Math.random() * 2 ** 31));
@@ -35,8 +40,12 @@ async function main(): Promise<number> {
   }
   globalThis.gc?.();
   const grown = process.memoryUsage().heapUsed - before;
-  console.log(`heap ${grown < 0 ? "" : "+"}${Math.round(grown / MEBIBYTE)} MiB after ${outcomes.reduce((sum, outcome) => sum + outcome.inputs, 0)} inputs`);
-  if (withProgram) for (const outcome of await fuzzProgram(Math.ceil(chosen.length === 0 ? inputs : inputs * PROGRAM_RATIO), seed)) outcomes.push(tell(outcome));
+  console.log(
+    `heap ${grown < 0 ? "" : "+"}${Math.round(grown / MEBIBYTE)} MiB after ${outcomes.reduce((sum, outcome) => sum + outcome.inputs, 0)} inputs`,
+  );
+  if (withProgram)
+    for (const outcome of await fuzzProgram(Math.ceil(chosen.length === 0 ? inputs : inputs * PROGRAM_RATIO), seed))
+      outcomes.push(tell(outcome));
   const broken = outcomes.filter(({ counterexample }) => counterexample !== null);
   console.log(`\n${outcomes.reduce((sum, outcome) => sum + outcome.inputs, 0)} inputs, ${broken.length} broken`);
   return broken.length > 0 || grown > GROWTH_MAX_BYTES ? 1 : 0;
@@ -44,7 +53,10 @@ async function main(): Promise<number> {
 
 function tell(outcome: Outcome): Outcome {
   const { name, inputs: tried, slowestMs, counterexample } = outcome;
-  console.log(`${counterexample === null ? "held  " : "BROKEN"}  ${String(tried).padStart(7)}  slowest ${slowestMs.toFixed(0).padStart(4)} ms  ${name}`);
-  if (counterexample !== null) console.log(`        ${counterexample.why}\n        ${counterexample.input.slice(0, 2_000)}`);
+  console.log(
+    `${counterexample === null ? "held  " : "BROKEN"}  ${String(tried).padStart(7)}  slowest ${slowestMs.toFixed(0).padStart(4)} ms  ${name}`,
+  );
+  if (counterexample !== null)
+    console.log(`        ${counterexample.why}\n        ${counterexample.input.slice(0, 2_000)}`);
   return outcome;
 }

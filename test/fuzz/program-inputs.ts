@@ -40,13 +40,85 @@ const ROUTES: readonly [method: string, path: string][] = [
   ["GET", "/admin"],
 ];
 const METHODS = [
-  "device.pair.request", "device.pair.list", "device.pair.approve", "device.pair.reject", "device.pair.rename", "device.token.rotate", "device.token.revoke",
-  "task/create", "task/get", "task/list", "task/cancel", "task/delete", "task/share", "task/unshare", "message/send", "event/send",
-  "apikey/create", "apikey/list", "apikey/delete", "authz/write", "authz/read", "authz/check", "authz/list_objects", "authz/reconcile", "trust/list", "trust/remove", "audit/list",
+  "device.pair.request",
+  "device.pair.list",
+  "device.pair.approve",
+  "device.pair.reject",
+  "device.pair.rename",
+  "device.token.rotate",
+  "device.token.revoke",
+  "task/create",
+  "task/get",
+  "task/list",
+  "task/cancel",
+  "task/delete",
+  "task/share",
+  "task/unshare",
+  "message/send",
+  "event/send",
+  "apikey/create",
+  "apikey/list",
+  "apikey/delete",
+  "authz/write",
+  "authz/read",
+  "authz/check",
+  "authz/list_objects",
+  "authz/reconcile",
+  "trust/list",
+  "trust/remove",
+  "audit/list",
 ];
 const params = fc.dictionary(
-  fc.constantFrom("agentDid", "peerAgentDid", "taskId", "taskName", "name", "params", "metadata", "cursor", "limit", "subject", "relation", "object", "type", "writes", "deletes", "contextualTuples", "deviceId", "publicKey", "scopes", "label", "requestId", "digest", "ticket", "ttlSeconds", "initiatorProfile", "responderProfile", "allowResponderAgentDid", "refreshToken", "apiKeyId", "expiresAtMs", "content", "dryRun", "kid", "framework", "ownerDid", "tenantId", "reason", "jti", "aitJti"),
-  fc.oneof(anyJson, anyText, mutated(agentDid), ulid, fc.integer(), fc.array(fc.record({ object: anyText, relation: anyText, subject: anyText }), { maxLength: 3 }), fc.constantFrom("A".repeat(43), "agent:x", "task:1", 2 ** 53, -1, 0)),
+  fc.constantFrom(
+    "agentDid",
+    "peerAgentDid",
+    "taskId",
+    "taskName",
+    "name",
+    "params",
+    "metadata",
+    "cursor",
+    "limit",
+    "subject",
+    "relation",
+    "object",
+    "type",
+    "writes",
+    "deletes",
+    "contextualTuples",
+    "deviceId",
+    "publicKey",
+    "scopes",
+    "label",
+    "requestId",
+    "digest",
+    "ticket",
+    "ttlSeconds",
+    "initiatorProfile",
+    "responderProfile",
+    "allowResponderAgentDid",
+    "refreshToken",
+    "apiKeyId",
+    "expiresAtMs",
+    "content",
+    "dryRun",
+    "kid",
+    "framework",
+    "ownerDid",
+    "tenantId",
+    "reason",
+    "jti",
+    "aitJti",
+  ),
+  fc.oneof(
+    anyJson,
+    anyText,
+    mutated(agentDid),
+    ulid,
+    fc.integer(),
+    fc.array(fc.record({ object: anyText, relation: anyText, subject: anyText }), { maxLength: 3 }),
+    fc.constantFrom("A".repeat(43), "agent:x", "task:1", 2 ** 53, -1, 0),
+  ),
   { maxKeys: 6 },
 );
 
@@ -63,12 +135,21 @@ export async function fuzzProgram(inputs: number, seed: number): Promise<Outcome
 
     const ask = async ({ method, path, headers, body }: Sent): Promise<{ status: number; text: string }> => {
       const hasBody = method !== "GET" && method !== "HEAD";
-      const response = await fetch(url + path, { method, headers, ...(hasBody ? { body } : {}), redirect: "manual", signal: AbortSignal.timeout(15_000) });
+      const response = await fetch(url + path, {
+        method,
+        headers,
+        ...(hasBody ? { body } : {}),
+        redirect: "manual",
+        signal: AbortSignal.timeout(15_000),
+      });
       return { status: response.status, text: await response.text() };
     };
     const judge = ({ status, text }: { status: number; text: string }, what: string): void => {
       must(status !== 500 && status < 504, `${what}: ${status} ${text.slice(0, 200)}`);
-      must(!text.includes("PROXY_INTERNAL") && !text.includes("-32603") && !/\bat \w+ \(/.test(text), `${what}: ${text.slice(0, 300)}`);
+      must(
+        !text.includes("PROXY_INTERNAL") && !text.includes("-32603") && !/\bat \w+ \(/.test(text),
+        `${what}: ${text.slice(0, 300)}`,
+      );
     };
 
     const targets = [
@@ -78,15 +159,56 @@ export async function fuzzProgram(inputs: number, seed: number): Promise<Outcome
         arbitrary: fc
           .record({
             route: fc.constantFrom(...ROUTES),
-            suffix: fc.oneof({ weight: 4, arbitrary: fc.constant("") }, fc.webQueryParameters().map((query) => `?${query}`), fc.constantFrom("/", "/..", "/%00", "/%ff", "//", "?limit=-1")),
-            headers: fc.dictionary(fc.constantFrom("Authorization", "Content-Type", "X-Claw-Agent-Did", "X-Claw-Timestamp", "X-Claw-Nonce", "X-Claw-Proof", "X-Claw-Body-SHA256", "X-Request-Id", "traceparent", "Idempotency-Key", "Prefer", "X-Claw-Recipient-Agent-Did"), fc.oneof(fc.string({ maxLength: 40 }).map(printable), agentDid, fc.constantFrom("Claw a.b.c", "Bearer x", `Bearer spk_${"A".repeat(43)}`, `Shared sps_${"A".repeat(43)}`, `Device spd_${"A".repeat(43)}`, "application/json"))),
-            body: fc.oneof(params.map((value) => JSON.stringify(value)), anyText, fc.constant("{".repeat(2_000))),
+            suffix: fc.oneof(
+              { weight: 4, arbitrary: fc.constant("") },
+              fc.webQueryParameters().map((query) => `?${query}`),
+              fc.constantFrom("/", "/..", "/%00", "/%ff", "//", "?limit=-1"),
+            ),
+            headers: fc.dictionary(
+              fc.constantFrom(
+                "Authorization",
+                "Content-Type",
+                "X-Claw-Agent-Did",
+                "X-Claw-Timestamp",
+                "X-Claw-Nonce",
+                "X-Claw-Proof",
+                "X-Claw-Body-SHA256",
+                "X-Request-Id",
+                "traceparent",
+                "Idempotency-Key",
+                "Prefer",
+                "X-Claw-Recipient-Agent-Did",
+              ),
+              fc.oneof(
+                fc.string({ maxLength: 40 }).map(printable),
+                agentDid,
+                fc.constantFrom(
+                  "Claw a.b.c",
+                  "Bearer x",
+                  `Bearer spk_${"A".repeat(43)}`,
+                  `Shared sps_${"A".repeat(43)}`,
+                  `Device spd_${"A".repeat(43)}`,
+                  "application/json",
+                ),
+              ),
+            ),
+            body: fc.oneof(
+              params.map((value) => JSON.stringify(value)),
+              anyText,
+              fc.constant("{".repeat(2_000)),
+            ),
           })
           .map(({ route: [method, path], suffix, headers, body }) => ({ method, path: path + suffix, headers, body })),
         async holds(sent) {
           const answer = await ask(sent);
           judge(answer, `${sent.method} ${sent.path}`);
-          must(answer.status >= 400 || answer.status === 204 || PUBLIC.has(new URL(sent.path, url).pathname) || sent.path.startsWith("/admin"), `a stranger got ${answer.status} from ${sent.path}`);
+          must(
+            answer.status >= 400 ||
+              answer.status === 204 ||
+              PUBLIC.has(new URL(sent.path, url).pathname) ||
+              sent.path.startsWith("/admin"),
+            `a stranger got ${answer.status} from ${sent.path}`,
+          );
         },
       }),
       target<{ route: readonly [string, string]; body: string; headers: Record<string, string> }>({
@@ -94,11 +216,34 @@ export async function fuzzProgram(inputs: number, seed: number): Promise<Outcome
         weight: 3,
         arbitrary: fc.record({
           route: fc.constantFrom(...ROUTES.filter(([, path]) => !path.startsWith("/relay") && !path.includes("claim"))),
-          body: fc.oneof(looseJson(params), params.map((value) => JSON.stringify(value)), anyText),
-          headers: fc.dictionary(fc.constantFrom("X-Claw-Recipient-Agent-Did", "X-Claw-Conversation-Id", "X-Claw-Delivery-Receipt-Url", "Idempotency-Key", "Prefer", "Content-Type", "traceparent"), fc.oneof(fc.string({ maxLength: 30 }).map(printable), fc.constantFrom(peer.did, "wait=99999", "wait=-1", "https://x/", "application/json", "text/plain"))),
+          body: fc.oneof(
+            looseJson(params),
+            params.map((value) => JSON.stringify(value)),
+            anyText,
+          ),
+          headers: fc.dictionary(
+            fc.constantFrom(
+              "X-Claw-Recipient-Agent-Did",
+              "X-Claw-Conversation-Id",
+              "X-Claw-Delivery-Receipt-Url",
+              "Idempotency-Key",
+              "Prefer",
+              "Content-Type",
+              "traceparent",
+            ),
+            fc.oneof(
+              fc.string({ maxLength: 30 }).map(printable),
+              fc.constantFrom(peer.did, "wait=99999", "wait=-1", "https://x/", "application/json", "text/plain"),
+            ),
+          ),
         }),
         async holds({ route: [method, path], body, headers }) {
-          const signed = { method, path, body: method === "GET" ? "" : body, headers: { "X-Claw-Recipient-Agent-Did": peer.did, ...headers } };
+          const signed = {
+            method,
+            path,
+            body: method === "GET" ? "" : body,
+            headers: { "X-Claw-Recipient-Agent-Did": peer.did, ...headers },
+          };
           judge(await ask({ method, path, body, headers: signedHeaders(agent, signed) }), `agent ${method} ${path}`);
         },
       }),
@@ -108,14 +253,40 @@ export async function fuzzProgram(inputs: number, seed: number): Promise<Outcome
         arbitrary: fc.record({
           by: fc.constantFrom("agent" as const, "operator" as const),
           calls: fc.oneof(
-            { weight: 5, arbitrary: fc.record({ jsonrpc: fc.constant("2.0"), id: fc.integer(), method: fc.constantFrom(...METHODS), params: fc.tuple(params, fc.boolean()).map(([some, own]) => (own ? { ...some, agentDid: agent.did } : some)) }) as fc.Arbitrary<unknown> },
-            { weight: 1, arbitrary: fc.array(spoiled(fc.record({ jsonrpc: fc.constant("2.0"), id: fc.integer(), method: fc.constantFrom(...METHODS), params }) as fc.Arbitrary<Record<string, unknown>>), { maxLength: 4 }) as fc.Arbitrary<unknown> },
+            {
+              weight: 5,
+              arbitrary: fc.record({
+                jsonrpc: fc.constant("2.0"),
+                id: fc.integer(),
+                method: fc.constantFrom(...METHODS),
+                params: fc
+                  .tuple(params, fc.boolean())
+                  .map(([some, own]) => (own ? { ...some, agentDid: agent.did } : some)),
+              }) as fc.Arbitrary<unknown>,
+            },
+            {
+              weight: 1,
+              arbitrary: fc.array(
+                spoiled(
+                  fc.record({
+                    jsonrpc: fc.constant("2.0"),
+                    id: fc.integer(),
+                    method: fc.constantFrom(...METHODS),
+                    params,
+                  }) as fc.Arbitrary<Record<string, unknown>>,
+                ),
+                { maxLength: 4 },
+              ) as fc.Arbitrary<unknown>,
+            },
           ),
         }),
         async holds({ by, calls }) {
           const body = JSON.stringify(calls);
           const signed = { method: "POST", path: "/rpc", body };
-          const headers = by === "agent" ? signedHeaders(agent, signed) : { Authorization: `Bearer ${OPERATOR_TOKEN}`, "Content-Type": "application/json" };
+          const headers =
+            by === "agent"
+              ? signedHeaders(agent, signed)
+              : { Authorization: `Bearer ${OPERATOR_TOKEN}`, "Content-Type": "application/json" };
           judge(await ask({ ...signed, headers }), `${by} ${body.slice(0, 200)}`);
         },
       }),
@@ -124,23 +295,49 @@ export async function fuzzProgram(inputs: number, seed: number): Promise<Outcome
         weight: 1,
         arbitrary: fc.array(
           fc.oneof(
-            looseJson(spoiled(fc.record({ v: fc.constant(1), id: ulid, ts: fc.constant("2026-11-22T12:00:00.000Z"), type: fc.constantFrom("enqueue", "deliver_ack", "heartbeat", "req"), toAgentDid: fc.constant(peer.did), payload: anyJson, ackId: ulid, accepted: fc.boolean(), method: fc.constantFrom(...METHODS), params }) as fc.Arbitrary<Record<string, unknown>>)),
+            looseJson(
+              spoiled(
+                fc.record({
+                  v: fc.constant(1),
+                  id: ulid,
+                  ts: fc.constant("2026-11-22T12:00:00.000Z"),
+                  type: fc.constantFrom("enqueue", "deliver_ack", "heartbeat", "req"),
+                  toAgentDid: fc.constant(peer.did),
+                  payload: anyJson,
+                  ackId: ulid,
+                  accepted: fc.boolean(),
+                  method: fc.constantFrom(...METHODS),
+                  params,
+                }) as fc.Arbitrary<Record<string, unknown>>,
+              ),
+            ),
             anyText,
           ),
           { minLength: 1, maxLength: 8 },
         ),
         async holds(frames) {
           const answers = await overSocket(url, agent, frames);
-          for (const text of answers) must(!text.includes("PROXY_INTERNAL"), `a frame was answered with ${text.slice(0, 300)}`);
+          for (const text of answers)
+            must(!text.includes("PROXY_INTERNAL"), `a frame was answered with ${text.slice(0, 300)}`);
         },
       }),
       target<string>({
         name: `${PROGRAM}: bytes that are hardly HTTP`,
         weight: 1,
-        arbitrary: mutated(fc.constantFrom("POST /hooks/agent HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello", "GET /health HTTP/1.1\r\nHost: x\r\n\r\n", "POST /rpc HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n5\r\nhello\r\n0\r\n\r\n", "GET /relay/connect HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: sallyport.ticket.x\r\n\r\n")),
+        arbitrary: mutated(
+          fc.constantFrom(
+            "POST /hooks/agent HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello",
+            "GET /health HTTP/1.1\r\nHost: x\r\n\r\n",
+            "POST /rpc HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+            "GET /relay/connect HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: sallyport.ticket.x\r\n\r\n",
+          ),
+        ),
         async holds(bytes) {
           const answer = await raw(port, bytes);
-          must(!/^HTTP\/1.1 500/.test(answer) || !answer.includes("requestId"), `the program said ${answer.slice(0, 200)}`);
+          must(
+            !/^HTTP\/1.1 500/.test(answer) || !answer.includes("requestId"),
+            `the program said ${answer.slice(0, 200)}`,
+          );
         },
       }),
     ];
@@ -152,9 +349,17 @@ export async function fuzzProgram(inputs: number, seed: number): Promise<Outcome
     }
     const health = await ask({ method: "GET", path: "/health", headers: {}, body: "" });
     const grown = program.residentBytes() - before;
-    console.log(`workerd ${Math.round(program.residentBytes() / MEBIBYTE)} MiB, ${grown < 0 ? "" : "+"}${Math.round(grown / MEBIBYTE)} MiB; alive: ${health.status}`);
+    console.log(
+      `workerd ${Math.round(program.residentBytes() / MEBIBYTE)} MiB, ${grown < 0 ? "" : "+"}${Math.round(grown / MEBIBYTE)} MiB; alive: ${health.status}`,
+    );
     const lives = health.status === 200 && grown < GROWTH_MAX_BYTES;
-    if (!lives) outcomes.push({ name: `${PROGRAM}: alive and bounded`, inputs: 0, slowestMs: 0, counterexample: { input: String(health.status), why: `${grown} bytes more` } });
+    if (!lives)
+      outcomes.push({
+        name: `${PROGRAM}: alive and bounded`,
+        inputs: 0,
+        slowestMs: 0,
+        counterexample: { input: String(health.status), why: `${grown} bytes more` },
+      });
     return outcomes;
   } finally {
     await program.stop();
@@ -170,7 +375,9 @@ function printable(text: string): string {
 async function overSocket(url: string, agent: Agent, frames: readonly string[]): Promise<string[]> {
   const issued = await request(url, agent, { method: "POST", path: "/v1/relay/tickets", body: "{}" });
   must(issued.status === 200, `no relay ticket: ${issued.status}`);
-  const socket = new WebSocket(`${url.replace("http", "ws")}/relay/connect`, [`sallyport.ticket.${String(issued.body["ticket"])}`]);
+  const socket = new WebSocket(`${url.replace("http", "ws")}/relay/connect`, [
+    `sallyport.ticket.${String(issued.body["ticket"])}`,
+  ]);
   const answers: string[] = [];
   const last = "01K0000000000000000000000Z";
   await new Promise<void>((resolve, reject) => {

@@ -48,7 +48,12 @@ export async function fuzz({ name, arbitrary, holds }: Target, inputs: number, s
   if (!details.failed) return { name, inputs: count, slowestMs, counterexample: null };
   const [input] = details.counterexample ?? [];
   const why = details.errorInstance instanceof Error ? details.errorInstance.message : String(details.errorInstance);
-  return { name, inputs: count, slowestMs, counterexample: { input: JSON.stringify(input) ?? "undefined", why: why.slice(0, 500) } };
+  return {
+    name,
+    inputs: count,
+    slowestMs,
+    counterexample: { input: JSON.stringify(input) ?? "undefined", why: why.slice(0, 500) },
+  };
 }
 
 /** Says what was expected to hold. */

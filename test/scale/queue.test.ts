@@ -4,7 +4,8 @@ import { simulate } from "./queue.ts";
 
 const alone = { messageMs: 1, commitMs: 3, isGrouped: false };
 const grouped = { ...alone, isGrouped: true };
-const run = (service: typeof alone, perSecond: number, burst = 1) => simulate(service, { perSecond, burst }, 200_000, createRandom(7));
+const run = (service: typeof alone, perSecond: number, burst = 1) =>
+  simulate(service, { perSecond, burst }, 200_000, createRandom(7));
 
 describe("the model of a gate", () => {
   it("takes a message's own time and nothing more while nobody else comes", () => {

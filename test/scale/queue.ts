@@ -12,7 +12,15 @@ export type Service = {
 
 export type Arrivals = { perSecond: number; /** Messages that come at the same moment, on average. */ burst: number };
 
-export type Load = { perSecond: number; burst: number; p50Ms: number; p99Ms: number; busy: number; perCommit: number; isStable: boolean };
+export type Load = {
+  perSecond: number;
+  burst: number;
+  p50Ms: number;
+  p99Ms: number;
+  busy: number;
+  perCommit: number;
+  isStable: boolean;
+};
 
 /** Beyond this the queue is growing, and the answer is that it does not hold. */
 const WAITED_TOO_LONG_MS = 2_000;
@@ -38,7 +46,8 @@ export function simulate(service: Service, arrivals: Arrivals, forMs: number, ra
     next = end;
   }
   latencies.sort((a, b) => a - b);
-  const at = (share: number): number => latencies[Math.min(latencies.length - 1, Math.floor(latencies.length * share))] ?? 0;
+  const at = (share: number): number =>
+    latencies[Math.min(latencies.length - 1, Math.floor(latencies.length * share))] ?? 0;
   return {
     perSecond: arrivals.perSecond,
     burst: arrivals.burst,

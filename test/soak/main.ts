@@ -15,7 +15,9 @@ import { settle, sleep } from "../faults/town.ts";
 import { startRecipients } from "../faults/traffic.ts";
 import { SHORT_SETTINGS, withShortLives } from "./short-lives.ts";
 
-const { values } = parseArgs({ options: { minutes: { type: "string", default: "10" }, seed: { type: "string", default: "1" } } });
+const { values } = parseArgs({
+  options: { minutes: { type: "string", default: "10" }, seed: { type: "string", default: "1" } },
+});
 const MINUTE_MS = 60_000;
 const totalMs = Number(values.minutes) * MINUTE_MS;
 /** By then everything short-lived has expired once: nonces live 80 s and are forgotten within another ten. */
@@ -34,7 +36,10 @@ type Disk = { gates: Map<string, number>; database: number };
 process.exit(await main());
 
 async function main(): Promise<number> {
-  if (totalMs <= SETTLED_AFTER_MS) throw new Error(`at least ${Math.ceil((SETTLED_AFTER_MS + MINUTE_MS) / MINUTE_MS)} minutes: before, nothing has expired yet`);
+  if (totalMs <= SETTLED_AFTER_MS)
+    throw new Error(
+      `at least ${Math.ceil((SETTLED_AFTER_MS + MINUTE_MS) / MINUTE_MS)} minutes: before, nothing has expired yet`,
+    );
   const random = createRandom(Number(values.seed));
   // The run counts by itself: a history of every event would be what grows.
   const seen = { delivered: new Set<string>(), faults: 0, cuts: 0, agents: 0 };
@@ -58,7 +63,11 @@ async function main(): Promise<number> {
       const from = town.senders[index] as Agent;
       const to = town.recipients[(index + random.between(0, 1)) % PAIRS] as Agent;
       const kind = random.next();
-      if (kind < 0.85) return signSend(from, to.did, { key: `k${random.next()}`, text: "A message of ordinary length, from one agent to another." });
+      if (kind < 0.85)
+        return signSend(from, to.did, {
+          key: `k${random.next()}`,
+          text: "A message of ordinary length, from one agent to another.",
+        });
       if (kind < 0.92) return signGet(from, "/pair/peers");
       const body = JSON.stringify({ jsonrpc: "2.0", id: 1, method: "task/list", params: {} });
       return requestBytes("POST", "/rpc", signedHeaders(from, { method: "POST", path: "/rpc", body }), body);
@@ -138,17 +147,34 @@ async function main(): Promise<number> {
     const start = settledState as { residentBytes: number; disk: Disk };
 
     const third = totalMs / 3;
-    const p99 = (from: number, to: number): number => quantile(samples.filter(({ atMs }) => atMs >= from && atMs < to).map(({ tookMs }) => tookMs), 0.99);
-    const [gatesBefore, gatesAfter] = [sizeOf(start.disk.gates, start.disk.gates), sizeOf(end.disk.gates, start.disk.gates)];
+    const p99 = (from: number, to: number): number =>
+      quantile(
+        samples.filter(({ atMs }) => atMs >= from && atMs < to).map(({ tookMs }) => tookMs),
+        0.99,
+      );
+    const [gatesBefore, gatesAfter] = [
+      sizeOf(start.disk.gates, start.disk.gates),
+      sizeOf(end.disk.gates, start.disk.gates),
+    ];
     const newGates = [...end.disk.gates.keys()].filter((name) => !start.disk.gates.has(name)).length;
     const memoryGrowth = end.residentBytes / start.residentBytes - 1;
     const diskGrowth = gatesAfter / gatesBefore - 1;
     const lost = missing();
-    console.log(`requests       ${samples.length}, ${(samples.length / (totalMs / 1_000)).toFixed(0)}/s; ${accepted.length} messages accepted, ${lost} not delivered; other answers ${JSON.stringify(Object.fromEntries(refused))}`);
-    console.log(`p99            ${p99(0, third).toFixed(0)} ms in the first third, ${p99(2 * third, totalMs).toFixed(0)} ms in the last`);
-    console.log(`workerd        ${mib(start.residentBytes)} once settled, ${mib(end.residentBytes)} at the end (${percent(memoryGrowth)})`);
-    console.log(`gates on disk  ${mib(gatesBefore)} once settled, ${mib(gatesAfter)} at the end (${percent(diskGrowth)}); ${newGates} new gates for agents that came and went`);
-    console.log(`database       ${mib(start.disk.database)} once settled, ${mib(end.disk.database)} at the end: registrations and the audit log stay`);
+    console.log(
+      `requests       ${samples.length}, ${(samples.length / (totalMs / 1_000)).toFixed(0)}/s; ${accepted.length} messages accepted, ${lost} not delivered; other answers ${JSON.stringify(Object.fromEntries(refused))}`,
+    );
+    console.log(
+      `p99            ${p99(0, third).toFixed(0)} ms in the first third, ${p99(2 * third, totalMs).toFixed(0)} ms in the last`,
+    );
+    console.log(
+      `workerd        ${mib(start.residentBytes)} once settled, ${mib(end.residentBytes)} at the end (${percent(memoryGrowth)})`,
+    );
+    console.log(
+      `gates on disk  ${mib(gatesBefore)} once settled, ${mib(gatesAfter)} at the end (${percent(diskGrowth)}); ${newGates} new gates for agents that came and went`,
+    );
+    console.log(
+      `database       ${mib(start.disk.database)} once settled, ${mib(end.disk.database)} at the end: registrations and the audit log stay`,
+    );
     console.log(`came and went  ${seen.agents} agents, all sockets ${seen.cuts} times; faults ${seen.faults}`);
     const failures = [
       lost > 0 && `${lost} messages lost`,
@@ -188,5 +214,10 @@ function median(numbers: number[]): number {
   return quantile(numbers, 0.5);
 }
 
-const mib = (bytes: number): string => `${(bytes / MEBIBYTE).toFixed(1)} MiB`;
-const percent = (share: number): string => `${share >= 0 ? "+" : ""}${(share * 100).toFixed(1)} %`;
+function mib(bytes: number): string {
+  return `${(bytes / MEBIBYTE).toFixed(1)} MiB`;
+}
+
+function percent(share: number): string {
+  return `${share >= 0 ? "+" : ""}${(share * 100).toFixed(1)} %`;
+}

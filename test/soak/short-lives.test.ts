@@ -1,7 +1,8 @@
 import { describe, expect, it } from "vitest";
 import { withShortLives } from "./short-lives.ts";
 
-const bundle = "var STATUS_KEPT_MS = 864e5;\nvar RECEIPTS_KEPT_MS = 7 * 864e5;\nvar REPEAT_KNOWN_MS = 6e5;\nvar PRUNE_EVERY_MS = 6e4;\nvar PRUNE_EVERY_MS2 = 36e5;\nvar HOUSEKEEPING_AFTER_MS = 6e4;\n";
+const bundle =
+  "var STATUS_KEPT_MS = 864e5;\nvar RECEIPTS_KEPT_MS = 7 * 864e5;\nvar REPEAT_KNOWN_MS = 6e5;\nvar PRUNE_EVERY_MS = 6e4;\nvar PRUNE_EVERY_MS2 = 36e5;\nvar HOUSEKEEPING_AFTER_MS = 6e4;\n";
 
 describe("a bundle with short lives", () => {
   it("has every constant changed, also those that the bundler has numbered", () => {

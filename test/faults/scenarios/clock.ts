@@ -23,13 +23,22 @@ export const clock: Scenario = {
         const from = random.pick(town.senders);
         const to = town.recipients[town.senders.indexOf(from)] as Agent;
         const isWithin = random.chance(0.6);
-        const offset = isWithin ? random.between(-SKEW_MAX_SECONDS + EDGE_SECONDS, SKEW_MAX_SECONDS - EDGE_SECONDS) : outside(random.next());
+        const offset = isWithin
+          ? random.between(-SKEW_MAX_SECONDS + EDGE_SECONDS, SKEW_MAX_SECONDS - EDGE_SECONDS)
+          : outside(random.next());
         const message = signMessage(from, to, { timestamp: Math.floor(Date.now() / 1_000) + offset });
         // oxlint-disable no-await-in-loop -- a clock that jumps between one request and the next
         if (isWithin) {
           const asked = await post(town, message);
           if (asked.outcome === 202) taken.push(message);
-          else history.record({ kind: "fault", atMs: asked.atMs, what: `refused at ${offset} s`, status: Number(asked.outcome), detail: JSON.stringify(asked.body) });
+          else
+            history.record({
+              kind: "fault",
+              atMs: asked.atMs,
+              what: `refused at ${offset} s`,
+              status: Number(asked.outcome),
+              detail: JSON.stringify(asked.body),
+            });
           if (random.chance(0.3)) await replay(town, message);
         } else {
           await forge(town, `timestamp ${offset} s off`, message);
@@ -40,7 +49,10 @@ export const clock: Scenario = {
       for (const message of taken.slice(0, 20)) {
         const later = String(Number(message.headers["X-Claw-Timestamp"]) + 1);
         // oxlint-disable-next-line no-await-in-loop
-        await forge(town, "timestamp moved", { ...message, headers: { ...message.headers, "X-Claw-Timestamp": later } });
+        await forge(town, "timestamp moved", {
+          ...message,
+          headers: { ...message.headers, "X-Claw-Timestamp": later },
+        });
       }
       await program.kill();
       await program.start();
@@ -66,4 +78,3 @@ async function forge(town: Town, what: string, message: SignedMessage): Promise<
   const { outcome, atMs } = await town.ask(what, () => send(town.program.url, message.signed, message.headers));
   town.history.record({ kind: "forged", atMs, what, outcome });
 }
-

@@ -24,7 +24,9 @@ export const database: Scenario = {
       const senders = startSenders(town);
       const authorities = await startAuthorities(town);
       const tasks = await startTasks(town);
-      const existing = (await program.query("SELECT name FROM sqlite_master WHERE type = 'table'")).map(({ name }) => String(name));
+      const existing = (await program.query("SELECT name FROM sqlite_master WHERE type = 'table'")).map(({ name }) =>
+        String(name),
+      );
       const breakable = TABLES.filter((table) => existing.includes(table));
       const file = databaseFile(program.stateDir);
       for (let round = 0; round < ROUNDS; round++) {
@@ -50,7 +52,15 @@ export const database: Scenario = {
       await lookAtTasks(town);
       recipients.stop();
       say(`${program.complaints().length} complaints in the log`);
-      return { outages: ROUNDS, accepted: accepted(history), delivered: recipients.count(), ended: authorities.ended(), triedAfterEnd: authorities.tried(), used: count(history, "used"), tasksMade: tasks.made() };
+      return {
+        outages: ROUNDS,
+        accepted: accepted(history),
+        delivered: recipients.count(),
+        ended: authorities.ended(),
+        triedAfterEnd: authorities.tried(),
+        used: count(history, "used"),
+        tasksMade: tasks.made(),
+      };
     } finally {
       await program.stop();
     }

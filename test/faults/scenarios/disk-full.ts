@@ -52,7 +52,13 @@ export const diskFull: Scenario = {
       }
       await settled(town, 60_000);
       recipients.stop();
-      return { rounds: ROUNDS, restarts, accepted: accepted(history), delivered: recipients.count(), replays: count(history, "replay") };
+      return {
+        rounds: ROUNDS,
+        restarts,
+        accepted: accepted(history),
+        delivered: recipients.count(),
+        replays: count(history, "replay"),
+      };
     } finally {
       await program.stop();
       execFileSync("umount", ["-l", disk]);

@@ -6,7 +6,11 @@ import { settled, startRecipients, startSenders } from "../traffic.ts";
 import { accepted, count, type Scenario } from "./scenario.ts";
 
 /** Retries that wait for seconds would make most of the run waiting. */
-export const QUICK_RETRIES = { RELAY_RETRY_INITIAL_MS: "100", RELAY_RETRY_MAX_MS: "1000", RELAY_RETRY_MAX_ATTEMPTS: "1000" };
+export const QUICK_RETRIES = {
+  RELAY_RETRY_INITIAL_MS: "100",
+  RELAY_RETRY_MAX_MS: "1000",
+  RELAY_RETRY_MAX_ATTEMPTS: "1000",
+};
 /** Most kills take workerd alone, which comes back at once; now and then everything goes. */
 const WHOLE_EVERY = 20;
 const SETTLED_WITHIN_MS = 90_000;

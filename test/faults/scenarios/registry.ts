@@ -33,9 +33,19 @@ export const registry: Scenario = {
       const revoked = await register(server.url, "revoked");
       const authority = `agent ${revoked.did}`;
       const tryRevoked = async (): Promise<boolean> => {
-        const asked = await town.ask("revoked", () => request(program.url, revoked, { method: "GET", path: "/pair/peers" }));
+        const asked = await town.ask("revoked", () =>
+          request(program.url, revoked, { method: "GET", path: "/pair/peers" }),
+        );
         const { begunAtMs, atMs } = asked;
-        history.record({ kind: "used", begunAtMs, atMs, authority, via: "http", accepted: hasWorked(asked), boot: program.boots() });
+        history.record({
+          kind: "used",
+          begunAtMs,
+          atMs,
+          authority,
+          via: "http",
+          accepted: hasWorked(asked),
+          boot: program.boots(),
+        });
         return hasWorked(asked);
       };
       if (!(await tryRevoked())) throw new Error("an agent of this registry is not let in");
@@ -79,7 +89,12 @@ export const registry: Scenario = {
       await senders.stop();
       await settled(town, 60_000);
       recipients.stop();
-      return { ...figures, accepted: accepted(history), forged: count(history, "forged"), registryCalls: server.calls() };
+      return {
+        ...figures,
+        accepted: accepted(history),
+        forged: count(history, "forged"),
+        registryCalls: server.calls(),
+      };
 
       async function tryForged(from: Agent, to: Agent): Promise<void> {
         const signed = hookOf(to.did, { forged: true });
@@ -90,7 +105,9 @@ export const registry: Scenario = {
         };
         for (const [what, headers] of Object.entries(forgeries)) {
           // oxlint-disable-next-line no-await-in-loop
-          const asked = await town.ask(what, () => send(program.url, signed, { ...signedHeaders(from, signed), ...headers }));
+          const asked = await town.ask(what, () =>
+            send(program.url, signed, { ...signedHeaders(from, signed), ...headers }),
+          );
           history.record({ kind: "forged", atMs: asked.atMs, what: `${what}`, outcome: asked.outcome });
         }
       }

@@ -18,6 +18,8 @@ export type Scenario = {
   run(scene: Scene): Promise<Record<string, number | string>>;
 };
 
-export const count = (history: History, kind: History["events"][number]["kind"]): number => history.events.filter((event) => event.kind === kind).length;
+export const count = (history: History, kind: History["events"][number]["kind"]): number =>
+  history.events.filter((event) => event.kind === kind).length;
 
-export const accepted = (history: History): number => history.events.filter((event) => event.kind === "send" && event.outcome === 202).length;
+export const accepted = (history: History): number =>
+  history.events.filter((event) => event.kind === "send" && event.outcome === 202).length;

@@ -21,7 +21,11 @@ export const sockets: Scenario = {
         // oxlint-disable-next-line no-await-in-loop
         cables.push(await layCable(program.port));
       }
-      const recipients = startRecipients(town, { urlOf: (index) => (cables[index] as Cable).url, garbled: true, silentRatio: 0.002 });
+      const recipients = startRecipients(town, {
+        urlOf: (index) => (cables[index] as Cable).url,
+        garbled: true,
+        silentRatio: 0.002,
+      });
       const senders = startSenders(town);
       const done = { cuts: 0, dead: 0, stalls: 0 };
       const endAtMs = performance.now() + FOR_MS;

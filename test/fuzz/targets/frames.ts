@@ -9,13 +9,40 @@ import { must, target } from "../target.ts";
 const head = { v: fc.constant(1), id: ulid, ts: fc.constant("2026-11-22T12:00:00.000Z") };
 const option = <T>(arbitrary: fc.Arbitrary<T>) => fc.option(arbitrary, { nil: undefined });
 const frames: fc.Arbitrary<Record<string, unknown>> = fc.oneof(
-  fc.record({ ...head, type: fc.constant("deliver_ack"), ackId: ulid, accepted: fc.boolean(), reason: option(anyText) }),
-  fc.record({ ...head, type: fc.constant("enqueue"), toAgentDid: agentDid, payload: anyJson, conversationId: option(anyText), groupId: option(anyText), replyTo: option(fc.oneof(fc.webUrl(), anyText)) }),
+  fc.record({
+    ...head,
+    type: fc.constant("deliver_ack"),
+    ackId: ulid,
+    accepted: fc.boolean(),
+    reason: option(anyText),
+  }),
+  fc.record({
+    ...head,
+    type: fc.constant("enqueue"),
+    toAgentDid: agentDid,
+    payload: anyJson,
+    conversationId: option(anyText),
+    groupId: option(anyText),
+    replyTo: option(fc.oneof(fc.webUrl(), anyText)),
+  }),
   fc.record({ ...head, type: fc.constantFrom("heartbeat", "heartbeat_ack"), ackId: option(ulid) }),
-  fc.record({ type: fc.constant("req"), id: fc.oneof(anyText, fc.integer()), method: fc.oneof(fc.constant("task/list"), anyText), params: option(anyJson) }),
-  fc.record({ ...head, type: fc.constantFrom("deliver", "enqueue_ack", "receipt", "res", "event", "toString", "__proto__") }),
+  fc.record({
+    type: fc.constant("req"),
+    id: fc.oneof(anyText, fc.integer()),
+    method: fc.oneof(fc.constant("task/list"), anyText),
+    params: option(anyJson),
+  }),
+  fc.record({
+    ...head,
+    type: fc.constantFrom("deliver", "enqueue_ack", "receipt", "res", "event", "toString", "__proto__"),
+  }),
 );
-const call = fc.record({ jsonrpc: fc.constant("2.0"), id: option(fc.oneof(fc.integer(), anyText, fc.constant(null))), method: fc.oneof(fc.constant("task/list"), anyText), params: option(anyJson) });
+const call = fc.record({
+  jsonrpc: fc.constant("2.0"),
+  id: option(fc.oneof(fc.integer(), anyText, fc.constant(null))),
+  method: fc.oneof(fc.constant("task/list"), anyText),
+  params: option(anyJson),
+});
 
 /** `JSON.parse` as it is, or null. */
 function parsed(text: string): { value: unknown } | null {
@@ -33,43 +60,83 @@ export const frameTargets = [
   target<string>({
     name: "frames",
     weight: 6,
-    arbitrary: fc.oneof({ weight: 4, arbitrary: looseJson(spoiled(frames)) }, { weight: 1, arbitrary: mutated(frames.map((frame) => JSON.stringify(frame))) }, { weight: 1, arbitrary: anyText }),
+    arbitrary: fc.oneof(
+      { weight: 4, arbitrary: looseJson(spoiled(frames)) },
+      { weight: 1, arbitrary: mutated(frames.map((frame) => JSON.stringify(frame))) },
+      { weight: 1, arbitrary: anyText },
+    ),
     holds(text) {
       const frame = parseClientFrame(text);
       parseServerFrame(text);
       if (!frame.ok) return;
       const json = parsed(text)?.value as Record<string, unknown> | undefined;
       must(json !== undefined && text.length <= MAX_CLIENT_FRAME_BYTES, "a frame is JSON within its size");
-      must(["deliver_ack", "enqueue", "heartbeat", "heartbeat_ack", "req"].includes(frame.value.type) && frame.value.type === json["type"], "its type is one that a client sends");
+      must(
+        ["deliver_ack", "enqueue", "heartbeat", "heartbeat_ack", "req"].includes(frame.value.type) &&
+          frame.value.type === json["type"],
+        "its type is one that a client sends",
+      );
       must(same(frame.value.id, json["id"]), "its id is the one that was sent");
       if (frame.value.type !== "req") must(json["v"] === 1, "its version is 1");
       if (frame.value.type === "enqueue") {
-        must(same(parsed(frame.value.payloadText)?.value, json["payload"]), "the payload's own text says what the payload says");
-        must(/^did:cdi:/.test(frame.value.toAgentDid) && (frame.value.replyTo === undefined || new URL(frame.value.replyTo).protocol === "https:"), "it names an agent, and an https URL");
+        must(
+          same(parsed(frame.value.payloadText)?.value, json["payload"]),
+          "the payload's own text says what the payload says",
+        );
+        must(
+          frame.value.toAgentDid.startsWith("did:cdi:") &&
+            (frame.value.replyTo === undefined || new URL(frame.value.replyTo).protocol === "https:"),
+          "it names an agent, and an https URL",
+        );
       }
-      if (frame.value.type === "deliver_ack") must(frame.value.accepted === json["accepted"] && (frame.value.reason?.length ?? 0) <= 512, "the verdict is the one that was sent");
-      must(!("polluted" in {}) && Object.getPrototypeOf(frame.value) === Object.prototype, "nothing of the frame becomes a prototype");
+      if (frame.value.type === "deliver_ack")
+        must(
+          frame.value.accepted === json["accepted"] && (frame.value.reason?.length ?? 0) <= 512,
+          "the verdict is the one that was sent",
+        );
+      must(
+        !("polluted" in {}) && Object.getPrototypeOf(frame.value) === Object.prototype,
+        "nothing of the frame becomes a prototype",
+      );
     },
   }),
   target<{ text: string; name: string }>({
     name: "members as their own text",
     weight: 3,
-    arbitrary: fc.tuple(looseJson(fc.dictionary(fc.oneof(anyText, fc.constantFrom("payload", "a", '"')).filter(isSafeName), anyJson, { maxKeys: 5 })), fc.oneof(fc.constantFrom("payload", "a", "\\", '"', ""), anyText)).map(([text, name]) => ({ text, name })),
+    arbitrary: fc
+      .tuple(
+        looseJson(
+          fc.dictionary(fc.oneof(anyText, fc.constantFrom("payload", "a", '"')).filter(isSafeName), anyJson, {
+            maxKeys: 5,
+          }),
+        ),
+        fc.oneof(fc.constantFrom("payload", "a", "\\", '"', ""), anyText),
+      )
+      .map(([text, name]) => ({ text, name })),
     holds({ text, name }) {
       const json = parsed(text)?.value;
       if (typeof json !== "object" || json === null) return;
       const found = rawMember(text, name);
       if (!found.ok) return;
       must((found.value !== null) === Object.hasOwn(json, name), "a member is found exactly where there is one");
-      if (found.value !== null) must(same(parsed(found.value)?.value, (json as Record<string, unknown>)[name]), "its text says what it says");
+      if (found.value !== null)
+        must(same(parsed(found.value)?.value, (json as Record<string, unknown>)[name]), "its text says what it says");
     },
   }),
   target<string>({
     name: "JSON-RPC bodies",
     weight: 3,
     arbitrary: fc.oneof(
-      { weight: 4, arbitrary: spoiled(call as fc.Arbitrary<Record<string, unknown>>).map((value) => JSON.stringify(value)) },
-      { weight: 3, arbitrary: fc.array(fc.oneof(spoiled(call as fc.Arbitrary<Record<string, unknown>>), anyJson), { maxLength: 55 }).map((value) => JSON.stringify(value)) },
+      {
+        weight: 4,
+        arbitrary: spoiled(call as fc.Arbitrary<Record<string, unknown>>).map((value) => JSON.stringify(value)),
+      },
+      {
+        weight: 3,
+        arbitrary: fc
+          .array(fc.oneof(spoiled(call as fc.Arbitrary<Record<string, unknown>>), anyJson), { maxLength: 55 })
+          .map((value) => JSON.stringify(value)),
+      },
       { weight: 1, arbitrary: mutated(call.map((value) => JSON.stringify(value))) },
       { weight: 1, arbitrary: anyText },
     ),
@@ -78,16 +145,30 @@ export const frameTargets = [
       const json = parsed(text);
       if (!body.ok) {
         must(body.error.jsonrpc === "2.0" && body.error.id === null, "what cannot be read is answered without an id");
-        must(json === null || (Array.isArray(json.value) && (json.value.length === 0 || json.value.length > RPC_BATCH_MAX)), "only what is no JSON, an empty batch or one too long is refused whole");
+        must(
+          json === null ||
+            (Array.isArray(json.value) && (json.value.length === 0 || json.value.length > RPC_BATCH_MAX)),
+          "only what is no JSON, an empty batch or one too long is refused whole",
+        );
         return;
       }
       const sent = Array.isArray(json?.value) ? json.value : [json?.value];
-      must(body.value.calls.length === sent.length && body.value.calls.length <= RPC_BATCH_MAX, "every call is answered for");
+      must(
+        body.value.calls.length === sent.length && body.value.calls.length <= RPC_BATCH_MAX,
+        "every call is answered for",
+      );
       for (const [index, one] of body.value.calls.entries()) {
         const original = sent[index] as { id?: unknown; jsonrpc?: unknown; method?: unknown };
         if (one.kind === "invalid") continue;
-        must(original.jsonrpc === "2.0" && typeof original.method === "string" && one.method === original.method, "a call says that it is one");
-        if (one.kind === "call") must(same(one.id, original.id) && (one.id === null || typeof one.id === "string" || typeof one.id === "number"), "its id is echoed");
+        must(
+          original.jsonrpc === "2.0" && typeof original.method === "string" && one.method === original.method,
+          "a call says that it is one",
+        );
+        if (one.kind === "call")
+          must(
+            same(one.id, original.id) && (one.id === null || typeof one.id === "string" || typeof one.id === "number"),
+            "its id is echoed",
+          );
         else must(!Object.hasOwn(original, "id"), "what has no id is a notification");
       }
     },

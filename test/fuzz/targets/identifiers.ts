@@ -11,15 +11,33 @@ import { must, target } from "../target.ts";
 function isLabel(label: string): boolean {
   const letters = [...label];
   const plain = (letter: string): boolean => (letter >= "a" && letter <= "z") || (letter >= "0" && letter <= "9");
-  return letters.length >= 1 && letters.length <= 63 && letters.every((letter) => letter.length === 1 && (plain(letter) || letter === "-")) && plain(letters[0] ?? "") && plain(letters.at(-1) ?? "");
+  return (
+    letters.length >= 1 &&
+    letters.length <= 63 &&
+    letters.every((letter) => letter.length === 1 && (plain(letter) || letter === "-")) &&
+    plain(letters[0] ?? "") &&
+    plain(letters.at(-1) ?? "")
+  );
 }
 
 function isDid(text: string, kind: string): boolean {
   const [scheme, method, authority, is, id, ...rest] = text.split(":");
-  if (scheme !== "did" || method !== "cdi" || is !== kind || authority === undefined || id === undefined || rest.length > 0) return false;
+  if (
+    scheme !== "did" ||
+    method !== "cdi" ||
+    is !== kind ||
+    authority === undefined ||
+    id === undefined ||
+    rest.length > 0
+  )
+    return false;
   const labels = authority.split(".");
   const isName = authority.length <= 253 && labels.length >= 2 && labels.every(isLabel);
-  return isName && id.length === 26 && [...id].every((letter) => "0123456789ABCDEFGHJKMNPQRSTVWXYZ".includes(letter) && letter.length === 1);
+  return (
+    isName &&
+    id.length === 26 &&
+    [...id].every((letter) => "0123456789ABCDEFGHJKMNPQRSTVWXYZ".includes(letter) && letter.length === 1)
+  );
 }
 
 export const identifiers = [
@@ -38,27 +56,50 @@ export const identifiers = [
     name: "ulids",
     weight: 1,
     arbitrary: fc.oneof(mutated(ulid), anyText),
-    holds: (text) => must(isUlid(text) === (text.length === 26 && [...text].every((letter) => "0123456789ABCDEFGHJKMNPQRSTVWXYZ".includes(letter))), "a ULID has 26 letters of its alphabet"),
+    holds: (text) =>
+      must(
+        isUlid(text) ===
+          (text.length === 26 && [...text].every((letter) => "0123456789ABCDEFGHJKMNPQRSTVWXYZ".includes(letter))),
+        "a ULID has 26 letters of its alphabet",
+      ),
   }),
   target<string>({
     name: "base64url",
     weight: 4,
-    arbitrary: fc.oneof(mutated(fc.uint8Array({ maxLength: 70 }).map((bytes) => Buffer.from(bytes).toString("base64url"))), anyText),
+    arbitrary: fc.oneof(
+      mutated(fc.uint8Array({ maxLength: 70 }).map((bytes) => Buffer.from(bytes).toString("base64url"))),
+      anyText,
+    ),
     holds(text) {
       const expected = Buffer.from(Buffer.from(text, "base64url").toString("base64url")).toString() === text;
       const bytes = decodeBase64Url(text);
       must((bytes !== null) === expected, "exactly what re-encodes to itself is decoded");
-      if (bytes !== null) must(encodeBase64Url(bytes) === text && Buffer.from(bytes).equals(Buffer.from(text, "base64url")), "the bytes are the same as Node's");
+      if (bytes !== null)
+        must(
+          encodeBase64Url(bytes) === text && Buffer.from(bytes).equals(Buffer.from(text, "base64url")),
+          "the bytes are the same as Node's",
+        );
     },
   }),
   target<string>({
     name: "tickets",
     weight: 1,
-    arbitrary: fc.oneof(mutated(fc.uint8Array({ minLength: 32, maxLength: 32 }).map((bytes) => `spp_${Buffer.from(bytes).toString("base64url")}`)), anyText),
+    arbitrary: fc.oneof(
+      mutated(
+        fc
+          .uint8Array({ minLength: 32, maxLength: 32 })
+          .map((bytes) => `spp_${Buffer.from(bytes).toString("base64url")}`),
+      ),
+      anyText,
+    ),
     holds(text) {
       const body = text.slice(4);
       const bytes = Buffer.from(body, "base64url");
-      must((parsePairTicket(text) !== null) === (text.startsWith("spp_") && bytes.length === 32 && bytes.toString("base64url") === body), "a ticket is its prefix and 32 bytes");
+      must(
+        (parsePairTicket(text) !== null) ===
+          (text.startsWith("spp_") && bytes.length === 32 && bytes.toString("base64url") === body),
+        "a ticket is its prefix and 32 bytes",
+      );
     },
   }),
 ];

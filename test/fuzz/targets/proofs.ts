@@ -5,7 +5,18 @@ import { checkBodyHash, checkProof, readProof } from "../../../src/auth/proof.ts
 import { isStrongEd25519Point } from "../../../src/wire/ed25519-point.ts";
 import { importEd25519PublicKey, sha256Base64Url } from "../../../src/wire/proof.ts";
 import { mutated } from "../arbitraries.ts";
-import { add, decodePoint, fromLittleEndian, hasSmallOrder, isCanonical, L, P, times, toLittleEndian, verifyStrictly } from "../curve.ts";
+import {
+  add,
+  decodePoint,
+  fromLittleEndian,
+  hasSmallOrder,
+  isCanonical,
+  L,
+  P,
+  times,
+  toLittleEndian,
+  verifyStrictly,
+} from "../curve.ts";
 import { must, target } from "../target.ts";
 
 const NOW_SECONDS = 1_795_348_800;
@@ -21,20 +32,65 @@ const request: fc.Arbitrary<Request> = fc.record({
   method: fc.constantFrom("POST", "GET"),
   path: fc.constantFrom("/hooks/agent", "/rpc", "/v1/dead-letters?limit=5", "/v1/dead-letters?limit=5&a=%20"),
   body: fc.oneof(fc.constant(""), fc.constant('{"a":1}'), fc.string({ unit: "grapheme", maxLength: 20 })),
-  timestamp: fc.oneof({ weight: 6, arbitrary: fc.integer({ min: NOW_SECONDS - SKEW_MAX_SECONDS, max: NOW_SECONDS + SKEW_MAX_SECONDS }).map(String) }, fc.integer({ min: NOW_SECONDS - 302, max: NOW_SECONDS + 302 }).map(String), fc.constantFrom("", "-1", "1e9", `0${NOW_SECONDS}`, ` ${NOW_SECONDS}`, `${NOW_SECONDS}.0`, `${NOW_SECONDS}000`, "９", "0x6b", "Infinity")),
-  nonce: fc.oneof({ weight: 4, arbitrary: fc.uuid() }, fc.string({ unit: fc.integer({ min: 0x20, max: 0xff }).map((code) => String.fromCharCode(code)), maxLength: 12 }), fc.constantFrom("a".repeat(256), "a".repeat(257), "")),
+  timestamp: fc.oneof(
+    {
+      weight: 6,
+      arbitrary: fc.integer({ min: NOW_SECONDS - SKEW_MAX_SECONDS, max: NOW_SECONDS + SKEW_MAX_SECONDS }).map(String),
+    },
+    fc.integer({ min: NOW_SECONDS - 302, max: NOW_SECONDS + 302 }).map(String),
+    fc.constantFrom(
+      "",
+      "-1",
+      "1e9",
+      `0${NOW_SECONDS}`,
+      ` ${NOW_SECONDS}`,
+      `${NOW_SECONDS}.0`,
+      `${NOW_SECONDS}000`,
+      "９",
+      "0x6b",
+      "Infinity",
+    ),
+  ),
+  nonce: fc.oneof(
+    { weight: 4, arbitrary: fc.uuid() },
+    fc.string({ unit: fc.integer({ min: 0x20, max: 0xff }).map((code) => String.fromCharCode(code)), maxLength: 12 }),
+    fc.constantFrom("a".repeat(256), "a".repeat(257), ""),
+  ),
 });
 
 const input: fc.Arbitrary<ProofInput> = fc
-  .record({ signed: request, sent: fc.option(fc.record({ which: fc.constantFrom("method", "path", "body", "timestamp", "nonce"), other: request }), { freq: 2 }) })
+  .record({
+    signed: request,
+    sent: fc.option(
+      fc.record({ which: fc.constantFrom("method", "path", "body", "timestamp", "nonce"), other: request }),
+      { freq: 2 },
+    ),
+  })
   .chain(({ signed, sent }) => {
     const other = sent === null ? signed : { ...signed, [sent.which]: sent.other[sent.which as keyof Request] };
     const hash = createHash("sha256").update(other.body).digest("base64url");
-    const text = ["CLAW-PROOF-V1", signed.method, signed.path, signed.timestamp, signed.nonce, createHash("sha256").update(signed.body).digest("base64url")].join("\n");
+    const text = [
+      "CLAW-PROOF-V1",
+      signed.method,
+      signed.path,
+      signed.timestamp,
+      signed.nonce,
+      createHash("sha256").update(signed.body).digest("base64url"),
+    ].join("\n");
     const proof = sign(null, Buffer.from(text), privateKey).toString("base64url");
-    const right = { "X-Claw-Timestamp": other.timestamp, "X-Claw-Nonce": other.nonce, "X-Claw-Body-SHA256": hash, "X-Claw-Proof": proof };
+    const right = {
+      "X-Claw-Timestamp": other.timestamp,
+      "X-Claw-Nonce": other.nonce,
+      "X-Claw-Body-SHA256": hash,
+      "X-Claw-Proof": proof,
+    };
     return fc
-      .record({ how: fc.constantFrom("as it is", "as it is", "alias", "both", "hash", "proof", "without"), hash: mutated(fc.constant(hash)), proof: mutated(fc.constant(proof)), without: fc.constantFrom(...Object.keys(right)) })
+      .record({
+        how: fc.constantFrom("as it is", "as it is", "alias", "both", "hash", "proof", "without"),
+        hash: mutated(fc.constant(hash)),
+        proof: mutated(fc.constant(proof)),
+        without: fc.constantFrom(...Object.keys(right)),
+      })
       .map((change): ProofInput => {
         const headers: Record<string, string> = { ...right };
         if (change.how === "alias") {
@@ -66,18 +122,27 @@ async function isAccepted({ sent }: ProofInput, headers: Headers): Promise<boole
 }
 
 function isRight({ sent }: ProofInput, headers: Headers): boolean {
-  const [timestamp, nonce, hash] = ["x-claw-timestamp", "x-claw-nonce", "x-claw-body-sha256"].map((name) => headers.get(name));
+  const [timestamp, nonce, hash] = ["x-claw-timestamp", "x-claw-nonce", "x-claw-body-sha256"].map((name) =>
+    headers.get(name),
+  );
   const [named, alias] = [headers.get("x-claw-proof"), headers.get("x-claw-signature")];
   const proof = named ?? alias;
-  if (timestamp === null || timestamp === undefined || nonce === null || nonce === undefined || proof === null) return false;
+  if (timestamp === null || timestamp === undefined || nonce === null || nonce === undefined || proof === null)
+    return false;
   if (named !== null && alias !== null && named !== alias) return false;
-  if (timestamp === "" || timestamp.length > 11 || [...timestamp].some((letter) => letter < "0" || letter > "9")) return false;
+  if (timestamp === "" || timestamp.length > 11 || [...timestamp].some((letter) => letter < "0" || letter > "9"))
+    return false;
   if (Math.abs(Number(timestamp) - NOW_SECONDS) > SKEW_MAX_SECONDS) return false;
   if (nonce.length < 1 || nonce.length > 256 || [...nonce].some((letter) => letter < "!" || letter > "~")) return false;
   if (hash !== createHash("sha256").update(sent.body).digest("base64url")) return false;
   const signature = Buffer.from(proof, "base64url");
   if (signature.length !== 64 || signature.toString("base64url") !== proof) return false;
-  return verify(null, Buffer.from(["CLAW-PROOF-V1", sent.method, sent.path, timestamp, nonce, hash].join("\n")), publicKey, signature);
+  return verify(
+    null,
+    Buffer.from(["CLAW-PROOF-V1", sent.method, sent.path, timestamp, nonce, hash].join("\n")),
+    publicKey,
+    signature,
+  );
 }
 
 /** All points whose order divides eight, found by taking the large part out of random points, in every spelling that fits in 32 bytes. */
@@ -111,7 +176,12 @@ export type HostileInput = { key: string; signature: string; text: string };
 
 const realSignature = (text: string): Buffer => sign(null, Buffer.from(text), privateKey);
 const hostile: fc.Arbitrary<HostileInput> = fc
-  .record({ text: fc.string({ maxLength: 8 }), how: fc.constantFrom("right", "s plus l", "small r", "small key", "both small", "mixed key", "other", "zero s"), point: fc.constantFrom(...smallPoints), noise: fc.uint8Array({ minLength: 64, maxLength: 64 }) })
+  .record({
+    text: fc.string({ maxLength: 8 }),
+    how: fc.constantFrom("right", "s plus l", "small r", "small key", "both small", "mixed key", "other", "zero s"),
+    point: fc.constantFrom(...smallPoints),
+    noise: fc.uint8Array({ minLength: 64, maxLength: 64 }),
+  })
   .map(({ text, how, point, noise }): HostileInput => {
     const right = realSignature(text);
     const s = fromLittleEndian(right.subarray(32));
@@ -173,7 +243,10 @@ export const proofs = [
       const bytes = Uint8Array.from(numbers);
       const point = bytes.length === 32 && isCanonical(bytes) ? decodePoint(bytes) : null;
       const expected = bytes.length === 32 && isCanonical(bytes) && (point === null || !hasSmallOrder(point));
-      must(isStrongEd25519Point(bytes) === expected, "exactly points of small order, and those spelled in another way, are refused");
+      must(
+        isStrongEd25519Point(bytes) === expected,
+        "exactly points of small order, and those spelled in another way, are refused",
+      );
     },
   }),
   target<HostileInput>({
