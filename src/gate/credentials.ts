@@ -142,7 +142,8 @@ export async function admitApiKey(
  */
 export async function claimDeviceToken(
   open: { house: House; commits: GroupCommit } | null,
-  claim: { deviceId: string; proof: ClaimProof; address: string | null; tokenTtlMs: number },
+  self: AgentDid,
+  claim: { deviceId: string; proof: ClaimProof; address: string | null; requestId: string; tokenTtlMs: number },
 ): Promise<{ device: Device; token: string; expiresAtMs: number }> {
   const known = open?.house.devices.findActive(claim.deviceId) ?? null;
   const proven = await hasProof(known?.publicKey ?? NOBODYS_KEY, claim.proof);
@@ -159,6 +160,18 @@ export async function claimDeviceToken(
     if (!device.tokenWaits) throw new GateRefusal("gate-nothing-to-claim");
     const expiresAtMs = nowMs + claim.tokenTtlMs;
     const claimed = house.devices.claim(device, { sha256: fresh.sha256, expiresAtMs });
+    const { principal } = deviceRef(house, self, claimed, expiresAtMs);
+    house.audit.record(
+      {
+        action: "device.token.claim",
+        subject: `device:${self}/${claimed.deviceId}`,
+        agentDid: self,
+        result: "ok",
+        details: { epoch: claimed.epoch },
+      },
+      { principal, origin: claim.address, requestId: claim.requestId },
+      nowMs,
+    );
     return { device: claimed, token: fresh.token, expiresAtMs };
   });
 }

@@ -416,7 +416,7 @@ export class Gate extends DurableObject<Env> {
   async claim(claim: Claim): Promise<ClaimAnswer> {
     return this.#refusable(async (): Promise<ClaimAnswer> => {
       const { deviceTokenTtlMs: tokenTtlMs } = this.#runtime.config;
-      const { device, token, expiresAtMs } = await claimDeviceToken(this.#open, { ...claim, tokenTtlMs });
+      const { device, token, expiresAtMs } = await claimDeviceToken(this.#open, this.#self, { ...claim, tokenTtlMs });
       this.#log.info("device.claimed", { requestId: claim.requestId, deviceId: device.deviceId, epoch: device.epoch });
       return { ok: true, token, scopes: device.scopes, epoch: device.epoch, expiresAtMs };
     });
