@@ -539,7 +539,8 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
       going(
         claimDeviceToken(
           { house, commits },
-          { deviceId, proof: proof as never, address: null, tokenTtlMs: YEAR_MS },
+          SELF,
+          { deviceId, proof: proof as never, address: null, requestId: "claim", tokenTtlMs: YEAR_MS },
         ).then(
           ({ token }) => deviceCredential(deviceId, token, askedAt),
           (error: unknown) => {
