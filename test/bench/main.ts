@@ -14,7 +14,7 @@ import { serveFloor, serveProxy } from "./serve.ts";
 
 const RESULTS = join(import.meta.dirname, "results.json");
 const ROUNDS = 5;
-const SECONDS = { full: 2, quick: 1 };
+const SECONDS = { full: 1.5, quick: 1 };
 
 const { values } = parseArgs({
   options: { only: { type: "string", multiple: true }, quick: { type: "boolean", default: false } },
