@@ -149,7 +149,7 @@ export async function claimed(device: {
   deviceId: string;
   key: DeviceKey;
 }): Promise<Extract<Holder, { kind: "device" }>> {
-  const answer = await claim(device);
+  const answer = await claim(device, "192.0.2.1");
   if (!answer.ok) throw new Error(`not claimed: ${answer.refusal.reason}`);
   return { kind: "device", did: device.did, deviceId: device.deviceId, key: device.key, token: answer.token };
 }
