@@ -50,10 +50,12 @@ describe("after a SIGKILL", { timeout: 180_000 }, () => {
     proxy = await startProxy({ RELAY_QUEUE_TTL_MS: "2000" });
     const bob = await register(proxy.url, "bob");
     const alice = await sender("alice", bob);
-    // It is in Bob's queue for certain: it came out of it, and nobody acknowledged it.
     const before = await connectRelay(proxy.url, bob, false);
     const deliveryId = await sent(alice, bob, {});
     await before.next((each) => each["deliveryId"] === deliveryId);
+    // Alice's gate has struck it off, or it would hand it over again and wake Bob's: only then it asks Bob's for the attempts.
+    const path = `/v1/deliveries/${deliveryId}`;
+    while ((await request(proxy.url, alice, { method: "GET", path })).body["attempts"] !== 1);
     await proxy.restart();
     // Alice listens at her own gate; Bob's has to wake by itself.
     const relay = await connectRelay(proxy.url, alice);
