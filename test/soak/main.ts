@@ -28,6 +28,7 @@ const PAIRS = 8;
 const SHARE_OF_CAPACITY = 0.7;
 const MEMORY_GROWTH_MAX = 0.2;
 const DISK_GROWTH_MAX = 0.1;
+const SAMPLES_A_MINUTE = 12;
 const MEBIBYTE = 1_048_576;
 
 type Sample = { atMs: number; tookMs: number };
@@ -128,7 +129,7 @@ async function main(): Promise<number> {
 
     let settledState: { residentBytes: number; disk: Disk } | null = null;
     const resident: number[] = [];
-    const watch = setInterval(() => resident.push(program.residentBytes()), 5_000);
+    const watch = setInterval(() => resident.push(program.residentBytes()), MINUTE_MS / SAMPLES_A_MINUTE);
     const settling = sleep(SETTLED_AFTER_MS).then(() => {
       settledState = { residentBytes: median(resident.slice(-6)), disk: diskOf(program.stateDir) };
     });
@@ -169,6 +170,8 @@ async function main(): Promise<number> {
     console.log(
       `workerd        ${mib(start.residentBytes)} once settled, ${mib(end.residentBytes)} at the end (${percent(memoryGrowth)})`,
     );
+    const everyMinute = resident.filter((_, index) => index % SAMPLES_A_MINUTE === 0);
+    console.log(`               ${everyMinute.map((bytes) => mib(bytes)).join(", ")}, minute by minute`);
     console.log(
       `gates on disk  ${mib(gatesBefore)} once settled, ${mib(gatesAfter)} at the end (${percent(diskGrowth)}); ${newGates} new gates for agents that came and went`,
     );
