@@ -75,7 +75,9 @@ export function admitAgent(parts: AdmissionParts, admission: AgentAdmission, now
     }
   }
   const waitMs = parts.rate.waitMs(nowMs);
-  const verdict = parts.nonces.use(principal.keyX, nonce, timestampSeconds, nowMs);
+  // Over its rate, a request is only judged: nothing is written before the last refusal.
+  const judge = waitMs > 0 ? parts.nonces.judge : parts.nonces.use;
+  const verdict = judge(principal.keyX, nonce, timestampSeconds, nowMs);
   if (verdict === "pruned") throw new GateRefusal("gate-nonce-too-old");
   if (verdict === "outside-window") throw new GateRefusal("gate-timestamp-skewed");
   if (verdict === "seen") throw new GateRefusal("gate-nonce-replayed");

@@ -41,7 +41,7 @@ export function createExchange(
     try {
       const { taken } = await withinTime(deps.gateOf(to).takeOver(deps.self, parcels));
       const gone = outbox.handedOver(to, parcels.length, taken, deps.now());
-      await commits.commit(() => outbox.recordHandedOver(gone, deps.now()), BOOKKEEPING_WITHIN_MS);
+      await commits.commitChecked(() => outbox.recordHandedOver(gone, deps.now()), BOOKKEEPING_WITHIN_MS);
     } catch (error) {
       outbox.handOverFailed(to, deps.now());
       deps.log.warn("handover.failed", { to, messages: parcels.length, ...errorFields(error) });
@@ -58,7 +58,7 @@ export function createExchange(
       state.dueAtMs = deps.now() + BATCH_TICK_MS;
       // Free before the next group: what has ended meanwhile is looked at there, and nobody else would.
       state.busy = false;
-      await commits.commit(() => queue.reported(sender, outcomes), BOOKKEEPING_WITHIN_MS);
+      await commits.commitChecked(() => queue.reported(sender, outcomes), BOOKKEEPING_WITHIN_MS);
     } catch (error) {
       state.busy = false;
       state.failures += 1;

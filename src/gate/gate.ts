@@ -239,11 +239,14 @@ export class Gate extends DurableObject<Env> {
       ...(replyTo === undefined ? {} : { replyTo }),
       ...(traceparent === undefined ? {} : { traceparent }),
     };
+    // A repeat under an idempotency key may be refused after its nonce is written, which is undone then.
+    const mayUndo = idempotency !== undefined;
     const reply = await this.#refusable(() =>
-      commits.commit((): SubmissionReply => {
+      (mayUndo ? commits.commit : commits.commitChecked)((): SubmissionReply => {
         const nowMs = Date.now();
-        admitAgent(house.admission, admission, nowMs);
         if (!house.fences.admits(to, trustEpoch)) throw new GateRefusal("gate-peer-fenced");
+        house.outbox.assertRoom(bytes);
+        admitAgent(house.admission, admission, nowMs);
         const draft = {
           to,
           bytes,
@@ -304,14 +307,17 @@ export class Gate extends DurableObject<Env> {
       const { trustEpoch } = JSON.parse(parcel.envelope) as Envelope;
       return trustEpoch === undefined || house.fences.admits(from, trustEpoch) ? null : "trust removed";
     };
-    return commits.commit(() => ({ taken: house.queue.takeOver(from, parcels, refusal, Date.now()) }));
+    return commits.commitChecked(() => ({ taken: house.queue.takeOver(from, parcels, refusal, Date.now()) }));
   }
 
   /** What became of messages that were handed over; on disk before the answer. */
   async settle(outcomes: Outcome[]): Promise<void> {
     const { house, commits, relay } = this.#ensureOpen();
     const isAwaited = outcomes.some(({ deliveryId }) => this.#waiting.has(deliveryId));
-    await commits.commit(() => relay.tell(house.outbox.settle(outcomes, Date.now())), isAwaited ? 0 : SETTLE_WITHIN_MS);
+    await commits.commitChecked(
+      () => relay.tell(house.outbox.settle(outcomes, Date.now())),
+      isAwaited ? 0 : SETTLE_WITHIN_MS,
+    );
     for (const { deliveryId, delivered } of outcomes) {
       for (const resolve of this.#waiting.get(deliveryId) ?? []) resolve(delivered);
     }

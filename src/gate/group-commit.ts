@@ -4,6 +4,8 @@
  * answer until that one commit is on disk.
  */
 
+import { GateRefusal } from "./admission.ts";
+
 export type GroupCommit = {
   /**
    * Applies `effect` in the next group, each in a savepoint of its own: one that throws undoes itself alone.
@@ -11,11 +13,17 @@ export type GroupCommit = {
    * @param withinMs how long the effect may wait for company; 0 is the next turn.
    */
   commit<T>(effect: () => T, withinMs?: number): Promise<T>;
+  /**
+   * The same for an effect that refuses before it writes, and so needs no savepoint, which costs more than the write. Should
+   * it fail otherwise, the object starts anew and nothing of the group has happened.
+   */
+  commitChecked<T>(effect: () => T, withinMs?: number): Promise<T>;
   /** Makes sure that a group is committed soon, though it may hold no effect: the hook does the work. */
   wake(withinMs?: number): void;
 };
 
-type Job = { effect: () => unknown; settle: (outcome: { value: unknown } | { error: unknown }) => void };
+type Outcome = { value: unknown } | { error: unknown };
+type Job = { isChecked: boolean; effect: () => unknown; settle: (outcome: Outcome) => void };
 
 /**
  * @param beforeCommit runs once a group after its effects, in the same commit; told how many they were.
@@ -35,14 +43,9 @@ export function createGroupCommit(
     timerDueMs = Infinity;
     const group = jobs;
     jobs = [];
-    const outcomes = group.map((job): { value: unknown } | { error: unknown } => {
-      try {
-        return { value: storage.transactionSync(job.effect) };
-      } catch (error) {
-        return { error };
-      }
-    });
+    const outcomes: Outcome[] = [];
     try {
+      for (const job of group) outcomes.push(outcomeOf(job, storage));
       beforeCommit(group.length);
     } catch (error) {
       for (const job of group) job.settle({ error });
@@ -60,12 +63,27 @@ export function createGroupCommit(
     timer = setTimeout(flush, withinMs);
   };
 
+  const add = <T>(isChecked: boolean, effect: () => T, withinMs: number): Promise<T> =>
+    new Promise<T>((resolve, reject) => {
+      const settle: Job["settle"] = (outcome) =>
+        "error" in outcome ? reject(outcome.error) : resolve(outcome.value as T);
+      jobs.push({ isChecked, effect, settle });
+      wake(withinMs);
+    });
+
   return {
     wake,
-    commit: <T>(effect: () => T, withinMs = 0) =>
-      new Promise<T>((resolve, reject) => {
-        jobs.push({ effect, settle: (outcome) => ("error" in outcome ? reject(outcome.error) : resolve(outcome.value as T)) });
-        wake(withinMs);
-      }),
+    commit: <T>(effect: () => T, withinMs = 0) => add(false, effect, withinMs),
+    commitChecked: <T>(effect: () => T, withinMs = 0) => add(true, effect, withinMs),
   };
+}
+
+/** @throws what a checked effect failed with, unless it refused: it may have written, and nothing undoes that alone. */
+function outcomeOf({ isChecked, effect }: Job, storage: DurableObjectStorage): Outcome {
+  try {
+    return { value: isChecked ? effect() : storage.transactionSync(effect) };
+  } catch (error) {
+    if (isChecked && !(error instanceof GateRefusal)) throw error;
+    return { error };
+  }
 }

@@ -9,6 +9,8 @@ const PRUNE_EVERY_MS = 60_000;
 export type NonceVerdict = "fresh" | "seen" | "outside-window" | "pruned";
 
 export type Nonces = {
+  /** Judges one proof and remembers nothing. */
+  judge(keyX: string, nonce: string, timestampSeconds: number, nowMs: number): NonceVerdict;
   /** Judges one proof and, when it is fresh, remembers it. Part of the caller's transaction. */
   use(keyX: string, nonce: string, timestampSeconds: number, nowMs: number): NonceVerdict;
   /** When pruning is next worth waking for, or null. */
@@ -24,11 +26,23 @@ export function createNonces(sql: SqlStorage, skewMaxSeconds: number): Nonces {
   let lastPrunedMs = 0;
   const keptSeconds = skewMaxSeconds + KEPT_BEYOND_WINDOW_S;
 
+  const outside = (timestampSeconds: number, nowMs: number): "outside-window" | "pruned" | null => {
+    const skewMs = Math.abs(nowMs - timestampSeconds * 1_000);
+    if (skewMs > skewMaxSeconds * 1_000) return "outside-window";
+    if (timestampSeconds <= prunedThrough) return "pruned";
+    return null;
+  };
+
   return {
+    judge(keyX, nonce, timestampSeconds, nowMs) {
+      const refused = outside(timestampSeconds, nowMs);
+      if (refused !== null) return refused;
+      return sql.exec("SELECT 1 FROM nonces WHERE nonce = ? AND key = ?", nonce, keyX).toArray().length > 0 ? "seen" : "fresh";
+    },
+
     use(keyX, nonce, timestampSeconds, nowMs) {
-      const skewMs = Math.abs(nowMs - timestampSeconds * 1_000);
-      if (skewMs > skewMaxSeconds * 1_000) return "outside-window";
-      if (timestampSeconds <= prunedThrough) return "pruned";
+      const refused = outside(timestampSeconds, nowMs);
+      if (refused !== null) return refused;
       const { rowsWritten } = sql.exec(
         "INSERT INTO nonces (nonce, key, timestamp_s) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
         nonce,

@@ -4,7 +4,15 @@
  */
 import type { AgentDid } from "../wire/did.ts";
 import { GateRefusal } from "./admission.ts";
-import { BATCH_TICK_MS, HELD_BYTES_MAX, type Outcome, PARCEL_BYTES_AT_ONCE, PARCELS_AT_ONCE, type Parcel, retryDelayMs } from "./delivery.ts";
+import {
+  BATCH_TICK_MS,
+  HELD_BYTES_MAX,
+  type Outcome,
+  PARCEL_BYTES_AT_ONCE,
+  PARCELS_AT_ONCE,
+  type Parcel,
+  retryDelayMs,
+} from "./delivery.ts";
 
 const STATE = { held: 0, handedOver: 1, delivered: 2, deadLettered: 3 } as const;
 const STATUS_KEPT_MS = 86_400_000;
@@ -42,11 +50,17 @@ export type DeliveryStatus = {
 };
 
 /** What is told to the sender over its socket. */
-export type Receipt = { deliveryId: string; toAgentDid: AgentDid; originFrameId: string | null; delivered: boolean; reason: string | null };
+export type Receipt = {
+  deliveryId: string;
+  toAgentDid: AgentDid;
+  originFrameId: string | null;
+  delivered: boolean;
+  reason: string | null;
+};
 
 /** One recipient, as this sender sees it. Held: not yet taken over. Waiting: held, or taken over and not yet ended. */
 type Lane = {
-  held: { deliveryId: string; bytes: number }[];
+  held: { deliveryId: string; bytes: number; parcel?: Parcel }[];
   waiting: number;
   busy: boolean;
   dueAtMs: number;
@@ -72,8 +86,9 @@ export function createOutbox(sql: SqlStorage, limits: { outboxMax: number }, nex
     return lane;
   };
 
-  const hold = (to: AgentDid, deliveryId: string, bytes: number): void => {
-    laneOf(to).held.push({ deliveryId, bytes });
+  const hold = (to: AgentDid, deliveryId: string, bytes: number, parcel?: Parcel): void => {
+    const keeps = parcel !== undefined && heldBytes + bytes < 1_048_576;
+    laneOf(to).held.push({ deliveryId, bytes, ...(keeps ? { parcel } : {}) });
     heldCount += 1;
     heldBytes += bytes;
   };
@@ -149,9 +164,20 @@ export function createOutbox(sql: SqlStorage, limits: { outboxMax: number }, nex
           nowMs,
         );
       }
-      hold(draft.to, deliveryId, draft.bytes);
+      hold(draft.to, deliveryId, draft.bytes, {
+        deliveryId,
+        createdAtMs: nowMs,
+        bytes: draft.bytes,
+        envelope: draft.envelope,
+        body: draft.body,
+      });
       lane.waiting += 1;
       return { deliveryId, delivered: false, queueDepth: lane.waiting };
+    },
+
+    assertRoom(bytes: number): void {
+      if (heldCount >= limits.outboxMax || heldBytes + bytes > HELD_BYTES_MAX)
+        throw new GateRefusal("gate-outbox-full", 1_000);
     },
 
     /** The recipients that a hand-over may start for now. */
@@ -193,6 +219,12 @@ export function createOutbox(sql: SqlStorage, limits: { outboxMax: number }, nex
       while (position < lane.held.length && parcels.length < most) {
         const held = lane.held[position]!;
         if (parcels.length > 0 && bytes + held.bytes > PARCEL_BYTES_AT_ONCE) break;
+        if (held.parcel !== undefined) {
+          parcels.push(held.parcel);
+          bytes += held.bytes;
+          position += 1;
+          continue;
+        }
         const row = sql
           .exec<{ created_at_ms: number; envelope: string; body: string | null }>(
             "SELECT created_at_ms, envelope, body FROM outbox WHERE delivery_id = ? AND state = 0",
@@ -218,7 +250,8 @@ export function createOutbox(sql: SqlStorage, limits: { outboxMax: number }, nex
       const lane = laneOf(to);
       lane.busy = false;
       lane.failures = taken === offered ? 0 : taken > 0 ? 1 : lane.failures + 1;
-      lane.dueAtMs = nowMs + (lane.failures === 0 ? BATCH_TICK_MS : retryDelayMs(lane.failures, FULL_RETRY, Math.random()));
+      lane.dueAtMs =
+        nowMs + (lane.failures === 0 ? BATCH_TICK_MS : retryDelayMs(lane.failures, FULL_RETRY, Math.random()));
       const gone = lane.held.splice(0, taken);
       for (const held of gone) release(held);
       return gone.map(({ deliveryId }) => deliveryId);
@@ -234,20 +267,44 @@ export function createOutbox(sql: SqlStorage, limits: { outboxMax: number }, nex
 
     /** The disk's part of a hand-over. */
     recordHandedOver(deliveryIds: readonly string[], nowMs: number): void {
-      for (const deliveryId of deliveryIds) {
-        sql.exec(
-          "UPDATE outbox SET state = 1, body = NULL, envelope = '{}', updated_at_ms = ? WHERE delivery_id = ? AND state = 0",
-          nowMs,
-          deliveryId,
-        );
-      }
+      sql.exec(
+        "UPDATE outbox SET state = 1, body = NULL, envelope = '{}', updated_at_ms = ? WHERE delivery_id IN (SELECT value FROM json_each(?)) AND state = 0",
+        nowMs,
+        JSON.stringify(deliveryIds),
+      );
     },
 
     /** Applies what a recipient's gate reports. Repeats change nothing. Returns what the sender is to be told. */
     settle(outcomes: readonly Outcome[], nowMs: number): Receipt[] {
       const receipts: Receipt[] = [];
       const ended: AgentDid[] = [];
+      const settled = new Set<string>();
+      const plain = outcomes.filter(
+        ({ delivered, attempts, reason }) => delivered && attempts === 1 && reason === null,
+      );
+      if (plain.length > 0) {
+        for (const row of sql.exec<{ delivery_id: string; to_did: string; origin_frame_id: string | null }>(
+          `UPDATE outbox SET state = 2, body = NULL, envelope = '{}', attempts = 1, updated_at_ms = ?, receipt_due = 0
+             WHERE delivery_id IN (SELECT value FROM json_each(?)) AND state < 2 RETURNING delivery_id, to_did, origin_frame_id`,
+          nowMs,
+          JSON.stringify(plain.map(({ deliveryId }) => deliveryId)),
+        )) {
+          settled.add(row.delivery_id);
+          ended.push(row.to_did as AgentDid);
+          // A report that overtook the answer to its hand-over: what is held still is read from disk again, and not offered.
+          delete lanes.get(row.to_did as AgentDid)?.held.find(({ deliveryId }) => deliveryId === row.delivery_id)
+            ?.parcel;
+          receipts.push({
+            deliveryId: row.delivery_id,
+            toAgentDid: row.to_did as AgentDid,
+            originFrameId: row.origin_frame_id,
+            delivered: true,
+            reason: null,
+          });
+        }
+      }
       for (const outcome of outcomes) {
+        if (settled.has(outcome.deliveryId)) continue;
         const row = sql
           .exec<{ to_did: string; state: number; origin_frame_id: string | null }>(
             "SELECT to_did, state, origin_frame_id FROM outbox WHERE delivery_id = ?",
@@ -267,6 +324,7 @@ export function createOutbox(sql: SqlStorage, limits: { outboxMax: number }, nex
           outcome.deliveryId,
         );
         const to = row.to_did as AgentDid;
+        delete lanes.get(to)?.held.find(({ deliveryId }) => deliveryId === outcome.deliveryId)?.parcel;
         if (row.state < STATE.delivered) ended.push(to);
         const { deliveryId, delivered, reason } = outcome;
         receipts.push({ deliveryId, toAgentDid: to, originFrameId: row.origin_frame_id, delivered, reason });
@@ -301,7 +359,8 @@ export function createOutbox(sql: SqlStorage, limits: { outboxMax: number }, nex
       const row = statusOf(deliveryId);
       if (row === undefined) return null;
       if (row.state >= STATE.delivered && row.updated_at_ms <= nowMs - STATUS_KEPT_MS) return null;
-      const state = row.state < STATE.delivered ? "queued" : row.state === STATE.delivered ? "delivered" : "dead_lettered";
+      const state =
+        row.state < STATE.delivered ? "queued" : row.state === STATE.delivered ? "delivered" : "dead_lettered";
       return {
         deliveryId,
         state,
@@ -338,11 +397,16 @@ export function createOutbox(sql: SqlStorage, limits: { outboxMax: number }, nex
       let due = Infinity;
       for (const { receiptDue, keptMs } of KEPT) {
         const { oldest } = sql
-          .exec<{ oldest: number | null }>("SELECT MIN(updated_at_ms) AS oldest FROM outbox WHERE state >= 2 AND receipt_due = ?", receiptDue)
+          .exec<{ oldest: number | null }>(
+            "SELECT MIN(updated_at_ms) AS oldest FROM outbox WHERE state >= 2 AND receipt_due = ?",
+            receiptDue,
+          )
           .one();
         if (oldest !== null) due = Math.min(due, oldest + keptMs);
       }
-      const { oldest } = sql.exec<{ oldest: number | null }>("SELECT MIN(created_at_ms) AS oldest FROM idempotency").one();
+      const { oldest } = sql
+        .exec<{ oldest: number | null }>("SELECT MIN(created_at_ms) AS oldest FROM idempotency")
+        .one();
       if (oldest !== null) due = Math.min(due, oldest + STATUS_KEPT_MS);
       return due === Infinity ? null : Math.max(due, lastPrunedMs + PRUNE_EVERY_MS);
     },

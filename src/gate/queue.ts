@@ -6,7 +6,14 @@
 import type { AgentDid } from "../wire/did.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { dropOldestDeadLetters, listDeadLetters, purgeDeadLetter } from "./dead-letters.ts";
-import { HELD_BYTES_MAX, type Envelope, type Outcome, type Parcel, retryDelayMs, type RetrySpacing } from "./delivery.ts";
+import {
+  HELD_BYTES_MAX,
+  type Envelope,
+  type Outcome,
+  type Parcel,
+  retryDelayMs,
+  type RetrySpacing,
+} from "./delivery.ts";
 import { chooseSocket, type LaneEntry, nextOfLane, type RatedSocket, type SocketLoad } from "./pump.ts";
 
 export type { DeadLetter } from "./dead-letters.ts";
@@ -104,6 +111,9 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
     }
   }
 
+  /** What came in this group, so that what is pushed at once need not be read back. */
+  const fresh = new Map<LaneEntry, Parcel>();
+
   const end = (entry: LaneEntry, delivered: boolean, reason: string | null, nowMs: number): void => {
     const isOwed = hasGate(entry.lane);
     sql.exec(
@@ -166,14 +176,28 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
      *
      * @param refusal why a message may not be delivered though it was accepted, or null
      */
-    takeOver(from: AgentDid, parcels: readonly Parcel[], refusal: (parcel: Parcel) => string | null, nowMs: number): number {
+    takeOver(
+      from: AgentDid,
+      parcels: readonly Parcel[],
+      refusal: (parcel: Parcel) => string | null,
+      nowMs: number,
+    ): number {
       const lane = lanes.get(from);
       const taken: { entry: LaneEntry; reason: string | null }[] = [];
       let known = 0;
       let held = 0;
       let heldBytes = 0;
+      const seen = new Set(
+        sql
+          .exec<{ delivery_id: string }>(
+            "SELECT delivery_id FROM queue WHERE delivery_id IN (SELECT value FROM json_each(?))",
+            JSON.stringify(parcels.map(({ deliveryId }) => deliveryId)),
+          )
+          .toArray()
+          .map((row) => row.delivery_id),
+      );
       for (const parcel of parcels) {
-        if (isKnown(parcel.deliveryId)) {
+        if (entries.has(parcel.deliveryId) || seen.has(parcel.deliveryId)) {
           known += 1;
           continue;
         }
@@ -185,7 +209,9 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
           held += 1;
           heldBytes = after;
         }
-        taken.push({ entry: write(from, parcel, reason, nowMs), reason });
+        const entry = write(from, parcel, reason, nowMs);
+        fresh.set(entry, parcel);
+        taken.push({ entry, reason });
       }
       if (taken.some(({ reason }) => reason !== null)) dropOldestDeadLetters(sql);
       for (const { entry, reason } of taken) {
@@ -212,9 +238,16 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
 
     /** Chooses what goes to which socket now, and writes the attempts down. The caller sends. */
     pump(sockets: readonly SocketLoad[], nowMs: number): Push[] {
+      const came = new Map(fresh);
+      fresh.clear();
       if (entries.size === 0 || sockets.length === 0) return [];
-      const loads: RatedSocket[] = sockets.map(({ socketId, inFlight }) => ({ socketId, inFlight, missed: missed.get(socketId) ?? 0 }));
+      const loads: RatedSocket[] = sockets.map(({ socketId, inFlight }) => ({
+        socketId,
+        inFlight,
+        missed: missed.get(socketId) ?? 0,
+      }));
       const pushes: Push[] = [];
+      const bySocket = new Map<string, string[]>();
       let progress = true;
       while (progress) {
         progress = false;
@@ -223,9 +256,14 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
           const socket = entry === null ? null : chooseSocket(lane.entries, loads);
           if (entry === null || socket === null) continue;
           progress = true;
-          const row = sql
-            .exec<{ envelope: string; body: string }>("SELECT envelope, body FROM queue WHERE delivery_id = ?", entry.deliveryId)
-            .one();
+          const row =
+            came.get(entry) ??
+            sql
+              .exec<{ envelope: string; body: string }>(
+                "SELECT envelope, body FROM queue WHERE delivery_id = ?",
+                entry.deliveryId,
+              )
+              .one();
           const envelope = JSON.parse(row.envelope) as Envelope;
           // Trust may have been removed while this was on its way to a socket that did not take it.
           if (envelope.trustEpoch !== undefined && !admits(entry.lane as AgentDid, envelope.trustEpoch)) {
@@ -233,19 +271,23 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
             continue;
           }
           const dueAtMs = nowMs + ACK_TIMEOUT_MS;
-          sql.exec(
-            "UPDATE queue SET socket_id = ?, attempts = ?, due_at_ms = ? WHERE delivery_id = ?",
-            socket.socketId,
-            entry.attempts + 1,
-            dueAtMs,
-            entry.deliveryId,
-          );
+          const pushed = bySocket.get(socket.socketId);
+          if (pushed === undefined) bySocket.set(socket.socketId, [entry.deliveryId]);
+          else pushed.push(entry.deliveryId);
           entry.attempts += 1;
           entry.socketId = socket.socketId;
           entry.dueAtMs = dueAtMs;
           socket.inFlight += 1;
           pushes.push({ socketId: socket.socketId, deliveryId: entry.deliveryId, envelope, body: row.body });
         }
+      }
+      for (const [socketId, deliveryIds] of bySocket) {
+        sql.exec(
+          "UPDATE queue SET socket_id = ?, attempts = attempts + 1, due_at_ms = ? WHERE delivery_id IN (SELECT value FROM json_each(?))",
+          socketId,
+          nowMs + ACK_TIMEOUT_MS,
+          JSON.stringify(deliveryIds),
+        );
       }
       return pushes;
     },
@@ -268,6 +310,35 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
       return true;
     },
 
+    /** Many at once: those that were delivered are one statement. */
+    acknowledgeAll(acks: readonly { ackId: string; accepted: boolean; reason: string | null }[], nowMs: number): void {
+      const delivered: LaneEntry[] = [];
+      for (const { ackId, accepted, reason } of acks) {
+        const entry = entries.get(ackId);
+        if (entry === undefined) continue;
+        if (entry.socketId !== null) missed.delete(entry.socketId);
+        if (!accepted) end(entry, false, reason ?? "refused by the recipient", nowMs);
+        else {
+          remove(entry);
+          delivered.push(entry);
+        }
+      }
+      for (const isOwed of [true, false]) {
+        const ids = delivered.filter(({ lane }) => hasGate(lane) === isOwed).map(({ deliveryId }) => deliveryId);
+        if (ids.length === 0) continue;
+        sql.exec(
+          `UPDATE queue SET state = 1, body = NULL, envelope = '{}', updated_at_ms = ?, socket_id = NULL, reported = ?
+             WHERE delivery_id IN (SELECT value FROM json_each(?))`,
+          nowMs,
+          isOwed ? 0 : 1,
+          JSON.stringify(ids),
+        );
+      }
+      for (const { lane, deliveryId, attempts } of delivered) {
+        if (hasGate(lane)) report(lane, { deliveryId, delivered: true, reason: null, attempts });
+      }
+    },
+
     /** A socket has gone: what was on its way to it has failed. */
     socketGone(socketId: string, nowMs: number): void {
       missed.delete(socketId);
@@ -284,7 +355,8 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
           else missed.set(entry.socketId, (missed.get(entry.socketId) ?? 0) + 1);
           fail(entry, nowMs);
         }
-        if (entries.has(entry.deliveryId) && entry.createdAtMs + limits.ttlMs <= nowMs) end(entry, false, "expired", nowMs);
+        if (entries.has(entry.deliveryId) && entry.createdAtMs + limits.ttlMs <= nowMs)
+          end(entry, false, "expired", nowMs);
       }
     },
 
@@ -333,10 +405,13 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
       const rest = (unreported.get(sender) ?? []).filter((outcome) => !told.has(outcome));
       // What was replayed meanwhile waits again, or has ended anew and is owed once more.
       const owed = new Set(rest.map(({ deliveryId }) => deliveryId));
-      for (const { deliveryId } of outcomes) {
-        if (entries.has(deliveryId) || owed.has(deliveryId)) continue;
-        sql.exec("UPDATE queue SET reported = 1 WHERE delivery_id = ?", deliveryId);
-      }
+      const ids = outcomes
+        .map(({ deliveryId }) => deliveryId)
+        .filter((deliveryId) => !entries.has(deliveryId) && !owed.has(deliveryId));
+      sql.exec(
+        "UPDATE queue SET reported = 1 WHERE delivery_id IN (SELECT value FROM json_each(?))",
+        JSON.stringify(ids),
+      );
       if (rest.length === 0) unreported.delete(sender);
       else unreported.set(sender, rest);
     },

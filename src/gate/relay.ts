@@ -20,7 +20,7 @@ import type { Reply } from "../rpc/dispatcher.ts";
 import { GateRefusal } from "./admission.ts";
 import { ACK_TIMEOUT_MS, type Push } from "./queue.ts";
 import type { AuthorityRef } from "./authority.ts";
-import type { Envelope } from "./delivery.ts";
+import { BATCH_TICK_MS, type Envelope } from "./delivery.ts";
 import type { GroupCommit } from "./group-commit.ts";
 import type { House } from "./house.ts";
 import type { Receipt } from "./outbox.ts";
@@ -174,12 +174,25 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
     send(session, responseFrame(frame.id, reply), authority);
   };
 
+  let lastAckCommitMs = 0;
+  const acknowledged: { session: Session; ackId: string; accepted: boolean; reason: string | null }[] = [];
+
   const acknowledge = (session: Session, ackId: string, accepted: boolean, reason: string | undefined): void => {
     session.lastProgressMs = deps.now();
-    void commits.commit(() => {
-      // The authority once more: between the frame and this commit it may have ended.
-      if (house.whyEnded(session.authority) === null) queue.acknowledge(ackId, accepted, reason ?? null, deps.now());
-    }, ACK_WITHIN_MS);
+    acknowledged.push({ session, ackId, accepted, reason: reason ?? null });
+    if (acknowledged.length > 1) return;
+    void commits.commitChecked(
+      () => {
+        const batch = acknowledged.splice(0);
+        lastAckCommitMs = deps.now();
+        // The authority once more: between the frame and this commit it may have ended.
+        queue.acknowledgeAll(
+          batch.filter((ack) => house.whyEnded(ack.session.authority) === null),
+          deps.now(),
+        );
+      },
+      deps.now() - lastAckCommitMs > BATCH_TICK_MS ? ACK_WITHIN_MS : BATCH_TICK_MS,
+    );
   };
 
   const receive = (session: Session, frame: ClientFrame): void => {

@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { GateRefusal } from "../../src/gate/admission.ts";
 import { createGroupCommit } from "../../src/gate/group-commit.ts";
 import { onStorage } from "./fixture.ts";
 
@@ -55,6 +56,37 @@ describe("a group commit", () => {
       expect(outcomes.map(({ status }) => status)).toEqual(["fulfilled", "rejected", "fulfilled"]);
       expect(rows()).toEqual([1, 3]);
     });
+  });
+
+  test("refuses an effect that checks before it writes, without a savepoint, and that one alone", async () => {
+    await onTable(async ({ insert, rows, storage }) => {
+      const commits = createGroupCommit(storage, () => {}, never);
+      const outcomes = await Promise.allSettled([
+        commits.commitChecked(() => insert(1)),
+        commits.commitChecked(() => {
+          throw new GateRefusal("gate-nonce-replayed");
+        }),
+        commits.commitChecked(() => insert(3)),
+      ]);
+      expect(outcomes.map(({ status }) => status)).toEqual(["fulfilled", "rejected", "fulfilled"]);
+      expect(rows()).toEqual([1, 3]);
+    });
+  });
+
+  test("starts the object anew when an effect fails that was to check before it writes", async () => {
+    const broken = await onTable(async ({ insert, storage }) => {
+      const faults: unknown[] = [];
+      const commits = createGroupCommit(storage, () => {}, (error) => void faults.push(error));
+      const outcomes = await Promise.allSettled([
+        commits.commitChecked(() => insert(1)),
+        commits.commitChecked(() => {
+          insert(2);
+          insert(1);
+        }),
+      ]);
+      return { faults: faults.length, statuses: outcomes.map(({ status }) => status) };
+    });
+    expect(broken).toEqual({ faults: 1, statuses: ["rejected", "rejected"] });
   });
 
   test("hands each caller its own result, in the order of calling", async () => {
