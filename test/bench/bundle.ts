@@ -48,10 +48,14 @@ export async function buildBundle(outDir: string, options: { minify?: boolean; e
   return { modules, modulesRoot: outDir };
 }
 
-/** The proxy with counters in it, for what is counted and not timed. */
-export async function buildInstrumented(): Promise<Bundle> {
+/**
+ * The proxy with counters in it, for what is counted and not timed.
+ *
+ * @param file which of the bench's own Workers
+ */
+export async function buildInstrumented(file = "instrumented.ts"): Promise<Bundle> {
   const outDir = mkdtempSync(join(tmpdir(), "sallyport-bundle-"));
-  const { modules, modulesRoot } = await buildBundle(outDir, { entry: "test/bench/worker/instrumented.ts" });
+  const { modules, modulesRoot } = await buildBundle(outDir, { entry: `test/bench/worker/${file}` });
   rmSync(outDir, { recursive: true, force: true });
   return { modules, modulesRoot };
 }

@@ -17,6 +17,8 @@ export type Served = {
   database(): Promise<D1>;
   /** Processor time that the runtime has used, in milliseconds; null where the system does not tell. */
   cpuMs(): number | null;
+  /** Memory that the runtime holds, in bytes; null where the system does not tell. */
+  residentBytes(): number | null;
   /** Where a profiler connects, when served with `inspect`. */
   inspectorUrl(): Promise<URL>;
   stop(): Promise<void>;
@@ -101,6 +103,7 @@ async function serve(
     complaints: () => complaints,
     database: () => miniflare.getD1Database("DB"),
     cpuMs: () => (runtime === null ? null : cpuMsOf(runtime)),
+    residentBytes: () => (runtime === null ? null : residentBytesOf(runtime)),
     inspectorUrl: () => miniflare.getInspectorURL(),
     async stop() {
       await miniflare.dispose();
@@ -134,4 +137,9 @@ function cpuMsOf(pid: string): number {
   // After the name, which stands in parentheses, utime and stime are the 12th and 13th.
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
   return ((Number(fields[11]) + Number(fields[12])) * 1_000) / CLOCK_TICKS_A_SECOND;
+}
+
+function residentBytesOf(pid: string): number | null {
+  const kibibytes = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
+  return kibibytes === undefined ? null : Number(kibibytes) * 1_024;
 }
