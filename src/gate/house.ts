@@ -56,7 +56,7 @@ export function createHouse(ctx: DurableObjectState, config: Config, log: Log) {
   const relayTickets = createRelayTickets(sql);
   const sockets = createSockets(ctx, (error) => log.error("relay.close_failed", errorFields(error)));
   // What was on its way to sockets that a crash took along waits for no acknowledgement any more.
-  queue.expire((socketId) => sockets.byId(socketId) !== null, Date.now());
+  queue.failLost((socketId) => sockets.byId(socketId) !== null, Date.now());
 
   return {
     sql,

@@ -292,6 +292,15 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
       return pushes;
     },
 
+    /** When the oldest message that is on its way to a socket was pushed; null when none is. */
+    oldestPushMs(socketId: string): number | null {
+      let oldest = Infinity;
+      for (const entry of entries.values()) {
+        if (entry.socketId === socketId) oldest = Math.min(oldest, entry.dueAtMs - ACK_TIMEOUT_MS);
+      }
+      return oldest === Infinity ? null : oldest;
+    },
+
     /** How many messages are on their way to each socket. */
     inFlight(): Map<string, number> {
       const load = new Map<string, number>();
@@ -343,6 +352,15 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
     socketGone(socketId: string, nowMs: number): void {
       missed.delete(socketId);
       for (const entry of entries.values()) if (entry.socketId === socketId) fail(entry, nowMs);
+    },
+
+    /** Fails what was on its way to sockets that are not there any more, as after a crash. */
+    failLost(isOpen: (socketId: string) => boolean, nowMs: number): void {
+      for (const entry of entries.values()) {
+        if (entry.socketId === null || isOpen(entry.socketId)) continue;
+        missed.delete(entry.socketId);
+        fail(entry, nowMs);
+      }
     },
 
     /** Fails what nobody acknowledged in time, or whose socket is not there any more; ends what waited too long. */

@@ -24,11 +24,12 @@ import { BATCH_TICK_MS, type Envelope } from "./delivery.ts";
 import type { GroupCommit } from "./group-commit.ts";
 import type { House } from "./house.ts";
 import type { Receipt } from "./outbox.ts";
-import { SOCKET_WINDOW, type SocketLoad } from "./pump.ts";
+import { LANE_WINDOW, type SocketLoad } from "./pump.ts";
 import type { Session } from "./sockets.ts";
 
 /** An acknowledgement may wait this long for company: the sender has its 202 already. */
 const ACK_WITHIN_MS = 20;
+const BUSY_LOOK_MS = 1_000;
 /** Frames of one socket that are worked on or wait for their turn. */
 export const CALLS_PER_SOCKET_MAX = 32;
 
@@ -297,16 +298,23 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
       for (const session of sockets.all()) {
         // A call that runs still answers, or is refused, first; calls under an ended authority end by themselves.
         if ((turns.get(session.socketId)?.waiting ?? 0) > 0 || !isCurrent(session)) continue;
-        const full = (inFlight.get(session.socketId) ?? 0) >= SOCKET_WINDOW;
-        if (full && session.lastProgressMs + ACK_TIMEOUT_MS <= nowMs)
-          close(session, RELAY_CLOSE.overloaded, "nothing acknowledged");
+        // One sender's window is the first that fills. After a waking, the oldest push says since when nothing has come back.
+        const full = (inFlight.get(session.socketId) ?? 0) >= LANE_WINDOW;
+        const sinceMs = Math.max(session.lastProgressMs, queue.oldestPushMs(session.socketId) ?? nowMs);
+        if (full && sinceMs + ACK_TIMEOUT_MS <= nowMs) close(session, RELAY_CLOSE.overloaded, "nothing acknowledged");
       }
     },
 
     /** When the first session ends by time. */
     nextDueMs(): number | null {
       let due = Infinity;
-      for (const session of sockets.all()) due = Math.min(due, session.authority.expMs ?? Infinity);
+      for (const session of sockets.all()) {
+        const { expMs } = session.authority;
+        if (expMs === null) continue;
+        // One whose call is under way is closed when that ends; looking again at once would only keep the gate busy.
+        const isBusy = (turns.get(session.socketId)?.waiting ?? 0) > 0;
+        due = Math.min(due, isBusy ? Math.max(expMs, deps.now() + BUSY_LOOK_MS) : expMs);
+      }
       return due === Infinity ? null : due;
     },
 

@@ -26,8 +26,8 @@ export function createSockets(ctx: DurableObjectState, onCloseFailed: (error: un
   const bySocket = new Map<WebSocket, Session>();
   const byId = new Map<string, Session>();
 
-  const add = (socket: WebSocket, attachment: Attachment, nowMs: number): Session => {
-    const session: Session = { ...attachment, socket, lastProgressMs: nowMs };
+  const add = (socket: WebSocket, attachment: Attachment): Session => {
+    const session: Session = { ...attachment, socket, lastProgressMs: 0 };
     bySocket.set(socket, session);
     byId.set(session.socketId, session);
     return session;
@@ -45,7 +45,7 @@ export function createSockets(ctx: DurableObjectState, onCloseFailed: (error: un
 
   for (const socket of ctx.getWebSockets()) {
     const attachment = socket.deserializeAttachment() as Attachment | null;
-    if (attachment !== null && socket.readyState === WebSocket.OPEN) add(socket, attachment, Date.now());
+    if (attachment !== null && socket.readyState === WebSocket.OPEN) add(socket, attachment);
   }
 
   return {
@@ -59,7 +59,7 @@ export function createSockets(ctx: DurableObjectState, onCloseFailed: (error: un
     /** Takes a socket in; hibernation keeps it open while the gate sleeps. */
     accept(socket: WebSocket, opened: Pick<Attachment, "authority" | "scopes" | "origin">, nowMs: number): Session {
       ctx.acceptWebSocket(socket);
-      const session = add(socket, { socketId: newUlid(nowMs), ...opened, malformed: 0, eventSeq: 0 }, nowMs);
+      const session = add(socket, { socketId: newUlid(nowMs), ...opened, malformed: 0, eventSeq: 0 });
       save(session);
       return session;
     },
