@@ -24,7 +24,11 @@ export async function pairDevice(url: string, agent: Agent, scopes: readonly str
   const { privateKey, x } = newKey();
   const asked = JSON.stringify(rpc("device.pair.request", { publicKey: x, label: "bench", scopes }));
   const requested = await request(url, agent, { method: "POST", path: "/rpc", body: asked });
-  const { requestId, deviceId, digest } = resultOf<{ requestId: string; deviceId: string; digest: string }>(requested);
+  const { requestId, deviceId, digest } = resultOf(requested) as {
+    requestId: string;
+    deviceId: string;
+    digest: string;
+  };
   await asOperator(url, "device.pair.approve", { agentDid: agent.did, requestId, digest });
   const device = { agent, id: deviceId, privateKey, token: "" };
   await claimToken(url, device);
@@ -41,12 +45,12 @@ export async function claimToken(url: string, device: Device): Promise<void> {
 }
 
 export async function asOperator<T>(url: string, method: string, params: unknown): Promise<T> {
-  return resultOf<T>(await operator(url, "POST", "/rpc", rpc(method, params)));
+  return resultOf(await operator(url, "POST", "/rpc", rpc(method, params))) as T;
 }
 
 export async function asAgent<T>(url: string, agent: Agent, method: string, params: unknown): Promise<T> {
   const body = JSON.stringify(rpc(method, params));
-  return resultOf<T>(await request(url, agent, { method: "POST", path: "/rpc", body }));
+  return resultOf(await request(url, agent, { method: "POST", path: "/rpc", body })) as T;
 }
 
 export async function openSockets(url: string, device: Device, count: number): Promise<DeviceSocket[]> {
@@ -156,7 +160,7 @@ function rpc(method: string, params: unknown): Record<string, unknown> {
   return { jsonrpc: "2.0", id: 1, method, params };
 }
 
-function resultOf<T>({ status, body }: { status: number; body: Record<string, unknown> }): T {
+function resultOf({ status, body }: { status: number; body: Record<string, unknown> }): unknown {
   if (body["result"] === undefined) throw new Error(`no result: ${status} ${JSON.stringify(body)}`);
-  return body["result"] as T;
+  return body["result"];
 }
