@@ -17,6 +17,8 @@ export default defineConfig(async () => {
                   OPERATOR_TOKEN: "test-operator-token-0123456789abcdef0123456789",
                   REGISTRY_SIGNING_SECRET: "test-registry-signing-secret-0123456789abcdef",
                   RATE_LIMIT_PER_IP: "off",
+                  // How many random histories the test of revocation tries; its own number where nothing is said.
+                  HISTORIES: process.env["HISTORIES"] ?? "",
                 },
               },
             }),
@@ -24,7 +26,16 @@ export default defineConfig(async () => {
           test: {
             name: "workerd",
             include: ["test/**/*.test.ts"],
-            exclude: ["test/e2e/**", "test/cli/**", "test/conformance/**", "test/bench/**", "test/faults/**", "test/fuzz/**", "test/soak/**", "test/scale/**"],
+            exclude: [
+              "test/e2e/**",
+              "test/cli/**",
+              "test/conformance/**",
+              "test/bench/**",
+              "test/faults/**",
+              "test/fuzz/**",
+              "test/soak/**",
+              "test/scale/**",
+            ],
             setupFiles: ["./test/setup.ts"],
             testTimeout: 60_000,
             hookTimeout: 60_000,

@@ -537,11 +537,13 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
       const { house, commits } = gate;
       const askedAt = history.length;
       going(
-        claimDeviceToken(
-          { house, commits },
-          SELF,
-          { deviceId, proof: proof as never, address: null, requestId: "claim", tokenTtlMs: YEAR_MS },
-        ).then(
+        claimDeviceToken({ house, commits }, SELF, {
+          deviceId,
+          proof: proof as never,
+          address: null,
+          requestId: "claim",
+          tokenTtlMs: YEAR_MS,
+        }).then(
           ({ token }) => deviceCredential(deviceId, token, askedAt),
           (error: unknown) => {
             if (!(error instanceof GateRefusal)) throw error;
