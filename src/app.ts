@@ -39,28 +39,90 @@ app.post("/v1/relay/tickets", methodRoute(relayClient("relay.ticket"), { method:
 app.post("/rpc", rpc);
 app.post("/v1/devices/claim", claimDevice);
 
-app.get("/v1/deliveries/:deliveryId", methodRoute(relayClient("delivery.get"), { method: "delivery.get", params: pathAndQuery }));
-app.get("/v1/dead-letters", methodRoute(recipientOrOperator("dead-letter.list"), { method: "dead-letter.list", params: queryParams }));
-app.post("/v1/dead-letters/:id/replay", methodRoute(recipientOrOperator("dead-letter.replay"), { method: "dead-letter.replay", params: pathAndQuery }));
-app.delete("/v1/dead-letters/:id", methodRoute(recipientOrOperator("dead-letter.purge"), { method: "dead-letter.purge", params: pathAndQuery }));
+app.get(
+  "/v1/deliveries/:deliveryId",
+  methodRoute(relayClient("delivery.get"), { method: "delivery.get", params: pathAndQuery }),
+);
+app.get(
+  "/v1/dead-letters",
+  methodRoute(recipientOrOperator("dead-letter.list"), { method: "dead-letter.list", params: queryParams }),
+);
+app.post(
+  "/v1/dead-letters/:id/replay",
+  methodRoute(recipientOrOperator("dead-letter.replay"), { method: "dead-letter.replay", params: pathAndQuery }),
+);
+app.delete(
+  "/v1/dead-letters/:id",
+  methodRoute(recipientOrOperator("dead-letter.purge"), { method: "dead-letter.purge", params: pathAndQuery }),
+);
 
-app.post("/pair/start", methodRoute(agentOnly("pair.start"), { method: "pair.start", params: bodyParams("PROXY_PAIR_INVALID_BODY") }));
-app.post("/pair/confirm", methodRoute(agentOnly("pair.confirm"), { method: "pair.confirm", params: bodyParams("PROXY_PAIR_INVALID_BODY"), status: 201 }));
-app.post("/pair/status", methodRoute(agentOnly("pair.status"), { method: "pair.status", params: bodyParams("PROXY_PAIR_INVALID_BODY") }));
-app.post("/pair/remove", methodRoute(agentOnly("pair.remove"), { method: "pair.remove", params: bodyParams("PROXY_PAIR_INVALID_BODY") }));
+app.post(
+  "/pair/start",
+  methodRoute(agentOnly("pair.start"), { method: "pair.start", params: bodyParams("PROXY_PAIR_INVALID_BODY") }),
+);
+app.post(
+  "/pair/confirm",
+  methodRoute(agentOnly("pair.confirm"), {
+    method: "pair.confirm",
+    params: bodyParams("PROXY_PAIR_INVALID_BODY"),
+    status: 201,
+  }),
+);
+app.post(
+  "/pair/status",
+  methodRoute(agentOnly("pair.status"), { method: "pair.status", params: bodyParams("PROXY_PAIR_INVALID_BODY") }),
+);
+app.post(
+  "/pair/remove",
+  methodRoute(agentOnly("pair.remove"), { method: "pair.remove", params: bodyParams("PROXY_PAIR_INVALID_BODY") }),
+);
 app.get("/pair/peers", methodRoute(agentOnly("pair.peers"), { method: "pair.peers", params: queryParams }));
 
-app.post("/v1/agents", methodRoute(operatorOnly("identity.register"), { method: "identity.register", params: bodyParams(), status: 201 }));
+app.post(
+  "/v1/agents",
+  methodRoute(operatorOnly("identity.register"), { method: "identity.register", params: bodyParams(), status: 201 }),
+);
 app.get("/v1/agents", methodRoute(operatorOnly("identity.list"), { method: "identity.list", params: queryParams }));
-app.post("/v1/agents/revoke", methodRoute(operatorOnly("identity.revoke"), { method: "identity.revoke", params: bodyParams(), inGateOf: "agentDid" }));
-app.post("/v1/agents/rekey", methodRoute(operatorOnly("identity.rekey"), { method: "identity.rekey", params: bodyParams(), inGateOf: "agentDid" }));
-app.post("/v1/keys/rotate", methodRoute(operatorOnly("identity.keys.rotate"), { method: "identity.keys.rotate", params: noParams }));
-app.post("/v1/keys/revoke", methodRoute(operatorOnly("identity.keys.revoke"), { method: "identity.keys.revoke", params: bodyParams() }));
-app.post("/v1/agents/auth/refresh", methodRoute(agentWithoutAccess("identity.refresh"), { method: "identity.refresh", params: bodyParams() }));
-app.post("/v1/agents/reissue", methodRoute(agentWithoutAccess("identity.reissue"), { method: "identity.reissue", params: noParams }));
-app.get(KEYS_PATH, embeddedOnly((c) => keysResponse(source(c))));
-app.get(CRL_PATH, embeddedOnly((c) => crlResponse(source(c))));
-app.post(ACCESS_VALIDATE_PATH, embeddedOnly((c) => accessValidationResponse(source(c), c.req.raw)));
+app.post(
+  "/v1/agents/revoke",
+  methodRoute(operatorOnly("identity.revoke"), {
+    method: "identity.revoke",
+    params: bodyParams(),
+    inGateOf: "agentDid",
+  }),
+);
+app.post(
+  "/v1/agents/rekey",
+  methodRoute(operatorOnly("identity.rekey"), { method: "identity.rekey", params: bodyParams(), inGateOf: "agentDid" }),
+);
+app.post(
+  "/v1/keys/rotate",
+  methodRoute(operatorOnly("identity.keys.rotate"), { method: "identity.keys.rotate", params: noParams }),
+);
+app.post(
+  "/v1/keys/revoke",
+  methodRoute(operatorOnly("identity.keys.revoke"), { method: "identity.keys.revoke", params: bodyParams() }),
+);
+app.post(
+  "/v1/agents/auth/refresh",
+  methodRoute(agentWithoutAccess("identity.refresh"), { method: "identity.refresh", params: bodyParams() }),
+);
+app.post(
+  "/v1/agents/reissue",
+  methodRoute(agentWithoutAccess("identity.reissue"), { method: "identity.reissue", params: noParams }),
+);
+app.get(
+  KEYS_PATH,
+  embeddedOnly((c) => keysResponse(source(c))),
+);
+app.get(
+  CRL_PATH,
+  embeddedOnly((c) => crlResponse(source(c))),
+);
+app.post(
+  ACCESS_VALIDATE_PATH,
+  embeddedOnly((c) => accessValidationResponse(source(c), c.req.raw)),
+);
 
 app.get("/v1/time", time);
 app.get("/health", health);

@@ -131,7 +131,11 @@ export function parseConfig(source: Source): Result<Config, SettingProblem[]> {
   const registry = text("REGISTRY_URL") ?? "embedded";
   const registryUrl = registry === "embedded" ? registry : httpUrl("REGISTRY_URL", registry);
   const registrySigningSecret = secret("REGISTRY_SIGNING_SECRET");
-  if (registryUrl === "embedded" && registrySigningSecret === null && problems.every((p) => p.setting !== "REGISTRY_SIGNING_SECRET")) {
+  if (
+    registryUrl === "embedded" &&
+    registrySigningSecret === null &&
+    problems.every((p) => p.setting !== "REGISTRY_SIGNING_SECRET")
+  ) {
     refuse("REGISTRY_SIGNING_SECRET", "is required while the registry is embedded");
   }
   const graph = text("AUTHZ_GRAPH") ?? "d1";
@@ -195,7 +199,10 @@ export function parseConfig(source: Source): Result<Config, SettingProblem[]> {
   notShorter("TRUST_MAX_STALE_MS", config.trustMaxStaleMs, "TRUST_TTL_MS", config.trustTtlMs);
   notShorter("RELAY_RETRY_MAX_MS", config.relayRetryMaxMs, "RELAY_RETRY_INITIAL_MS", config.relayRetryInitialMs);
   if (config.fgacEnforce && (config.fgacTasksDualWrite !== "on" || config.fgacAgentApiKeysDualWrite !== "on")) {
-    refuse("FGAC_ENFORCE", "is on without FGAC_TASKS_DUAL_WRITE and FGAC_AGENT_API_KEYS_DUAL_WRITE being on for everyone");
+    refuse(
+      "FGAC_ENFORCE",
+      "is on without FGAC_TASKS_DUAL_WRITE and FGAC_AGENT_API_KEYS_DUAL_WRITE being on for everyone",
+    );
   }
   return problems.length === 0 ? ok(config) : err(problems);
 }

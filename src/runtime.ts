@@ -81,7 +81,9 @@ function createRuntime(env: Env): Runtime {
   const counted = { onTransition: countTransition, onCall: countCall };
   const registry = createRegistry({ settings: config, log, ...counted });
   const registryFetch =
-    config.registryUrl === "embedded" ? embeddedRegistryFetch({ db, config, now: Date.now }) : externalRegistry(config.registryUrl);
+    config.registryUrl === "embedded"
+      ? embeddedRegistryFetch({ db, config, now: Date.now })
+      : externalRegistry(config.registryUrl);
   const registryScope = ({ now, background, log: requestLog, deadline }: RegistryLease): RequestScope => ({
     now,
     background,

@@ -85,7 +85,8 @@ export function admitAgent(parts: AdmissionParts, admission: AgentAdmission, now
   parts.rate.count(nowMs);
   parts.drift.observe(timestampSeconds * 1_000 - nowMs, nowMs);
   parts.acquaintance.meet(principal.ownerDid);
-  if (access !== undefined && access.validatedAtMs !== null) parts.acquaintance.validated(access.keyHash, access.validatedAtMs);
+  if (access !== undefined && access.validatedAtMs !== null)
+    parts.acquaintance.validated(access.keyHash, access.validatedAtMs);
 }
 
 /** The agent's last good access validations and its owner: the second level of the chain's cache. Mirrored in memory. */

@@ -8,7 +8,13 @@ const ENTRIES_AT_ONCE = 50;
 /** Who did it, from where and in which request. */
 export type AuditedBy = { principal: Principal | null; origin: string | null; requestId: string | null };
 
-export type AuditEntry = AuditEvent & { id: string; atMs: number; actor: string; origin: string | null; requestId: string | null };
+export type AuditEntry = AuditEvent & {
+  id: string;
+  atMs: number;
+  actor: string;
+  origin: string | null;
+  requestId: string | null;
+};
 
 export type AuditOutbox = ReturnType<typeof createAuditOutbox>;
 
@@ -21,7 +27,14 @@ export function createAuditOutbox(sql: SqlStorage) {
     /** Part of the caller's transaction. */
     record(event: AuditEvent, by: AuditedBy, nowMs: number): void {
       const actor = by.principal === null ? "sallyport" : actorOf(by.principal);
-      const entry: AuditEntry = { ...event, id: newUlid(nowMs), atMs: nowMs, actor, origin: by.origin, requestId: by.requestId };
+      const entry: AuditEntry = {
+        ...event,
+        id: newUlid(nowMs),
+        atMs: nowMs,
+        actor,
+        origin: by.origin,
+        requestId: by.requestId,
+      };
       sql.exec("INSERT INTO audit_outbox (id, entry) VALUES (?, ?)", entry.id, JSON.stringify(entry));
       waiting += 1;
     },
@@ -35,7 +48,8 @@ export function createAuditOutbox(sql: SqlStorage) {
 
     /** D1 has them. */
     done(entries: readonly AuditEntry[]): void {
-      for (const { id } of entries) waiting -= sql.exec("DELETE FROM audit_outbox WHERE id = ?", id).rowsWritten > 0 ? 1 : 0;
+      for (const { id } of entries)
+        waiting -= sql.exec("DELETE FROM audit_outbox WHERE id = ?", id).rowsWritten > 0 ? 1 : 0;
     },
   };
 }

@@ -33,7 +33,14 @@ export function createHouse(ctx: DurableObjectState, config: Config, log: Log) {
   const calls: Calls = createCalls();
   const drift = createDrift(sql, config.skewWarnSeconds);
   const acquaintance = createAcquaintance(sql);
-  const admission: AdmissionParts = { acquaintance, authority, nonces, rate, drift, accessMaxStaleMs: config.accessMaxStaleMs };
+  const admission: AdmissionParts = {
+    acquaintance,
+    authority,
+    nonces,
+    rate,
+    drift,
+    accessMaxStaleMs: config.accessMaxStaleMs,
+  };
   const outbox = createOutbox(sql, { outboxMax: config.relayOutboxMax }, createDeliveryIds(lastId));
   const queueLimits = {
     queueMax: config.relayQueueMax,
@@ -47,7 +54,11 @@ export function createHouse(ctx: DurableObjectState, config: Config, log: Log) {
     deadLetterRetentionMs: config.deadLetterRetentionMs,
   };
   const fences = createPeerFences(sql);
-  const queue = createQueue({ sql, limits: queueLimits, admits: (sender, trustEpoch) => fences.admits(sender, trustEpoch) });
+  const queue = createQueue({
+    sql,
+    limits: queueLimits,
+    admits: (sender, trustEpoch) => fences.admits(sender, trustEpoch),
+  });
   const devices = createDevices(sql);
   const shared = createSharedSecret(sql);
   const apiKeys = createApiKeys(sql);

@@ -37,7 +37,9 @@ export function createNonces(sql: SqlStorage, skewMaxSeconds: number): Nonces {
     judge(keyX, nonce, timestampSeconds, nowMs) {
       const refused = outside(timestampSeconds, nowMs);
       if (refused !== null) return refused;
-      return sql.exec("SELECT 1 FROM nonces WHERE nonce = ? AND key = ?", nonce, keyX).toArray().length > 0 ? "seen" : "fresh";
+      return sql.exec("SELECT 1 FROM nonces WHERE nonce = ? AND key = ?", nonce, keyX).toArray().length > 0
+        ? "seen"
+        : "fresh";
     },
 
     use(keyX, nonce, timestampSeconds, nowMs) {
@@ -69,7 +71,10 @@ export function createNonces(sql: SqlStorage, skewMaxSeconds: number): Nonces {
           )
           .toArray()[0]?.timestamp_s ?? cutoff;
       const highest = sql
-        .exec<{ highest: number | null }>("SELECT MAX(timestamp_s) AS highest FROM nonces WHERE timestamp_s <= ?", boundary)
+        .exec<{ highest: number | null }>(
+          "SELECT MAX(timestamp_s) AS highest FROM nonces WHERE timestamp_s <= ?",
+          boundary,
+        )
         .one().highest;
       sql.exec("DELETE FROM nonces WHERE timestamp_s <= ?", boundary);
       if (highest !== null && highest > prunedThrough) {

@@ -69,7 +69,9 @@ export function migrate(storage: DurableObjectStorage): void {
     : 0;
   if (applied >= MIGRATIONS.length) return;
   storage.transactionSync(() => {
-    sql.exec("CREATE TABLE IF NOT EXISTS schema_migrations (version INTEGER PRIMARY KEY, applied_at_ms INTEGER NOT NULL)");
+    sql.exec(
+      "CREATE TABLE IF NOT EXISTS schema_migrations (version INTEGER PRIMARY KEY, applied_at_ms INTEGER NOT NULL)",
+    );
     for (const [index, statements] of MIGRATIONS.entries()) {
       if (index < applied) continue;
       sql.exec(statements);
@@ -90,9 +92,15 @@ export function readText(sql: SqlStorage, name: string): string | null {
 }
 
 function readMeta(sql: SqlStorage, name: string): SqlStorageValue {
-  return sql.exec<{ value: SqlStorageValue }>("SELECT value FROM meta WHERE name = ?", name).toArray()[0]?.value ?? null;
+  return (
+    sql.exec<{ value: SqlStorageValue }>("SELECT value FROM meta WHERE name = ?", name).toArray()[0]?.value ?? null
+  );
 }
 
 export function writeMeta(sql: SqlStorage, name: string, value: SqlStorageValue): void {
-  sql.exec("INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", name, value);
+  sql.exec(
+    "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+    name,
+    value,
+  );
 }

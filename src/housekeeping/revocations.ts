@@ -3,7 +3,9 @@ import { errorFields, type Log } from "../telemetry/log.ts";
 import type { Result } from "../wire/result.ts";
 
 export type RevocationDeps = {
-  fetchList: () => Promise<Result<{ iat: number | null; revocations: readonly { jti: string; agentDid: string }[] }, { reason: string }>>;
+  fetchList: () => Promise<
+    Result<{ iat: number | null; revocations: readonly { jti: string; agentDid: string }[] }, { reason: string }>
+  >;
   endTokens: (agentDid: string, tokens: { jti: string; expMs: number }[]) => Promise<void>;
   now: () => number;
   log: Log;
@@ -15,13 +17,20 @@ const TOKEN_LIFE_MAX_MS = 400 * 86_400_000;
 
 /** Only what is new since the last list is brought; an entry counts as brought once its gate has it on disk. */
 export async function bringRevocations(sql: SqlStorage, deps: RevocationDeps): Promise<void> {
-  sql.exec("CREATE TABLE IF NOT EXISTS brought_revocations (jti TEXT PRIMARY KEY, brought_at_ms INTEGER NOT NULL) WITHOUT ROWID");
+  sql.exec(
+    "CREATE TABLE IF NOT EXISTS brought_revocations (jti TEXT PRIMARY KEY, brought_at_ms INTEGER NOT NULL) WITHOUT ROWID",
+  );
   const list = await deps.fetchList();
   if (!list.ok) {
     deps.log.warn("revocations.not_fetched", { reason: list.error.reason });
     return;
   }
-  const brought = new Set(sql.exec<{ jti: string }>("SELECT jti FROM brought_revocations").toArray().map(({ jti }) => jti));
+  const brought = new Set(
+    sql
+      .exec<{ jti: string }>("SELECT jti FROM brought_revocations")
+      .toArray()
+      .map(({ jti }) => jti),
+  );
   const byAgent = Map.groupBy(
     list.value.revocations.filter(({ jti }) => !brought.has(jti)),
     ({ agentDid }) => agentDid,
@@ -29,8 +38,12 @@ export async function bringRevocations(sql: SqlStorage, deps: RevocationDeps): P
   const nowMs = deps.now();
   const bring = async ([agentDid, revocations]: [string, { jti: string }[]]): Promise<void> => {
     try {
-      await deps.endTokens(agentDid, revocations.map(({ jti }) => ({ jti, expMs: nowMs + TOKEN_LIFE_MAX_MS })));
-      for (const { jti } of revocations) sql.exec("INSERT OR IGNORE INTO brought_revocations (jti, brought_at_ms) VALUES (?, ?)", jti, nowMs);
+      await deps.endTokens(
+        agentDid,
+        revocations.map(({ jti }) => ({ jti, expMs: nowMs + TOKEN_LIFE_MAX_MS })),
+      );
+      for (const { jti } of revocations)
+        sql.exec("INSERT OR IGNORE INTO brought_revocations (jti, brought_at_ms) VALUES (?, ?)", jti, nowMs);
     } catch (error) {
       deps.log.error("revocations.gate_failed", { agentDid, ...errorFields(error) });
     }

@@ -44,7 +44,9 @@ export const claimDevice: Handler<HttpEnv> = async (c) => {
 /** The reason goes to the log; the wire hears of nothing but a lock, a missing dependency, and, after a valid proof, that no token waits. */
 function refused(c: Parameters<typeof claimDevice>[0], why: Refusal): ProxyError {
   c.get("log").warn("device.claim_refused", { reason: why.reason });
-  const told = ["gate-nothing-to-claim", "gate-address-locked", "gate-unavailable", "gate-rate-exceeded"].includes(why.reason);
+  const told = ["gate-nothing-to-claim", "gate-address-locked", "gate-unavailable", "gate-rate-exceeded"].includes(
+    why.reason,
+  );
   return refusalError(told ? why : REFUSED);
 }
 

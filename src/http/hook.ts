@@ -67,7 +67,8 @@ function readSend(c: Context<HttpEnv>, body: Uint8Array): Send {
   if (traceparent !== undefined && TRACEPARENT_PATTERN.test(traceparent)) optional.traceparent = traceparent;
   const key = c.req.header("Idempotency-Key");
   if (key !== undefined) {
-    if (!IDEMPOTENCY_KEY_PATTERN.test(key)) throw badHeader("Idempotency-Key", "must be 1 to 255 visible ASCII characters");
+    if (!IDEMPOTENCY_KEY_PATTERN.test(key))
+      throw badHeader("Idempotency-Key", "must be 1 to 255 visible ASCII characters");
     optional.idempotency = { key, bodySha256: "" };
   }
   return { text: jsonText(body), waitMs: waitMs(c.req.header("Prefer")), optional };

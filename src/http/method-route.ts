@@ -65,11 +65,15 @@ async function run(c: Context<HttpEnv>, passed: Passed, route: MethodRoute, para
     case "agent":
     case "credential": {
       const at = gateCallerOf(c, passed);
-      if (at === null) throw new ProxyError("PROXY_AUTH_INVALID_TOKEN", { reason: "a credential that this route does not take" });
+      if (at === null)
+        throw new ProxyError("PROXY_AUTH_INVALID_TOKEN", { reason: "a credential that this route does not take" });
       return inGate(c, passed, at.agentDid, at.caller, route, params);
     }
     case "operator": {
-      const named = route.inGateOf === undefined && params["agentDid"] === undefined ? null : namedAgent(params[route.inGateOf ?? "agentDid"]);
+      const named =
+        route.inGateOf === undefined && params["agentDid"] === undefined
+          ? null
+          : namedAgent(params[route.inGateOf ?? "agentDid"]);
       if (named !== null) return inGate(c, passed, named, { kind: "operator" }, route, params);
       acceptedByGate(c, passed);
       return c.get("runtime").dispatcher.dispatch(workerContext(c), "http", route.method, params);
@@ -91,7 +95,11 @@ async function inGate(
   route: MethodRoute,
   params: Params,
 ): Promise<Reply> {
-  const replies = await callGate(c, passed, agentDid, { caller, surface: "http", calls: [{ method: route.method, params }] });
+  const replies = await callGate(c, passed, agentDid, {
+    caller,
+    surface: "http",
+    calls: [{ method: route.method, params }],
+  });
   return replies[0] ?? { ok: false, code: "PROXY_INTERNAL", message: "No answer." };
 }
 
@@ -102,9 +110,17 @@ export async function callGate(
   agentDid: AgentDid,
   what: Pick<GateCall, "caller" | "surface" | "calls">,
 ): Promise<Reply[]> {
-  const call: GateCall = { ...what, requestId: c.get("requestId"), origin: addressOf(c.req.raw), bookmark: c.get("bookmarks")?.given ?? null };
+  const call: GateCall = {
+    ...what,
+    requestId: c.get("requestId"),
+    origin: addressOf(c.req.raw),
+    bookmark: c.get("bookmarks")?.given ?? null,
+  };
   // An RPC hands back its answer in a wrapper for remote use; here the answer is plain data.
-  const answer = (await inSpan("gate.call", () => gateOf(c, agentDid).call(call)).catch((error: unknown) => ({ ok: false, refusal: gateFailed(c, error) }))) as
+  const answer = (await inSpan("gate.call", () => gateOf(c, agentDid).call(call)).catch((error: unknown) => ({
+    ok: false,
+    refusal: gateFailed(c, error),
+  }))) as
     | { ok: true; replies: Reply[]; bookmark: string | null }
     | { ok: false; refusal: ReturnType<typeof gateFailed> };
   if (!answer.ok) throw refusedByGate(c, passed, answer.refusal);

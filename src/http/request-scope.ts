@@ -65,4 +65,3 @@ export function addressOf(request: Request): string | null {
     : left;
   return `${groups.slice(0, 4).join(":")}::/64`;
 }
-

@@ -4,7 +4,15 @@ import type { Passed } from "../auth/chain.ts";
 import type { RouteNeeds } from "../auth/form.ts";
 import { type Reply, refusal } from "../rpc/dispatcher.ts";
 import { ProxyError } from "../wire/problem.ts";
-import { parseRpcBody, RPC_ERROR, type RpcCall, rpcErrorObject, rpcFailure, type RpcResponse, rpcSuccess } from "../wire/rpc.ts";
+import {
+  parseRpcBody,
+  RPC_ERROR,
+  type RpcCall,
+  rpcErrorObject,
+  rpcFailure,
+  type RpcResponse,
+  rpcSuccess,
+} from "../wire/rpc.ts";
 import { authenticate } from "./authenticate.ts";
 import { apiKeyCallerOf } from "./api-key.ts";
 import { BOOKMARK_HEADER, readBookmark } from "./bookmark.ts";
@@ -12,7 +20,12 @@ import { acceptedByGate, gateCallerOf } from "./gate-hop.ts";
 import { callGate, namedAgent, workerContext } from "./method-route.ts";
 import type { HttpEnv } from "./request-scope.ts";
 
-const NEEDS: RouteNeeds = { route: "rpc", accepts: ["agent", "device", "shared", "apiKey", "operator"], access: true, recipient: false };
+const NEEDS: RouteNeeds = {
+  route: "rpc",
+  accepts: ["agent", "device", "shared", "apiKey", "operator"],
+  access: true,
+  recipient: false,
+};
 
 const textDecoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
@@ -57,11 +70,16 @@ async function runAll(c: Context<HttpEnv>, passed: Passed, calls: readonly RpcCa
   }
   const at = await callerOf(c, passed);
   if (at === null) throw new ProxyError("PROXY_AUTH_INVALID_TOKEN");
-  return callGate(c, passed, at.agentDid, { caller: at.caller, surface: "rpc", calls: calls.map(({ method, params }) => ({ method, params })) });
+  return callGate(c, passed, at.agentDid, {
+    caller: at.caller,
+    surface: "rpc",
+    calls: calls.map(({ method, params }) => ({ method, params })),
+  });
 }
 
 function callerOf(c: Context<HttpEnv>, passed: Exclude<Passed, { kind: "operator" }>) {
-  if (passed.kind === "credential" && passed.credential.kind === "apiKey") return apiKeyCallerOf(c, passed, passed.credential.keyHash);
+  if (passed.kind === "credential" && passed.credential.kind === "apiKey")
+    return apiKeyCallerOf(c, passed, passed.credential.keyHash);
   return gateCallerOf(c, passed);
 }
 
@@ -71,7 +89,11 @@ async function runForOperator(c: Context<HttpEnv>, passed: Passed, { method, par
   if (!dispatcher.runsInGate(method)) return dispatcher.dispatch(workerContext(c), "rpc", method, params);
   try {
     const agentDid = namedAgent((params as { agentDid?: unknown } | undefined)?.agentDid);
-    const [reply] = await callGate(c, passed, agentDid, { caller: { kind: "operator" }, surface: "rpc", calls: [{ method, params }] });
+    const [reply] = await callGate(c, passed, agentDid, {
+      caller: { kind: "operator" },
+      surface: "rpc",
+      calls: [{ method, params }],
+    });
     return reply ?? refusal(new ProxyError("PROXY_INTERNAL"));
   } catch (error) {
     if (error instanceof ProxyError) return refusal(error);

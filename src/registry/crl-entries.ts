@@ -116,7 +116,8 @@ function isAgentDid(bytes: Uint8Array, start: number, end: number): boolean {
     const kind = HOST_KIND[byteAt(bytes, at)];
     if (kind === 0) return false;
     // Hyphens stand inside a label alone.
-    if (kind === HYPHEN && (at === labelStart || at + 1 === authorityEnd || byteAt(bytes, at + 1) === DOT)) return false;
+    if (kind === HYPHEN && (at === labelStart || at + 1 === authorityEnd || byteAt(bytes, at + 1) === DOT))
+      return false;
     if (kind !== LABEL_END) continue;
     if (at === labelStart || at - labelStart > LABEL_MAX_LENGTH) return false;
     labels += 1;

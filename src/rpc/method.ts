@@ -22,9 +22,24 @@ export type Scope = (typeof SCOPES)[number];
 /** Who is calling, after the credential has been verified. */
 export type Principal =
   | { kind: "agent"; agentDid: AgentDid; ownerDid: HumanDid; jti: string; expMs: number; keyX: string }
-  | { kind: "device"; agentDid: AgentDid; ownerDid: HumanDid | null; deviceId: string; scopes: readonly Scope[]; epoch: number; expMs: number }
+  | {
+      kind: "device";
+      agentDid: AgentDid;
+      ownerDid: HumanDid | null;
+      deviceId: string;
+      scopes: readonly Scope[];
+      epoch: number;
+      expMs: number;
+    }
   | { kind: "shared"; agentDid: AgentDid; generation: number }
-  | { kind: "apiKey"; agentDid: AgentDid; apiKeyId: string; serviceAccountId: string; tenantId: string; scopes: readonly Scope[] }
+  | {
+      kind: "apiKey";
+      agentDid: AgentDid;
+      apiKeyId: string;
+      serviceAccountId: string;
+      tenantId: string;
+      scopes: readonly Scope[];
+    }
   | { kind: "operator" };
 
 export type PrincipalKind = Principal["kind"];

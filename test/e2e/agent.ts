@@ -4,7 +4,15 @@ import { OPERATOR_TOKEN } from "./proxy.ts";
 
 export type Answer = { status: number; headers: Headers; body: Record<string, unknown> };
 
-export type Signed = { method: string; path: string; body?: string; headers?: Record<string, string>; timestamp?: number; nonce?: string; key?: KeyObject };
+export type Signed = {
+  method: string;
+  path: string;
+  body?: string;
+  headers?: Record<string, string>;
+  timestamp?: number;
+  nonce?: string;
+  key?: KeyObject;
+};
 
 export type Agent = {
   did: string;
@@ -49,7 +57,10 @@ export async function operator(url: string, method: string, path: string, body?:
 }
 
 /** The headers of a signed request of an agent. */
-export function signedHeaders(agent: Agent, { method, path, body = "", headers = {}, timestamp, nonce, key }: Signed): Record<string, string> {
+export function signedHeaders(
+  agent: Agent,
+  { method, path, body = "", headers = {}, timestamp, nonce, key }: Signed,
+): Record<string, string> {
   const ts = String(timestamp ?? Math.floor(Date.now() / 1_000));
   const once = nonce ?? randomUUID();
   const hash = createHash("sha256").update(body).digest("base64url");
@@ -71,25 +82,46 @@ export async function request(url: string, agent: Agent, signed: Signed): Promis
 }
 
 /** Sends what has been signed before, as it is: for replays and for what was tampered with. */
-export async function send(url: string, { method, path, body }: Signed, headers: Record<string, string>): Promise<Answer> {
+export async function send(
+  url: string,
+  { method, path, body }: Signed,
+  headers: Record<string, string>,
+): Promise<Answer> {
   return answerOf(await fetch(url + path, { method, headers, ...(body === undefined ? {} : { body }) }));
 }
 
 export function hookOf(to: string, payload: unknown, headers: Record<string, string> = {}): Signed {
-  return { method: "POST", path: "/hooks/agent", body: JSON.stringify(payload), headers: { "X-Claw-Recipient-Agent-Did": to, ...headers } };
+  return {
+    method: "POST",
+    path: "/hooks/agent",
+    body: JSON.stringify(payload),
+    headers: { "X-Claw-Recipient-Agent-Did": to, ...headers },
+  };
 }
 
 const profile = (name: string) => ({ agentName: name, humanName: `${name}'s human` });
 
 /** Pairs two agents the way people do it: a ticket from one, confirmed by the other. */
 export async function pair(url: string, initiator: Agent, responder: Agent): Promise<Answer> {
-  const started = await request(url, initiator, { method: "POST", path: "/pair/start", body: JSON.stringify({ initiatorProfile: profile("initiator") }) });
+  const started = await request(url, initiator, {
+    method: "POST",
+    path: "/pair/start",
+    body: JSON.stringify({ initiatorProfile: profile("initiator") }),
+  });
   if (started.status !== 200) return started;
   const ticket = started.body["ticket"] as unknown as string;
-  return request(url, responder, { method: "POST", path: "/pair/confirm", body: JSON.stringify({ ticket, responderProfile: profile("responder") }) });
+  return request(url, responder, {
+    method: "POST",
+    path: "/pair/confirm",
+    body: JSON.stringify({ ticket, responderProfile: profile("responder") }),
+  });
 }
 
 async function answerOf(response: Response): Promise<Answer> {
   const text = await response.text();
-  return { status: response.status, headers: response.headers, body: (text === "" ? {} : JSON.parse(text)) as Answer["body"] };
+  return {
+    status: response.status,
+    headers: response.headers,
+    body: (text === "" ? {} : JSON.parse(text)) as Answer["body"],
+  };
 }

@@ -25,7 +25,12 @@ afterAll(async () => {
 const rpcBody = (method: string, params: unknown): string => JSON.stringify({ jsonrpc: "2.0", id: 1, method, params });
 
 async function asOperator(method: string, params: Record<string, unknown>): Promise<RpcAnswer> {
-  const answer = await operator(proxy.url, "POST", "/rpc", { jsonrpc: "2.0", id: 1, method, params: { agentDid: agent.did, ...params } });
+  const answer = await operator(proxy.url, "POST", "/rpc", {
+    jsonrpc: "2.0",
+    id: 1,
+    method,
+    params: { agentDid: agent.did, ...params },
+  });
   return answer.body;
 }
 
@@ -33,7 +38,12 @@ async function asAgent(method: string, params: unknown): Promise<RpcAnswer> {
   return (await request(proxy.url, agent, { method: "POST", path: "/rpc", body: rpcBody(method, params) })).body;
 }
 
-function proofOf(device: { privateKey: KeyObject }, method: string, path: string, body: string): Record<string, string> {
+function proofOf(
+  device: { privateKey: KeyObject },
+  method: string,
+  path: string,
+  body: string,
+): Record<string, string> {
   const timestamp = String(Math.floor(Date.now() / 1_000));
   const nonce = randomUUID();
   const hash = createHash("sha256").update(body).digest("base64url");
@@ -48,13 +58,21 @@ function proofOf(device: { privateKey: KeyObject }, method: string, path: string
 }
 
 function asDevice(device: Device, path: string, body: string): Promise<Answer> {
-  const headers = { ...proofOf(device, "POST", path, body), Authorization: `Device ${device.token}`, "X-Claw-Agent-Did": agent.did };
+  const headers = {
+    ...proofOf(device, "POST", path, body),
+    Authorization: `Device ${device.token}`,
+    "X-Claw-Agent-Did": agent.did,
+  };
   return send(proxy.url, { method: "POST", path, body }, headers);
 }
 
 function claim(device: { id: string; privateKey: KeyObject }): Promise<Answer> {
   const body = JSON.stringify({ agentDid: agent.did, deviceId: device.id });
-  return send(proxy.url, { method: "POST", path: "/v1/devices/claim", body }, proofOf(device, "POST", "/v1/devices/claim", body));
+  return send(
+    proxy.url,
+    { method: "POST", path: "/v1/devices/claim", body },
+    proofOf(device, "POST", "/v1/devices/claim", body),
+  );
 }
 
 async function pairDevice(scopes: string[]): Promise<Device> {
@@ -80,7 +98,10 @@ describe("pairing a device", () => {
     const device = await pairDevice(["relay", "send"]);
     expect(device.token).toMatch(/^spd_[A-Za-z0-9_-]{43}$/);
     await expect(claim(device)).resolves.toMatchObject({ status: 409 });
-    await expect(claim({ ...device, privateKey: newKey().privateKey })).resolves.toMatchObject({ status: 401, body: { code: "PROXY_AUTH_INVALID_TOKEN" } });
+    await expect(claim({ ...device, privateKey: newKey().privateKey })).resolves.toMatchObject({
+      status: 401,
+      body: { code: "PROXY_AUTH_INVALID_TOKEN" },
+    });
     const stolen = await asDevice({ ...device, privateKey: newKey().privateKey }, "/v1/relay/tickets", "{}");
     expect(stolen).toMatchObject({ status: 401, body: { code: "PROXY_AUTH_INVALID_TOKEN" } });
   });
@@ -100,7 +121,9 @@ describe("pairing a device", () => {
     const atPeer = await connectRelay(proxy.url, peer);
     relay.send({ type: "enqueue", toAgentDid: peer.did, payload: { from: "a device" } });
     expect(await relay.next((frame) => frame.type === "enqueue_ack")).toMatchObject({ accepted: true });
-    expect(await atPeer.next((frame) => frame.type === "deliver" && JSON.stringify(frame["payload"]).includes("a device"))).toMatchObject({ fromAgentDid: agent.did });
+    expect(
+      await atPeer.next((frame) => frame.type === "deliver" && JSON.stringify(frame["payload"]).includes("a device")),
+    ).toMatchObject({ fromAgentDid: agent.did });
     relay.close();
     atPeer.close();
   });
@@ -111,9 +134,17 @@ describe("rotating and revoking", () => {
     const device = await pairDevice(["relay"]);
     const relay = await connectDevice(device);
     const rotated = await asOperator("device.token.rotate", { deviceId: device.id });
-    expect(rotated.result).toMatchObject({ deviceId: device.id, tokenDelivery: "claim", epoch: 2, fenced: { sockets: 1 } });
+    expect(rotated.result).toMatchObject({
+      deviceId: device.id,
+      tokenDelivery: "claim",
+      epoch: 2,
+      fenced: { sockets: 1 },
+    });
     expect(rotated.result).not.toHaveProperty("token");
-    await expect(asDevice(device, "/v1/relay/tickets", "{}")).resolves.toMatchObject({ status: 401, body: { code: "PROXY_AUTH_CLIENT_INVALIDATED" } });
+    await expect(asDevice(device, "/v1/relay/tickets", "{}")).resolves.toMatchObject({
+      status: 401,
+      body: { code: "PROXY_AUTH_CLIENT_INVALIDATED" },
+    });
     await expect(relay.closed).resolves.toEqual({ code: 4001, reason: "client invalidated: rotated" });
     const again = await claim(device);
     expect(again).toMatchObject({ status: 200, body: { epoch: 2 } });
@@ -124,9 +155,18 @@ describe("rotating and revoking", () => {
   it("lets a device rotate itself over its socket: the answer first, then the close", async () => {
     const device = await pairDevice(["relay", "send"]);
     const relay = await connectDevice(device);
-    relay.send({ type: "req", id: "r1", method: "device.token.rotate", params: { deviceId: device.id, scopes: ["relay"] } });
+    relay.send({
+      type: "req",
+      id: "r1",
+      method: "device.token.rotate",
+      params: { deviceId: device.id, scopes: ["relay"] },
+    });
     const answer = await relay.next((frame) => frame.type === "res");
-    expect(answer).toMatchObject({ id: "r1", ok: true, payload: { tokenDelivery: "in-band", scopes: ["relay"], epoch: 2 } });
+    expect(answer).toMatchObject({
+      id: "r1",
+      ok: true,
+      payload: { tokenDelivery: "in-band", scopes: ["relay"], epoch: 2 },
+    });
     await expect(relay.closed).resolves.toEqual({ code: 4001, reason: "client invalidated: rotated" });
     const renewed = { ...device, token: (answer["payload"] as { token: string }).token };
     await expect(asDevice(renewed, "/v1/relay/tickets", "{}")).resolves.toMatchObject({ status: 200 });
@@ -137,21 +177,32 @@ describe("rotating and revoking", () => {
     const first = await asOperator("device.token.revoke", { deviceId: device.id });
     const second = await asOperator("device.token.revoke", { deviceId: device.id });
     expect(second.result).toMatchObject({ epoch: first.result?.["epoch"], revokedAtMs: first.result?.["revokedAtMs"] });
-    expect((await asOperator("device.token.rotate", { deviceId: device.id })).error?.data?.code).toBe("PROXY_NOT_FOUND");
+    expect((await asOperator("device.token.rotate", { deviceId: device.id })).error?.data?.code).toBe(
+      "PROXY_NOT_FOUND",
+    );
     await expect(claim(device)).resolves.toMatchObject({ status: 401 });
     await proxy.restart();
-    await expect(asDevice(device, "/v1/relay/tickets", "{}")).resolves.toMatchObject({ status: 401, body: { code: "PROXY_AUTH_CLIENT_INVALIDATED" } });
+    await expect(asDevice(device, "/v1/relay/tickets", "{}")).resolves.toMatchObject({
+      status: 401,
+      body: { code: "PROXY_AUTH_CLIENT_INVALIDATED" },
+    });
   });
 
   it("ends the holders of the shared secret when it is rotated", async () => {
     const first = await asAgent("shared.auth.rotate", {});
-    const headers = { Authorization: `Shared ${String(first.result?.["secret"])}`, "X-Claw-Agent-Did": agent.did, "Content-Type": "application/json" };
+    const headers = {
+      Authorization: `Shared ${String(first.result?.["secret"])}`,
+      "X-Claw-Agent-Did": agent.did,
+      "Content-Type": "application/json",
+    };
     const issued = await send(proxy.url, { method: "POST", path: "/v1/relay/tickets", body: "{}" }, headers);
     expect(issued.status).toBe(200);
     const relay = await openRelay(proxy.url, String(issued.body["ticket"]));
     const second = await asAgent("shared.auth.rotate", {});
     expect(second.result).toMatchObject({ generation: 2, fenced: { sockets: 1 } });
     await expect(relay.closed).resolves.toEqual({ code: 4001, reason: "gateway auth changed" });
-    await expect(send(proxy.url, { method: "POST", path: "/v1/relay/tickets", body: "{}" }, headers)).resolves.toMatchObject({ status: 401 });
+    await expect(
+      send(proxy.url, { method: "POST", path: "/v1/relay/tickets", body: "{}" }, headers),
+    ).resolves.toMatchObject({ status: 401 });
   });
 });

@@ -27,10 +27,17 @@ describe("the main job", () => {
 
   it("pairs, and tells the initiator over its relay", async () => {
     const paired = await pair(proxy.url, alice, bob);
-    expect(paired).toMatchObject({ status: 201, body: { paired: true, initiatorAgentDid: alice.did, responderAgentDid: bob.did, notified: true } });
+    expect(paired).toMatchObject({
+      status: 201,
+      body: { paired: true, initiatorAgentDid: alice.did, responderAgentDid: bob.did, notified: true },
+    });
     const relay = await connectRelay(proxy.url, alice);
     const frame = await relay.next((each) => each.type === "deliver");
-    expect(frame).toMatchObject({ fromAgentDid: null, toAgentDid: alice.did, payload: { kind: "pair.confirmed", responderAgentDid: bob.did } });
+    expect(frame).toMatchObject({
+      fromAgentDid: null,
+      toAgentDid: alice.did,
+      payload: { kind: "pair.confirmed", responderAgentDid: bob.did },
+    });
     relay.close();
     await relay.closed;
     const peers = await request(proxy.url, alice, { method: "GET", path: "/pair/peers" });
@@ -39,11 +46,29 @@ describe("the main job", () => {
 
   it("delivers, and reports it as delivered", async () => {
     const relay = await connectRelay(proxy.url, bob);
-    const answer = await request(proxy.url, alice, hookOf(bob.did, { hello: "bob" }, { Prefer: "wait=5", "X-Claw-Conversation-Id": "c1", traceparent: TRACEPARENT }));
-    expect(answer).toMatchObject({ status: 202, body: { accepted: true, state: "delivered", delivered: true, queued: false, queueDepth: 0 } });
+    const answer = await request(
+      proxy.url,
+      alice,
+      hookOf(bob.did, { hello: "bob" }, { Prefer: "wait=5", "X-Claw-Conversation-Id": "c1", traceparent: TRACEPARENT }),
+    );
+    expect(answer).toMatchObject({
+      status: 202,
+      body: { accepted: true, state: "delivered", delivered: true, queued: false, queueDepth: 0 },
+    });
     const frame = await relay.next((each) => each.type === "deliver");
-    expect(frame).toMatchObject({ v: 1, fromAgentDid: alice.did, toAgentDid: bob.did, payload: { hello: "bob" }, conversationId: "c1", traceparent: TRACEPARENT, deliveryId: answer.body["deliveryId"] });
-    const status = await request(proxy.url, alice, { method: "GET", path: `/v1/deliveries/${String(answer.body["deliveryId"])}` });
+    expect(frame).toMatchObject({
+      v: 1,
+      fromAgentDid: alice.did,
+      toAgentDid: bob.did,
+      payload: { hello: "bob" },
+      conversationId: "c1",
+      traceparent: TRACEPARENT,
+      deliveryId: answer.body["deliveryId"],
+    });
+    const status = await request(proxy.url, alice, {
+      method: "GET",
+      path: `/v1/deliveries/${String(answer.body["deliveryId"])}`,
+    });
     expect(status.body).toMatchObject({ state: "delivered", attempts: 1 });
     relay.close();
   });
@@ -53,9 +78,15 @@ describe("the main job", () => {
     const headers = signedHeaders(alice, signed);
     const answer = await send(proxy.url, signed, headers);
     expect(answer).toMatchObject({ status: 202, body: { state: "queued", queueDepth: 1 } });
-    await expect(send(proxy.url, signed, headers)).resolves.toMatchObject({ status: 401, body: { code: "PROXY_AUTH_REPLAY" } });
+    await expect(send(proxy.url, signed, headers)).resolves.toMatchObject({
+      status: 401,
+      body: { code: "PROXY_AUTH_REPLAY" },
+    });
     await proxy.restart();
-    await expect(send(proxy.url, signed, headers)).resolves.toMatchObject({ status: 401, body: { code: "PROXY_AUTH_REPLAY" } });
+    await expect(send(proxy.url, signed, headers)).resolves.toMatchObject({
+      status: 401,
+      body: { code: "PROXY_AUTH_REPLAY" },
+    });
     const relay = await connectRelay(proxy.url, bob);
     const frame = await relay.next((each) => each.type === "deliver");
     expect(frame).toMatchObject({ payload: { while: "you were out" }, deliveryId: answer.body["deliveryId"] });
@@ -69,6 +100,9 @@ describe("the main job", () => {
     const revoked = await operator(proxy.url, "POST", "/v1/agents/revoke", { agentDid: carol.did, reason: "test" });
     expect(revoked).toMatchObject({ status: 200, body: { revoked: true, fenced: { sockets: 1 } } });
     await expect(relay.closed).resolves.toEqual({ code: 4001, reason: "agent revoked" });
-    await expect(request(proxy.url, carol, hookOf(bob.did, {}))).resolves.toMatchObject({ status: 401, body: { code: "PROXY_AUTH_REVOKED" } });
+    await expect(request(proxy.url, carol, hookOf(bob.did, {}))).resolves.toMatchObject({
+      status: 401,
+      body: { code: "PROXY_AUTH_REVOKED" },
+    });
   });
 });

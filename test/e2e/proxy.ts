@@ -31,11 +31,26 @@ export async function startProxy(settings: Record<string, string> = {}): Promise
   let printed = "";
 
   const start = async (): Promise<void> => {
-    const vars = Object.entries({ OPERATOR_TOKEN, REGISTRY_SIGNING_SECRET: "signing-secret-of-the-tests-0123456789abcdef", RATE_LIMIT_PER_IP: "off", ...settings });
+    const vars = Object.entries({
+      OPERATOR_TOKEN,
+      REGISTRY_SIGNING_SECRET: "signing-secret-of-the-tests-0123456789abcdef",
+      RATE_LIMIT_PER_IP: "off",
+      ...settings,
+    });
     const started = spawn(
       process.execPath,
-      [join(root, "scripts/dev.ts"), "--inspector-port", "0", ...vars.flatMap(([name, value]) => ["--var", `${name}:${value}`])],
-      { cwd: root, env: { ...process.env, PORT: String(port), STATE_DIR: stateDir }, detached: true, stdio: ["ignore", "pipe", "pipe"] },
+      [
+        join(root, "scripts/dev.ts"),
+        "--inspector-port",
+        "0",
+        ...vars.flatMap(([name, value]) => ["--var", `${name}:${value}`]),
+      ],
+      {
+        cwd: root,
+        env: { ...process.env, PORT: String(port), STATE_DIR: stateDir },
+        detached: true,
+        stdio: ["ignore", "pipe", "pipe"],
+      },
     );
     child = started;
     await new Promise<void>((resolve, reject) => {
@@ -95,18 +110,21 @@ export function freePort(): Promise<number> {
     server.on("error", reject);
     server.listen(0, "127.0.0.1", () => {
       const address = server.address();
-      server.close(() => (address !== null && typeof address === "object" ? resolve(address.port) : reject(new Error("no port"))));
+      server.close(() =>
+        address !== null && typeof address === "object" ? resolve(address.port) : reject(new Error("no port")),
+      );
     });
   });
 }
 
 /** The structured lines among what was printed. */
 export function logLines(output: string): Record<string, unknown>[] {
-  return output
-    .split("\n")
-    // Warnings and errors stand between the codes of a colour.
-    .map((line) => line.slice(Math.max(0, line.indexOf("{")), line.lastIndexOf("}") + 1))
-    .filter((line) => line.startsWith('{"level"'))
-    .map((line) => JSON.parse(line) as Record<string, unknown>);
+  return (
+    output
+      .split("\n")
+      // Warnings and errors stand between the codes of a colour.
+      .map((line) => line.slice(Math.max(0, line.indexOf("{")), line.lastIndexOf("}") + 1))
+      .filter((line) => line.startsWith('{"level"'))
+      .map((line) => JSON.parse(line) as Record<string, unknown>)
+  );
 }
-

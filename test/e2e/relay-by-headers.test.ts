@@ -66,18 +66,28 @@ describe("what cannot be delivered", () => {
     const sent = await request(proxy.url, alice, hookOf(carol.did, { never: "read" }));
     const relay = await connectRelay(proxy.url, alice);
     const receipt = await relay.next((frame) => frame["deliveryId"] === sent.body["deliveryId"], 20_000);
-    expect(receipt).toMatchObject({ deliveryId: sent.body["deliveryId"], toAgentDid: carol.did, status: "dead_lettered" });
+    expect(receipt).toMatchObject({
+      deliveryId: sent.body["deliveryId"],
+      toAgentDid: carol.did,
+      status: "dead_lettered",
+    });
     relay.close();
     const id = String(sent.body["deliveryId"]);
-    await expect(request(proxy.url, alice, { method: "GET", path: `/v1/deliveries/${id}` })).resolves.toMatchObject({ body: { state: "dead_lettered" } });
+    await expect(request(proxy.url, alice, { method: "GET", path: `/v1/deliveries/${id}` })).resolves.toMatchObject({
+      body: { state: "dead_lettered" },
+    });
     const byAgent = await request(proxy.url, carol, { method: "GET", path: "/v1/dead-letters" });
     expect(byAgent.body).toMatchObject({ deadLetters: [{ id, fromAgentDid: alice.did, payload: { never: "read" } }] });
     const byOperator = await operator(proxy.url, "GET", `/v1/dead-letters?agentDid=${carol.did}`);
     expect(byOperator.body).toMatchObject({ deadLetters: [{ id }] });
     const atCarol = await connectRelay(proxy.url, carol);
-    await expect(request(proxy.url, carol, { method: "POST", path: `/v1/dead-letters/${id}/replay` })).resolves.toMatchObject({ status: 200 });
+    await expect(
+      request(proxy.url, carol, { method: "POST", path: `/v1/dead-letters/${id}/replay` }),
+    ).resolves.toMatchObject({ status: 200 });
     await atCarol.next((frame) => frame.type === "deliver" && frame["deliveryId"] === id);
     atCarol.close();
-    await expect(request(proxy.url, carol, { method: "DELETE", path: `/v1/dead-letters/${id}` })).resolves.toMatchObject({ status: 404 });
+    await expect(
+      request(proxy.url, carol, { method: "DELETE", path: `/v1/dead-letters/${id}` }),
+    ).resolves.toMatchObject({ status: 404 });
   });
 });

@@ -76,7 +76,11 @@ describe("a group commit", () => {
   test("starts the object anew when an effect fails that was to check before it writes", async () => {
     const broken = await onTable(async ({ insert, storage }) => {
       const faults: unknown[] = [];
-      const commits = createGroupCommit(storage, () => {}, (error) => void faults.push(error));
+      const commits = createGroupCommit(
+        storage,
+        () => {},
+        (error) => void faults.push(error),
+      );
       const outcomes = await Promise.allSettled([
         commits.commitChecked(() => insert(1)),
         commits.commitChecked(() => {
