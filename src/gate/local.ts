@@ -22,6 +22,8 @@ export type LocalDeps = {
   by: AuditedBy;
   broadcast: (event: string, payload: Record<string, unknown>) => void;
   wake: () => void;
+  /** Told before this call ends an authority: sockets will have to be closed after it. */
+  ends: () => void;
 };
 
 export function createLocal(house: House, deps: LocalDeps): GateLocal {
@@ -42,6 +44,7 @@ export function createLocal(house: House, deps: LocalDeps): GateLocal {
     deps.assertCurrent();
     const before = { sockets: endedSockets(), inFlight: calls.endedCount() };
     // One turn: from here on nothing under the old authority is accepted.
+    deps.ends();
     const applied = apply();
     const fenced = { sockets: endedSockets() - before.sockets, inFlight: calls.endedCount() - before.inFlight };
     deps.wake();
@@ -55,6 +58,7 @@ export function createLocal(house: House, deps: LocalDeps): GateLocal {
     // While there is somebody left to hear it; what is sent in this turn leaves with what is written in it.
     if (keepJti === undefined) deps.broadcast("agent.revoked", { agentDid: deps.self });
     // One turn: from here on nothing of this agent is accepted, and every socket and call finds itself ended.
+    deps.ends();
     const ending = authority.endAll(reason);
     const fenced = { sockets: endedSockets() - before.sockets, inFlight: calls.endedCount() - before.inFlight };
     deps.wake();

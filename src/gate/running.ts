@@ -42,7 +42,7 @@ export type Runner = {
 export function createRunner(house: House, commits: GroupCommit, relay: Relay, deps: RunnerDeps): Runner {
   const { self, env, config, now, log } = deps;
 
-  const contextOf = (ref: AuthorityRef | null, request: CallOrigin): CallContext => {
+  const contextOf = (ref: AuthorityRef | null, request: CallOrigin, ends: () => void): CallContext => {
     const principal: Principal = ref === null ? { kind: "operator" } : ref.principal;
     const assertCurrent = (): void => {
       if (ref !== null && house.whyEnded(ref) !== null) {
@@ -87,6 +87,7 @@ export function createRunner(house: House, commits: GroupCommit, relay: Relay, d
         by: { principal, origin: request.origin, requestId: request.requestId },
         broadcast: (event, payload) => relay.broadcast(event, payload),
         wake: deps.wake,
+        ends,
       }),
     };
   };
@@ -101,20 +102,22 @@ export function createRunner(house: House, commits: GroupCommit, relay: Relay, d
 
   return {
     async run(ref, request, { surface, method, params }) {
+      let hasEnded = false;
+      const ends = (): void => {
+        hasEnded = true;
+      };
       try {
         return await house.calls.run(
           () => ref !== null && house.whyEnded(ref) !== null,
           async () => {
-            const context = contextOf(ref, request);
+            const context = contextOf(ref, request, ends);
             await introduce(context);
             return deps.dispatcher().dispatch(context, surface, method, params);
           },
         );
       } finally {
         // After the answer: sockets whose authority this call has ended are closed.
-        if (house.sockets.all().some((session) => house.whyEnded(session.authority) !== null)) {
-          deps.background(commits.commit(() => relay.sweep(now())));
-        }
+        if (hasEnded) deps.background(commits.commit(() => relay.sweep(now())));
       }
     },
   };
