@@ -253,7 +253,7 @@ test("the operator sees what was done, page by page, and who trusts whom", async
   const audit = async (...more: string[]) => (await runner.json(["audit", "--subject", subject, ...more])) as Audit;
   await expect
     .poll(async () => (await audit()).entries.map(({ action }) => action), { timeout: 10_000 })
-    .toEqual(["device.token.rotate", "device.pair.approve", "device.pair.request"]);
+    .toEqual(["device.token.rotate", "device.token.claim", "device.pair.approve", "device.pair.request"]);
   const whole = (await audit()).entries.map(({ id }) => id);
   const first = await audit("--limit", "2");
   const rest = await audit("--cursor", first.nextCursor ?? "");
