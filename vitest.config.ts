@@ -6,6 +6,8 @@ export default defineConfig(async () => {
   const migrations = await readD1Migrations("migrations");
   return {
     test: {
+      // Most of a test's time is waiting, for processes to start and for clocks: more at once than there are processors.
+      maxWorkers: 3,
       projects: [
         {
           plugins: [
