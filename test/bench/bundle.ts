@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { gzipSync } from "node:zlib";
-import { transform } from "esbuild";
+import { build } from "esbuild";
 
 export const root = join(import.meta.dirname, "../..");
 
@@ -60,10 +60,18 @@ export async function buildInstrumented(file = "instrumented.ts"): Promise<Bundl
   return { modules, modulesRoot };
 }
 
-/** A Worker of the bench's own that imports nothing but the platform: its types are stripped, and that is all. */
+/** A Worker of the bench's own that imports nothing of the proxy. */
 export async function plainWorker(file: string): Promise<Bundle> {
   const path = join(import.meta.dirname, "worker", file);
-  const { code: contents } = await transform(readFileSync(path, "utf8"), { loader: "ts", target: "esnext" });
+  const { outputFiles } = await build({
+    entryPoints: [path],
+    bundle: true,
+    write: false,
+    format: "esm",
+    target: "esnext",
+    external: ["cloudflare:workers"],
+  });
+  const contents = outputFiles[0]?.text ?? "";
   return {
     modules: [{ type: "ESModule", path: path.replace(/\.ts$/, ".js"), contents }],
     modulesRoot: join(import.meta.dirname, "worker"),

@@ -10,7 +10,7 @@ import { buildBundle, type Bundle } from "./bundle.ts";
 import { startLoadProcess } from "./load-process.ts";
 import { printResult } from "./report.ts";
 import type { Bench, RatioName, Row, RowResult } from "./row.ts";
-import { serveFloor, serveProxy } from "./serve.ts";
+import { servePlain, serveProxy } from "./serve.ts";
 
 const RESULTS = join(import.meta.dirname, "results.json");
 const ROUNDS = 5;
@@ -32,16 +32,18 @@ const chosen = rows.filter(({ name, long }) =>
 let built: Promise<Bundle> | null = null;
 const bundleDir = mkdtempSync(join(tmpdir(), "sallyport-bundle-"));
 const startedAt = new Date();
-const results: (RowResult & { name: string; about: string })[] = [];
+const results: (RowResult & { name: string; about: string; tookSeconds: number })[] = [];
 const failures: string[] = [];
 
 for (const row of chosen) {
   const { bench, end } = openBench();
+  const beganAtMs = performance.now();
   try {
     // oxlint-disable-next-line no-await-in-loop -- one row at a time
     const result = await row.run(bench);
-    results.push({ name: row.name, about: row.about, ...result });
-    printResult(row, result);
+    const rowSeconds = Math.round((performance.now() - beganAtMs) / 100) / 10;
+    results.push({ name: row.name, about: row.about, tookSeconds: rowSeconds, ...result });
+    printResult(row, result, rowSeconds);
   } catch (error) {
     // The other rows still count; the failure is told at the end and by the exit status.
     failures.push(row.name);
@@ -85,7 +87,8 @@ function openBench(): { bench: Bench; end: () => Promise<void> } {
     seconds: values.quick ? SECONDS.quick : SECONDS.full,
     bundle,
     proxy: async (settings, other) => keep(await serveProxy(other ?? (await bundle()), settings)),
-    floor: async () => keep(await serveFloor()),
+    floor: async () => keep(await servePlain("floor.ts")),
+    ceiling: async () => keep(await servePlain("ceiling.ts")),
     load: () => keep(startLoadProcess()),
     keep,
   };

@@ -1,8 +1,8 @@
 /** The table for people. */
 import type { Figure, Row, RowResult } from "./row.ts";
 
-export function printResult(row: Row, { figures, notes = [] }: RowResult): void {
-  console.log(`\n${row.name}: ${row.about}`);
+export function printResult(row: Row, { figures, notes = [] }: RowResult, tookSeconds: number): void {
+  console.log(`\n${row.name}: ${row.about} (${tookSeconds.toFixed(0)} s)`);
   const width = Math.max(...figures.map(({ label }) => label.length));
   for (const figure of figures) {
     const { label, unit, goal } = figure;

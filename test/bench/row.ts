@@ -39,6 +39,7 @@ export type Bench = {
   bundle(): Promise<Bundle>;
   proxy(settings?: Record<string, string>, bundle?: Bundle): Promise<Served>;
   floor(): Promise<Served>;
+  ceiling(): Promise<Served>;
   load(): LoadProcess;
   /** Ended with the row. */
   keep<T extends { stop(): Promise<void> }>(started: T): T;

@@ -38,8 +38,9 @@ export type RunFigures = {
   last: { sender: number; deliveryId: string }[];
 };
 
-/** The first part of a run is not counted: batches form and clocks start. */
+/** The first part of a run is not counted: batches form and clocks start. Of a short run it is a third. */
 const UNSTEADY_MS = 500;
+const UNSTEADY_SHARE = 1 / 3;
 const DRAIN_WITHIN_MS = 20_000;
 
 export async function runLoad(
@@ -92,7 +93,8 @@ export async function runLoad(
   await recipients?.until(acceptedIds.size, DRAIN_WITHIN_MS);
   const received = recipients === null ? [] : [...recipients.received];
 
-  const window = { fromMs: Math.min(endedAtMs, startedAtMs + UNSTEADY_MS), toMs: endedAtMs };
+  const unsteadyMs = Math.min(UNSTEADY_MS, plan.seconds * 1_000 * UNSTEADY_SHARE);
+  const window = { fromMs: Math.min(endedAtMs, startedAtMs + unsteadyMs), toMs: endedAtMs };
   const seconds = (window.toMs - window.fromMs) / 1_000;
   const inWindow = (atMs: number): boolean => atMs >= window.fromMs && atMs < window.toMs;
   const receivedAtMs = received.map(({ atMs }) => atMs);

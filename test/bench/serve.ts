@@ -11,6 +11,8 @@ export type Served = {
   url: string;
   /** Lines that the Worker has written to its console. */
   lines(): number;
+  /** Where its state is. */
+  stateDir: string;
   /** What it warned of or failed at, the first hundred lines. */
   complaints(): string[];
   /** The proxy's database; for what would take too long to write through the front door. */
@@ -57,14 +59,18 @@ export async function serveProxy(
   return serve(bundle, worker, async (miniflare) => migrate(await miniflare.getD1Database("DB")), how.inspect === true);
 }
 
-/** The floor, beside which the proxy is measured. */
-export async function serveFloor(): Promise<Served> {
+/**
+ * A Worker of the bench's own, beside which the proxy is measured.
+ *
+ * @param file its file in `worker/`; its objects are of the class `Box`
+ */
+export async function servePlain(file: "floor.ts" | "ceiling.ts"): Promise<Served> {
   const worker = {
-    name: "floor",
+    name: file.replace(".ts", ""),
     compatibilityDate: "2026-10-01",
     durableObjects: { BOX: { className: "Box", useSQLite: true } },
   };
-  return serve(await plainWorker("floor.ts"), worker, async () => {}, false);
+  return serve(await plainWorker(file), worker, async () => {}, false);
 }
 
 async function serve(
@@ -76,7 +82,7 @@ async function serve(
   const stateDir = mkdtempSync(join(tmpdir(), "sallyport-bench-"));
   let lines = 0;
   const complaints: string[] = [];
-  const miniflare = new Miniflare(
+  const { miniflare, url, runtime } = await startInTurn(
     convertV4MiniflareOptions({
       host: "127.0.0.1",
       port: 0,
@@ -93,12 +99,10 @@ async function serve(
       workers: [{ ...worker, ...bundle }],
     }),
   );
-  const before = runtimes();
-  const url = await miniflare.ready;
-  const runtime = runtimes().find((pid) => !before.includes(pid)) ?? null;
   await prepare(miniflare);
   return {
     url: url.origin,
+    stateDir,
     lines: () => lines,
     complaints: () => complaints,
     database: () => miniflare.getD1Database("DB"),
@@ -110,6 +114,21 @@ async function serve(
       rmSync(stateDir, { recursive: true, force: true });
     },
   };
+}
+
+let lastStart: Promise<unknown> = Promise.resolve();
+
+/** Starts a runtime once the one before is up: which process is whose is seen by which is new. */
+async function startInTurn(options: ConstructorParameters<typeof Miniflare>[0]) {
+  const start = lastStart.then(async () => {
+    const before = runtimes();
+    const miniflare = new Miniflare(options);
+    const url = await miniflare.ready;
+    return { miniflare, url, runtime: runtimes().find((pid) => !before.includes(pid)) ?? null };
+  });
+  // One that fails is told to whom it concerns, and holds up no other.
+  lastStart = start.catch(() => null);
+  return start;
 }
 
 async function migrate(db: D1): Promise<void> {
@@ -132,11 +151,22 @@ function runtimes(): string[] {
   return children.filter((pid) => pid !== "" && readFileSync(`/proc/${pid}/comm`, "utf8").trim() === "workerd");
 }
 
+/** By the scheduler's own account of each thread, in nanoseconds; in hundredths of a second where it keeps none. */
 function cpuMsOf(pid: string): number {
+  if (existsSync(`/proc/${pid}/schedstat`)) {
+    const threads = readdirSync(`/proc/${pid}/task`);
+    const spent = threads.map((thread) => Number(firstField(`/proc/${pid}/task/${thread}/schedstat`)));
+    return spent.reduce((sum, nanoseconds) => sum + nanoseconds, 0) / 1_000_000;
+  }
   const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
   // After the name, which stands in parentheses, utime and stime are the 12th and 13th.
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
   return ((Number(fields[11]) + Number(fields[12])) * 1_000) / CLOCK_TICKS_A_SECOND;
+}
+
+/** Of a thread that has ended meanwhile there is none, and its time is as good as nothing. */
+function firstField(path: string): string {
+  return existsSync(path) ? (readFileSync(path, "utf8").split(" ")[0] ?? "0") : "0";
 }
 
 function residentBytesOf(pid: string): number | null {

@@ -4,15 +4,9 @@
  * proxy; it neither verifies the identity token nor delivers anything.
  */
 import { DurableObject } from "cloudflare:workers";
+import { readSigned } from "./signed-request.ts";
 
 type FloorEnv = { BOX: DurableObjectNamespace<Box> };
-type Sender = { did: string; key: CryptoKey };
-
-/** Senders this isolate has seen, by their `Authorization` header, so that a key is imported once as in the proxy. */
-const senders = new Map<string, Sender>();
-const encoder = new TextEncoder();
-const decoder = new TextDecoder();
-const BASE64URL = { alphabet: "base64url" } as const;
 
 export class Box extends DurableObject<FloorEnv> {
   constructor(ctx: DurableObjectState, env: FloorEnv) {
@@ -32,46 +26,11 @@ export class Box extends DurableObject<FloorEnv> {
 export default {
   async fetch(request: Request, env: FloorEnv): Promise<Response> {
     if (request.method === "GET") return new Response("ok");
-    const { headers } = request;
-    const authorization = headers.get("Authorization") ?? "";
-    const sender = senders.get(authorization) ?? (await readSender(authorization));
-    const body = await request.arrayBuffer();
-    const bodySha256 = encode(await crypto.subtle.digest("SHA-256", body));
-    if (bodySha256 !== headers.get("X-Claw-Body-SHA256")) return new Response(null, { status: 401 });
-    const nonce = headers.get("X-Claw-Nonce") ?? "";
-    const path = request.url.slice(request.url.indexOf("/", 8));
-    const signed = ["CLAW-PROOF-V1", request.method, path, headers.get("X-Claw-Timestamp"), nonce, bodySha256].join(
-      "\n",
-    );
-    const proof = Uint8Array.fromBase64(headers.get("X-Claw-Proof") ?? "", BASE64URL);
-    if (!(await crypto.subtle.verify("Ed25519", sender.key, proof, encoder.encode(signed))))
-      return new Response(null, { status: 401 });
-
-    const text = decoder.decode(body);
-    if (!(await env.BOX.getByName(sender.did).put(nonce, text))) return new Response(null, { status: 401 });
-    await env.BOX.getByName(headers.get("X-Claw-Recipient-Agent-Did") ?? "").put(nonce, text);
+    const signed = await readSigned(request);
+    if (signed === null) return new Response(null, { status: 401 });
+    const { senderDid, nonce, text } = signed;
+    if (!(await env.BOX.getByName(senderDid).put(nonce, text))) return new Response(null, { status: 401 });
+    await env.BOX.getByName(request.headers.get("X-Claw-Recipient-Agent-Did") ?? "").put(nonce, text);
     return Response.json({ accepted: true, deliveryId: nonce }, { status: 202 });
   },
 } satisfies ExportedHandler<FloorEnv>;
-
-async function readSender(authorization: string): Promise<Sender> {
-  const claims = authorization.split(".")[1] ?? "";
-  const { sub, cnf } = JSON.parse(decoder.decode(Uint8Array.fromBase64(claims, BASE64URL))) as {
-    sub: string;
-    cnf: { jwk: { x: string } };
-  };
-  const key = await crypto.subtle.importKey(
-    "raw",
-    Uint8Array.fromBase64(cnf.jwk.x, BASE64URL),
-    { name: "Ed25519" },
-    false,
-    ["verify"],
-  );
-  const sender = { did: sub, key };
-  senders.set(authorization, sender);
-  return sender;
-}
-
-function encode(digest: ArrayBuffer): string {
-  return new Uint8Array(digest).toBase64({ alphabet: "base64url", omitPadding: true });
-}
