@@ -1,16 +1,19 @@
 /**
- * Many effects, one commit. A Durable Object has no natural group commit: each event that writes pays its own fsync. Effects
- * wait here for the next turn of the event loop and are applied together, synchronously; the output gate then holds every
- * answer until that one commit is on disk.
+ * Many effects, one commit. A Durable Object has no natural group commit: each event that writes pays its own fsync. An effect
+ * that comes in a lull is applied at once; those that follow closely wait for the next turn of the event loop and are applied
+ * together, synchronously. The output gate then holds every answer until that one commit is on disk.
  */
 
 import { GateRefusal } from "./admission.ts";
+
+/** What follows a commit within this time is company, and waits for more; what comes later would wait for nobody. */
+const LULL_MS = 5;
 
 export type GroupCommit = {
   /**
    * Applies `effect` in the next group, each in a savepoint of its own: one that throws undoes itself alone.
    *
-   * @param withinMs how long the effect may wait for company; 0 is the next turn.
+   * @param withinMs how long the effect may wait for company; 0 is the next turn at the latest.
    */
   commit<T>(effect: () => T, withinMs?: number): Promise<T>;
   /**
@@ -37,13 +40,15 @@ export function createGroupCommit(
   let jobs: Job[] = [];
   let timer: ReturnType<typeof setTimeout> | null = null;
   let timerDueMs = Infinity;
+  let isFlushing = false;
+  let flushedAtMs = -Infinity;
 
   const flush = (): void => {
-    timer = null;
-    timerDueMs = Infinity;
     const group = jobs;
     jobs = [];
     const outcomes: Outcome[] = [];
+    isFlushing = true;
+    flushedAtMs = Date.now();
     try {
       for (const job of group) outcomes.push(outcomeOf(job, storage));
       beforeCommit(group.length);
@@ -51,8 +56,16 @@ export function createGroupCommit(
       for (const job of group) job.settle({ error });
       onBroken(error);
       return;
+    } finally {
+      isFlushing = false;
     }
     for (const [index, job] of group.entries()) job.settle(outcomes[index]!);
+  };
+
+  const onTimer = (): void => {
+    timer = null;
+    timerDueMs = Infinity;
+    flush();
   };
 
   const wake = (withinMs = 0): void => {
@@ -60,7 +73,7 @@ export function createGroupCommit(
     if (timer !== null && timerDueMs <= dueMs) return;
     if (timer !== null) clearTimeout(timer);
     timerDueMs = dueMs;
-    timer = setTimeout(flush, withinMs);
+    timer = setTimeout(onTimer, withinMs);
   };
 
   const add = <T>(isChecked: boolean, effect: () => T, withinMs: number): Promise<T> =>
@@ -68,7 +81,10 @@ export function createGroupCommit(
       const settle: Job["settle"] = (outcome) =>
         "error" in outcome ? reject(outcome.error) : resolve(outcome.value as T);
       jobs.push({ isChecked, effect, settle });
-      wake(withinMs);
+      const nowMs = Date.now();
+      const isAlone = !isFlushing && timerDueMs > nowMs && nowMs - flushedAtMs >= LULL_MS;
+      if (withinMs === 0 && isAlone) flush();
+      else wake(withinMs);
     });
 
   return {

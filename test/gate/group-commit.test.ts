@@ -32,14 +32,45 @@ const never = (error: unknown): void => {
 };
 
 describe("a group commit", () => {
-  test("makes one of 64 effects that come together", async () => {
+  test("makes two of 64 effects that come together: the first after a lull, and all the others", async () => {
     const groups = await onTable(async ({ insert, rows, groups: seen, storage }) => {
       const commits = createGroupCommit(storage, (effects) => void seen.push(effects), never);
       await Promise.all(Array.from({ length: 64 }, (_, n) => commits.commit(() => insert(n))));
       expect(rows()).toHaveLength(64);
       return seen;
     });
-    expect(groups).toEqual([64]);
+    expect(groups).toEqual([1, 63]);
+  });
+
+  test("has applied an effect that comes in a lull when the call returns", async () => {
+    await onTable(async ({ insert, rows, storage }) => {
+      const commits = createGroupCommit(storage, () => {}, never);
+      const committed = commits.commit(() => insert(1));
+      expect(rows()).toEqual([1]);
+      await committed;
+    });
+  });
+
+  test("puts what an effect or the work of a group asks for into the next group", async () => {
+    const groups = await onTable(async ({ insert, rows, groups: seen, storage }) => {
+      const later: Promise<void>[] = [];
+      const commits = createGroupCommit(
+        storage,
+        (effects) => {
+          seen.push(effects);
+          if (seen.length === 1) later.push(commits.commit(() => insert(3)));
+        },
+        never,
+      );
+      await commits.commit(() => {
+        insert(1);
+        later.push(commits.commit(() => insert(2)));
+      });
+      await Promise.all(later);
+      expect(rows()).toEqual([1, 2, 3]);
+      return seen;
+    });
+    expect(groups).toEqual([1, 2]);
   });
 
   test("undoes an effect that fails, and that one alone", async () => {
@@ -81,6 +112,7 @@ describe("a group commit", () => {
         () => {},
         (error) => void faults.push(error),
       );
+      await commits.commitChecked(() => {});
       const outcomes = await Promise.allSettled([
         commits.commitChecked(() => insert(1)),
         commits.commitChecked(() => {
