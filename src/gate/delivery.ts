@@ -33,6 +33,8 @@ export const HELD_BYTES_MAX = 64 * 1_048_576;
 
 /** The first of a lull goes at once; what follows within this time goes together. */
 export const BATCH_TICK_MS = 250;
+/** The same for reports, which nobody waits for as a recipient does for a message. */
+export const REPORT_TICK_MS = 500;
 
 const ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 

@@ -2,7 +2,7 @@
 import { errorFields, type Log } from "../telemetry/log.ts";
 import type { AgentDid } from "../wire/did.ts";
 import { auditEntryStatements } from "./audit-outbox.ts";
-import { BATCH_TICK_MS, type Outcome, type Parcel, retryDelayMs, type TakeOver } from "./delivery.ts";
+import { type Outcome, type Parcel, REPORT_TICK_MS, retryDelayMs, type TakeOver } from "./delivery.ts";
 import type { GroupCommit } from "./group-commit.ts";
 import type { House } from "./house.ts";
 
@@ -55,7 +55,7 @@ export function createExchange(
     try {
       await withinTime(deps.gateOf(sender).settle(outcomes));
       state.failures = 0;
-      state.dueAtMs = deps.now() + BATCH_TICK_MS;
+      state.dueAtMs = deps.now() + REPORT_TICK_MS;
       // Free before the next group: what has ended meanwhile is looked at there, and nobody else would.
       state.busy = false;
       await commits.commitChecked(() => queue.reported(sender, outcomes), BOOKKEEPING_WITHIN_MS);
