@@ -7,7 +7,7 @@ import type { Principal } from "../rpc/method.ts";
 import type { Registry, RegistryFetch, RequestScope } from "../registry/registry.ts";
 import { type Deadline, startDeadline } from "../resilience/deadline.ts";
 import type { Log } from "../telemetry/log.ts";
-import { inSpan } from "../telemetry/span.ts";
+import { spansOfRequest } from "../telemetry/span.ts";
 import type { AgentDid } from "../wire/did.ts";
 import type { ProxyError } from "../wire/problem.ts";
 import { sha256Base64Url } from "../wire/proof.ts";
@@ -129,10 +129,11 @@ export function createChain(deps: ChainDeps): Chain {
     decision: Decision,
     scope: RequestScope,
   ): Promise<Result<Passed, Refusal>> {
+    const within = spansOfRequest();
     const timed = async <T>(stage: Stage, run: () => Promise<T>): Promise<T> => {
       const startedAtMs = scope.now();
       try {
-        return await inSpan(`auth.${stage}`, run);
+        return await within(`auth.${stage}`, run);
       } finally {
         decision.durationsMs[stage] = scope.now() - startedAtMs;
       }

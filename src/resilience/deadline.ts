@@ -58,19 +58,20 @@ export type Deadline = {
 /** One deadline for a chain of steps, beginning now. */
 export function startDeadline(timeoutMs: number, now: () => number): Deadline {
   const endsAtMs = now() + timeoutMs;
-  const controller = new AbortController();
-  let timer: ReturnType<typeof setTimeout> | undefined;
+  let waiting: { timer: ReturnType<typeof setTimeout>; signal: AbortSignal } | null = null;
   const remainingMs = (): number => Math.max(0, endsAtMs - now());
   return {
     get signal() {
-      timer ??= setTimeout(() => {
-        controller.abort(new DeadlineExceeded(timeoutMs));
-      }, remainingMs());
-      return controller.signal;
+      if (waiting === null) {
+        const controller = new AbortController();
+        const timer = setTimeout(() => controller.abort(new DeadlineExceeded(timeoutMs)), remainingMs());
+        waiting = { timer, signal: controller.signal };
+      }
+      return waiting.signal;
     },
     remainingMs,
     end() {
-      clearTimeout(timer);
+      if (waiting !== null) clearTimeout(waiting.timer);
     },
   };
 }

@@ -17,6 +17,11 @@ export function inSpan<T>(name: string, work: () => T): T {
   return tracing?.getActiveSpan()?.isTraced === true ? tracing.enterSpan(name, work) : work();
 }
 
+/** {@link inSpan} for the many steps of one request: whether anybody traces it is asked once. */
+export function spansOfRequest(): typeof inSpan {
+  return tracing?.getActiveSpan()?.isTraced === true ? inSpan : (_name, work) => work();
+}
+
 /** Says something about the request as a whole, on whichever span is the innermost now. */
 export function annotateSpan(attributes: SpanAttributes): void {
   const span = tracing?.getActiveSpan();
