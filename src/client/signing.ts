@@ -51,6 +51,7 @@ export async function signRequest(request: Request, keys: Keys, nowMs: number = 
   const headers = new Headers(request.headers);
   const proof = await proofHeaders(keys, { method: request.method, url: new URL(request.url), body }, nowMs);
   for (const [name, value] of Object.entries(proof)) headers.set(name, value);
-  const init = request.body === null ? { headers } : { headers, body };
+  // Not every browser shows a request's `body`, and a GET must not be given one.
+  const init = body.length === 0 ? { headers } : { headers, body };
   return new Request(request, init);
 }
