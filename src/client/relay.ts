@@ -16,7 +16,7 @@ import { frameHead, heartbeatAckFrame, heartbeatFrame } from "../wire/frame-text
 import { parseServerFrame, type ReceiptFrame, type ServerFrame } from "../wire/frames.ts";
 import { RELAY_CLOSE, TICKET_SUBPROTOCOL_PREFIX } from "../wire/relay-close.ts";
 import { backoffMs } from "./backoff.ts";
-import { RelayInterruptedError, RelayStoppedError, UnexpectedAnswerError } from "./errors.ts";
+import { RelayInterruptedError, RelayStoppedError, UnexpectedAnswerError, UnreachableError } from "./errors.ts";
 import { payloadTextOf } from "./payload.ts";
 import { createPendingCalls, type EnqueueResult } from "./relay-calls.ts";
 import { afterClose, afterTicketError, type Next, type RelayEnd } from "./relay-end.ts";
@@ -98,6 +98,9 @@ export type RelaySetup = RelayOptions & {
 };
 
 type Timer = ReturnType<typeof setTimeout>;
+/** A browser tells a page no more than that: not the status, and not that it was refused. */
+const NOT_OPENED = "the relay socket did not open; a page's is refused while RELAY_ALLOWED_ORIGINS lacks its origin";
+
 type Opening = { readonly resolve: () => void; readonly reject: (error: Error) => void };
 
 export function connectRelay(setup: RelaySetup): RelayConnection {
@@ -177,6 +180,7 @@ export function connectRelay(setup: RelaySetup): RelayConnection {
   const run = (own: Socket): void => {
     socket = own;
     let isOver = false;
+    let hasOpened = false;
     let lastFrameMs = nowMs();
     let livenessTimer: Timer | undefined;
     let heartbeatTimer: Timer | undefined;
@@ -188,6 +192,7 @@ export function connectRelay(setup: RelaySetup): RelayConnection {
       if (socket !== own) return;
       socket = null;
       pending.interrupt();
+      if (!hasOpened) onError(new UnreachableError("UNREACHABLE", NOT_OPENED));
       go(afterClose(close, setup.mayReturnAfterExpiry?.() ?? false));
     };
     // A dead peer answers no close frame: do not wait for one.
@@ -214,6 +219,7 @@ export function connectRelay(setup: RelaySetup): RelayConnection {
 
     own.addEventListener("open", () => {
       if (socket !== own) return;
+      hasOpened = true;
       clearTimeout(openTimer);
       enter("open");
       for (const opening of openings) opening.resolve();
