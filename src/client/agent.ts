@@ -27,7 +27,7 @@ import { type CallBatch, type CallMethod, createCallBatch, createCallMethod, typ
 import { createPairing, type Pairing } from "./pairing.ts";
 import { payloadTextOf } from "./payload.ts";
 import { connectRelay, type RelayConnection, type RelayHandlers, type RelayOptions } from "./relay.ts";
-import { relayTicketSource } from "./relay-ticket.ts";
+import { createRelayTicket, type RelayTicket } from "./relay-ticket.ts";
 
 export type AgentClientOptions = ConnectionOptions & {
   readonly keys: Keys;
@@ -93,6 +93,8 @@ export type AgentClient = {
   refresh(): Promise<void>;
   /** Renews the identity token now; it is renewed by itself before it expires. */
   reissue(): Promise<void>;
+  /** A ticket that opens one relay socket as this agent: for a web page, see `connectByTicket`. */
+  relayTicket(): Promise<RelayTicket>;
   /** Opens the relay: messages in, acknowledgements out. */
   connect(handlers: RelayHandlers, options?: RelayOptions): RelayConnection;
 };
@@ -107,6 +109,7 @@ export function createAgentClient(options: AgentClientOptions): AgentClient {
 
   const send: Send = async (call) => sendFresh(keeper, (each, authorize) => caller.call(each, authorize), call);
   const callMethod = createCallMethod(send);
+  const relayTicket = createRelayTicket(send);
 
   return {
     agentDid: options.credential.agentDid,
@@ -137,6 +140,7 @@ export function createAgentClient(options: AgentClientOptions): AgentClient {
     batch: createCallBatch(send),
     refresh: () => keeper.refresh(keeper.current().access.token),
     reissue: () => keeper.reissue(),
+    relayTicket,
 
     connect(handlers, relayOptions = {}) {
       return connectRelay({
@@ -144,7 +148,7 @@ export function createAgentClient(options: AgentClientOptions): AgentClient {
         handlers,
         baseUrl: caller.baseUrl,
         nowMs: caller.clock.nowMs,
-        ticket: relayTicketSource(send),
+        ticket: async () => (await relayTicket()).ticket,
         upkeep: () => keeper.renewIdentity(),
         mayReturnAfterExpiry: keeper.isAlive,
       });

@@ -82,9 +82,7 @@ export const anonymous: Authorize = () => Promise.resolve({});
  * @throws TypeError when the base URL is no http(s) URL
  */
 export function createCaller(options: ConnectionOptions): Caller {
-  const baseUrl = new URL(options.baseUrl);
-  if (baseUrl.protocol !== "https:" && baseUrl.protocol !== "http:")
-    throw new TypeError("the base URL must be an http(s) URL");
+  const baseUrl = parseBaseUrl(options.baseUrl);
   const now = options.now ?? Date.now;
   const clock = createClock(now);
   const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
@@ -155,6 +153,14 @@ export function createCaller(options: ConnectionOptions): Caller {
       }
     },
   };
+}
+
+/** @throws TypeError when it is no http(s) URL */
+export function parseBaseUrl(text: string): URL {
+  const baseUrl = new URL(text);
+  if (baseUrl.protocol !== "https:" && baseUrl.protocol !== "http:")
+    throw new TypeError("the base URL must be an http(s) URL");
+  return baseUrl;
 }
 
 /**

@@ -1,6 +1,7 @@
 /**
  * `sallyport/client`: what an agent, a relay client or an operator imports. Needs Web Crypto with Ed25519, `fetch` and
- * `WebSocket` from the platform and nothing else: Node ≥ 22, Workers, browsers.
+ * `WebSocket` from the platform and nothing else: Node ≥ 22, Workers, browsers (docs/protocol.md §8 says how a page reaches
+ * a Sallyport of another origin).
  *
  * @module
  */
@@ -63,6 +64,7 @@ export {
   type RelayClient,
   type SharedClientOptions,
 } from "./relay-client.ts";
+export { connectByTicket, type RelayTicket, type TicketConnection } from "./relay-ticket.ts";
 export type { Trust, TrustedPair, TrustPage } from "./trust.ts";
 export { proofHeaders, signRequest } from "./signing.ts";
 export type { Socket, SocketConstructor, SocketEvent } from "./socket.ts";

@@ -17,7 +17,7 @@ import { createDevices, type Devices } from "./devices.ts";
 import type { Keys } from "./keys.ts";
 import { type CallBatch, type CallMethod, createCallBatch, createCallMethod, type Send } from "./methods.ts";
 import { connectRelay, type RelayConnection, type RelayHandlers, type RelayOptions } from "./relay.ts";
-import { relayTicketSource } from "./relay-ticket.ts";
+import { createRelayTicket, type RelayTicket } from "./relay-ticket.ts";
 import { proofHeaders } from "./signing.ts";
 
 const AGENT_HEADER = "X-Claw-Agent-Did";
@@ -38,6 +38,8 @@ export type RelayClient = {
   readonly devices: Devices;
   readonly call: CallMethod;
   readonly batch: CallBatch;
+  /** A ticket that opens one relay socket as this client: for a web page, see `connectByTicket`. */
+  relayTicket(): Promise<RelayTicket>;
   connect(handlers: RelayHandlers, options?: RelayOptions): RelayConnection;
 };
 
@@ -93,18 +95,20 @@ function relayClient(
 ): RelayClient {
   const send: Send = async (call) => (await caller.call(call, authorize)).json;
   const callMethod = createCallMethod(send);
+  const relayTicket = createRelayTicket(send);
   return {
     agentDid: options.agentDid,
     devices: createDevices(callMethod, null),
     call: callMethod,
     batch: createCallBatch(send),
+    relayTicket,
     connect: (handlers, relayOptions = {}) =>
       connectRelay({
         ...relayOptions,
         handlers,
         baseUrl: caller.baseUrl,
         nowMs: caller.clock.nowMs,
-        ticket: relayTicketSource(send),
+        ticket: async () => (await relayTicket()).ticket,
       }),
   };
 }
