@@ -10,7 +10,7 @@ import { scopesOf } from "../rpc/method.ts";
 import { type Runtime, runtimeOf } from "../runtime.ts";
 import { startDeadline } from "../resilience/deadline.ts";
 import { createLog, errorFields, type Log } from "../telemetry/log.ts";
-import { count, flushSoon } from "../telemetry/metrics.ts";
+import { flushSoon } from "../telemetry/metrics.ts";
 import type { AgentDid } from "../wire/did.ts";
 import { problemResponse, ProxyError, proxyErrorFrom } from "../wire/problem.ts";
 import { RELAY_CLOSE } from "../wire/relay-close.ts";
@@ -25,16 +25,17 @@ import {
   type ClaimProof,
   type GateCredential,
 } from "./credentials.ts";
-import { createDeliveryIds, type Envelope, type Outcome, type Parcel, type TakeOver } from "./delivery.ts";
-import { createExchange, type Exchange } from "./exchange.ts";
+import type { Outcome, Parcel, TakeOver } from "./delivery.ts";
+import { createExchange } from "./exchange.ts";
 import { createGroupCommit, type GroupCommit } from "./group-commit.ts";
 import { createHouse, type House } from "./house.ts";
 import { raiseStatement } from "./local.ts";
-import { PROXY_LANE } from "./queue.ts";
+import { createMailroom, type Mailroom } from "./mailroom.ts";
 import { createRelay, type Relay } from "./relay.ts";
 import { createRunner, type Runner } from "./running.ts";
 import { hasSchema } from "./schema.ts";
 import { SOCKETS_MAX } from "./sockets.ts";
+import { createUpkeep, type Upkeep } from "./upkeep.ts";
 import { readUpgrade, type Upgrade, UPGRADE_HEADER } from "./upgrade.ts";
 
 /** Who calls, as the Worker verified it. */
@@ -67,27 +68,20 @@ export type GateAnswer =
   | { ok: true; replies: Reply[]; bookmark: string | null }
   | { ok: false; refusal: GateRefusal["refusal"] };
 
-/** A held message is looked after at the latest by then, also when the process has died in between. */
-const SAFETY_ALARM_MS = 2_000;
-/** A report that nobody waits for goes into whatever commit comes next, or into its own by then. */
-const SETTLE_WITHIN_MS = 50;
-const HOUSEKEEPING_AFTER_MS = 60_000;
-
-type Open = { house: House; commits: GroupCommit; relay: Relay; exchange: Exchange; runner: Runner };
+type Open = {
+  house: House;
+  commits: GroupCommit;
+  relay: Relay;
+  mailroom: Mailroom;
+  upkeep: Upkeep;
+  runner: Runner;
+};
 
 export class Gate extends DurableObject<Env> {
   readonly #runtime: Runtime;
   readonly #log: Log;
   readonly #self: AgentDid;
   #open: Open | null = null;
-  #alarmAtMs = Infinity;
-  /** When what is past is forgotten next; after a waking, whenever the alarm comes. */
-  #pruneDueAtMs = Infinity;
-  /** The group at hand is the alarm's own: it must not call for the next one, or an idle gate never slept. */
-  #isPruning = false;
-  /** Requests that wait for the end of a message, by its delivery id. */
-  readonly #waiting = new Map<string, Set<(delivered: boolean) => void>>();
-  readonly #localIds = createDeliveryIds(null);
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
@@ -95,10 +89,8 @@ export class Gate extends DurableObject<Env> {
     this.#self = (ctx.id.name ?? "") as AgentDid;
     this.#log = createLog({ gate: this.#self });
     if (!hasSchema(ctx.storage.sql)) return;
-    this.#ensureOpen();
-    void ctx.blockConcurrencyWhile(async () => {
-      this.#alarmAtMs = (await ctx.storage.getAlarm()) ?? Infinity;
-    });
+    const { upkeep } = this.#ensureOpen();
+    void ctx.blockConcurrencyWhile(async () => upkeep.alarmIsSetFor(await ctx.storage.getAlarm()));
   }
 
   /** The gate's tables and rooms; only called once something has been verified. */
@@ -108,7 +100,7 @@ export class Gate extends DurableObject<Env> {
     const house = createHouse(this.ctx, config, this.#log);
     const commits = createGroupCommit(
       this.ctx.storage,
-      (effects) => this.#beforeCommit(effects),
+      (effects) => upkeep.beforeCommit(effects),
       (error) => {
         this.#log.error("gate.broken", errorFields(error));
         this.ctx.abort("memory and disk are apart");
@@ -132,6 +124,16 @@ export class Gate extends DurableObject<Env> {
       now: Date.now,
       log: this.#log,
     });
+    const mailroom = createMailroom(house, commits, relay, { self: this.#self, now: Date.now });
+    const background = (work: Promise<unknown>): void => this.ctx.waitUntil(work);
+    const upkeep = createUpkeep(house, commits, relay, exchange, {
+      self: this.#self,
+      config,
+      setAlarm: (atMs) => void this.ctx.storage.setAlarm(atMs),
+      now: Date.now,
+      log: this.#log,
+      flushNumbers: () => flushSoon(this.env, background),
+    });
     const runner = createRunner(house, commits, relay, {
       self: this.#self,
       env: this.env,
@@ -140,85 +142,22 @@ export class Gate extends DurableObject<Env> {
       now: Date.now,
       log: this.#log,
       gateOf: (did) => this.env.GATE.getByName(did),
-      putLocal: (message) => this.#putLocal(house, message),
-      fencePeer: (peer, trustEpoch) => this.#fencePeer(house, peer, trustEpoch),
-      wake: () => {
-        commits.wake();
-        // In the commit of what was written, so that it is looked after though the process dies before the group.
-        this.#arm(Date.now());
-      },
-      background: (work) => this.ctx.waitUntil(work),
+      putLocal: (message) => mailroom.putLocal(message),
+      fencePeer: (peer, trustEpoch) => mailroom.fencePeer(peer, trustEpoch),
+      wake: () => upkeep.wake(),
+      background,
     });
-    this.#open = { house, commits, relay, exchange, runner };
+    this.#open = { house, commits, relay, mailroom, upkeep, runner };
     commits.wake();
     return this.#open;
   }
 
-  /** The last part of every group: pushes what can be pushed, starts what is due, and makes sure to be woken. */
-  #beforeCommit(effects: number): void {
-    const { house, relay, exchange, commits } = this.#ensureOpen();
-    const nowMs = Date.now();
-    relay.push(nowMs);
-    house.rate.save();
-    this.#reportDrift(nowMs);
-    exchange.start(nowMs);
-    if (effects > 0 && !this.#isPruning)
-      this.#pruneDueAtMs = Math.min(this.#pruneDueAtMs, nowMs + HOUSEKEEPING_AFTER_MS);
-    this.#isPruning = false;
-    const tickMs = exchange.nextDueMs(nowMs);
-    if (tickMs !== null) commits.wake(Math.max(1, tickMs - nowMs));
-    this.#arm(nowMs);
-  }
-
-  /** An agent whose clock drifts is told of before its requests are refused for it. */
-  #reportDrift(nowMs: number): void {
-    const { house, relay } = this.#ensureOpen();
-    const crossing = house.drift.settle(nowMs);
-    if (crossing === null) return;
-    const { skewWarnSeconds: warnSeconds, skewMaxSeconds: maxSeconds } = this.#runtime.config;
-    const details = { ...crossing, warnSeconds, maxSeconds };
-    const subject = { subject: `agent:${this.#self}`, agentDid: this.#self };
-    const nobody = { principal: null, origin: null, requestId: null };
-    house.audit.record({ action: "agent.clock_drift", ...subject, result: "warned", details }, nobody, nowMs);
-    relay.broadcast("agent.clock_drift", { agentDid: this.#self, ...details });
-    this.#log.warn("agent.clock_drift", details);
-    count("sallyport_agent_clock_drifts", { direction: crossing.smoothedMs < 0 ? "behind" : "ahead" });
-    flushSoon(this.env, (work) => this.ctx.waitUntil(work));
-  }
-
-  /** Sets the alarm where it is later than what is due first. One that comes early looks again. */
-  #arm(nowMs: number): void {
-    const { house, relay, exchange } = this.#ensureOpen();
-    const sweepMs = house.queue.nextDueMs(house.sockets.size() > 0, nowMs);
-    const owed = exchange.nextDueMs(nowMs);
-    const dueMs = Math.min(
-      house.outbox.isHolding() || !house.audit.isEmpty() || owed !== null ? nowMs + SAFETY_ALARM_MS : Infinity,
-      sweepMs ?? Infinity,
-      relay.nextDueMs() ?? Infinity,
-      this.#pruneDueAtMs,
-    );
-    if (dueMs >= this.#alarmAtMs) return;
-    this.#alarmAtMs = Math.max(dueMs, nowMs + 1);
-    void this.ctx.storage.setAlarm(this.#alarmAtMs);
-  }
-
   override async alarm(): Promise<void> {
     if (this.#open === null && !hasSchema(this.ctx.storage.sql)) return;
-    const { house, relay, commits } = this.#ensureOpen();
-    this.#alarmAtMs = Infinity;
-    await commits.commit(() => {
-      const nowMs = Date.now();
-      relay.sweep(nowMs);
-      house.queue.expire((socketId) => house.sockets.byId(socketId) !== null, nowMs);
-      if (this.#pruneDueAtMs === Infinity || this.#pruneDueAtMs <= nowMs) {
-        house.prune(nowMs);
-        this.#isPruning = true;
-        this.#pruneDueAtMs = Math.max(house.nextPruneMs() ?? Infinity, nowMs + 1_000);
-      }
-    });
+    await this.#ensureOpen().upkeep.alarm();
   }
 
-  // ---- sends -------------------------------------------------------------------------------------------------------
+  // ---- messages ----------------------------------------------------------------------------------------------------
 
   /**
    * Takes a send: nonce, flags, rate and the message itself in one commit.
@@ -227,100 +166,26 @@ export class Gate extends DurableObject<Env> {
    * @returns JSON text of a {@link SubmissionReply}
    */
   async submit(submission: string, body: string): Promise<string> {
-    const send = JSON.parse(submission) as Submission;
-    const to = send.to as AgentDid;
-    const { house, commits } = this.#ensureOpen();
-    const { admission, trustEpoch, bytes, idempotency, contentType, conversationId, replyTo, traceparent } = send;
-    const envelope: Envelope = {
-      fromAgentDid: this.#self,
-      trustEpoch,
-      ...(contentType === undefined ? {} : { contentType }),
-      ...(conversationId === undefined ? {} : { conversationId }),
-      ...(replyTo === undefined ? {} : { replyTo }),
-      ...(traceparent === undefined ? {} : { traceparent }),
-    };
-    // A repeat under an idempotency key may be refused after its nonce is written, which is undone then.
-    const mayUndo = idempotency !== undefined;
-    const reply = await this.#refusable(() =>
-      (mayUndo ? commits.commit : commits.commitChecked)((): SubmissionReply => {
-        const nowMs = Date.now();
-        if (!house.fences.admits(to, trustEpoch)) throw new GateRefusal("gate-peer-fenced");
-        house.outbox.assertRoom(bytes);
-        admitAgent(house.admission, admission, nowMs);
-        const draft = {
-          to,
-          bytes,
-          envelope: JSON.stringify(envelope),
-          body,
-          ...(idempotency === undefined ? {} : { idempotency }),
-        };
-        return { ok: true, ...house.outbox.accept(draft, nowMs) };
-      }),
+    const { mailroom } = this.#ensureOpen();
+    const reply = await this.#refusable((): Promise<SubmissionReply> =>
+      mailroom.submit(JSON.parse(submission) as Submission, body),
     );
     return JSON.stringify(reply);
   }
 
-  async #refusable<T>(work: () => Promise<T>): Promise<T | { ok: false; refusal: GateRefusal["refusal"] }> {
-    try {
-      return await work();
-    } catch (error) {
-      if (error instanceof GateRefusal) return { ok: false, refusal: error.refusal };
-      throw error;
-    }
-  }
-
   /** Waits until a message of this agent has been acknowledged, or for so long; then says what waits for its recipient still. */
   async awaitDelivery(deliveryId: string, waitMs: number): Promise<{ delivered: boolean; queueDepth: number }> {
-    const { house } = this.#ensureOpen();
-    const status = house.outbox.status(deliveryId, Date.now());
-    if (status === null) return { delivered: false, queueDepth: 0 };
-    const delivered =
-      status.state === "queued" ? await this.#untilSettled(deliveryId, waitMs) : status.state === "delivered";
-    return { delivered, queueDepth: house.outbox.queueDepth(status.to) };
+    return this.#ensureOpen().mailroom.awaitDelivery(deliveryId, waitMs);
   }
-
-  async #untilSettled(deliveryId: string, waitMs: number): Promise<boolean> {
-    const waiters = this.#waiting.get(deliveryId) ?? new Set();
-    this.#waiting.set(deliveryId, waiters);
-    let waiter: ((delivered: boolean) => void) | undefined;
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    try {
-      return await new Promise<boolean>((resolve) => {
-        waiter = resolve;
-        waiters.add(resolve);
-        timer = setTimeout(() => resolve(false), waitMs);
-      });
-    } finally {
-      clearTimeout(timer);
-      if (waiter !== undefined) waiters.delete(waiter);
-      if (waiters.size === 0) this.#waiting.delete(deliveryId);
-    }
-  }
-
-  // ---- between gates -----------------------------------------------------------------------------------------------
 
   /** Takes messages over from a sender's gate; on disk before the answer. */
   async takeOver(from: AgentDid, parcels: Parcel[]): Promise<TakeOver> {
-    const { house, commits } = this.#ensureOpen();
-    const refusal = (parcel: Parcel): string | null => {
-      if (house.authority.isEnded()) return "recipient revoked";
-      const { trustEpoch } = JSON.parse(parcel.envelope) as Envelope;
-      return trustEpoch === undefined || house.fences.admits(from, trustEpoch) ? null : "trust removed";
-    };
-    return commits.commitChecked(() => ({ taken: house.queue.takeOver(from, parcels, refusal, Date.now()) }));
+    return this.#ensureOpen().mailroom.takeOver(from, parcels);
   }
 
   /** What became of messages that were handed over; on disk before the answer. */
   async settle(outcomes: Outcome[]): Promise<void> {
-    const { house, commits, relay } = this.#ensureOpen();
-    const isAwaited = outcomes.some(({ deliveryId }) => this.#waiting.has(deliveryId));
-    await commits.commitChecked(
-      () => relay.tell(house.outbox.settle(outcomes, Date.now())),
-      isAwaited ? 0 : SETTLE_WITHIN_MS,
-    );
-    for (const { deliveryId, delivered } of outcomes) {
-      for (const resolve of this.#waiting.get(deliveryId) ?? []) resolve(delivered);
-    }
+    await this.#ensureOpen().mailroom.settle(outcomes);
   }
 
   /** Attempts so far on a message that waits here. */
@@ -330,35 +195,16 @@ export class Gate extends DurableObject<Env> {
 
   /** Puts a message of the proxy's own into this agent's queue; on disk before the answer. */
   async notify(message: LocalMessage): Promise<{ deliveryId: string }> {
-    const { house, commits } = this.#ensureOpen();
-    return commits.commit(() => this.#putLocal(house, message));
+    const { commits, mailroom } = this.#ensureOpen();
+    return commits.commit(() => mailroom.putLocal(message));
   }
 
-  #putLocal(house: House, message: LocalMessage): { deliveryId: string } {
-    const nowMs = Date.now();
-    const { fromAgentDid, fromSubject, conversationId, payload } = message;
-    const deliveryId = message.deliveryId ?? this.#localIds(nowMs);
-    const envelope: Envelope = {
-      fromAgentDid,
-      contentType: "application/json",
-      ...(fromSubject === undefined ? {} : { fromSubject }),
-      ...(conversationId === undefined ? {} : { conversationId }),
-    };
-    const bytes = new TextEncoder().encode(payload).length;
-    const parcel = { deliveryId, createdAtMs: nowMs, bytes, envelope: JSON.stringify(envelope), body: payload };
-    house.queue.putLocal(fromSubject ?? PROXY_LANE, parcel, nowMs);
-    return { deliveryId };
-  }
+  // ---- endings -----------------------------------------------------------------------------------------------------
 
   /** A peer below this trust epoch is out, here and from now on; on disk before the answer. */
   async fencePeer(peer: AgentDid, trustEpoch: number): Promise<void> {
-    const { house, commits } = this.#ensureOpen();
-    await commits.commit(() => this.#fencePeer(house, peer, trustEpoch));
-  }
-
-  #fencePeer(house: House, peer: AgentDid, trustEpoch: number): void {
-    house.fences.raise(peer, trustEpoch);
-    house.queue.endLane(peer, "trust removed", Date.now());
+    const { commits, mailroom } = this.#ensureOpen();
+    await commits.commit(() => mailroom.fencePeer(peer, trustEpoch));
   }
 
   /** Identity tokens that a registry has revoked: what runs under them ends here, though this agent may be idle. */
@@ -439,6 +285,15 @@ export class Gate extends DurableObject<Env> {
       return judged.value.epoch;
     } finally {
       deadline.end();
+    }
+  }
+
+  async #refusable<T>(work: () => Promise<T>): Promise<T | { ok: false; refusal: GateRefusal["refusal"] }> {
+    try {
+      return await work();
+    } catch (error) {
+      if (error instanceof GateRefusal) return { ok: false, refusal: error.refusal };
+      throw error;
     }
   }
 

@@ -36,6 +36,7 @@ export function createGroupCommit(
   storage: DurableObjectStorage,
   beforeCommit: (effects: number) => void,
   onBroken: (error: unknown) => void,
+  now: () => number = Date.now,
 ): GroupCommit {
   let jobs: Job[] = [];
   let timer: ReturnType<typeof setTimeout> | null = null;
@@ -48,7 +49,7 @@ export function createGroupCommit(
     jobs = [];
     const outcomes: Outcome[] = [];
     isFlushing = true;
-    flushedAtMs = Date.now();
+    flushedAtMs = now();
     try {
       for (const job of group) outcomes.push(outcomeOf(job, storage));
       beforeCommit(group.length);
@@ -69,7 +70,7 @@ export function createGroupCommit(
   };
 
   const wake = (withinMs = 0): void => {
-    const dueMs = Date.now() + withinMs;
+    const dueMs = now() + withinMs;
     if (timer !== null && timerDueMs <= dueMs) return;
     if (timer !== null) clearTimeout(timer);
     timerDueMs = dueMs;
@@ -81,7 +82,7 @@ export function createGroupCommit(
       const settle: Job["settle"] = (outcome) =>
         "error" in outcome ? reject(outcome.error) : resolve(outcome.value as T);
       jobs.push({ isChecked, effect, settle });
-      const nowMs = Date.now();
+      const nowMs = now();
       const isAlone = !isFlushing && timerDueMs > nowMs && nowMs - flushedAtMs >= LULL_MS;
       if (withinMs === 0 && isAlone) flush();
       else wake(withinMs);

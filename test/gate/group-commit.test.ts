@@ -34,7 +34,12 @@ const never = (error: unknown): void => {
 describe("a group commit", () => {
   test("makes two of 64 effects that come together: the first after a lull, and all the others", async () => {
     const groups = await onTable(async ({ insert, rows, groups: seen, storage }) => {
-      const commits = createGroupCommit(storage, (effects) => void seen.push(effects), never);
+      const commits = createGroupCommit(
+        storage,
+        (effects) => void seen.push(effects),
+        never,
+        () => 0,
+      );
       await Promise.all(Array.from({ length: 64 }, (_, n) => commits.commit(() => insert(n))));
       expect(rows()).toHaveLength(64);
       return seen;
@@ -61,6 +66,7 @@ describe("a group commit", () => {
           if (seen.length === 1) later.push(commits.commit(() => insert(3)));
         },
         never,
+        () => 0,
       );
       await commits.commit(() => {
         insert(1);
@@ -112,13 +118,12 @@ describe("a group commit", () => {
         () => {},
         (error) => void faults.push(error),
       );
-      await commits.commitChecked(() => {});
       const outcomes = await Promise.allSettled([
-        commits.commitChecked(() => insert(1)),
+        commits.commitChecked(() => insert(1), 1),
         commits.commitChecked(() => {
           insert(2);
           insert(1);
-        }),
+        }, 1),
       ]);
       return { faults: faults.length, statuses: outcomes.map(({ status }) => status) };
     });
