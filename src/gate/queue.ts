@@ -14,7 +14,9 @@ import {
   retryDelayMs,
   type RetrySpacing,
 } from "./delivery.ts";
+import { createLanes } from "./lanes.ts";
 import { chooseSocket, type LaneEntry, nextOfLane, type RatedSocket, type SocketLoad } from "./pump.ts";
+import { createReports } from "./reports.ts";
 
 export type { DeadLetter } from "./dead-letters.ts";
 
@@ -26,7 +28,6 @@ export const ACK_TIMEOUT_MS = 30_000;
 /** What has been reported is kept a while longer, so that a hand-over that comes late is known for a repeat. */
 const REPEAT_KNOWN_MS = 600_000;
 const PRUNED_AT_ONCE = 2_000;
-const REPORTED_AT_ONCE = 500;
 const SHARE_OF_ONE_SENDER = 5;
 /** The proxy's own messages have a lane beside the agents', so that no sender can crowd them out. */
 export const PROXY_LANE = "proxy";
@@ -60,54 +61,20 @@ type QueueRow = {
   reason: string | null;
 };
 
-type Lane = { entries: LaneEntry[]; bytes: number };
-
 const COLUMNS = "delivery_id, lane, state, bytes, created_at_ms, attempts, due_at_ms, socket_id, reason";
 
 export type Queue = ReturnType<typeof createQueue>;
 
 export function createQueue({ sql, limits, admits }: QueueDeps) {
-  /** Waiting and pushed messages a sender, in order. */
-  const lanes = new Map<string, Lane>();
-  const unreported = new Map<string, Outcome[]>();
-  const entries = new Map<string, LaneEntry>();
+  const lanes = createLanes();
+  const reports = createReports(sql);
   /** Attempts that a socket has left unanswered since it last answered one. */
   const missed = new Map<string, number>();
-  let bytes = 0;
-
-  const insert = (entry: LaneEntry): void => {
-    let lane = lanes.get(entry.lane);
-    if (lane === undefined) lanes.set(entry.lane, (lane = { entries: [], bytes: 0 }));
-    let at = lane.entries.length;
-    while (at > 0 && lane.entries[at - 1]!.deliveryId > entry.deliveryId) at -= 1;
-    lane.entries.splice(at, 0, entry);
-    lane.bytes += entry.bytes;
-    entries.set(entry.deliveryId, entry);
-    bytes += entry.bytes;
-  };
-
-  const remove = (entry: LaneEntry): void => {
-    const lane = lanes.get(entry.lane);
-    const index = lane?.entries.indexOf(entry) ?? -1;
-    if (lane === undefined || index < 0) return;
-    lane.entries.splice(index, 1);
-    lane.bytes -= entry.bytes;
-    if (lane.entries.length === 0) lanes.delete(entry.lane);
-    entries.delete(entry.deliveryId);
-    bytes -= entry.bytes;
-  };
-
-  const report = (lane: string, outcome: Outcome): void => {
-    const list = unreported.get(lane);
-    if (list === undefined) unreported.set(lane, [outcome]);
-    else list.push(outcome);
-  };
-
   for (const row of sql.exec<QueueRow>(`SELECT ${COLUMNS} FROM queue WHERE reported = 0 ORDER BY delivery_id`)) {
-    if (row.state === STATE.queued) insert(entryOf(row));
+    if (row.state === STATE.queued) lanes.insert(entryOf(row));
     else {
       const { delivery_id: deliveryId, reason, attempts } = row;
-      report(row.lane, { deliveryId, delivered: row.state === STATE.delivered, reason, attempts });
+      reports.owe(row.lane, { deliveryId, delivered: row.state === STATE.delivered, reason, attempts });
     }
   }
 
@@ -126,8 +93,8 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
       entry.deliveryId,
     );
     if (!delivered) dropOldestDeadLetters(sql);
-    remove(entry);
-    if (isOwed) report(entry.lane, { deliveryId: entry.deliveryId, delivered, reason, attempts: entry.attempts });
+    lanes.remove(entry);
+    if (isOwed) reports.owe(entry.lane, { deliveryId: entry.deliveryId, delivered, reason, attempts: entry.attempts });
   };
 
   /** One attempt has failed: the message waits, or its attempts are used up. */
@@ -163,7 +130,7 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
   };
 
   const isKnown = (deliveryId: string): boolean =>
-    entries.has(deliveryId) || sql.exec("SELECT 1 FROM queue WHERE delivery_id = ?", deliveryId).toArray().length > 0;
+    lanes.has(deliveryId) || sql.exec("SELECT 1 FROM queue WHERE delivery_id = ?", deliveryId).toArray().length > 0;
 
   /** A fifth of the queue, in messages and in bytes; at least one message. */
   const exceedsShare = (count: number, laneBytes: number): boolean =>
@@ -182,7 +149,7 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
       refusal: (parcel: Parcel) => string | null,
       nowMs: number,
     ): number {
-      const lane = lanes.get(from);
+      const lane = lanes.lane(from);
       const taken: { entry: LaneEntry; reason: string | null }[] = [];
       let known = 0;
       let held = 0;
@@ -197,14 +164,14 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
           .map((row) => row.delivery_id),
       );
       for (const parcel of parcels) {
-        if (entries.has(parcel.deliveryId) || seen.has(parcel.deliveryId)) {
+        if (lanes.has(parcel.deliveryId) || seen.has(parcel.deliveryId)) {
           known += 1;
           continue;
         }
         const reason = parcel.createdAtMs + limits.ttlMs <= nowMs ? "expired" : refusal(parcel);
         if (reason === null) {
           const after = heldBytes + parcel.bytes;
-          const isFull = entries.size + held >= limits.queueMax || bytes + after > HELD_BYTES_MAX;
+          const isFull = lanes.count() + held >= limits.queueMax || lanes.bytes() + after > HELD_BYTES_MAX;
           if (isFull || exceedsShare((lane?.entries.length ?? 0) + held, (lane?.bytes ?? 0) + after)) break;
           held += 1;
           heldBytes = after;
@@ -215,8 +182,8 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
       }
       if (taken.some(({ reason }) => reason !== null)) dropOldestDeadLetters(sql);
       for (const { entry, reason } of taken) {
-        if (reason === null) insert(entry);
-        else report(from, { deliveryId: entry.deliveryId, delivered: false, reason, attempts: 0 });
+        if (reason === null) lanes.insert(entry);
+        else reports.owe(from, { deliveryId: entry.deliveryId, delivered: false, reason, attempts: 0 });
       }
       return known + taken.length;
     },
@@ -228,19 +195,20 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
      */
     putLocal(lane: string, parcel: Parcel, nowMs: number): void {
       if (isKnown(parcel.deliveryId)) return;
-      const waiting = lanes.get(lane);
-      const isFull = lane !== PROXY_LANE && (entries.size >= limits.queueMax || bytes + parcel.bytes > HELD_BYTES_MAX);
+      const waiting = lanes.lane(lane);
+      const isFull =
+        lane !== PROXY_LANE && (lanes.count() >= limits.queueMax || lanes.bytes() + parcel.bytes > HELD_BYTES_MAX);
       if (isFull || exceedsShare(waiting?.entries.length ?? 0, (waiting?.bytes ?? 0) + parcel.bytes)) {
         throw new ProxyError("PROXY_RELAY_QUEUE_FULL", { retryAfterMs: 1_000 });
       }
-      insert(write(lane, parcel, null, nowMs));
+      lanes.insert(write(lane, parcel, null, nowMs));
     },
 
     /** Chooses what goes to which socket now, and writes the attempts down. The caller sends. */
     pump(sockets: readonly SocketLoad[], nowMs: number): Push[] {
       const came = new Map(fresh);
       fresh.clear();
-      if (entries.size === 0 || sockets.length === 0) return [];
+      if (lanes.count() === 0 || sockets.length === 0) return [];
       const loads: RatedSocket[] = sockets.map(({ socketId, inFlight }) => ({
         socketId,
         inFlight,
@@ -251,7 +219,7 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
       let progress = true;
       while (progress) {
         progress = false;
-        for (const lane of lanes.values()) {
+        for (const lane of lanes.each()) {
           const entry = nextOfLane(lane.entries, nowMs);
           const socket = entry === null ? null : chooseSocket(lane.entries, loads);
           if (entry === null || socket === null) continue;
@@ -295,7 +263,7 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
     /** When the oldest message that is on its way to a socket was pushed; null when none is. */
     oldestPushMs(socketId: string): number | null {
       let oldest = Infinity;
-      for (const entry of entries.values()) {
+      for (const entry of lanes.entries()) {
         if (entry.socketId === socketId) oldest = Math.min(oldest, entry.dueAtMs - ACK_TIMEOUT_MS);
       }
       return oldest === Infinity ? null : oldest;
@@ -304,7 +272,7 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
     /** How many messages are on their way to each socket. */
     inFlight(): Map<string, number> {
       const load = new Map<string, number>();
-      for (const { socketId } of entries.values()) {
+      for (const { socketId } of lanes.entries()) {
         if (socketId !== null) load.set(socketId, (load.get(socketId) ?? 0) + 1);
       }
       return load;
@@ -312,7 +280,7 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
 
     /** The recipient's word on a message: delivered, or refused and dead at once. False for one that no longer waits. */
     acknowledge(deliveryId: string, accepted: boolean, reason: string | null, nowMs: number): boolean {
-      const entry = entries.get(deliveryId);
+      const entry = lanes.find(deliveryId);
       if (entry === undefined) return false;
       if (entry.socketId !== null) missed.delete(entry.socketId);
       end(entry, accepted, accepted ? null : (reason ?? "refused by the recipient"), nowMs);
@@ -323,12 +291,12 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
     acknowledgeAll(acks: readonly { ackId: string; accepted: boolean; reason: string | null }[], nowMs: number): void {
       const delivered: LaneEntry[] = [];
       for (const { ackId, accepted, reason } of acks) {
-        const entry = entries.get(ackId);
+        const entry = lanes.find(ackId);
         if (entry === undefined) continue;
         if (entry.socketId !== null) missed.delete(entry.socketId);
         if (!accepted) end(entry, false, reason ?? "refused by the recipient", nowMs);
         else {
-          remove(entry);
+          lanes.remove(entry);
           delivered.push(entry);
         }
       }
@@ -344,19 +312,19 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
         );
       }
       for (const { lane, deliveryId, attempts } of delivered) {
-        if (hasGate(lane)) report(lane, { deliveryId, delivered: true, reason: null, attempts });
+        if (hasGate(lane)) reports.owe(lane, { deliveryId, delivered: true, reason: null, attempts });
       }
     },
 
     /** A socket has gone: what was on its way to it has failed. */
     socketGone(socketId: string, nowMs: number): void {
       missed.delete(socketId);
-      for (const entry of entries.values()) if (entry.socketId === socketId) fail(entry, nowMs);
+      for (const entry of lanes.entries()) if (entry.socketId === socketId) fail(entry, nowMs);
     },
 
     /** Fails what was on its way to sockets that are not there any more, as after a crash. */
     failLost(isOpen: (socketId: string) => boolean, nowMs: number): void {
-      for (const entry of entries.values()) {
+      for (const entry of lanes.entries()) {
         if (entry.socketId === null || isOpen(entry.socketId)) continue;
         missed.delete(entry.socketId);
         fail(entry, nowMs);
@@ -365,7 +333,7 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
 
     /** Fails what nobody acknowledged in time, or whose socket is not there any more; ends what waited too long. */
     expire(isOpen: (socketId: string) => boolean, nowMs: number): void {
-      for (const entry of entries.values()) {
+      for (const entry of lanes.entries()) {
         if (entry.socketId !== null) {
           const isLost = !isOpen(entry.socketId);
           if (!isLost && entry.dueAtMs > nowMs) continue;
@@ -373,7 +341,7 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
           else missed.set(entry.socketId, (missed.get(entry.socketId) ?? 0) + 1);
           fail(entry, nowMs);
         }
-        if (entries.has(entry.deliveryId) && entry.createdAtMs + limits.ttlMs <= nowMs)
+        if (lanes.has(entry.deliveryId) && entry.createdAtMs + limits.ttlMs <= nowMs)
           end(entry, false, "expired", nowMs);
       }
     },
@@ -384,7 +352,7 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
      */
     nextDueMs(hasSocket: boolean, nowMs: number): number | null {
       let due = Infinity;
-      for (const lane of lanes.values()) {
+      for (const lane of lanes.each()) {
         let isFirst = true;
         for (const entry of lane.entries) {
           if (entry.socketId !== null) {
@@ -401,40 +369,26 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
 
     /** Dead-letters what a sender has waiting here unpushed. */
     endLane(lane: string, reason: string, nowMs: number): void {
-      for (const entry of (lanes.get(lane)?.entries ?? []).filter(({ socketId }) => socketId === null)) {
+      for (const entry of (lanes.lane(lane)?.entries ?? []).filter(({ socketId }) => socketId === null)) {
         end(entry, false, reason, nowMs);
       }
     },
 
     /** Dead-letters everything that still waits. */
     endAll(reason: string, nowMs: number): void {
-      for (const entry of entries.values()) end(entry, false, reason, nowMs);
+      for (const entry of lanes.entries()) end(entry, false, reason, nowMs);
     },
 
     /** Senders whose gates are owed a report. */
-    owedReports: (): AgentDid[] => [...unreported.keys()] as AgentDid[],
+    owedReports: reports.senders,
 
     /** What is owed to one of them, a batch of the oldest. */
-    reportsFor: (sender: AgentDid): Outcome[] => (unreported.get(sender) ?? []).slice(0, REPORTED_AT_ONCE),
+    reportsFor: reports.of,
 
     /** The sender's gate has them on disk. */
-    reported(sender: AgentDid, outcomes: readonly Outcome[]): void {
-      const told = new Set(outcomes);
-      const rest = (unreported.get(sender) ?? []).filter((outcome) => !told.has(outcome));
-      // What was replayed meanwhile waits again, or has ended anew and is owed once more.
-      const owed = new Set(rest.map(({ deliveryId }) => deliveryId));
-      const ids = outcomes
-        .map(({ deliveryId }) => deliveryId)
-        .filter((deliveryId) => !entries.has(deliveryId) && !owed.has(deliveryId));
-      sql.exec(
-        "UPDATE queue SET reported = 1 WHERE delivery_id IN (SELECT value FROM json_each(?))",
-        JSON.stringify(ids),
-      );
-      if (rest.length === 0) unreported.delete(sender);
-      else unreported.set(sender, rest);
-    },
+    reported: (sender: AgentDid, outcomes: readonly Outcome[]): void => reports.done(sender, outcomes, lanes.has),
 
-    attempts: (deliveryId: string): number | null => entries.get(deliveryId)?.attempts ?? null,
+    attempts: (deliveryId: string): number | null => lanes.find(deliveryId)?.attempts ?? null,
 
     /** What could not be delivered, newest first, a page. @param before an id of an earlier page, or null */
     deadLetters: (before: string | null, limit: number) => listDeadLetters(sql, before, limit),
@@ -454,7 +408,7 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
         nowMs,
         deliveryId,
       );
-      insert({ ...entryOf(row), attempts: 0, createdAtMs: nowMs, dueAtMs: nowMs, socketId: null });
+      lanes.insert({ ...entryOf(row), attempts: 0, createdAtMs: nowMs, dueAtMs: nowMs, socketId: null });
       return true;
     },
 
