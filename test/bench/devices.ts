@@ -16,6 +16,8 @@ export type Rate = { perSecond: number; answered: number; refused: number };
 
 const RELAY_PATH = "/relay/connect";
 const CLAIM_PATH = "/v1/devices/claim";
+/** Any ULID does as the id of a frame. */
+const FRAME_ID = "01K0000000000000000000000F";
 /** Upgrades under way at once. */
 const OPENING = 10;
 
@@ -53,14 +55,20 @@ export async function asAgent<T>(url: string, agent: Agent, method: string, para
   return resultOf(await request(url, agent, { method: "POST", path: "/rpc", body })) as T;
 }
 
-export async function openSockets(url: string, device: Device, count: number): Promise<DeviceSocket[]> {
+/** @param onDeliver told each message that a socket was given; it has been acknowledged then */
+export async function openSockets(
+  url: string,
+  device: Device,
+  count: number,
+  onDeliver?: () => void,
+): Promise<DeviceSocket[]> {
   const sockets: DeviceSocket[] = [];
   let opening = 0;
   const openSome = async (): Promise<void> => {
     while (opening < count) {
       opening += 1;
       // oxlint-disable-next-line no-await-in-loop -- a few at a time
-      sockets.push(await openSocket(url, device));
+      sockets.push(await openSocket(url, device, onDeliver));
     }
   };
   await Promise.all(Array.from({ length: OPENING }, openSome));
@@ -96,15 +104,21 @@ export function callFrame(method: string, params: unknown): string {
 
 /** The cheapest frame there is. */
 export function heartbeatFrame(): string {
+  return JSON.stringify({ v: 1, type: "heartbeat", id: FRAME_ID, ts: new Date().toISOString() });
+}
+
+function ackFrame(ackId: string): string {
   return JSON.stringify({
     v: 1,
-    type: "heartbeat",
-    id: "01K0000000000000000000000F",
+    type: "deliver_ack",
+    id: FRAME_ID,
     ts: new Date().toISOString(),
+    ackId,
+    accepted: true,
   });
 }
 
-async function openSocket(url: string, device: Device): Promise<DeviceSocket> {
+async function openSocket(url: string, device: Device, onDeliver?: () => void): Promise<DeviceSocket> {
   const headers = {
     Authorization: `Device ${device.token}`,
     "X-Claw-Agent-Did": device.agent.did,
@@ -117,6 +131,9 @@ async function openSocket(url: string, device: Device): Promise<DeviceSocket> {
   socket.addEventListener("message", ({ data }) => {
     const text = String(data);
     if (text.includes('"type":"res"') || text.includes('"type":"heartbeat_ack"')) waiting.shift()?.(text);
+    if (!text.includes('"type":"deliver"')) return;
+    socket.send(ackFrame((JSON.parse(text) as { id: string }).id));
+    onDeliver?.();
   });
   const closed = new Promise<number>((resolve) => {
     socket.addEventListener("close", ({ code }) => {
