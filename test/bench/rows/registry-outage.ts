@@ -1,11 +1,13 @@
 import { startRegistry, type RegistryMood, REGISTRY_ISSUER } from "../registry-server.ts";
-import { figure, interleave, ratioFigure, type Row, SCENE, SENDS_A_SECOND } from "../row.ts";
+import { type Bench, figure, interleave, ratioFigure, type Row, SCENE, SENDS_A_SECOND } from "../row.ts";
 import { pairedRatio } from "../statistics.ts";
 import { complaints, deliveredRound, type Figures } from "./hook-to-floor.ts";
 
 const CONNECTIONS = 16;
 /** Short, so that every round needs the registry or does without it. */
 const FRESH_MS = 5_000;
+/** Without a pause, so that validations expire under load and not between rounds; longer than they are fresh. */
+const STEADY_SECONDS = 8;
 const MOODS: readonly RegistryMood[] = ["up", "down", "hanging"];
 
 const registryOutage: Row = {
@@ -26,33 +28,23 @@ const registryOutage: Row = {
         await load.sign({ count: SENDS_A_SECOND });
         await load.run({ url: proxy.url, connections: CONNECTIONS, seconds: 1, expected: 202, deliver: true });
         registry.become(mood);
-        return { mood, registry, load, run: deliveredRound(bench, load, proxy.url, CONNECTIONS) };
+        return { mood, registry, load, url: proxy.url, run: deliveredRound(bench, load, proxy.url, CONNECTIONS) };
       }),
     );
-    for (const { registry } of scenes) registry.calls();
-    let messages = 0;
-    const counted = (mood: RegistryMood, run: () => Promise<Figures>) => async (): Promise<Figures> => {
-      const figures = await run();
-      if (mood === "up") messages += figures.accepted;
-      return figures;
-    };
     const count = Math.ceil(bench.seconds * SENDS_A_SECOND);
     const runs = await interleave(
       bench.rounds,
-      Object.fromEntries(scenes.map(({ mood, run }) => [mood, counted(mood, run)])) as Record<
-        RegistryMood,
-        () => Promise<Figures>
-      >,
+      Object.fromEntries(scenes.map(({ mood, run }) => [mood, run])) as Record<RegistryMood, () => Promise<Figures>>,
       () => Promise.all(scenes.map(({ load }) => load.sign({ count }))),
     );
     const rates = (mood: RegistryMood): number[] => runs[mood].map(({ deliveredPerSecond }) => deliveredPerSecond ?? 0);
-    const calls = scenes[0]?.registry.calls() ?? 0;
+    const perThousand = await callsPerThousand(scenes.find(({ mood }) => mood === "up"));
     return {
       figures: [
         ...MOODS.map((mood) => figure(`registry ${mood}`, "/s", rates(mood))),
         ratioFigure("down to up", rates("down"), rates("up"), "≥ 0.95"),
         ratioFigure("hanging to up", rates("hanging"), rates("up"), "≥ 0.95"),
-        figure("calls to the registry while up", "per 1 000 messages", [(calls / messages) * 1_000], "≤ 20"),
+        figure("calls to the registry while up, under steady load", "per 1 000 messages", [perThousand], "≤ 20"),
       ],
       ratios: {
         registryDownToUp: pairedRatio(rates("down"), rates("up")).median,
@@ -64,3 +56,25 @@ const registryOutage: Row = {
 };
 
 export default registryOutage;
+
+type Scene = {
+  registry: Awaited<ReturnType<typeof startRegistry>>;
+  load: ReturnType<Bench["load"]>;
+  url: string;
+};
+
+/** Counted with validations fresh for a twelfth of their usual time, so it is twelve times less by the default. */
+async function callsPerThousand(scene: Scene | undefined): Promise<number> {
+  if (scene === undefined) throw new Error("nobody is up");
+  const { registry, load, url } = scene;
+  await load.sign({ count: STEADY_SECONDS * SENDS_A_SECOND });
+  registry.calls();
+  const { accepted } = await load.run({
+    url,
+    connections: CONNECTIONS,
+    seconds: STEADY_SECONDS,
+    expected: 202,
+    deliver: true,
+  });
+  return (registry.calls() / accepted) * 1_000;
+}
