@@ -292,9 +292,9 @@ describe("a socket", () => {
   });
 
   test("ends by alarm with its credential, 4001 and why", async () => {
-    const agent = newAgentHolder(newAgent(), Date.now() + 150);
+    const agent = newAgentHolder(newAgent(), Date.now() + 800);
     const line = await open(agent);
-    await new Promise((resolve) => setTimeout(resolve, 160));
+    await new Promise((resolve) => setTimeout(resolve, 810));
     await runDurableObjectAlarm(gateOf(agent.did));
     await expect(line.closed).resolves.toEqual({ code: 4001, reason: "credential expired" });
   });
