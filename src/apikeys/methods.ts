@@ -1,6 +1,7 @@
 /** The methods of contract §5, API keys. */
 import * as z from "zod/mini";
 import type { Reply } from "../rpc/dispatcher.ts";
+import { askGate } from "../rpc/gate-call.ts";
 import { type CallContext, defineMethod, type GateLocal, type Method, type Scope, SCOPES } from "../rpc/method.ts";
 import { PERMISSIONS } from "../rpc/permissions.ts";
 import { type AgentDid, parseAgentDid } from "../wire/did.ts";
@@ -118,9 +119,13 @@ async function inGateOf(
   const { requestId, origin } = ctx;
   const call = { caller: { kind: "operator" as const }, surface: "rpc" as const, requestId, origin, bookmark: null };
   // An RPC hands back its answer in a wrapper for remote use; here the answer is plain data.
-  const answer = (await ctx.gates.of(did).call({ ...call, calls: [{ method: "apikey/delete", params }] })) as
-    | { ok: true; replies: Reply[] }
-    | { ok: false };
+  const answer = await askGate(
+    ctx,
+    async () =>
+      (await ctx.gates.of(did).call({ ...call, calls: [{ method: "apikey/delete", params }] })) as
+        | { ok: true; replies: Reply[] }
+        | { ok: false },
+  );
   const reply = answer.ok ? answer.replies[0] : undefined;
   if (reply === undefined)
     throw new ProxyError("PROXY_INTERNAL", { reason: "the gate did not take the operator's call" });

@@ -7,6 +7,7 @@ import { graphUnavailable } from "../authz/permission.ts";
 import { SALLYPORT_MODEL } from "../authz/sallyport-model.ts";
 import { deleteTuples, deleteTuplesOf, writeTuples } from "../authz/tuples.ts";
 import { auditStatement } from "../identity/audit.ts";
+import { askGate } from "../rpc/gate-call.ts";
 import type { CallContext, LocalMessage } from "../rpc/method.ts";
 import { type AgentDid, parseAgentDid } from "../wire/did.ts";
 import { ProxyError } from "../wire/problem.ts";
@@ -118,7 +119,8 @@ export async function sendToTask(
   if (new TextEncoder().encode(payload).length > PAYLOAD_BYTES_MAX) throw new ProxyError("PROXY_BODY_TOO_LARGE");
   const message: LocalMessage = { ...senderOf(ctx), payload };
   ctx.authority.assertCurrent();
-  return ctx.gate === null ? ctx.gates.of(to).notify(message) : ctx.gate.send(to, message);
+  if (ctx.gate !== null) return ctx.gate.send(to, message);
+  return askGate(ctx, () => ctx.gates.of(to).notify(message));
 }
 
 function senderOf({ principal }: CallContext): { fromAgentDid: AgentDid | null; fromSubject?: string } {

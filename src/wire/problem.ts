@@ -178,8 +178,12 @@ export function proxyErrorFrom(thrown: unknown): ProxyError {
 /** Why a call failed though nothing was wrong with it, for the log. */
 export const DATABASE_OUT_OF_REACH = "the database is out of reach";
 
-/** D1 has no codes: a fault of a statement names SQLite's own code, and a fault of the service does not. */
+/**
+ * D1 has no codes: a fault of a statement names SQLite's own code, and a fault of the service does not. A gate's own database
+ * is as far away when its disk is full.
+ */
 function isDatabaseOutOfReach(thrown: unknown): boolean {
+  if (thrown instanceof Error && /: SQLITE_(?:FULL|IOERR)/.test(thrown.message)) return true;
   if (!(thrown instanceof Error) || !/^D1(?:_[A-Z]+)?\b/.test(thrown.message)) return false;
   return !/SQLITE_(?!BUSY|LOCKED|IOERR|FULL|CANTOPEN)[A-Z]+/.test(thrown.message);
 }

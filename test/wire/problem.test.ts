@@ -118,6 +118,7 @@ describe("a refusal that was thrown", () => {
     "D1_ERROR: Network connection lost, secret",
     "D1 DB is overloaded, secret",
     "D1_ERROR: secret: SQLITE_BUSY",
+    "secret or disk is full: SQLITE_FULL",
   ])("and says that the database is out of reach (%s) is a 503 that tells nothing", (message) => {
     const error = proxyErrorFrom(new Error(message));
     expect([error.code, error.status, error.retryAfterMs]).toEqual(["PROXY_AUTH_DEPENDENCY_UNAVAILABLE", 503, 1_000]);
