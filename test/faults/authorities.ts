@@ -1,21 +1,27 @@
-/** Devices, shared secrets and agents whose authority is used, ended and tried again, also after a restart. */
-import { createHash, type KeyObject, randomUUID, sign } from "node:crypto";
+/**
+ * Devices, shared secrets, API keys, agents and pairings whose authority is used, ended while it is used, and tried again,
+ * also after a restart.
+ */
+import type { KeyObject } from "node:crypto";
 import { type Agent, newKey, operator, pair, register, request, send } from "../e2e/agent.ts";
-import { ulid } from "../e2e/relay-client.ts";
-import { agentRpc, type Asked, hasWorked, operatorRpc, sleep, type Town } from "./town.ts";
+import { chatter, freshAddress, proofOf } from "./holders.ts";
+import { agentRpc, type Asked, hasWorked, operatorRpc, post, rpcBody, signMessage, sleep, type Town } from "./town.ts";
 
 type Device = { id: string; privateKey: KeyObject; token: string; epoch: number };
 /** A credential that has ended, and how it is tried. */
 type Ended = { authority: string; via: string; attempt: () => Promise<Asked> };
 
-export type Authorities = { stop(): Promise<void>; tried(): number; ended(): number };
-
-let addresses = 0;
-/** An address of its own for each attempt, so that guessing is not what is refused. */
-const freshAddress = (): Record<string, string> => {
-  addresses += 1;
-  return { "CF-Connecting-IP": `10.${(addresses >> 16) & 255}.${(addresses >> 8) & 255}.${addresses & 255}` };
+export type Authorities = {
+  /** Ends the lives, and tries everything once more. */
+  stop(): Promise<void>;
+  tried(): number;
+  ended(): number;
+  /** Ends by kind, and how many of those authorities had been seen to work before. */
+  kinds(): string;
+  worked(): number;
 };
+
+const LIVES_AT_ONCE = 2;
 
 export async function startAuthorities(town: Town): Promise<Authorities> {
   const { program, history, random } = town;
@@ -23,7 +29,11 @@ export async function startAuthorities(town: Town): Promise<Authorities> {
   const peer = town.recipients[0] as Agent;
   const paired = await pair(program.url, agent, peer);
   if (paired.status !== 201) throw new Error(`the manager is not paired: ${paired.status}`);
+  town.known.set(agent.did, agent);
   const past: Ended[] = [];
+  const kinds = new Map<string, number>();
+  const inUse = new Set<string>();
+  let worked = 0;
   let tried = 0;
   let running = true;
 
@@ -38,6 +48,7 @@ export async function startAuthorities(town: Town): Promise<Authorities> {
   };
   const used = (authority: string, via: string, asked: Asked): void => {
     const { begunAtMs, atMs } = asked;
+    if (hasWorked(asked)) inUse.add(authority);
     history.record({
       kind: "used",
       begunAtMs,
@@ -48,16 +59,76 @@ export async function startAuthorities(town: Town): Promise<Authorities> {
       boot: program.boots(),
     });
   };
-  const invalidated = (authority: string, asked: Asked): void => {
-    history.record({ kind: "invalidated", begunAtMs: asked.begunAtMs, atMs: asked.atMs, authority });
+  /** Its end was answered with success: it belongs to the past from now on. */
+  const invalidated = (ended: Ended, asked: Asked): void => {
+    const { authority } = ended;
+    const kind = authority.slice(0, authority.indexOf(" "));
+    kinds.set(kind, (kinds.get(kind) ?? 0) + 1);
+    if (inUse.has(authority)) worked += 1;
+    history.record({
+      kind: "invalidated",
+      begunAtMs: asked.begunAtMs,
+      atMs: asked.atMs,
+      authority,
+      ...(kind === "pairing" ? { cancels: true } : {}),
+    });
+    past.push(ended);
   };
   const tryAgain = async ({ authority, via, attempt }: Ended): Promise<void> => {
     tried += 1;
     used(authority, via, await attempt());
   };
-  const remember = async (ended: Ended): Promise<void> => {
-    past.push(ended);
-    await tryAgain(ended);
+
+  /** A message of the same sender under an authority that goes on: what comes behind it was committed after it. */
+  const mark = async (from: Agent): Promise<void> => {
+    await post(town, signMessage(from, peer));
+  };
+  /** Messages without pause, until told to end; what is under way then is waited for. */
+  const stream = (from: Agent, authority: string): { stop(): Promise<void> } => {
+    let goesOn = true;
+    const lane = async (): Promise<void> => {
+      while (goesOn) {
+        // oxlint-disable no-await-in-loop -- one after the other is what a lane is
+        const asked = await post(town, signMessage(from, peer, { authority }));
+        used(authority, "hook", asked);
+        // It may be down.
+        if (!hasWorked(asked)) await sleep(60);
+        // oxlint-enable no-await-in-loop
+      }
+    };
+    const lanes = [lane(), lane(), lane()];
+    return {
+      async stop() {
+        goesOn = false;
+        await Promise.all(lanes);
+      },
+    };
+  };
+  const newcomer = async (name: string): Promise<Agent | null> => {
+    const { privateKey, x } = newKey();
+    const made = await town.ask("register", () =>
+      operator(town.registryUrl, "POST", "/v1/agents", { name, framework: "test", publicKey: x }),
+    );
+    if (!hasWorked(made)) return null;
+    const { agentDid, ownerDid, ait, access, refreshToken } = made.body as unknown as {
+      agentDid: string;
+      ownerDid: string;
+      ait: string;
+      access: { token: string };
+      refreshToken: string;
+    };
+    const known: Agent = {
+      did: agentDid,
+      ownerDid,
+      ait,
+      accessToken: access.token,
+      refreshToken,
+      privateKey,
+      publicX: x,
+    };
+    town.known.set(known.did, known);
+    const met = await town.ask("pair", () => pair(program.url, known, peer));
+    return hasWorked(met) ? known : null;
   };
 
   const claim = async (device: Omit<Device, "token" | "epoch">): Promise<Device | null> => {
@@ -93,7 +164,9 @@ export async function startAuthorities(town: Town): Promise<Authorities> {
     const authority = `device ${device.id}/${device.epoch}`;
     const ticket = await asDevice(device, "/v1/relay/tickets", "{}");
     used(authority, "http", ticket);
-    const socket = hasWorked(ticket) ? await chatter(town, String(ticket.body["ticket"]), peer.did, authority) : null;
+    const socket = hasWorked(ticket)
+      ? await chatter(town, agent, String(ticket.body["ticket"]), peer.did, authority)
+      : null;
     await sleep(random.between(0, 60));
     const method = random.pick(["device.token.rotate", "device.token.revoke", "device.pair.remove"]);
     const ended = await operatorRpc(town, method, { agentDid: agent.did, deviceId: device.id });
@@ -101,8 +174,10 @@ export async function startAuthorities(town: Town): Promise<Authorities> {
       socket?.stop();
       return;
     }
-    invalidated(authority, ended);
-    await remember({ authority, via: "http", attempt: () => asDevice(device, "/v1/relay/tickets", "{}") });
+    const over: Ended = { authority, via: "http", attempt: () => asDevice(device, "/v1/relay/tickets", "{}") };
+    invalidated(over, ended);
+    await mark(agent);
+    await tryAgain(over);
     await sleep(30);
     socket?.stop();
   };
@@ -125,31 +200,137 @@ export async function startAuthorities(town: Town): Promise<Authorities> {
           },
         ),
       );
-    used(authority, "http", await attempt());
+    const ticket = await attempt();
+    used(authority, "http", ticket);
+    const socket = hasWorked(ticket)
+      ? await chatter(town, agent, String(ticket.body["ticket"]), peer.did, authority)
+      : null;
+    await sleep(random.between(0, 60));
     const again = await operatorRpc(town, "shared.auth.rotate", { agentDid: agent.did });
-    if (!hasWorked(again)) return;
-    invalidated(authority, again);
-    await remember({ authority, via: "http", attempt });
+    if (hasWorked(again)) {
+      const over: Ended = { authority, via: "http", attempt };
+      invalidated(over, again);
+      await mark(agent);
+      await tryAgain(over);
+    }
+    await sleep(30);
+    socket?.stop();
   };
 
+  /** One life of an agent: it writes over HTTP and over its socket until it is revoked, or until its key is replaced. */
   const agentLife = async (): Promise<void> => {
-    let short: Agent | null = null;
-    const made = await town.ask("register", async () => {
-      short = await register(town.registryUrl, "short-lived");
-      return { status: 201, headers: new Headers(), body: {} };
-    });
-    if (!hasWorked(made) || short === null) return;
-    const mortal: Agent = short;
+    const mortal = await newcomer("short-lived");
+    if (mortal === null) return;
     const authority = `agent ${mortal.did}`;
     const attempt = (): Promise<Asked> =>
-      town.ask("peers", () => request(program.url, mortal, { method: "GET", path: "/pair/peers" }));
-    used(authority, "http", await attempt());
-    const revoked = await town.ask("revoke", () =>
-      operator(program.url, "POST", "/v1/agents/revoke", { agentDid: mortal.did }),
+      random.chance(0.5)
+        ? town.ask("peers", () => request(program.url, mortal, { method: "GET", path: "/pair/peers" }))
+        : post(town, signMessage(mortal, peer, { authority }));
+    const ticket = await town.ask("relay ticket", () =>
+      request(program.url, mortal, { method: "POST", path: "/v1/relay/tickets", body: "{}" }),
     );
-    if (!hasWorked(revoked)) return;
-    invalidated(authority, revoked);
-    await remember({ authority, via: "http", attempt });
+    const socket = hasWorked(ticket)
+      ? await chatter(town, mortal, String(ticket.body["ticket"]), peer.did, authority)
+      : null;
+    const messages = stream(mortal, authority);
+    await sleep(random.between(0, 150));
+    const key = random.chance(0.5) ? newKey() : null;
+    const ended = await town.ask(key === null ? "revoke" : "rekey", () =>
+      key === null
+        ? operator(program.url, "POST", "/v1/agents/revoke", { agentDid: mortal.did })
+        : operator(program.url, "POST", "/v1/agents/rekey", { agentDid: mortal.did, publicKey: key.x }),
+    );
+    if (hasWorked(ended)) {
+      const over: Ended = { authority, via: "http", attempt };
+      invalidated(over, ended);
+      if (key !== null) {
+        const { ait, access } = ended.body as unknown as { ait: string; access: { token: string } };
+        const renewed = { ...mortal, ait, accessToken: access.token, privateKey: key.privateKey, publicX: key.x };
+        town.known.set(mortal.did, renewed);
+        await mark(renewed);
+      }
+      await tryAgain(over);
+    }
+    await sleep(30);
+    socket?.stop();
+    await messages.stop();
+  };
+
+  /** One life of an API key: it makes tasks until it is deleted; what it has left in the store is counted then and at the end. */
+  const keyLife = async (): Promise<void> => {
+    const made = await operatorRpc(town, "apikey/create", {
+      agentDid: agent.did,
+      name: "k",
+      scopes: ["tasks:read", "tasks:write"],
+    });
+    if (!hasWorked(made)) return;
+    const { apiKeyId, serviceAccountId, key } = made.result as Record<string, string>;
+    const authority = `apikey ${apiKeyId}`;
+    const attempt = async (): Promise<Asked> => {
+      const body = JSON.stringify(rpcBody("task/create", { agentDid: agent.did }));
+      const asked = await town.ask("task by key", () =>
+        send(
+          program.url,
+          { method: "POST", path: "/rpc", body },
+          { "Content-Type": "application/json", Authorization: `Bearer ${key}`, ...freshAddress() },
+        ),
+      );
+      return "error" in asked.body ? { ...asked, outcome: 400 } : asked;
+    };
+    let goesOn = true;
+    const lane = async (): Promise<void> => {
+      while (goesOn) {
+        // oxlint-disable no-await-in-loop -- one after the other is what a lane is
+        const asked = await attempt();
+        used(authority, "task", asked);
+        if (!hasWorked(asked)) await sleep(60);
+        // oxlint-enable no-await-in-loop
+      }
+    };
+    const lanes = [lane(), lane()];
+    try {
+      await sleep(random.between(20, 150));
+      const ended = await operatorRpc(town, "apikey/delete", { agentDid: agent.did, apiKeyId });
+      if (!hasWorked(ended)) return;
+      const over: Ended = { authority, via: "http", attempt };
+      invalidated(over, ended);
+      await countEffects(authority, String(serviceAccountId), "ended");
+      counted.set(authority, String(serviceAccountId));
+      await tryAgain(over);
+    } finally {
+      goesOn = false;
+      await Promise.all(lanes);
+    }
+  };
+  const counted = new Map<string, string>();
+  const countEffects = async (authority: string, serviceAccountId: string, moment: "ended" | "last"): Promise<void> => {
+    const [row] = await program.query(
+      `SELECT COUNT(*) AS tasks FROM tasks WHERE creator_service_account_id = '${serviceAccountId}'`,
+    );
+    history.record({ kind: "effects", atMs: performance.now(), authority, moment, count: Number(row?.["tasks"]) });
+  };
+
+  /** One life of a pairing: the one side writes until the other ends it. */
+  const pairLife = async (): Promise<void> => {
+    const stranger = await newcomer("stranger");
+    if (stranger === null) return;
+    const authority = `pairing ${stranger.did}`;
+    const messages = stream(stranger, authority);
+    await sleep(random.between(0, 150));
+    const body = JSON.stringify({ peerAgentDid: stranger.did });
+    const ended = await town.ask("unpair", () =>
+      request(program.url, peer, { method: "POST", path: "/pair/remove", body }),
+    );
+    if (hasWorked(ended)) {
+      const over: Ended = {
+        authority,
+        via: "hook",
+        attempt: () => post(town, signMessage(stranger, peer, { authority })),
+      };
+      invalidated(over, ended);
+      await tryAgain(over);
+    }
+    await messages.stop();
   };
 
   const loop = async (): Promise<void> => {
@@ -161,7 +342,7 @@ export async function startAuthorities(town: Town): Promise<Authorities> {
           boot = program.boots();
           for (let turn = 0; turn < 4 && past.length > 0; turn++) await tryAgain(random.pick(past));
         }
-        await random.pick([deviceLife, deviceLife, sharedLife, agentLife])();
+        await random.pick([deviceLife, deviceLife, sharedLife, agentLife, agentLife, keyLife, pairLife])();
       } catch (error) {
         // A kill between two steps: the next life begins anew.
         if (!(error instanceof Error)) throw error;
@@ -169,83 +350,28 @@ export async function startAuthorities(town: Town): Promise<Authorities> {
       await sleep(random.between(20, 150));
       // oxlint-enable no-await-in-loop
     }
+  };
+  const tryAll = async (): Promise<void> => {
     // At the end everything that ever ended, once more.
     for (const ended of past.slice(-150)) {
       // oxlint-disable-next-line no-await-in-loop
       await tryAgain(ended);
     }
+    for (const [authority, serviceAccountId] of counted) {
+      // oxlint-disable-next-line no-await-in-loop
+      await countEffects(authority, serviceAccountId, "last");
+    }
   };
-  const running$ = loop();
+  const loops = Array.from({ length: LIVES_AT_ONCE }, loop);
   return {
     tried: () => tried,
     ended: () => past.length,
+    worked: () => worked,
+    kinds: () => [...kinds].map(([kind, times]) => `${kind} × ${times}`).join(", "),
     async stop() {
       running = false;
-      await running$;
+      await Promise.all(loops);
+      await tryAll();
     },
-  };
-}
-
-/** A socket that enqueues without pause; an acknowledgement of a frame that was written after the end is an effect after it. */
-async function chatter(town: Town, ticket: string, to: string, authority: string): Promise<{ stop(): void } | null> {
-  const socket = new WebSocket(`${town.program.url.replace("http", "ws")}/relay/connect`, [
-    `sallyport.ticket.${ticket}`,
-  ]);
-  const opened = await new Promise<boolean>((resolve) => {
-    socket.addEventListener("open", () => resolve(true));
-    socket.addEventListener("error", () => resolve(false));
-    socket.addEventListener("close", () => resolve(false));
-  });
-  if (!opened) return null;
-  const sentAtMs = new Map<string, number>();
-  const timer = setInterval(() => {
-    // Also while it is closing: the server may still read.
-    if (socket.readyState !== WebSocket.OPEN) return;
-    const id = ulid();
-    sentAtMs.set(id, performance.now());
-    socket.send(
-      JSON.stringify({
-        v: 1,
-        type: "enqueue",
-        id,
-        ts: new Date().toISOString(),
-        toAgentDid: to,
-        payload: { chatter: true },
-      }),
-    );
-  }, 8);
-  socket.addEventListener("message", ({ data }) => {
-    const frame = JSON.parse(String(data)) as { type: string; ackId: string; accepted: boolean };
-    const begunAtMs = frame.type === "enqueue_ack" ? sentAtMs.get(frame.ackId) : undefined;
-    if (begunAtMs === undefined) return;
-    town.history.record({
-      kind: "used",
-      begunAtMs,
-      atMs: performance.now(),
-      authority,
-      via: "frame",
-      accepted: frame.accepted,
-      boot: town.program.boots(),
-    });
-  });
-  return {
-    stop() {
-      clearInterval(timer);
-      socket.close();
-    },
-  };
-}
-
-function proofOf(privateKey: KeyObject, path: string, body: string): Record<string, string> {
-  const timestamp = String(Math.floor(Date.now() / 1_000));
-  const nonce = randomUUID();
-  const hash = createHash("sha256").update(body).digest("base64url");
-  const text = ["CLAW-PROOF-V1", "POST", path, timestamp, nonce, hash].join("\n");
-  return {
-    "Content-Type": "application/json",
-    "X-Claw-Timestamp": timestamp,
-    "X-Claw-Nonce": nonce,
-    "X-Claw-Body-SHA256": hash,
-    "X-Claw-Proof": sign(null, Buffer.from(text), privateKey).toString("base64url"),
   };
 }

@@ -5,8 +5,10 @@ export type Cable = {
   readonly url: string;
   /** Ends every connection at once, without a word of either side: a reset, no close frame. */
   cut(): void;
-  /** Half-open: both sides keep their connections and neither hears the other any more. New connections work. */
+  /** Neither side hears the other any more, and both keep their connections. New connections work. */
   goDead(): void;
+  /** Half-open: the client's side of what is dead has ended, and the program is never told. Says how many there were. */
+  forget(): number;
   /** The client reads nothing for this long; what the program writes piles up. */
   stall(forMs: number): void;
   close(): void;
@@ -14,6 +16,7 @@ export type Cable = {
 
 export async function layCable(targetPort: number): Promise<Cable> {
   const pairs = new Set<{ client: Socket; target: Socket; isDead: boolean }>();
+  const forgotten = new Set<Socket>();
   const server = createServer((client) => {
     const target = connect(targetPort, "127.0.0.1");
     const pair = { client, target, isDead: false };
@@ -49,6 +52,18 @@ export async function layCable(targetPort: number): Promise<Cable> {
     goDead() {
       for (const pair of pairs) pair.isDead = true;
     },
+    forget() {
+      const before = forgotten.size;
+      for (const pair of pairs) {
+        if (!pair.isDead) continue;
+        pairs.delete(pair);
+        forgotten.add(pair.target);
+        pair.client.resetAndDestroy();
+        // What the program still writes goes nowhere, as on a line that somebody has pulled.
+        pair.target.pause();
+      }
+      return forgotten.size - before;
+    },
     stall(forMs) {
       for (const { target } of pairs) {
         target.pause();
@@ -60,6 +75,7 @@ export async function layCable(targetPort: number): Promise<Cable> {
         client.destroy();
         target.destroy();
       }
+      for (const target of forgotten) target.destroy();
       server.close();
     },
   };

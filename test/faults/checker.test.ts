@@ -5,7 +5,13 @@ import type { HistoryEvent } from "./history.ts";
 
 type Kind<K extends HistoryEvent["kind"]> = Extract<HistoryEvent, { kind: K }>;
 
-const send = (key: string, begunAtMs: number, atMs: number, outcome: number | "unknown" = 202): Kind<"send"> => ({
+const send = (
+  key: string,
+  begunAtMs: number,
+  atMs: number,
+  outcome: number | "unknown" = 202,
+  authority?: string,
+): Kind<"send"> => ({
   kind: "send",
   begunAtMs,
   atMs,
@@ -15,6 +21,7 @@ const send = (key: string, begunAtMs: number, atMs: number, outcome: number | "u
   outcome,
   deliveryId: outcome === 202 ? `d-${key}` : null,
   wasKnown: false,
+  ...(authority === undefined ? {} : { authority }),
 });
 const deliver = (key: string, atMs: number, deliveryId = `d-${key}`): Kind<"deliver"> => ({
   kind: "deliver",
@@ -23,12 +30,22 @@ const deliver = (key: string, atMs: number, deliveryId = `d-${key}`): Kind<"deli
   sender: "s",
   recipient: "r",
   deliveryId,
+  isRefused: false,
+});
+const refuse = (key: string, atMs: number): Kind<"deliver"> => ({ ...deliver(key, atMs), isRefused: true });
+const left = (authority: string, moment: "ended" | "last", count: number): Kind<"effects"> => ({
+  kind: "effects",
+  atMs: 1,
+  authority,
+  moment,
+  count,
 });
 const ended = (key: string): Kind<"ended"> => ({
   kind: "ended",
   atMs: 9,
   deliveryId: `d-${key}`,
   state: "dead_lettered",
+  by: "asked",
 });
 const invalidated = (authority: string, atMs: number): Kind<"invalidated"> => ({
   kind: "invalidated",
@@ -58,7 +75,22 @@ const broken = (events: HistoryEvent[]): Partial<Record<PromiseName, number>> =>
 
 const cases: { what: string; events: HistoryEvent[]; finds: Partial<Record<PromiseName, number>> }[] = [
   { what: "a message that came", events: [send("a", 0, 1), deliver("a", 2)], finds: {} },
-  { what: "a message that was dead-lettered", events: [send("a", 0, 1), ended("a")], finds: {} },
+  {
+    what: "a message that was refused and is dead",
+    events: [send("a", 0, 1), refuse("a", 2), ended("a")],
+    finds: {},
+  },
+  { what: "a message that died of nothing", events: [send("a", 0, 1), ended("a")], finds: { givenUp: 1 } },
+  {
+    what: "a message that died with the pairing of its sender",
+    events: [send("a", 0, 1, 202, "x"), { ...invalidated("x", 2), cancels: true }, ended("a")],
+    finds: {},
+  },
+  {
+    what: "a message that died with the token of its sender",
+    events: [send("a", 0, 1, 202, "x"), invalidated("x", 2), ended("a")],
+    finds: { givenUp: 1 },
+  },
   { what: "a message that nobody answered for", events: [send("a", 0, 1, "unknown")], finds: {} },
   {
     what: "a message answered 202 and never heard of again",
@@ -101,6 +133,17 @@ const cases: { what: string; events: HistoryEvent[]; finds: Partial<Record<Promi
     finds: { outOfOrder: 1 },
   },
   {
+    what: "a message that was known before the next was begun, and came behind it",
+    events: [
+      send("a", 0, 1, "unknown"),
+      { ...send("a", 2, 3, 401), wasKnown: true },
+      send("b", 4, 5),
+      deliver("b", 6),
+      deliver("a", 7),
+    ],
+    finds: { outOfOrder: 1 },
+  },
+  {
     what: "messages of two recipients in any order",
     events: [
       send("a", 0, 1),
@@ -121,6 +164,16 @@ const cases: { what: string; events: HistoryEvent[]; finds: Partial<Record<Promi
     events: [send("a", 0, 1), deliver("a", 2), deliver("a", 3, "another")],
     finds: { replaysAccepted: 1 },
   },
+  {
+    what: "one frame, sent twice, that is one message",
+    events: [send("a", 0, 1), send("a", 0, 2), deliver("a", 3)],
+    finds: {},
+  },
+  {
+    what: "one frame, sent twice, that is two messages",
+    events: [send("a", 0, 1), { ...send("a", 0, 2), deliveryId: "another" }, deliver("a", 3), deliver("a", 4)],
+    finds: { lost: 1, replaysAccepted: 1 },
+  },
   { what: "a forgery that was refused", events: [{ kind: "forged", atMs: 1, what: "x", outcome: 401 }], finds: {} },
   {
     what: "a forgery that was accepted",
@@ -139,6 +192,37 @@ const cases: { what: string; events: HistoryEvent[]; finds: Partial<Record<Promi
     what: "an end that was forgotten with the restart",
     events: [invalidated("x", 5), { kind: "boot", atMs: 6, boot: 2 }, used("x", 7, true)],
     finds: { invalidationsLost: 1 },
+  },
+  {
+    what: "a message begun after the end, never answered, that came all the same",
+    events: [invalidated("x", 5), send("a", 6, 7, "unknown", "x"), deliver("a", 8)],
+    finds: { effectsAfterEnd: 1 },
+  },
+  {
+    what: "the same after a restart",
+    events: [invalidated("x", 5), { kind: "boot", atMs: 6, boot: 2 }, send("a", 7, 8, 401, "x"), deliver("a", 9)],
+    finds: { invalidationsLost: 1 },
+  },
+  {
+    what: "a message under way at the end, in front of one that was begun after it",
+    events: [send("a", 4, 7, "unknown", "x"), invalidated("x", 5), send("b", 6, 8), deliver("a", 9), deliver("b", 10)],
+    finds: {},
+  },
+  {
+    what: "a message under way at the end, behind one that was begun after it",
+    events: [send("a", 4, 7, "unknown", "x"), invalidated("x", 5), send("b", 6, 8), deliver("b", 9), deliver("a", 10)],
+    finds: { effectsAfterEnd: 1 },
+  },
+  {
+    what: "a message of another authority behind one that was begun after the end",
+    events: [send("a", 4, 7, "unknown", "y"), invalidated("x", 5), send("b", 6, 8), deliver("b", 9), deliver("a", 10)],
+    finds: {},
+  },
+  { what: "effects that stay what they were", events: [left("x", "ended", 3), left("x", "last", 3)], finds: {} },
+  {
+    what: "effects that are more than when the authority ended",
+    events: [left("x", "ended", 3), left("y", "ended", 9), left("x", "last", 4)],
+    finds: { effectsAfterEnd: 1 },
   },
   { what: "tasks and tuples together", events: [stored(["t"], ["t"], ["t"])], finds: {} },
   { what: "a task without tuples", events: [stored(["t"], [], [])], finds: { tasksAndTuplesApart: 1 } },
@@ -180,6 +264,11 @@ const cases: { what: string; events: HistoryEvent[]; finds: Partial<Record<Promi
   {
     what: "a request that nobody answered",
     events: [{ kind: "hang", atMs: 1, what: "hook", tookMs: 20_000 }],
+    finds: { hangs: 1 },
+  },
+  {
+    what: "a connection that ended by itself",
+    events: [{ kind: "cut", atMs: 1, what: "hook", detail: "" }],
     finds: { hangs: 1 },
   },
 ];

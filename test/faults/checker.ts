@@ -3,6 +3,7 @@ import type { HistoryEvent } from "./history.ts";
 
 export type PromiseName =
   | "lost"
+  | "givenUp"
   | "noncesBurnt"
   | "outOfOrder"
   | "replaysAccepted"
@@ -16,9 +17,10 @@ export type PromiseName =
 
 export const PROMISES: Record<PromiseName, string> = {
   lost: "messages answered 202 and neither delivered nor dead-lettered",
+  givenUp: "messages dead-lettered that their recipient never refused",
   noncesBurnt: "messages refused as replays whose first attempt left nothing behind",
   outOfOrder: "messages delivered out of order of their sender",
-  replaysAccepted: "replays accepted, or one signed message delivered as two",
+  replaysAccepted: "replays accepted, or one message accepted or delivered as two",
   forgeriesAccepted: "forged or expired requests accepted",
   effectsAfterEnd: "effects under an ended authority",
   invalidationsLost: "invalidations that a restart undid",
@@ -37,13 +39,16 @@ export function check(events: readonly HistoryEvent[]): Finding[] {
     events.filter((event): event is Kind<K> => event.kind === kind);
   return [
     ...lost(of("send"), of("deliver"), of("ended")),
+    ...givenUp(of("send"), of("deliver"), of("ended"), of("invalidated")),
     ...noncesBurnt(of("send"), of("deliver")),
     ...outOfOrder(of("send"), of("deliver")),
-    ...replaysAccepted(of("replay"), of("deliver")),
+    ...replaysAccepted(of("replay"), of("send"), of("deliver")),
     ...of("forged")
       .filter(isAccepted)
       .map(({ what }): Finding => ({ promise: "forgeriesAccepted", detail: what })),
     ...usedAfterEnd(of("invalidated"), of("used"), of("boot")),
+    ...sentAfterEnd(of("invalidated"), of("send"), of("deliver"), of("boot")),
+    ...committedAfterEnd(of("effects")),
     ...tasks(of("task"), of("stored").at(-1)),
     ...of("fault").map(({ what, status, detail }): Finding => ({
       promise: "internalErrors",
@@ -53,6 +58,7 @@ export function check(events: readonly HistoryEvent[]): Finding[] {
       promise: "hangs",
       detail: `${what} ${Math.round(tookMs)} ms`,
     })),
+    ...of("cut").map(({ what, detail }): Finding => ({ promise: "hangs", detail: `${what} ended with ${detail}` })),
   ];
 }
 
@@ -73,6 +79,24 @@ function lost(sends: Kind<"send">[], delivers: Kind<"deliver">[], ends: Kind<"en
     .map(({ key, deliveryId }) => ({ promise: "lost", detail: `${key} ${deliveryId}` }));
 }
 
+/** In these runs messages wait for as long as they must; whatever else kills them than a refusal, or the end of a pairing, has lost them. */
+function givenUp(
+  sends: Kind<"send">[],
+  delivers: Kind<"deliver">[],
+  ends: Kind<"ended">[],
+  invalidations: Kind<"invalidated">[],
+): Finding[] {
+  const over = new Set(invalidations.filter(({ cancels }) => cancels === true).map(({ authority }) => authority));
+  const excused = new Set([
+    ...delivers.filter(({ isRefused }) => isRefused).map(({ deliveryId }) => deliveryId),
+    ...sends
+      .filter(({ authority }) => authority !== undefined && over.has(authority))
+      .map(({ deliveryId }) => deliveryId),
+  ]);
+  const dead = new Set(ends.filter(({ state }) => state === "dead_lettered").map(({ deliveryId }) => deliveryId));
+  return [...dead].filter((id) => !excused.has(id)).map((id) => ({ promise: "givenUp", detail: id }));
+}
+
 /** Nonce and message are one commit: bytes that were never answered and are known all the same must have come. */
 function noncesBurnt(sends: Kind<"send">[], delivers: Kind<"deliver">[]): Finding[] {
   const came = new Set([...delivers.map(({ key }) => key), ...sends.filter(isAccepted).map(({ key }) => key)]);
@@ -89,7 +113,8 @@ function outOfOrder(sends: Kind<"send">[], delivers: Kind<"deliver">[]): Finding
   const answeredAtMs = new Map<string, number>();
   for (const send of sends) {
     begunAtMs.set(send.key, Math.min(begunAtMs.get(send.key) ?? Infinity, send.begunAtMs));
-    if (isAccepted(send) && !answeredAtMs.has(send.key)) answeredAtMs.set(send.key, send.atMs);
+    // Refused as a replay says no less that it is there.
+    if ((isAccepted(send) || send.wasKnown) && !answeredAtMs.has(send.key)) answeredAtMs.set(send.key, send.atMs);
   }
   const findings: Finding[] = [];
   const came = new Set<string>();
@@ -109,23 +134,29 @@ function outOfOrder(sends: Kind<"send">[], delivers: Kind<"deliver">[]): Finding
   return findings;
 }
 
-function replaysAccepted(replays: Kind<"replay">[], delivers: Kind<"deliver">[]): Finding[] {
+function replaysAccepted(replays: Kind<"replay">[], sends: Kind<"send">[], delivers: Kind<"deliver">[]): Finding[] {
   const findings = replays.filter(isAccepted).map(({ key }): Finding => ({ promise: "replaysAccepted", detail: key }));
   const ids = new Map<string, string>();
-  for (const { key, deliveryId } of delivers) {
+  for (const { key, deliveryId } of [...sends.filter(isAccepted), ...delivers]) {
     const known = ids.get(key);
+    if (deliveryId === null) continue;
     if (known === undefined) ids.set(key, deliveryId);
     else if (known !== deliveryId)
-      findings.push({ promise: "replaysAccepted", detail: `${key} came as ${known} and as ${deliveryId}` });
+      findings.push({ promise: "replaysAccepted", detail: `${key} is ${known} and ${deliveryId}` });
   }
   return findings;
 }
 
-/** Only what was begun after the answer counts: before it, both outcomes are right. */
-function usedAfterEnd(ends: Kind<"invalidated">[], uses: Kind<"used">[], boots: Kind<"boot">[]): Finding[] {
+const endsOf = (ends: Kind<"invalidated">[]): Map<string, number> => {
   const endedAtMs = new Map<string, number>();
   for (const { authority, atMs } of ends)
     endedAtMs.set(authority, Math.min(endedAtMs.get(authority) ?? Infinity, atMs));
+  return endedAtMs;
+};
+
+/** Only what was begun after the answer counts: before it, both outcomes are right. */
+function usedAfterEnd(ends: Kind<"invalidated">[], uses: Kind<"used">[], boots: Kind<"boot">[]): Finding[] {
+  const endedAtMs = endsOf(ends);
   return uses
     .filter(({ authority, accepted, begunAtMs }) => accepted && begunAtMs > (endedAtMs.get(authority) ?? Infinity))
     .map(({ authority, via, begunAtMs }): Finding => {
@@ -133,6 +164,72 @@ function usedAfterEnd(ends: Kind<"invalidated">[], uses: Kind<"used">[], boots: 
       const restarted = boots.some(({ atMs }) => atMs > ended && atMs < begunAtMs);
       return { promise: restarted ? "invalidationsLost" : "effectsAfterEnd", detail: `${authority} by ${via}` };
     });
+}
+
+/**
+ * What was sent under an authority, by what came of it and not by what was answered. Two ways to be too late: begun after the
+ * end, or behind a message of the same sender that was itself begun after the end, since what one sender commits comes in the
+ * order of its commits.
+ */
+function sentAfterEnd(
+  ends: Kind<"invalidated">[],
+  sends: Kind<"send">[],
+  delivers: Kind<"deliver">[],
+  boots: Kind<"boot">[],
+): Finding[] {
+  const endedAtMs = endsOf(ends);
+  const authorityOf = new Map<string, string>();
+  const begunAtMs = new Map<string, number>();
+  const takenEffect = new Set(delivers.map(({ key }) => key));
+  for (const send of sends) {
+    begunAtMs.set(send.key, Math.min(begunAtMs.get(send.key) ?? Infinity, send.begunAtMs));
+    if (send.authority !== undefined) authorityOf.set(send.key, send.authority);
+    if (isAccepted(send)) takenEffect.add(send.key);
+  }
+  const findings: Finding[] = [];
+  const tooLate = new Set<string>();
+  for (const key of takenEffect) {
+    const authority = authorityOf.get(key);
+    const ended = authority === undefined ? undefined : endedAtMs.get(authority);
+    const begun = begunAtMs.get(key) ?? -Infinity;
+    if (ended === undefined || begun <= ended) continue;
+    tooLate.add(key);
+    const restarted = boots.some(({ atMs }) => atMs > ended && atMs < begun);
+    findings.push({
+      promise: restarted ? "invalidationsLost" : "effectsAfterEnd",
+      detail: `${authority} sent ${key} after its end`,
+    });
+  }
+  const came = new Set<string>();
+  const latestBegun = new Map<string, { atMs: number; key: string }>();
+  for (const { key, sender, recipient } of delivers) {
+    if (came.has(key)) continue;
+    came.add(key);
+    const lane = `${sender} ${recipient}`;
+    const latest = latestBegun.get(lane);
+    const ended = endedAtMs.get(authorityOf.get(key) ?? "");
+    if (latest !== undefined && ended !== undefined && latest.atMs > ended && !tooLate.has(key)) {
+      findings.push({
+        promise: "effectsAfterEnd",
+        detail: `${authorityOf.get(key)} committed ${key} behind ${latest.key}, which was begun after its end`,
+      });
+    }
+    const begun = begunAtMs.get(key);
+    if (begun !== undefined && begun > (latest?.atMs ?? -Infinity)) latestBegun.set(lane, { atMs: begun, key });
+  }
+  return findings;
+}
+
+function committedAfterEnd(effects: Kind<"effects">[]): Finding[] {
+  const atEnd = new Map(
+    effects.filter(({ moment }) => moment === "ended").map(({ authority, count }) => [authority, count]),
+  );
+  return effects
+    .filter(({ moment, authority, count }) => moment === "last" && count > (atEnd.get(authority) ?? Infinity))
+    .map(({ authority, count }) => ({
+      promise: "effectsAfterEnd",
+      detail: `${authority} had ${atEnd.get(authority)} effects when it ended, and then ${count}`,
+    }));
 }
 
 function tasks(changes: Kind<"task">[], stored: Kind<"stored"> | undefined): Finding[] {

@@ -16,23 +16,37 @@ export type HistoryEvent =
       outcome: Outcome;
       deliveryId: string | null;
       wasKnown: boolean;
+      /** The credential it was sent under, where that may end. */
+      authority?: string;
     }
-  /** A message came to its recipient, the first time or again. */
-  | { kind: "deliver"; atMs: number; key: string; sender: string; recipient: string; deliveryId: string }
+  /** A message came to its recipient, the first time or again; `isRefused`: and the recipient would not have it. */
+  | {
+      kind: "deliver";
+      atMs: number;
+      key: string;
+      sender: string;
+      recipient: string;
+      deliveryId: string;
+      isRefused: boolean;
+    }
   /** What the proxy said became of a message: by a receipt, or asked for it. */
-  | { kind: "ended"; atMs: number; deliveryId: string; state: "delivered" | "dead_lettered" }
+  | { kind: "ended"; atMs: number; deliveryId: string; state: "delivered" | "dead_lettered"; by: "receipt" | "asked" }
   /** Signed bytes that had been accepted before, sent once more. */
   | { kind: "replay"; atMs: number; key: string; outcome: Outcome }
   /** A request that nobody may have accepted: forged, expired, outside its window. */
   | { kind: "forged"; atMs: number; what: string; outcome: Outcome }
-  /** An invalidation was answered with success. */
-  | { kind: "invalidated"; begunAtMs: number; atMs: number; authority: string }
+  /** An invalidation was answered with success; `cancels`: messages that wait die with it. */
+  | { kind: "invalidated"; begunAtMs: number; atMs: number; authority: string; cancels?: boolean }
   /** Something was tried under an authority. `boot` counts the starts of the program so far. */
   | { kind: "used"; begunAtMs: number; atMs: number; authority: string; via: string; accepted: boolean; boot: number }
+  /** How much an ended authority has left in the store: read when its end was answered, and at the end of the run. */
+  | { kind: "effects"; atMs: number; authority: string; moment: "ended" | "last"; count: number }
   | { kind: "boot"; atMs: number; boot: number }
   /** An answer that says that the program is broken, or that took longer than anything may. */
   | { kind: "fault"; atMs: number; what: string; status: number; detail: string }
   | { kind: "hang"; atMs: number; what: string; tookMs: number }
+  /** A connection that ended without an answer, though nobody had broken anything. */
+  | { kind: "cut"; atMs: number; what: string; detail: string }
   /** A change to a task that was answered with success, or a deletion that was not answered. */
   | { kind: "task"; atMs: number; op: "create" | "delete" | "delete-unanswered"; taskId: string }
   /** What stands in the store at the end: tasks, and objects of type task that have an owner's tuple, or any. */

@@ -36,6 +36,7 @@ async function main(): Promise<void> {
   console.log(`seed ${seed} (again with --seed ${seed}); histories in ${folder}`);
   const all: Finding[] = [];
   const skipped: string[] = [];
+  const vacuous: string[] = [];
   for (const scenario of chosen) {
     console.log(`\n${scenario.name}: ${scenario.does}`);
     const history = createHistory(join(folder, `${scenario.name}.jsonl`));
@@ -49,6 +50,8 @@ async function main(): Promise<void> {
     });
     await history.close();
     // oxlint-enable no-await-in-loop
+    const idle = "cannot" in figures ? [] : scenario.needs.filter((name) => !(Number(figures[name]) > 0));
+    for (const name of idle) vacuous.push(`${scenario.name}: ${name} is ${figures[name]}`);
     if ("cannot" in figures) skipped.push(`${scenario.name}: ${figures["cannot"]}`);
     const findings = check(history.events);
     all.push(...findings);
@@ -64,5 +67,6 @@ async function main(): Promise<void> {
   for (const [name, times] of Object.entries(tally(all)))
     console.log(`${String(times).padStart(6)}  ${PROMISES[name as PromiseName]}`);
   for (const reason of skipped) console.log(`not run: ${reason}`);
-  process.exit(all.length === 0 ? 0 : 1);
+  for (const reason of vacuous) console.log(`proves nothing: ${reason}`);
+  process.exit(all.length === 0 && vacuous.length === 0 ? 0 : 1);
 }

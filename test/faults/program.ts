@@ -103,12 +103,12 @@ export async function startProgram({ settings = {}, stateDir: givenDir, edit }: 
     child !== null && child.exitCode === null && child.signalCode === null && child.connected;
 
   const start = async (): Promise<void> => {
-    isDown = false;
     if (!isHosted()) await launch();
     else if (!(await revived())) {
       killNow();
       await launch();
     }
+    isDown = false;
     boots += 1;
   };
 

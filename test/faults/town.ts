@@ -24,6 +24,10 @@ export type Town = {
   readonly random: Random;
   readonly senders: readonly Agent[];
   readonly recipients: readonly Agent[];
+  /** Everybody who ever sent, by DID. */
+  readonly known: Map<string, Agent>;
+  /** How often each status was answered. */
+  readonly answers: Map<Outcome, number>;
   /** Where new agents come from; the program itself while its registry is the embedded one. */
   readonly registryUrl: string;
   /** Runs a request, and writes down when the program is broken or silent. */
@@ -57,12 +61,15 @@ export async function settle(
   }
   history.record({ kind: "boot", atMs: performance.now(), boot: program.boots() });
 
+  const answers = new Map<Outcome, number>();
+  const answered = (outcome: Outcome): void => void answers.set(outcome, (answers.get(outcome) ?? 0) + 1);
   const ask: Town["ask"] = async (what, request) => {
     const begunAtMs = performance.now();
     const bootBefore = program.boots();
     try {
       const { status, body } = await within(request(), ANSWER_WITHIN_MS);
       const atMs = performance.now();
+      answered(status);
       const rpcCode = (body["error"] as { data?: { code?: string } } | undefined)?.data?.code;
       if (status === 500 || rpcCode === "PROXY_INTERNAL")
         history.record({ kind: "fault", atMs, what, status: 500, detail: JSON.stringify(body).slice(0, 300) });
@@ -70,29 +77,95 @@ export async function settle(
     } catch (error) {
       const atMs = performance.now();
       // Silence is a fault only of a program that was there all the time.
-      if (error instanceof Silence && program.isUp() && program.boots() === bootBefore)
-        history.record({ kind: "hang", atMs, what, tookMs: atMs - begunAtMs });
+      if (error instanceof SyntaxError)
+        history.record({
+          kind: "fault",
+          atMs,
+          what,
+          status: 500,
+          detail: `an answer that is no JSON: ${error.message}`,
+        });
+      else if (program.isUp() && program.boots() === bootBefore) {
+        if (error instanceof Silence) history.record({ kind: "hang", atMs, what, tookMs: atMs - begunAtMs });
+        else history.record({ kind: "cut", atMs, what, detail: causeOf(error) });
+      }
+      answered("unknown");
       return { outcome: "unknown", body: {}, begunAtMs, atMs };
     }
   };
-  return { program, history, random, senders, recipients, registryUrl, ask };
+  const known = new Map([...senders, ...recipients].map((agent) => [agent.did, agent]));
+  return { program, history, random, senders, recipients, known, answers, registryUrl, ask };
+}
+
+/** How often each status was answered, in a line. */
+export const told = ({ answers }: Town): string =>
+  [...answers]
+    .toSorted(([, one], [, other]) => other - one)
+    .map(([outcome, times]) => `${outcome} × ${times}`)
+    .join(", ");
+
+function causeOf(error: unknown): string {
+  const { cause } = error as { cause?: { code?: string; message?: string } };
+  return `${String(error)} ${cause?.code ?? cause?.message ?? ""}`;
 }
 
 /** A message, signed once; it can be sent as it is again and again. */
-export type SignedMessage = { key: string; from: Agent; to: Agent; signed: Signed; headers: Record<string, string> };
+export type SignedMessage = {
+  key: string;
+  from: Agent;
+  to: Agent;
+  signed: Signed;
+  headers: Record<string, string>;
+  /** The credential, where the run may end it. */
+  authority?: string;
+};
+
+export type MessageOptions = {
+  /** Seconds since 1970 by the sender's clock. */
+  timestamp?: number;
+  /** So much more than the few bytes of a name. */
+  padBytes?: number;
+  /** Named by an idempotency key, so that it may be signed anew. */
+  isNamed?: boolean;
+  authority?: string;
+};
 
 let messages = 0;
 
-export function signMessage(from: Agent, to: Agent, more: Partial<Signed> = {}): SignedMessage {
-  const key = `${from.did.slice(-4)}-${(messages += 1)}`;
-  const signed = { ...hookOf(to.did, { key }), ...more };
-  return { key, from, to, signed, headers: signedHeaders(from, signed) };
+/** A name that no other message of the run has. */
+export const newName = (from: Agent): string => `${from.did.slice(-4)}-${(messages += 1)}`;
+
+export function signMessage(
+  from: Agent,
+  to: Agent,
+  { timestamp, padBytes = 0, isNamed = false, authority }: MessageOptions = {},
+): SignedMessage {
+  const key = newName(from);
+  const payload = padBytes === 0 ? { key } : { key, pad: "x".repeat(padBytes) };
+  const signed = {
+    ...hookOf(to.did, payload, isNamed ? { "Idempotency-Key": key } : {}),
+    ...(timestamp === undefined ? {} : { timestamp }),
+  };
+  return {
+    key,
+    from,
+    to,
+    signed,
+    headers: signedHeaders(from, signed),
+    ...(authority === undefined ? {} : { authority }),
+  };
 }
+
+/** The same message under a new signature, as a client sends it that does not know what became of the first. */
+export const signedAnew = (message: SignedMessage): SignedMessage => ({
+  ...message,
+  headers: signedHeaders(message.from, message.signed),
+});
 
 /** Sends a message as it was signed and writes the attempt down. */
 export async function post(
   town: Town,
-  { key, from, to, signed, headers }: SignedMessage,
+  { key, from, to, signed, headers, authority }: SignedMessage,
   url = town.program.url,
 ): Promise<Asked> {
   const asked = await town.ask("hook", () => send(url, signed, headers));
@@ -108,6 +181,7 @@ export async function post(
     outcome,
     deliveryId,
     wasKnown: body["code"] === "PROXY_AUTH_REPLAY",
+    ...(authority === undefined ? {} : { authority }),
   });
   return asked;
 }

@@ -2,7 +2,8 @@
 import type { Agent } from "../e2e/agent.ts";
 import { request } from "../e2e/agent.ts";
 import { ulid } from "../e2e/relay-client.ts";
-import { type Asked, hasWorked, post, type SignedMessage, signMessage, sleep, type Town } from "./town.ts";
+import type { History } from "./history.ts";
+import { type Asked, hasWorked, post, signedAnew, type SignedMessage, signMessage, sleep, type Town } from "./town.ts";
 
 export type Load = {
   /** Ends the load and waits for what is under way. */
@@ -16,21 +17,49 @@ export type LoadOptions = {
   pauseMs?: number;
   /** Of the accepted, how many are tried again as they are. */
   replayRatio?: number;
+  /** Of all, how many are large, up to 200 KB. */
+  largeRatio?: number;
+  /** Of all, how many carry an idempotency key and are signed anew when nobody answers, and now and then when somebody did. */
+  namedRatio?: number;
+};
+
+export type Senders = Load & {
+  /** How often a message was signed anew under its idempotency key. */
+  signedAnew(): number;
 };
 
 /** Each sender writes to its two recipients. What was not answered is sent again, in the same bytes, until it is. */
-export function startSenders(town: Town, { lanes = 2, pauseMs = 40, replayRatio = 0.1 }: LoadOptions = {}): Load {
+export function startSenders(
+  town: Town,
+  { lanes = 2, pauseMs = 40, replayRatio = 0.1, largeRatio = 0.02, namedRatio = 0.15 }: LoadOptions = {},
+): Senders {
   const { senders, recipients, random } = town;
   const accepted: SignedMessage[] = [];
   let running = true;
+  let anew = 0;
+
+  const named = async (message: SignedMessage): Promise<Asked> => {
+    for (let attempt = message; ; attempt = signedAnew(message)) {
+      // oxlint-disable no-await-in-loop -- until there is an answer
+      const asked = await post(town, attempt);
+      if ((asked.outcome !== "unknown" && random.chance(0.8)) || !running) return asked;
+      anew += 1;
+      await sleep(60);
+      // oxlint-enable no-await-in-loop
+    }
+  };
 
   const lane = async (from: Agent, index: number): Promise<void> => {
     while (running) {
       const to = recipients[(index + (random.chance(0.5) ? 1 : 0)) % recipients.length] as Agent;
-      const message = signMessage(from, to);
+      const message = signMessage(from, to, {
+        padBytes: random.chance(largeRatio) ? random.between(10_000, 200_000) : 0,
+        isNamed: random.chance(namedRatio),
+      });
       // oxlint-disable no-await-in-loop -- one after the other is what a lane is
-      const asked = await untilAnswered(town, message, () => running);
-      if (asked.outcome === 202) {
+      const isNamed = message.headers["Idempotency-Key"] !== undefined;
+      const asked = await (isNamed ? named(message) : untilAnswered(town, message, () => running));
+      if (asked.outcome === 202 && !isNamed) {
         accepted.push(message);
         if (accepted.length > 2_000) accepted.splice(0, 500);
         if (random.chance(replayRatio)) await replay(town, random.chance(0.5) ? message : random.pick(accepted));
@@ -41,6 +70,7 @@ export function startSenders(town: Town, { lanes = 2, pauseMs = 40, replayRatio 
   };
   const all = senders.flatMap((from, index) => Array.from({ length: lanes }, () => lane(from, index)));
   return {
+    signedAnew: () => anew,
     async stop() {
       running = false;
       await Promise.all(all);
@@ -67,6 +97,9 @@ export async function replay(town: Town, message: SignedMessage): Promise<void> 
 export type Recipients = {
   /** Deliveries so far, repeats included. */
   count(): number;
+  /** What was done to acknowledgements, and why sockets ended. */
+  garbled(): { doubled: number; reordered: number };
+  closes(): string;
   /** Ends every socket once; they come back. */
   cut(): void;
   /** No further coming back; ends the sockets. */
@@ -89,8 +122,11 @@ export function startRecipients(town: Town, options: RecipientOptions = {}): Rec
   const { silentRatio = 0, refuseRatio = 0.005, garbled = false } = options;
   const { history, random } = town;
   const sockets = new Set<WebSocket>();
+  const closes = new Map<string, number>();
   let running = true;
   let count = 0;
+  let doubled = 0;
+  let reordered = 0;
 
   const stay = async (agent: Agent, index: number): Promise<void> => {
     while (running) {
@@ -131,9 +167,12 @@ export function startRecipients(town: Town, options: RecipientOptions = {}): Rec
     };
     const flush = (): void => {
       if (socket.readyState !== WebSocket.OPEN) return;
+      if (held.length > 1) reordered += held.length;
       for (const text of held.splice(0).toReversed()) {
         socket.send(text);
-        if (random.chance(0.3)) socket.send(text);
+        if (!random.chance(0.3)) continue;
+        doubled += 1;
+        socket.send(text);
       }
     };
     socket.addEventListener("message", ({ data }) => {
@@ -153,10 +192,12 @@ export function startRecipients(town: Town, options: RecipientOptions = {}): Rec
           atMs,
           deliveryId: frame.deliveryId,
           state: frame.status === "dead_lettered" ? "dead_lettered" : "delivered",
+          by: "receipt",
         });
       }
       if (frame.type !== "deliver") return;
       const { key } = frame.payload;
+      const isRefused = key !== undefined && random.chance(refuseRatio);
       if (key !== undefined) {
         count += 1;
         history.record({
@@ -166,10 +207,10 @@ export function startRecipients(town: Town, options: RecipientOptions = {}): Rec
           sender: frame.fromAgentDid,
           recipient: frame.toAgentDid,
           deliveryId: frame.deliveryId,
+          isRefused,
         });
         if (random.chance(silentRatio)) return;
       }
-      const isRefused = key !== undefined && random.chance(refuseRatio);
       acknowledge(
         JSON.stringify({
           v: 1,
@@ -182,7 +223,11 @@ export function startRecipients(town: Town, options: RecipientOptions = {}): Rec
       );
     });
     await new Promise<void>((resolve) => {
-      socket.addEventListener("close", () => resolve());
+      socket.addEventListener("close", ({ code, reason }) => {
+        const why = `${code}${reason === "" ? "" : ` ${reason}`}`;
+        closes.set(why, (closes.get(why) ?? 0) + 1);
+        resolve();
+      });
       socket.addEventListener("error", () => resolve());
     });
     sockets.delete(socket);
@@ -191,6 +236,8 @@ export function startRecipients(town: Town, options: RecipientOptions = {}): Rec
   for (const [index, agent] of town.recipients.entries()) void stay(agent, index);
   return {
     count: () => count,
+    garbled: () => ({ doubled, reordered }),
+    closes: () => [...closes].map(([why, times]) => `${why} × ${times}`).join(", "),
     cut() {
       for (const socket of sockets) socket.close();
     },
@@ -209,25 +256,51 @@ export async function settled(town: Town, withinMs: number): Promise<void> {
   const { history } = town;
   const deadlineMs = performance.now() + withinMs;
   for (;;) {
-    const done = new Set(
-      history.events.flatMap((event) => (event.kind === "deliver" || event.kind === "ended" ? [event.deliveryId] : [])),
-    );
-    const open = history.events
-      .filter((event) => event.kind === "send")
-      .filter(({ deliveryId }) => deliveryId !== null && !done.has(deliveryId));
-    if (open.length === 0) return;
+    const open = openSends(history);
+    if (open.length === 0) break;
     for (const { sender, deliveryId } of open.slice(0, 50)) {
-      const agent = town.senders.find(({ did }) => did === sender);
+      const agent = town.known.get(sender);
       if (agent === undefined || deliveryId === null) continue;
       // oxlint-disable-next-line no-await-in-loop -- asked one by one, until it is so
       const status = await town.ask("delivery", () =>
         request(town.program.url, agent, { method: "GET", path: `/v1/deliveries/${deliveryId}` }),
       );
       if (status.body["state"] === "dead_lettered")
-        history.record({ kind: "ended", atMs: status.atMs, deliveryId, state: "dead_lettered" });
+        history.record({ kind: "ended", atMs: status.atMs, deliveryId, state: "dead_lettered", by: "asked" });
     }
-    if (performance.now() > deadlineMs) return;
+    // oxlint-disable-next-line no-await-in-loop
+    await lookAtDeadLetters(town);
+    if (performance.now() > deadlineMs) break;
     // oxlint-disable-next-line no-await-in-loop
     await sleep(500);
+  }
+  await lookAtDeadLetters(town);
+}
+
+function openSends(history: History) {
+  const done = new Set(
+    history.events.flatMap((event) => (event.kind === "deliver" || event.kind === "ended" ? [event.deliveryId] : [])),
+  );
+  return history.events
+    .filter((event) => event.kind === "send")
+    .filter(({ deliveryId }) => deliveryId !== null && !done.has(deliveryId));
+}
+
+/** What lies with the recipients as dead, page by page: also of senders that can no longer ask. */
+async function lookAtDeadLetters({ program, history, recipients, ask }: Town): Promise<void> {
+  for (const recipient of recipients) {
+    let cursor: string | undefined;
+    do {
+      const path = `/v1/dead-letters${cursor === undefined ? "" : `?cursor=${cursor}`}`;
+      // oxlint-disable-next-line no-await-in-loop -- page by page
+      const asked = await ask("dead letters", () => request(program.url, recipient, { method: "GET", path }));
+      const { deadLetters = [], nextCursor } = asked.body as {
+        deadLetters?: { deliveryId: string }[];
+        nextCursor?: string;
+      };
+      for (const { deliveryId } of deadLetters)
+        history.record({ kind: "ended", atMs: asked.atMs, deliveryId, state: "dead_lettered", by: "asked" });
+      cursor = nextCursor;
+    } while (cursor !== undefined);
   }
 }

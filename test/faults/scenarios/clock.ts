@@ -13,6 +13,7 @@ const EDGE_SECONDS = 3;
 export const clock: Scenario = {
   name: "clock",
   does: "the client's clock jumps to and fro, within the window and beyond it; everything is tried again, also after a restart",
+  needs: ["accepted", "forged", "replays"],
   async run({ history, random, say }) {
     const program = await startProgram({ settings: QUICK_RETRIES });
     try {

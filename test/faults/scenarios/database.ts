@@ -1,44 +1,50 @@
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
+import { startCouriers } from "../couriers.ts";
 import { startAuthorities } from "../authorities.ts";
 import { startProgram } from "../program.ts";
 import { lookAtTasks, startTasks } from "../tasks.ts";
-import { settle, sleep } from "../town.ts";
+import { settle, sleep, told } from "../town.ts";
 import { settled, startRecipients, startSenders } from "../traffic.ts";
 import { QUICK_RETRIES } from "./kills.ts";
 import { accepted, count, type Scenario } from "./scenario.ts";
 
-const ROUNDS = 10;
+const ROUNDS = 16;
 /** Renamed, they answer every query with an error; what is in them stays. */
 const TABLES = ["trust_pairs", "tasks", "relationships", "authority_epochs", "fence", "audit_log"];
 
 export const database: Scenario = {
   name: "database",
   does: "D1 locked by another writer, and its tables out of reach, again and again",
+  needs: ["locked", "outOfReach", "accepted", "triedAfterEnd", "tasksMade", "unavailable"],
   async run({ history, random, say }) {
     const program = await startProgram({ settings: { ...QUICK_RETRIES, TRUST_TTL_MS: "1000" } });
     try {
       const town = await settle(program, history, random, { pairs: 3 });
       const recipients = startRecipients(town);
       const senders = startSenders(town);
+      const couriers = startCouriers(town);
       const authorities = await startAuthorities(town);
       const tasks = await startTasks(town);
       const existing = (await program.query("SELECT name FROM sqlite_master WHERE type = 'table'")).map(({ name }) =>
         String(name),
       );
       const breakable = TABLES.filter((table) => existing.includes(table));
+      const done = { locked: 0, outOfReach: 0 };
       const file = databaseFile(program.stateDir);
       for (let round = 0; round < ROUNDS; round++) {
         // oxlint-disable no-await-in-loop -- one outage after the other
         await sleep(random.between(300, 1_000));
         if (random.chance(0.5)) {
+          done.locked += 1;
           const other = new DatabaseSync(file);
           other.exec("PRAGMA busy_timeout = 5000; BEGIN IMMEDIATE");
           await sleep(random.between(200, 3_000));
           other.exec("ROLLBACK");
           other.close();
         } else {
+          done.outOfReach += 1;
           const table = random.pick(breakable);
           await program.query(`ALTER TABLE ${table} RENAME TO ${table}_away`);
           await sleep(random.between(200, 2_000));
@@ -47,13 +53,17 @@ export const database: Scenario = {
         // oxlint-enable no-await-in-loop
       }
       await sleep(1_000);
-      await Promise.all([senders.stop(), authorities.stop(), tasks.stop()]);
+      await Promise.all([senders.stop(), couriers.stop(), authorities.stop(), tasks.stop()]);
       await settled(town, 60_000);
       await lookAtTasks(town);
       recipients.stop();
       say(`${program.complaints().length} complaints in the log`);
+      say(`answers: ${told(town)}`);
+      say(`ended: ${authorities.kinds()}; seen to work before: ${authorities.worked()}`);
       return {
-        outages: ROUNDS,
+        ...done,
+        // Those that felt it.
+        unavailable: town.answers.get(503) ?? 0,
         accepted: accepted(history),
         delivered: recipients.count(),
         ended: authorities.ended(),

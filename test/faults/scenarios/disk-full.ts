@@ -2,8 +2,10 @@ import { execFileSync } from "node:child_process";
 import { closeSync, mkdtempSync, openSync, rmSync, statfsSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { startAuthorities } from "../authorities.ts";
 import { startProgram } from "../program.ts";
-import { hasWorked, settle, signMessage, post, sleep } from "../town.ts";
+import { lookAtTasks, startTasks } from "../tasks.ts";
+import { hasWorked, post, settle, signMessage, sleep, told } from "../town.ts";
 import { settled, startRecipients, startSenders } from "../traffic.ts";
 import { QUICK_RETRIES } from "./kills.ts";
 import { accepted, count, type Scenario } from "./scenario.ts";
@@ -15,6 +17,7 @@ const FULL_FOR_MS = 2_500;
 export const diskFull: Scenario = {
   name: "disk-full",
   does: "the disk under the state runs full and becomes free again; the program is restarted where it does not come back by itself",
+  needs: ["rounds", "accepted", "delivered", "refusedWhileFull", "triedAfterEnd"],
   async run({ history, random, say }) {
     const disk = mkdtempSync(join(tmpdir(), "sallyport-disk-"));
     try {
@@ -27,15 +30,24 @@ export const diskFull: Scenario = {
     try {
       const town = await settle(program, history, random, { pairs: 2 });
       const recipients = startRecipients(town);
+      const authorities = await startAuthorities(town);
+      const tasks = await startTasks(town);
       let restarts = 0;
+      let refusedWhileFull = 0;
+      const unserved = (): number =>
+        [...town.answers].reduce(
+          (sum, [outcome, times]) => (outcome === "unknown" || outcome < 500 ? sum : sum + times),
+          0,
+        );
       for (let round = 0; round < ROUNDS; round++) {
         const senders = startSenders(town);
         // oxlint-disable no-await-in-loop -- full, free, full again
         await sleep(1_000);
-        const before = accepted(history);
+        const [before, unservedBefore] = [accepted(history), unserved()];
         fill(disk);
         await sleep(FULL_FOR_MS);
-        say(`full: ${accepted(history) - before} accepted meanwhile`);
+        refusedWhileFull += unserved() - unservedBefore;
+        say(`full: ${accepted(history) - before} accepted meanwhile, ${unserved() - unservedBefore} answered with 5xx`);
         rmSync(join(disk, "ballast"));
         await sleep(1_500);
         // Senders try again until they are answered, so the program has to be there before they can end.
@@ -50,11 +62,19 @@ export const diskFull: Scenario = {
         await senders.stop();
         // oxlint-enable no-await-in-loop
       }
+      await Promise.all([authorities.stop(), tasks.stop()]);
       await settled(town, 60_000);
+      await lookAtTasks(town);
       recipients.stop();
+      say(`answers: ${told(town)}`);
+      say(`ended: ${authorities.kinds()}; seen to work before: ${authorities.worked()}`);
       return {
         rounds: ROUNDS,
         restarts,
+        refusedWhileFull,
+        ended: authorities.ended(),
+        triedAfterEnd: authorities.tried(),
+        tasksMade: tasks.made(),
         accepted: accepted(history),
         delivered: recipients.count(),
         replays: count(history, "replay"),

@@ -1,9 +1,10 @@
+import { startCouriers } from "../couriers.ts";
 import { startAuthorities } from "../authorities.ts";
 import { startProgram } from "../program.ts";
 import { lookAtTasks, startTasks } from "../tasks.ts";
-import { settle, sleep } from "../town.ts";
+import { settle, sleep, told } from "../town.ts";
 import { settled, startRecipients, startSenders } from "../traffic.ts";
-import { accepted, count, type Scenario } from "./scenario.ts";
+import { accepted, count, deadLettered, repeats, type Scenario } from "./scenario.ts";
 
 /** Retries that wait for seconds would make most of the run waiting. */
 export const QUICK_RETRIES = {
@@ -17,18 +18,20 @@ const SETTLED_WITHIN_MS = 90_000;
 
 export const kills: Scenario = {
   name: "kills",
-  does: "SIGKILL at random moments, under sends, replays, revocations and task changes",
+  does: "SIGKILL at random moments, under sends, frames, replays, revocations and task changes",
+  needs: ["kills", "accepted", "frames", "resent", "signedAnew", "delivered", "replays", "triedAfterEnd", "tasksMade"],
   async run({ history, random, kills: times, say }) {
     const program = await startProgram({ settings: QUICK_RETRIES });
     try {
       const town = await settle(program, history, random, { pairs: 4 });
       const recipients = startRecipients(town);
       const senders = startSenders(town);
+      const couriers = startCouriers(town);
       const authorities = await startAuthorities(town);
       const tasks = await startTasks(town);
       for (let kill = 1; kill <= times; kill++) {
         // oxlint-disable no-await-in-loop -- one death after the other
-        await sleep(random.between(100, 1_200));
+        await sleep(random.between(100, 1_600));
         await program.kill(kill % WHOLE_EVERY === 0);
         await program.start();
         history.record({ kind: "boot", atMs: performance.now(), boot: program.boots() });
@@ -36,14 +39,22 @@ export const kills: Scenario = {
         if (kill % 20 === 0) say(`${kill} kills, ${accepted(history)} accepted, ${recipients.count()} delivered`);
       }
       await sleep(1_000);
-      await Promise.all([senders.stop(), authorities.stop(), tasks.stop()]);
+      await Promise.all([senders.stop(), couriers.stop(), authorities.stop(), tasks.stop()]);
       await settled(town, SETTLED_WITHIN_MS);
       await lookAtTasks(town);
       recipients.stop();
+      say(`answers: ${told(town)}`);
+      say(`ended: ${authorities.kinds()}; seen to work before: ${authorities.worked()}`);
+      const { written, resent } = couriers.done();
       return {
         kills: times,
         accepted: accepted(history),
+        frames: written,
+        resent,
+        signedAnew: senders.signedAnew(),
         delivered: recipients.count(),
+        repeats: repeats(history),
+        deadLettered: deadLettered(history),
         replays: count(history, "replay"),
         ended: authorities.ended(),
         triedAfterEnd: authorities.tried(),

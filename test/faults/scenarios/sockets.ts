@@ -1,23 +1,43 @@
 import { type Cable, layCable } from "../cable.ts";
+import { startCouriers } from "../couriers.ts";
 import { startProgram } from "../program.ts";
-import { settle, sleep } from "../town.ts";
+import { settle, sleep, told } from "../town.ts";
 import { settled, startRecipients, startSenders } from "../traffic.ts";
 import { QUICK_RETRIES } from "./kills.ts";
-import { accepted, type Scenario } from "./scenario.ts";
+import { accepted, deadLettered, repeats, type Scenario } from "./scenario.ts";
 
-const FOR_MS = 40_000;
+const FOR_MS = 80_000;
+/** Longer than the 30 s after which the program closes a reader whose window is full. */
+const MUTE_FOR_MS = 40_000;
+const SIDES = 4;
 /** A message that went into a dead cable is tried again after 30 s. */
 const SETTLED_WITHIN_MS = 90_000;
 
 export const sockets: Scenario = {
   name: "sockets",
-  does: "sockets cut without close, half-open, slow readers; acknowledgements doubled and out of order",
+  does: "sockets cut without close, half-open, slow and mute readers; frames and acknowledgements doubled, late and out of order",
+  needs: [
+    "cuts",
+    "halfOpen",
+    "stalls",
+    "mute",
+    "acksDoubled",
+    "acksReordered",
+    "framesDoubled",
+    "framesLate",
+    "framesSwapped",
+    "framesResent",
+    "repeats",
+    "accepted",
+    "delivered",
+  ],
   async run({ history, random, say }) {
     const program = await startProgram({ settings: QUICK_RETRIES });
+    /** First those of the recipients, then those of the senders. */
     const cables: Cable[] = [];
     try {
-      const town = await settle(program, history, random, { pairs: 4 });
-      for (let index = 0; index < 4; index++) {
+      const town = await settle(program, history, random, { pairs: SIDES });
+      for (let index = 0; index < 2 * SIDES; index++) {
         // oxlint-disable-next-line no-await-in-loop
         cables.push(await layCable(program.port));
       }
@@ -26,32 +46,58 @@ export const sockets: Scenario = {
         garbled: true,
         silentRatio: 0.002,
       });
-      const senders = startSenders(town);
-      const done = { cuts: 0, dead: 0, stalls: 0 };
+      const couriers = startCouriers(town, { urlOf: (index) => (cables[SIDES + index] as Cable).url });
+      const senders = startSenders(town, { largeRatio: 0.1 });
+      const done = { cuts: 0, halfOpen: 0, stalls: 0, mute: 0 };
       const endAtMs = performance.now() + FOR_MS;
+      // One reader that takes nothing at all, for longer than anybody waits.
+      const muteFromMs = performance.now() + 5_000;
+      const muteUntilMs = muteFromMs + MUTE_FOR_MS;
       while (performance.now() < endAtMs) {
         // oxlint-disable-next-line no-await-in-loop
-        await sleep(random.between(100, 900));
-        const cable = random.pick(cables);
+        await sleep(random.between(100, 700));
+        const nowMs = performance.now();
+        if (done.mute === 0 && nowMs >= muteFromMs) {
+          done.mute += 1;
+          cables[0]?.stall(muteUntilMs - nowMs);
+        }
+        const cable = random.pick(nowMs >= muteFromMs && nowMs < muteUntilMs ? cables.slice(1) : cables);
         const what = random.next();
-        if (what < 0.6) {
+        if (what < 0.5) {
           done.cuts += 1;
           cable.cut();
         } else if (what < 0.7) {
-          done.dead += 1;
           cable.goDead();
-          // The client notices by itself some time later, as a client with a heartbeat would.
-          setTimeout(() => cable.cut(), random.between(500, 5_000)).unref();
+          // The client notices by itself some time later, as one with a heartbeat would; the program does not.
+          setTimeout(() => void (done.halfOpen += cable.forget()), random.between(500, 5_000)).unref();
         } else {
           done.stalls += 1;
           cable.stall(random.between(200, 4_000));
         }
       }
       say(`${done.cuts} cuts, ${accepted(history)} accepted, ${recipients.count()} delivered`);
-      await senders.stop();
+      await Promise.all([senders.stop(), couriers.stop()]);
       await settled(town, SETTLED_WITHIN_MS);
+      say(`answers: ${told(town)}`);
+      say(`sockets of recipients ended with ${recipients.closes()}`);
       recipients.stop();
-      return { ...done, accepted: accepted(history), delivered: recipients.count() };
+      const { doubled, reordered } = recipients.garbled();
+      const letters = couriers.done();
+      return {
+        ...done,
+        acksDoubled: doubled,
+        acksReordered: reordered,
+        frames: letters.written,
+        framesDoubled: letters.doubled,
+        framesLate: letters.late,
+        framesSwapped: letters.swapped,
+        framesResent: letters.resent,
+        receipts: letters.receipts,
+        accepted: accepted(history),
+        delivered: recipients.count(),
+        repeats: repeats(history),
+        deadLettered: deadLettered(history),
+      };
     } finally {
       for (const cable of cables) cable.close();
       await program.stop();
