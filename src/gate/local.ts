@@ -107,6 +107,7 @@ export function createLocal(house: House, deps: LocalDeps): GateLocal {
   return {
     endAgent,
     end,
+    isEnded: authority.isEnded,
     devices,
     shared,
     apiKeys,

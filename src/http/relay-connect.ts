@@ -3,6 +3,7 @@ import type { Context, Handler } from "hono";
 import type { RouteNeeds } from "../auth/form.ts";
 import { agentOfRelayTicket } from "../gate/relay-tickets.ts";
 import { type Upgrade, UPGRADE_HEADER, writeUpgrade } from "../gate/upgrade.ts";
+import type { Fields } from "../telemetry/log.ts";
 import type { AgentDid } from "../wire/did.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { sha256Base64Url } from "../wire/proof.ts";
@@ -10,6 +11,8 @@ import { TICKET_SUBPROTOCOL_PREFIX } from "../wire/relay-close.ts";
 import { authenticate } from "./authenticate.ts";
 import { acceptedByGate, gateCallerOf, gateFailed, gateOf, refusedByGate } from "./gate-hop.ts";
 import { addressOf, type HttpEnv } from "./request-scope.ts";
+
+const PAGE_ORIGIN_LOGGED = 256;
 
 export function relayConnect(needs: RouteNeeds): Handler<HttpEnv> {
   return async (c) => {
@@ -40,7 +43,10 @@ function refuseForeignOrigin(c: Context<HttpEnv>): void {
   const origin = c.req.header("Origin");
   if (origin === undefined || c.get("runtime").config.relayAllowedOrigins.includes(origin)) return;
   if (origin === new URL(c.req.url).origin) return;
-  throw new ProxyError("PROXY_AUTH_FORBIDDEN", { reason: "origin not allowed" });
+  const refused = new ProxyError("PROXY_AUTH_FORBIDDEN", { reason: "origin not allowed" });
+  // As the page says, which may be anything: bounded, since it is written down.
+  logRefusal(c, refused, { pageOrigin: origin.slice(0, PAGE_ORIGIN_LOGGED) });
+  throw refused;
 }
 
 function ticketProtocol(offered: string | undefined): string | null {
@@ -55,7 +61,11 @@ function ticketProtocol(offered: string | undefined): string | null {
 async function connectByTicket(c: Context<HttpEnv>, protocol: string): Promise<Response> {
   const ticket = protocol.slice(TICKET_SUBPROTOCOL_PREFIX.length);
   const agentDid = agentOfRelayTicket(ticket);
-  if (agentDid === null) throw new ProxyError("PROXY_AUTH_INVALID_TOKEN", { reason: "no relay ticket" });
+  if (agentDid === null) {
+    const refused = new ProxyError("PROXY_AUTH_INVALID_TOKEN", { reason: "no relay ticket" });
+    logRefusal(c, refused);
+    throw refused;
+  }
   const ticketSha256 = await sha256Base64Url(new TextEncoder().encode(ticket));
   try {
     return await upgrade(c, agentDid, {
@@ -68,6 +78,10 @@ async function connectByTicket(c: Context<HttpEnv>, protocol: string): Promise<R
     gateFailed(c, error);
     throw new ProxyError("PROXY_AUTH_DEPENDENCY_UNAVAILABLE", { retryAfterMs: 1_000 });
   }
+}
+
+function logRefusal(c: Context<HttpEnv>, { code, reason }: ProxyError, fields: Fields = {}): void {
+  c.get("log").warn("relay.refused", { code, reason, ...fields });
 }
 
 /** The request to the gate is a new one: nothing of the caller's headers goes with it. */

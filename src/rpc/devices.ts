@@ -4,7 +4,6 @@ import { deviceAuthority, sharedAuthority } from "../gate/authority.ts";
 import {
   type Device,
   deviceIdOf,
-  inOrder,
   isWithin,
   newDeviceToken,
   PAIR_REQUEST_TTL_MS,
@@ -14,60 +13,35 @@ import {
 } from "../gate/devices.ts";
 import { sameHash } from "../gate/same-hash.ts";
 import { actorOf } from "../identity/audit.ts";
-import { parsePublicKey } from "../identity/public-key.ts";
 import { encodeBase64Url } from "../wire/base64url.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { sha256Base64Url } from "../wire/proof.ts";
 import { newUlid } from "../wire/ulid.ts";
-import { type CallContext, defineMethod, type GateLocal, type Method, type Scope, SCOPES, scopesOf } from "./method.ts";
+import {
+  deviceId,
+  digest,
+  epoch,
+  fenced,
+  label,
+  named,
+  publicKey,
+  requestId,
+  scopes,
+  shownDevice,
+  shownDeviceOf,
+  shownRequest,
+  shownRequestOf,
+  timeMs,
+} from "./device-shapes.ts";
+import { type CallContext, defineMethod, type GateLocal, type Method, scopesOf } from "./method.ts";
 import { type MethodName, PERMISSIONS } from "./permissions.ts";
 
-const timeMs = z.int().check(z.nonnegative());
-const epoch = z.int().check(z.nonnegative());
-const deviceId = z.string().check(z.regex(/^[A-Za-z0-9_-]{22}$/));
-const requestId = z.string().check(z.regex(/^[0-9A-HJKMNP-TV-Z]{26}$/));
-const digest = z.string().check(z.regex(/^[A-Za-z0-9_-]{43}$/));
-const label = z.string().check(
-  z.minLength(1),
-  z.maxLength(64),
-  z.refine((text: string) => !/\p{Cc}/u.test(text) && text.isWellFormed(), "has a character that a label cannot have"),
-);
-const scopes = z.pipe(
-  z.array(z.enum(SCOPES)).check(z.minLength(1), z.maxLength(SCOPES.length)),
-  z.transform((list: Scope[]) => inOrder(list)),
-);
-const publicKey = z.string().check(
-  z.maxLength(64),
-  z.refine((text: string) => parsePublicKey(text).ok, "is no usable Ed25519 public key, 32 bytes in base64url"),
-);
-/** An operator, or a caller from elsewhere, names the agent. */
-const named = { agentDid: z.optional(z.string().check(z.maxLength(512))) };
-const fenced = z.object({ sockets: z.int(), inFlight: z.int() });
+/** Nothing new is given out for an agent that is no more; only the operator comes this far to be told. */
+function assertAgentLives(gate: GateLocal): void {
+  if (gate.isEnded()) throw new ProxyError("PROXY_CONFLICT", { detail: "The agent has been revoked." });
+}
 
-const shownDevice = z.object({
-  deviceId: z.string(),
-  label: z.nullable(z.string()),
-  scopes: z.array(z.string()),
-  approvedScopes: z.array(z.string()),
-  epoch,
-  status: z.enum(["waiting", "active", "revoked"]),
-  pairedAtMs: timeMs,
-  rotatedAtMs: z.nullable(timeMs),
-  lastUsedAtMs: z.nullable(timeMs),
-  expiresAtMs: z.nullable(timeMs),
-  revokedAtMs: z.nullable(timeMs),
-});
-const shownRequest = z.object({
-  requestId: z.string(),
-  deviceId: z.string(),
-  publicKey: z.string(),
-  label: z.nullable(z.string()),
-  scopes: z.array(z.string()),
-  digest: z.string(),
-  expiresAtMs: timeMs,
-});
-
-/** The one refusal of everything here: like the one for a device that does not exist. */
+/** The one refusal of everything else here: like the one for a device that does not exist. */
 const noSuchDevice = (reason: string): ProxyError => new ProxyError("PROXY_NOT_FOUND", { reason });
 
 const pairRequest = method(
@@ -135,6 +109,7 @@ const pairApprove = method(
     // A device that is paired anew loses what it held before: its old token ends as by a rotation.
     const { applied } = await gate.end({
       apply() {
+        assertAgentLives(gate);
         const request = find();
         const isAnew = gate.devices.findActive(request.deviceId) !== null;
         const device = gate.devices.pair(request, ctx.now());
@@ -216,6 +191,7 @@ const tokenRotate = method(
     const { applied, fenced: ends } = await gate
       .end({
         apply() {
+          assertAgentLives(gate);
           const device = manageable(ctx, gate, params.deviceId);
           if (device.endedAtMs !== null) throw noSuchDevice("a revoked device is not rotated");
           const wanted = params.scopes ?? [...device.scopes];
@@ -268,6 +244,7 @@ const sharedRotate = method(
     const sha256 = await sha256Base64Url(new TextEncoder().encode(secret));
     const { applied: generation, fenced: ends } = await gate.end({
       apply() {
+        assertAgentLives(gate);
         const next = gate.shared.replace(sha256);
         gate.audit({
           action: "shared.auth.rotate",
@@ -344,43 +321,6 @@ function record(
   result = "ok",
 ): void {
   gate.audit({ action, subject: `device:${agentOf(ctx)}/${id}`, agentDid: ctx.agentDid, result, details });
-}
-
-function shownRequestOf({
-  requestId: id,
-  deviceId: device,
-  publicKey: key,
-  label: name,
-  scopes: wanted,
-  digest: shown,
-  expiresAtMs,
-}: PairRequest) {
-  return {
-    requestId: id,
-    deviceId: device,
-    publicKey: key,
-    label: name,
-    scopes: [...wanted] as string[],
-    digest: shown,
-    expiresAtMs,
-  };
-}
-
-function shownDeviceOf(device: Device) {
-  return {
-    deviceId: device.deviceId,
-    label: device.label,
-    scopes: [...device.scopes] as string[],
-    approvedScopes: [...device.ceiling] as string[],
-    epoch: device.epoch,
-    status:
-      device.endedAtMs !== null ? ("revoked" as const) : device.tokenWaits ? ("waiting" as const) : ("active" as const),
-    pairedAtMs: device.pairedAtMs,
-    rotatedAtMs: device.rotatedAtMs,
-    lastUsedAtMs: device.lastUsedAtMs,
-    expiresAtMs: device.tokenExpiresAtMs,
-    revokedAtMs: device.endedAtMs,
-  };
 }
 
 /** A method that runs in the gate of the agent it is about; only the operator names another agent than its own. */

@@ -118,6 +118,8 @@ export type GateLocal = {
    * @throws ProxyError DRAIN_TIMEOUT when that cannot be reached in 5 s.
    */
   end<T>(end: EndAuthority<T>): Promise<{ applied: T; fenced: Fenced }>;
+  /** Whether the agent itself has been revoked, or is being ended at this moment: nothing new is to be given out then. */
+  isEnded(): boolean;
   devices: Devices;
   shared: SharedSecret;
   apiKeys: ApiKeys;

@@ -20,6 +20,7 @@ import {
   type Line,
   newAgent,
   newAgentHolder,
+  newDeviceKey,
   newSharedSecret,
   open,
   pairDevice,
@@ -275,6 +276,26 @@ describe("a re-key that is refused", () => {
     expect(await call(agent, "device.pair.list")).toEqual({ reason: "gate-agent-revoked" });
   });
 });
+
+test.each(["device.pair.approve", "device.token.rotate", "shared.auth.rotate"])(
+  "an operator is told that the agent has been revoked: %s gives out nothing new",
+  async (method) => {
+    const agent = newAgentHolder(newAgent());
+    const device = await pairDevice(agent, ["relay"]);
+    const { x: publicKey } = await newDeviceKey();
+    const { requestId, digest } = await done(agent, "device.pair.request", { publicKey, scopes: ["relay"] });
+    await done(agent.did, "test.end");
+    const { deviceId } = device;
+    const params = {
+      "device.pair.approve": { requestId, digest },
+      "device.token.rotate": { deviceId },
+      "shared.auth.rotate": {},
+    }[method];
+    expect(await call(agent.did, method, params)).toMatchObject({ ok: false, code: "PROXY_CONFLICT" });
+    // To end something twice is no error.
+    expect(await call(agent.did, "device.token.revoke", { deviceId })).toMatchObject({ ok: true });
+  },
+);
 
 describe("a socket", () => {
   test("of the agent takes the place of the agent's older one; devices stay, and are no reason to be turned away", async () => {

@@ -1,7 +1,7 @@
 /** The way to a relay socket: by headers or by ticket, from which origins, and how often. */
 import { runInDurableObject } from "cloudflare:test";
 import { env, exports } from "cloudflare:workers";
-import { afterEach, beforeAll, describe, expect, test } from "vitest";
+import { afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import type { Config } from "../../src/config.ts";
 import { runtimeOf } from "../../src/runtime.ts";
 import { signProof } from "../../src/wire/proof.ts";
@@ -112,9 +112,15 @@ describe("a page of another origin", () => {
     "$origin: $status before the ticket is looked at, unless it is listed or the proxy's own",
     async ({ origin, status }) => {
       await set({ relayAllowedOrigins: ["https://console.example"] });
+      using warned = vi.spyOn(console, "warn");
       const response = await connect({ ...ticket, Origin: origin });
       expect(response.status).toBe(status);
       await response.body?.cancel();
+      const lines = warned.mock.calls.map(([line]) => JSON.parse(String(line)) as Record<string, unknown>);
+      const logged = lines.filter(({ event }) => event === "relay.refused");
+      expect(logged).toHaveLength(1);
+      if (status === 403) expect(logged[0]).toMatchObject({ reason: "origin not allowed", pageOrigin: origin });
+      expect(JSON.stringify(logged)).not.toContain("t".repeat(43));
     },
   );
 });
