@@ -4,7 +4,10 @@ import { createServer, type IncomingMessage, type ServerResponse } from "node:ht
 import type { Socket } from "node:net";
 import { ulid } from "../e2e/relay-client.ts";
 
-/** Down: connections are cut. Hanging: never answered. Slow: answered after the proxy has given up. Failing: 500. */
+/**
+ * Down: connections are cut. Hanging: never answered. Slow: answered after the proxy has given up. Failing: 500. Dripping: a
+ * byte now and then, without end. Elsewhere: every question is sent on to where the answer is always yes.
+ */
 export const MOODS = [
   "up",
   "down",
@@ -14,10 +17,14 @@ export const MOODS = [
   "junk",
   "truncated",
   "endless",
+  "dripping",
+  "elsewhere",
   "forged-crl",
   "old-crl",
   "no-crl",
   "other-issuer",
+  "expired-crl",
+  "token-as-crl",
   "doubled-key",
   "odd-verdict",
 ] as const;
@@ -38,6 +45,8 @@ const KID = "faults-key";
 const AUTHORITY = "registry.sallyport.example";
 export const REGISTRY_ISSUER = `https://${AUTHORITY}`;
 const LIVES_SECONDS = 7_200;
+/** Nobody asks here unless they were sent. */
+const YES = "/always/yes";
 const SLOW_MS = 2_500;
 
 type Known = { agentDid: string; ownerDid: string; jti: string; access: string; name: string };
@@ -62,6 +71,10 @@ export async function startFaultyRegistry(): Promise<FaultyRegistry> {
   };
   const list = (): string => {
     if (mood === "old-crl") return firstList;
+    // Rightly signed, and over.
+    if (mood === "expired-crl") return crlOf(own.privateKey, [], REGISTRY_ISSUER, { agedSeconds: 2 * LIVES_SECONDS });
+    // Rightly signed, and said to be something else.
+    if (mood === "token-as-crl") return crlOf(own.privateKey, [], REGISTRY_ISSUER, { typ: "AIT" });
     // What the liar would have: an empty list that the proxy believes.
     if (mood === "forged-crl") return crlOf(strangers.privateKey, [], REGISTRY_ISSUER);
     return crlOf(
@@ -81,6 +94,10 @@ export async function startFaultyRegistry(): Promise<FaultyRegistry> {
       return;
     }
     calls += 1;
+    if (url === YES) {
+      response.writeHead(204).end();
+      return;
+    }
     switch (mood) {
       case "down":
         request.socket.destroy();
@@ -109,6 +126,17 @@ export async function startFaultyRegistry(): Promise<FaultyRegistry> {
         }, 2);
         return;
       }
+      case "dripping": {
+        response.writeHead(200, { "Content-Type": "application/json" });
+        const timer = setInterval(() => {
+          if (response.destroyed) clearInterval(timer);
+          else response.write(" ");
+        }, 50);
+        return;
+      }
+      case "elsewhere":
+        response.writeHead(307, { Location: YES }).end();
+        return;
       default:
     }
     if (url === "/.well-known/claw-keys.json") json(response, 200, keys());
@@ -196,9 +224,14 @@ function aitOf(key: KeyObject, { agentDid, ownerDid, jti, name }: Known, x: stri
   });
 }
 
-function crlOf(key: KeyObject, revocations: unknown[], iss: string): string {
-  const iat = Math.floor(Date.now() / 1_000);
-  return jws(key, "CRL", { iss, jti: ulid(), iat, exp: iat + LIVES_SECONDS, revocations });
+function crlOf(
+  key: KeyObject,
+  revocations: unknown[],
+  iss: string,
+  { agedSeconds = 0, typ = "CRL" }: { agedSeconds?: number; typ?: string } = {},
+): string {
+  const iat = Math.floor(Date.now() / 1_000) - agedSeconds;
+  return jws(key, typ, { iss, jti: ulid(), iat, exp: iat + LIVES_SECONDS, revocations });
 }
 
 function jws(key: KeyObject, typ: string, claims: unknown): string {

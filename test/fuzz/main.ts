@@ -61,9 +61,10 @@ function collectGarbage(): void {
 }
 
 function tell(outcome: Outcome): Outcome {
-  const { name, inputs: tried, slowestMs, counterexample } = outcome;
+  const { name, inputs: tried, accepted, slowestMs, counterexample } = outcome;
+  const share = `${((100 * accepted) / Math.max(1, tried)).toFixed(1).padStart(5)} % accepted`;
   console.log(
-    `${counterexample === null ? "held  " : "BROKEN"}  ${String(tried).padStart(7)}  slowest ${slowestMs.toFixed(0).padStart(4)} ms  ${name}`,
+    `${counterexample === null ? "held  " : "BROKEN"}  ${String(tried).padStart(7)}  ${share}  slowest ${slowestMs.toFixed(0).padStart(4)} ms  ${name}`,
   );
   if (counterexample !== null)
     console.log(`        ${counterexample.why}\n        ${counterexample.input.slice(0, 2_000)}`);

@@ -1,136 +1,26 @@
 /** The running program, over HTTP and over its socket: whatever is sent, it answers in time, and never that it is broken. */
 import { connect } from "node:net";
 import * as fc from "fast-check";
-import { type Agent, pair, register, request, signedHeaders } from "../e2e/agent.ts";
-import { OPERATOR_TOKEN } from "../e2e/proxy.ts";
+import { type Agent, request, signedHeaders } from "../e2e/agent.ts";
 import { startProgram } from "../faults/program.ts";
 import { agentDid, anyJson, anyText, looseJson, mutated, spoiled, ulid } from "./arbitraries.ts";
-import { fuzz, must, type Outcome, target } from "./target.ts";
+import { callOf, settle } from "./program-callers.ts";
+import { signedTargets } from "./program-signed.ts";
+import { METHODS, params, PUBLIC, ROUTES } from "./surface.ts";
+import { fuzz, must, type Outcome, type Target, target } from "./target.ts";
 
 export const PROGRAM = "program";
 
 const MEBIBYTE = 1_048_576;
 const GROWTH_MAX_BYTES = 400 * MEBIBYTE;
-const PUBLIC = new Set(["/health", "/ready", "/v1/time", "/.well-known/claw-keys.json", "/v1/crl", "/openapi.json"]);
-const ROUTES: readonly [method: string, path: string][] = [
-  ["POST", "/hooks/agent"],
-  ["POST", "/hooks/message"],
-  ["GET", "/relay/connect"],
-  ["POST", "/v1/relay/tickets"],
-  ["POST", "/rpc"],
-  ["POST", "/v1/devices/claim"],
-  ["GET", "/v1/deliveries/x"],
-  ["GET", "/v1/dead-letters"],
-  ["POST", "/v1/dead-letters/x/replay"],
-  ["DELETE", "/v1/dead-letters/x"],
-  ["POST", "/pair/start"],
-  ["POST", "/pair/confirm"],
-  ["POST", "/pair/status"],
-  ["POST", "/pair/remove"],
-  ["GET", "/pair/peers"],
-  ["POST", "/v1/agents"],
-  ["GET", "/v1/agents"],
-  ["POST", "/v1/agents/revoke"],
-  ["POST", "/v1/agents/rekey"],
-  ["POST", "/v1/keys/revoke"],
-  ["POST", "/v1/agents/auth/refresh"],
-  ["POST", "/v1/agents/auth/validate"],
-  ["GET", "/metrics"],
-  ["GET", "/health"],
-  ["GET", "/admin"],
-];
-const METHODS = [
-  "device.pair.request",
-  "device.pair.list",
-  "device.pair.approve",
-  "device.pair.reject",
-  "device.pair.rename",
-  "device.token.rotate",
-  "device.token.revoke",
-  "task/create",
-  "task/get",
-  "task/list",
-  "task/cancel",
-  "task/delete",
-  "task/share",
-  "task/unshare",
-  "message/send",
-  "event/send",
-  "apikey/create",
-  "apikey/list",
-  "apikey/delete",
-  "authz/write",
-  "authz/read",
-  "authz/check",
-  "authz/list_objects",
-  "authz/reconcile",
-  "trust/list",
-  "trust/remove",
-  "audit/list",
-];
-const params = fc.dictionary(
-  fc.constantFrom(
-    "agentDid",
-    "peerAgentDid",
-    "taskId",
-    "taskName",
-    "name",
-    "params",
-    "metadata",
-    "cursor",
-    "limit",
-    "subject",
-    "relation",
-    "object",
-    "type",
-    "writes",
-    "deletes",
-    "contextualTuples",
-    "deviceId",
-    "publicKey",
-    "scopes",
-    "label",
-    "requestId",
-    "digest",
-    "ticket",
-    "ttlSeconds",
-    "initiatorProfile",
-    "responderProfile",
-    "allowResponderAgentDid",
-    "refreshToken",
-    "apiKeyId",
-    "expiresAtMs",
-    "content",
-    "dryRun",
-    "kid",
-    "framework",
-    "ownerDid",
-    "tenantId",
-    "reason",
-    "jti",
-    "aitJti",
-  ),
-  fc.oneof(
-    anyJson,
-    anyText,
-    mutated(agentDid),
-    ulid,
-    fc.integer(),
-    fc.array(fc.record({ object: anyText, relation: anyText, subject: anyText }), { maxLength: 3 }),
-    fc.constantFrom("A".repeat(43), "agent:x", "task:1", 2 ** 53, -1, 0),
-  ),
-  { maxKeys: 6 },
-);
-
-type Sent = { method: string; path: string; headers: Record<string, string>; body: string };
+export type Sent = { method: string; path: string; headers: Record<string, string>; body: string };
 
 export async function fuzzProgram(inputs: number, seed: number): Promise<Outcome[]> {
   const program = await startProgram();
   try {
     const { url, port } = program;
-    const agent = await register(url, "fuzzed");
-    const peer = await register(url, "peer");
-    await pair(url, agent, peer);
+    const callers = await settle(url);
+    const { agent, peer } = callers;
     const before = program.residentBytes();
 
     const ask = async ({ method, path, headers, body }: Sent): Promise<{ status: number; text: string }> => {
@@ -152,10 +42,12 @@ export async function fuzzProgram(inputs: number, seed: number): Promise<Outcome
       );
     };
 
-    const targets = [
+    const targets: Target[] = [
       target<Sent>({
         name: `${PROGRAM}: requests of a stranger`,
         weight: 3,
+        // What stands open to anybody.
+        acceptedAtLeast: 0.02,
         arbitrary: fc
           .record({
             route: fc.constantFrom(...ROUTES),
@@ -209,11 +101,13 @@ export async function fuzzProgram(inputs: number, seed: number): Promise<Outcome
               sent.path.startsWith("/admin"),
             `a stranger got ${answer.status} from ${sent.path}`,
           );
+          return answer.status < 400;
         },
       }),
       target<{ route: readonly [string, string]; body: string; headers: Record<string, string> }>({
         name: `${PROGRAM}: requests of an agent with hostile bodies and headers`,
         weight: 3,
+        acceptedAtLeast: 0.02,
         arbitrary: fc.record({
           route: fc.constantFrom(...ROUTES.filter(([, path]) => !path.startsWith("/relay") && !path.includes("claim"))),
           body: fc.oneof(
@@ -244,17 +138,21 @@ export async function fuzzProgram(inputs: number, seed: number): Promise<Outcome
             body: method === "GET" ? "" : body,
             headers: { "X-Claw-Recipient-Agent-Did": peer.did, ...headers },
           };
-          judge(await ask({ method, path, body, headers: signedHeaders(agent, signed) }), `agent ${method} ${path}`);
+          const answer = await ask({ method, path, body, headers: signedHeaders(agent, signed) });
+          judge(answer, `agent ${method} ${path}`);
+          return answer.status < 400;
         },
       }),
-      target<{ by: "agent" | "operator"; calls: unknown }>({
+      target<{ by: string; calls: unknown }>({
         name: `${PROGRAM}: methods with hostile parameters`,
         weight: 5,
+        acceptedAtLeast: 0.1,
         arbitrary: fc.record({
-          by: fc.constantFrom("agent" as const, "operator" as const),
+          by: fc.constantFrom(...Object.keys(callers.headersOf)),
           calls: fc.oneof(
+            { weight: 4, arbitrary: callOf(callers) as fc.Arbitrary<unknown> },
             {
-              weight: 5,
+              weight: 2,
               arbitrary: fc.record({
                 jsonrpc: fc.constant("2.0"),
                 id: fc.integer(),
@@ -266,52 +164,29 @@ export async function fuzzProgram(inputs: number, seed: number): Promise<Outcome
             },
             {
               weight: 1,
-              arbitrary: fc.array(
-                spoiled(
-                  fc.record({
-                    jsonrpc: fc.constant("2.0"),
-                    id: fc.integer(),
-                    method: fc.constantFrom(...METHODS),
-                    params,
-                  }) as fc.Arbitrary<Record<string, unknown>>,
-                ),
-                { maxLength: 4 },
-              ) as fc.Arbitrary<unknown>,
+              arbitrary: fc.array(spoiled(callOf(callers)), { maxLength: 4 }) as fc.Arbitrary<unknown>,
             },
           ),
         }),
         async holds({ by, calls }) {
           const body = JSON.stringify(calls);
           const signed = { method: "POST", path: "/rpc", body };
-          const headers =
-            by === "agent"
-              ? signedHeaders(agent, signed)
-              : { Authorization: `Bearer ${OPERATOR_TOKEN}`, "Content-Type": "application/json" };
-          judge(await ask({ ...signed, headers }), `${by} ${body.slice(0, 200)}`);
+          const answer = await ask({ ...signed, headers: callers.headersOf[by]?.(signed) ?? {} });
+          judge(answer, `${by} ${body.slice(0, 200)}`);
+          must(answer.status !== 401, `${by} is no longer let in: ${answer.text.slice(0, 200)} ${body.slice(0, 300)}`);
+          return answer.text.includes('"result":');
         },
       }),
       target<string[]>({
         name: `${PROGRAM}: frames`,
         weight: 1,
+        acceptedAtLeast: 0.1,
         arbitrary: fc.array(
           fc.oneof(
-            looseJson(
-              spoiled(
-                fc.record({
-                  v: fc.constant(1),
-                  id: ulid,
-                  ts: fc.constant("2026-11-22T12:00:00.000Z"),
-                  type: fc.constantFrom("enqueue", "deliver_ack", "heartbeat", "req"),
-                  toAgentDid: fc.constant(peer.did),
-                  payload: anyJson,
-                  ackId: ulid,
-                  accepted: fc.boolean(),
-                  method: fc.constantFrom(...METHODS),
-                  params,
-                }) as fc.Arbitrary<Record<string, unknown>>,
-              ),
-            ),
-            anyText,
+            { weight: 3, arbitrary: rightFrame(peer.did).map((frame) => JSON.stringify(frame)) },
+            { weight: 3, arbitrary: looseJson(spoiled(rightFrame(peer.did))) },
+            { weight: 1, arbitrary: mutated(rightFrame(peer.did).map((frame) => JSON.stringify(frame))) },
+            { weight: 1, arbitrary: anyText },
           ),
           { minLength: 1, maxLength: 8 },
         ),
@@ -319,11 +194,13 @@ export async function fuzzProgram(inputs: number, seed: number): Promise<Outcome
           const answers = await overSocket(url, agent, frames);
           for (const text of answers)
             must(!text.includes("PROXY_INTERNAL"), `a frame was answered with ${text.slice(0, 300)}`);
+          return answers.some((text) => text.includes('"accepted":true') || text.includes('"ok":true'));
         },
       }),
       target<string>({
         name: `${PROGRAM}: bytes that are hardly HTTP`,
         weight: 1,
+        acceptedAtLeast: 0.02,
         arbitrary: mutated(
           fc.constantFrom(
             "POST /hooks/agent HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello",
@@ -338,8 +215,10 @@ export async function fuzzProgram(inputs: number, seed: number): Promise<Outcome
             !/^HTTP\/1.1 500/.test(answer) || !answer.includes("requestId"),
             `the program said ${answer.slice(0, 200)}`,
           );
+          return /^HTTP\/1\.1 [12]/.test(answer);
         },
       }),
+      ...signedTargets({ url, callers, ask, raw: (bytes) => raw(port, bytes) }),
     ];
     const weights = targets.reduce((sum, { weight }) => sum + weight, 0);
     const outcomes: Outcome[] = [];
@@ -357,6 +236,7 @@ export async function fuzzProgram(inputs: number, seed: number): Promise<Outcome
       outcomes.push({
         name: `${PROGRAM}: alive and bounded`,
         inputs: 0,
+        accepted: 0,
         slowestMs: 0,
         counterexample: { input: String(health.status), why: `${grown} bytes more` },
       });
@@ -364,6 +244,22 @@ export async function fuzzProgram(inputs: number, seed: number): Promise<Outcome
   } finally {
     await program.stop();
   }
+}
+
+/** A frame that a client may send. */
+function rightFrame(to: string): fc.Arbitrary<Record<string, unknown>> {
+  const head = { v: fc.constant(1), id: ulid, ts: fc.constant("2026-11-22T12:00:00.000Z") };
+  return fc.oneof(
+    fc.record({ ...head, type: fc.constant("enqueue"), toAgentDid: fc.constant(to), payload: anyJson }),
+    fc.record({ ...head, type: fc.constant("deliver_ack"), ackId: ulid, accepted: fc.boolean() }),
+    fc.record({ ...head, type: fc.constant("heartbeat") }),
+    fc.record({
+      type: fc.constant("req"),
+      id: ulid,
+      method: fc.oneof(fc.constantFrom("task/list", "device.pair.list"), fc.constantFrom(...METHODS)),
+      params: fc.oneof(fc.constant({}), params),
+    }),
+  );
 }
 
 /** Only what an HTTP client would put into a header. */

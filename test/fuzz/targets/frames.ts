@@ -60,6 +60,7 @@ export const frameTargets = [
   target<string>({
     name: "frames",
     weight: 6,
+    acceptedAtLeast: 0.1,
     arbitrary: fc.oneof(
       { weight: 4, arbitrary: looseJson(spoiled(frames)) },
       { weight: 1, arbitrary: mutated(frames.map((frame) => JSON.stringify(frame))) },
@@ -68,7 +69,7 @@ export const frameTargets = [
     holds(text) {
       const frame = parseClientFrame(text);
       parseServerFrame(text);
-      if (!frame.ok) return;
+      if (!frame.ok) return false;
       const json = parsed(text)?.value as Record<string, unknown> | undefined;
       must(json !== undefined && text.length <= MAX_CLIENT_FRAME_BYTES, "a frame is JSON within its size");
       must(
@@ -98,11 +99,13 @@ export const frameTargets = [
         !("polluted" in {}) && Object.getPrototypeOf(frame.value) === Object.prototype,
         "nothing of the frame becomes a prototype",
       );
+      return true;
     },
   }),
   target<{ text: string; name: string }>({
     name: "members as their own text",
     weight: 3,
+    acceptedAtLeast: 0.04,
     arbitrary: fc
       .tuple(
         looseJson(
@@ -115,17 +118,19 @@ export const frameTargets = [
       .map(([text, name]) => ({ text, name })),
     holds({ text, name }) {
       const json = parsed(text)?.value;
-      if (typeof json !== "object" || json === null) return;
+      if (typeof json !== "object" || json === null) return false;
       const found = rawMember(text, name);
-      if (!found.ok) return;
+      if (!found.ok) return false;
       must((found.value !== null) === Object.hasOwn(json, name), "a member is found exactly where there is one");
       if (found.value !== null)
         must(same(parsed(found.value)?.value, (json as Record<string, unknown>)[name]), "its text says what it says");
+      return found.value !== null;
     },
   }),
   target<string>({
     name: "JSON-RPC bodies",
     weight: 3,
+    acceptedAtLeast: 0.2,
     arbitrary: fc.oneof(
       {
         weight: 4,
@@ -150,7 +155,7 @@ export const frameTargets = [
             (Array.isArray(json.value) && (json.value.length === 0 || json.value.length > RPC_BATCH_MAX)),
           "only what is no JSON, an empty batch or one too long is refused whole",
         );
-        return;
+        return false;
       }
       const sent = Array.isArray(json?.value) ? json.value : [json?.value];
       must(
@@ -171,6 +176,7 @@ export const frameTargets = [
           );
         else must(!Object.hasOwn(original, "id"), "what has no id is a notification");
       }
+      return body.value.calls.some(({ kind }) => kind !== "invalid");
     },
   }),
 ];

@@ -44,28 +44,34 @@ export const identifiers = [
   target<string>({
     name: "dids",
     weight: 4,
+    acceptedAtLeast: 0.2,
     arbitrary: fc.oneof(mutated(agentDid), mutated(agentDid.map((did) => did.replace(":agent:", ":human:"))), anyText),
     holds(text) {
       must((parseAgentDid(text) !== null) === isDid(text, "agent"), "an agent DID is what the grammar says");
       must((parseHumanDid(text) !== null) === isDid(text, "human"), "a human DID is what the grammar says");
       const did = parseAgentDid(text);
       if (did !== null) must(didAuthority(did) === text.split(":")[2], "the authority stands in third place");
+      return did !== null || parseHumanDid(text) !== null;
     },
   }),
   target<string>({
     name: "ulids",
     weight: 1,
+    acceptedAtLeast: 0.05,
     arbitrary: fc.oneof(mutated(ulid), anyText),
-    holds: (text) =>
+    holds(text) {
       must(
         isUlid(text) ===
           (text.length === 26 && [...text].every((letter) => "0123456789ABCDEFGHJKMNPQRSTVWXYZ".includes(letter))),
         "a ULID has 26 letters of its alphabet",
-      ),
+      );
+      return isUlid(text);
+    },
   }),
   target<string>({
     name: "base64url",
     weight: 4,
+    acceptedAtLeast: 0.2,
     arbitrary: fc.oneof(
       mutated(fc.uint8Array({ maxLength: 70 }).map((bytes) => Buffer.from(bytes).toString("base64url"))),
       anyText,
@@ -79,11 +85,13 @@ export const identifiers = [
           encodeBase64Url(bytes) === text && Buffer.from(bytes).equals(Buffer.from(text, "base64url")),
           "the bytes are the same as Node's",
         );
+      return bytes !== null;
     },
   }),
   target<string>({
     name: "tickets",
     weight: 1,
+    acceptedAtLeast: 0.1,
     arbitrary: fc.oneof(
       mutated(
         fc
@@ -100,6 +108,7 @@ export const identifiers = [
           (text.startsWith("spp_") && bytes.length === 32 && bytes.toString("base64url") === body),
         "a ticket is its prefix and 32 bytes",
       );
+      return parsePairTicket(text) !== null;
     },
   }),
 ];

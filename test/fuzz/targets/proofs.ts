@@ -226,18 +226,21 @@ export const proofs = [
   target<ProofInput>({
     name: "proofs against Node",
     weight: 6,
+    acceptedAtLeast: 0.1,
     arbitrary: input,
     async holds(proof) {
       const headers = asSent(proof.headers);
-      if (headers === null) return;
+      if (headers === null) return false;
       const [accepted, right] = [await isAccepted(proof, headers), isRight(proof, headers)];
       must(!accepted || right, "what the program accepts, Node accepts");
       must(accepted || !right, "what Node accepts, the program accepts");
+      return accepted;
     },
   }),
   target<number[]>({
     name: "public keys against whole numbers",
     weight: 1,
+    acceptedAtLeast: 0.1,
     arbitrary: pointBytes.map((bytes) => [...bytes]),
     holds(numbers) {
       const bytes = Uint8Array.from(numbers);
@@ -247,11 +250,13 @@ export const proofs = [
         isStrongEd25519Point(bytes) === expected,
         "exactly points of small order, and those spelled in another way, are refused",
       );
+      return expected;
     },
   }),
   target<HostileInput>({
     name: "hostile signatures against whole numbers",
     weight: 0.3,
+    acceptedAtLeast: 0.05,
     arbitrary: hostile,
     async holds(candidate) {
       const isTaken = isStrongEd25519Point(Buffer.from(candidate.key, "hex")) && (await verifiesHere(candidate));
@@ -259,6 +264,7 @@ export const proofs = [
       const isStrict = isStrongEd25519Point(key) && verifyStrictly(key, Buffer.from(candidate.text), signature);
       must(isTaken === isStrict, "a signature holds exactly where S·B = R + h·A, with S below L and canonical points");
       if (isTaken) must(verifiesInNode(candidate), "and Node agrees");
+      return isTaken;
     },
   }),
 ];

@@ -37,22 +37,89 @@ const subject = fc.oneof(
   fc.tuple(object, fc.constantFrom(...RELATIONS)).map((parts) => parts.join("#")),
   fc.constantFrom("user:*", "agent:*", "*"),
 );
-const tuple: fc.Arbitrary<Tuple> = fc.record({ object, relation: fc.constantFrom(...RELATIONS), subject });
+const anyTuple: fc.Arbitrary<Tuple> = fc.record({ object, relation: fc.constantFrom(...RELATIONS), subject });
+
+const PRINCIPALS = ["user", "service_account", "agent"];
+const ROLES = [...PRINCIPALS, "group#member"];
+/** What the model lets stand between an object and a subject; a type, or a type and the relation of its members. */
+const WRITABLE: readonly [type: string, relation: string, subjects: readonly string[]][] = [
+  ["group", "member", ROLES],
+  ["tenant", "member", PRINCIPALS],
+  ["agent", "tenant", ["tenant"]],
+  ["agent", "owner", ["user"]],
+  ...["editor", "viewer", "executor"].map((relation) => ["agent", relation, ROLES] as [string, string, string[]]),
+  ["task", "tenant", ["tenant"]],
+  ["task", "parent", ["agent"]],
+  ["task", "owner", PRINCIPALS],
+  ...["editor", "viewer"].map((relation) => ["task", relation, ROLES] as [string, string, string[]]),
+];
+/** One of two of everything, so that tuples meet. */
+const named = (type: string) =>
+  fc.constantFrom("1", "2").map((id) => {
+    const [of, relation] = type.split("#");
+    return relation === undefined ? `${of}:${id}` : `${of}:${id}#${relation}`;
+  });
+const goodTuple: fc.Arbitrary<Tuple> = fc
+  .constantFrom(...WRITABLE)
+  .chain(([type, relation, subjects]) =>
+    fc
+      .tuple(named(type), fc.constantFrom(...subjects).chain(named))
+      .map(([of, to]) => ({ object: of, relation, subject: to })),
+  );
+const tuple = fc.oneof({ weight: 5, arbitrary: goodTuple }, { weight: 1, arbitrary: anyTuple });
+/** A tenant in which everybody is a member and everything lies, so that permissions do not all end at its gate. */
+const HOME: Tuple[] = [
+  ...["user:1", "service_account:1", "agent:1"].map((who) => ({
+    object: "tenant:1",
+    relation: "member",
+    subject: who,
+  })),
+  ...["agent:1", "task:1", "task:2"].map((what) => ({ object: what, relation: "tenant", subject: "tenant:1" })),
+];
+const question: fc.Arbitrary<Tuple> = fc.oneof(
+  {
+    weight: 4,
+    arbitrary: fc.record({
+      object: fc.constantFrom("agent:1", "task:1", "task:2"),
+      relation: fc.constantFrom("read", "update", "delete", "cancel", "create_task", "owner", "viewer"),
+      subject: fc.constantFrom("user:1", "service_account:1", "agent:1", "user:2"),
+    }),
+  },
+  { weight: 1, arbitrary: anyTuple },
+);
 
 export const relationships = [
   target<Tuple>({
     name: "tuples",
     weight: 3,
-    arbitrary: fc.record({
-      object: fc.oneof(mutated(object), anyText),
-      relation: fc.oneof(mutated(fc.constantFrom(...RELATIONS)), anyText),
-      subject: fc.oneof(mutated(subject), anyText),
-    }),
+    acceptedAtLeast: 0.05,
+    arbitrary: fc.oneof(
+      { weight: 1, arbitrary: tuple },
+      {
+        weight: 2,
+        // Right but for one place.
+        arbitrary: fc
+          .tuple(goodTuple, fc.constantFrom("object", "relation", "subject"), fc.oneof(anyText, subject))
+          .chain(([good, where, other]) =>
+            fc
+              .oneof(mutated(fc.constant(good[where as keyof Tuple])), fc.constant(other))
+              .map((text) => ({ ...good, [where]: text })),
+          ),
+      },
+      {
+        weight: 1,
+        arbitrary: fc.record({
+          object: fc.oneof(mutated(object), anyText),
+          relation: fc.oneof(mutated(fc.constantFrom(...RELATIONS)), anyText),
+          subject: fc.oneof(mutated(subject), anyText),
+        }),
+      },
+    ),
     holds(candidate) {
       const parsed = parseTuple(candidate);
       const valid = validateTuple(SALLYPORT_MODEL, candidate);
       if (valid.ok) must(parsed.ok, "what may be written is well-formed");
-      if (!parsed.ok) return;
+      if (!parsed.ok) return false;
       const { object: of, relation, subject: to } = parsed.value;
       must(
         formatObject(of.type, of.id) === candidate.object &&
@@ -69,19 +136,39 @@ export const relationships = [
       );
       if (valid.ok)
         must(
-          TYPES.includes(of.type) && of.type !== "nonsense" && to.type !== "nonsense",
+          WRITABLE.some(
+            ([type, named_, subjects]) =>
+              type === of.type &&
+              named_ === relation &&
+              subjects.includes(to.relation === "" ? to.type : `${to.type}#${to.relation}`),
+          ),
           "only what the model names may be written",
         );
+      return valid.ok;
     },
   }),
   target<{ tuples: Tuple[]; asked: Tuple; contextual: Tuple[] }>({
     name: "checks over the product's own model",
     weight: 3,
-    arbitrary: fc.record({
-      tuples: fc.array(tuple, { maxLength: 14 }),
-      asked: tuple,
-      contextual: fc.array(tuple, { maxLength: 3 }),
-    }),
+    acceptedAtLeast: 0.02,
+    arbitrary: fc
+      .record({
+        some: fc.array(tuple, { maxLength: 12 }),
+        isAtHome: fc.integer({ min: 0, max: 3 }),
+        asked: question,
+        // Said of the very object and subject that is asked for, so that some are allowed.
+        role: fc.constantFrom("owner", "editor", "viewer", "executor", "parent", ""),
+        contextual: fc.array(tuple, { maxLength: 3 }),
+      })
+      .map(({ some, isAtHome, asked, role, contextual }) => ({
+        tuples: [
+          ...(isAtHome > 0 ? HOME : []),
+          ...(role === "" ? [] : [{ object: asked.object, relation: role, subject: asked.subject }]),
+          ...some,
+        ],
+        asked,
+        contextual,
+      })),
     holds({ tuples, asked, contextual }) {
       const stored = indexTuples(SALLYPORT_MODEL, tuples);
       const answer = check(SALLYPORT_MODEL, stored, { ...asked, contextualTuples: contextual });
@@ -98,11 +185,13 @@ export const relationships = [
       const isStored = tuples.some(({ object: of }) => of === asked.object);
       if (plain.ok && listed.ok && isStored)
         must(listed.value.includes(asked.object) === plain.value, "a list and a check say the same");
+      return answer.ok && answer.value;
     },
   }),
   target<string>({
     name: "models",
     weight: 2,
+    acceptedAtLeast: 0.1,
     // Of a document's own shape, with names taken for one another: a model is compiled at build time and typed.
     arbitrary: fc
       .tuple(
@@ -124,12 +213,13 @@ export const relationships = [
     holds(text) {
       const document = JSON.parse(text) as ModelDocument;
       const model = parseModel(document);
-      if (!model.ok) return;
+      if (!model.ok) return false;
       check(model.value, indexTuples(model.value, [{ object: "doc:1", relation: "a", subject: "user:ann" }]), {
         subject: "user:ann",
         relation: "a",
         object: "doc:1",
       });
+      return true;
     },
   }),
 ];

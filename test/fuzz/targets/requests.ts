@@ -1,13 +1,16 @@
 /** Headers before anything is fetched, and settings before anything runs. */
+import { generateKeyPairSync } from "node:crypto";
 import * as fc from "fast-check";
 import { openDecision } from "../../../src/auth/decision.ts";
 import { HOOK, readForm, type RouteNeeds } from "../../../src/auth/form.ts";
 import { createTokenMemory } from "../../../src/auth/token.ts";
 import { parseConfig } from "../../../src/config.ts";
 import { isConversationId, isReplyTo } from "../../../src/wire/frames.ts";
-import { agentDid, anyText, mutated } from "../arbitraries.ts";
+import { agentDid, anyText, mutated, ulid } from "../arbitraries.ts";
 import { must, target } from "../target.ts";
 
+/** A point of full order. */
+const STRONG_X = String(generateKeyPairSync("ed25519").publicKey.export({ format: "jwk" }).x);
 const NOW_MS = 1_795_348_800_000;
 const ROUTES: RouteNeeds[] = [
   HOOK,
@@ -68,10 +71,181 @@ const settings = [
   "CRL_STALE_BEHAVIOR",
 ];
 
+const GOOD_SETTINGS = {
+  REGISTRY_ISSUER: "https://registry.example.com",
+  REGISTRY_SIGNING_SECRET: "s".repeat(40),
+  OPERATOR_TOKEN: "t".repeat(40),
+  FGAC_TASKS_DUAL_WRITE: "on",
+  FGAC_AGENT_API_KEYS_DUAL_WRITE: "on",
+};
+
+type Caller = { kind: "agent" | "device" | "shared" | "apiKey" | "operator"; headers: [name: string, value: string][] };
+
+const b64url = (length: number) =>
+  fc.uint8Array({ minLength: length, maxLength: length }).map((bytes) => Buffer.from(bytes).toString("base64url"));
+const HOST = "registry.example.com";
+/** In form alone: who has signed it is asked later. */
+const identityToken = fc
+  .record({ sub: ulid, ownerDid: ulid, jti: ulid, signature: b64url(64) })
+  .map(({ sub, ownerDid, jti, signature }) => {
+    const part = (value: unknown): string => Buffer.from(JSON.stringify(value)).toString("base64url");
+    const claims = {
+      iss: `https://${HOST}`,
+      sub: `did:cdi:${HOST}:agent:${sub}`,
+      ownerDid: `did:cdi:${HOST}:human:${ownerDid}`,
+      name: "an agent",
+      framework: "test",
+      cnf: { jwk: { kty: "OKP", crv: "Ed25519", x: STRONG_X } },
+      iat: NOW_MS / 1_000 - 60,
+      nbf: NOW_MS / 1_000 - 60,
+      exp: NOW_MS / 1_000 + 600,
+      jti,
+    };
+    return `${part({ alg: "EdDSA", typ: "AIT", kid: "k" })}.${part(claims)}.${signature}`;
+  });
+const proof = fc
+  .record({ nonce: fc.uuid(), hash: b64url(32), signature: b64url(64), offset: fc.integer({ min: -300, max: 300 }) })
+  .map(({ nonce, hash, signature, offset }): Caller["headers"] => [
+    ["X-Claw-Timestamp", String(NOW_MS / 1_000 + offset)],
+    ["X-Claw-Nonce", nonce],
+    ["X-Claw-Body-SHA256", hash],
+    ["X-Claw-Proof", signature],
+  ]);
+const caller: fc.Arbitrary<Caller> = fc
+  .record({ token: identityToken, proof, did: agentDid, secret: b64url(32) })
+  .chain(({ token, proof: proven, did, secret: body }) =>
+    fc.constantFrom<Caller>(
+      {
+        kind: "agent",
+        headers: [
+          ["Authorization", `Claw ${token}`],
+          ["X-Claw-Agent-Access", body],
+          ["X-Claw-Recipient-Agent-Did", did],
+          ...proven,
+        ],
+      },
+      { kind: "device", headers: [["Authorization", `Device spd_${body}`], ["X-Claw-Agent-Did", did], ...proven] },
+      {
+        kind: "shared",
+        headers: [
+          ["Authorization", `Shared sps_${body}`],
+          ["X-Claw-Agent-Did", did],
+        ],
+      },
+      { kind: "apiKey", headers: [["Authorization", `Bearer spk_${body}`]] },
+      { kind: "operator", headers: [["Authorization", `Bearer ${body}`]] },
+    ),
+  );
+type Spoiled = { caller: Caller; sent: [name: string, value: string][]; route: number };
+/** Right but for some headers: taken away, doubled, changed, or given by somebody else. */
+const spoiledHeaders: fc.Arbitrary<Spoiled> = fc
+  .record({ caller, other: caller, route: fc.nat({ max: ROUTES.length - 1 }) })
+  .chain(({ caller: one, other, route }) =>
+    fc
+      .array(
+        fc.record({
+          pick: fc.nat(),
+          how: fc.constantFrom("remove", "twice", "change", "text", "of another", "add"),
+          text: anyText,
+          inserted: fc.constantFrom(" ", "\t", ",", "=", "a", "", "\u00a0"),
+          at: fc.nat(),
+        }),
+        { maxLength: 2 },
+      )
+      .map((changes) => {
+        const sent = structuredClone(one.headers);
+        for (const { pick, how, text, inserted, at } of changes) {
+          const index = pick % Math.max(1, sent.length);
+          const [name, value] = sent[index] ?? ["X-Claw-Nonce", ""];
+          const place = at % (value.length + 1);
+          const extra = other.headers[pick % other.headers.length] ?? ["X-Claw-Nonce", ""];
+          if (how === "remove") sent.splice(index, 1);
+          else if (how === "twice") sent.push([name, value]);
+          else if (how === "change") sent[index] = [name, value.slice(0, place) + inserted + value.slice(place + 1)];
+          else if (how === "text") sent[index] = [name, text];
+          else if (how === "add") sent.push(extra);
+          else sent[index] = extra;
+        }
+        return { caller: one, sent, route };
+      }),
+  );
+
+/** The headers as a server gets them, or null where no HTTP library would send them. */
+function asReceived(sent: readonly [name: string, value: string][]): Headers | null {
+  try {
+    return new Headers(sent.map(([name, value]) => [name, value]));
+  } catch (error) {
+    if (error instanceof TypeError) return null;
+    throw error;
+  }
+}
+
 export const requests = [
+  target<Spoiled>({
+    name: "headers of every credential, right but for some",
+    weight: 4,
+    acceptedAtLeast: 0.1,
+    arbitrary: spoiledHeaders,
+    holds({ caller: { kind, headers: right }, sent, route }) {
+      const headersSent = asReceived(sent);
+      if (headersSent === null) return false;
+      const needs = ROUTES[route] ?? HOOK;
+      const form = readForm(
+        headersSent,
+        needs,
+        {
+          tokens: createTokenMemory(),
+          settings: { registryIssuer: `https://${HOST}`, skewMaxSeconds: 300 },
+          nowMs: NOW_MS,
+        },
+        openDecision(needs.route, NOW_MS),
+      );
+      const isUntouched = JSON.stringify(sent) === JSON.stringify(right);
+      if (isUntouched) must(form.ok === needs.accepts.includes(kind), "what is right passes where its kind may");
+      if (!form.ok) return false;
+      const value = (name: string): string => headersSent.get(name) ?? "";
+      must(needs.accepts.includes(form.value.kind), "only what the route takes passes");
+      const secretOf = (scheme: string): string => value("Authorization").slice(scheme.length).trimStart();
+      if (form.value.kind === "agent") {
+        const claims = JSON.parse(Buffer.from(secretOf("claw").split(".")[1] ?? "", "base64url").toString()) as {
+          sub: string;
+        };
+        must(form.value.ait.claims.sub === claims.sub, "the agent is the token's");
+        must(!needs.access || /^[\x21-\x7e]+$/.test(form.value.access ?? ""), "an access token is visible ASCII");
+        must(
+          !needs.recipient ||
+            (form.value.recipientDid === value("X-Claw-Recipient-Agent-Did") && form.value.recipientDid !== claims.sub),
+          "the recipient is the one that is named, and somebody else",
+        );
+      } else
+        must(
+          secretOf(form.value.kind === "device" ? "device" : form.value.kind === "shared" ? "shared" : "bearer") ===
+            form.value.secret,
+          "the secret is the one that was sent",
+        );
+      if (form.value.kind === "device" || form.value.kind === "shared")
+        must(
+          form.value.agentDid === value("X-Claw-Agent-Did") && /^sp[ds]_[\w-]{43}$/.test(form.value.secret),
+          "such a secret has its form, and its agent is the one that is named",
+        );
+      if ("proof" in form.value) {
+        const { timestamp, nonce } = form.value.proof;
+        must(
+          /^\d{1,11}$/.test(timestamp) && Math.abs(Number(timestamp) - NOW_MS / 1_000) <= 300,
+          "its time is within the window",
+        );
+        must(
+          /^[\x21-\x7e]{1,256}$/.test(nonce) && nonce === value("X-Claw-Nonce"),
+          "its nonce is the one that was sent",
+        );
+      }
+      return true;
+    },
+  }),
   target<{ headers: Record<string, string>; route: number }>({
     name: "headers of a stranger",
-    weight: 4,
+    weight: 2,
+    acceptedAtLeast: 0,
     arbitrary: fc.record({ headers, route: fc.nat({ max: ROUTES.length - 1 }) }),
     holds({ headers: sent, route }) {
       let received: Headers;
@@ -79,7 +253,7 @@ export const requests = [
         received = new Headers(sent);
       } catch (error) {
         // No HTTP library sends these.
-        if (error instanceof TypeError) return;
+        if (error instanceof TypeError) return false;
         throw error;
       }
       const needs = ROUTES[route] ?? HOOK;
@@ -94,18 +268,20 @@ export const requests = [
         },
         decision,
       );
-      if (!form.ok) return;
+      if (!form.ok) return false;
       must(needs.accepts.includes(form.value.kind), "only what the route takes passes");
       must(form.value.kind !== "agent", "no identity token comes out of noise");
       if (form.value.kind === "device" || form.value.kind === "shared")
         must(form.value.agentDid.startsWith("did:cdi:"), "such a secret names its agent");
       if (form.value.kind === "apiKey")
         must(form.value.secret.startsWith("spk_") && form.value.secret.length === 47, "a key has a key's form");
+      return true;
     },
   }),
   target<string>({
     name: "conversation ids and reply addresses",
     weight: 2,
+    acceptedAtLeast: 0.2,
     arbitrary: fc.oneof(
       fc.webUrl(),
       mutated(fc.webUrl({ validSchemes: ["https"] })),
@@ -136,33 +312,42 @@ export const requests = [
         isConversationId(text) === (text.length >= 1 && text.length <= 256 && !/\p{Cc}/u.test(text)),
         "a conversation id is short and printable",
       );
+      return isReplyTo(text);
     },
   }),
   target<Record<string, unknown>>({
     name: "settings",
     weight: 2,
-    arbitrary: fc.dictionary(
-      fc.constantFrom(...settings),
-      fc.oneof(
-        anyText,
-        fc.constantFrom(
-          "on",
-          "off",
-          "embedded",
-          "0",
-          "-1",
-          "1e3",
-          "0x10",
-          "600",
-          "https://registry.example.com",
-          "a".repeat(40),
+    acceptedAtLeast: 0.02,
+    arbitrary: fc
+      .tuple(
+        fc.integer({ min: 0, max: 3 }),
+        fc.dictionary(
+          fc.constantFrom(...settings),
+          fc.oneof(
+            anyText,
+            fc.constantFrom(
+              "on",
+              "off",
+              "embedded",
+              "0",
+              "-1",
+              "1e3",
+              "0x10",
+              "600",
+              "https://registry.example.com",
+              "a".repeat(40),
+            ),
+            fc.integer(),
+            fc.boolean(),
+            fc.constantFrom(null, undefined, {}, []),
+          ),
+          { maxKeys: 17 },
         ),
-        fc.integer(),
-        fc.boolean(),
-        fc.constantFrom(null, undefined, {}, []),
+      )
+      .map(([most, some]) =>
+        most === 0 ? some : { ...GOOD_SETTINGS, ...Object.fromEntries(Object.entries(some).slice(0, most)) },
       ),
-      { maxKeys: 17 },
-    ),
     holds(source) {
       const config = parseConfig(source);
       if (!config.ok) {
@@ -173,7 +358,7 @@ export const requests = [
             ),
             "a problem does not name a secret",
           );
-        return;
+        return false;
       }
       const { value } = config;
       must(
@@ -196,6 +381,7 @@ export const requests = [
         value.registryUrl === "embedded" || /^https?:$/.test(new URL(value.registryUrl).protocol),
         "the registry is embedded or a URL",
       );
+      return true;
     },
   }),
 ];

@@ -1,0 +1,110 @@
+/** What the program offers to whom, as a stranger would find it in its documents. */
+import * as fc from "fast-check";
+import { PERMISSIONS } from "../../src/rpc/permissions.ts";
+import { agentDid, anyJson, anyText, mutated, ulid } from "./arbitraries.ts";
+
+/** What anybody may read. */
+export const PUBLIC = new Set([
+  "/health",
+  "/ready",
+  "/v1/time",
+  "/.well-known/claw-keys.json",
+  "/v1/crl",
+  "/openapi.json",
+]);
+export const ROUTES: readonly [method: string, path: string][] = [
+  ["POST", "/hooks/agent"],
+  ["POST", "/hooks/message"],
+  ["GET", "/relay/connect"],
+  ["POST", "/v1/relay/tickets"],
+  ["POST", "/rpc"],
+  ["POST", "/v1/devices/claim"],
+  ["GET", "/v1/deliveries/x"],
+  ["GET", "/v1/dead-letters"],
+  ["POST", "/v1/dead-letters/x/replay"],
+  ["DELETE", "/v1/dead-letters/x"],
+  ["POST", "/pair/start"],
+  ["POST", "/pair/confirm"],
+  ["POST", "/pair/status"],
+  ["POST", "/pair/remove"],
+  ["GET", "/pair/peers"],
+  ["POST", "/v1/agents"],
+  ["GET", "/v1/agents"],
+  ["POST", "/v1/agents/revoke"],
+  ["POST", "/v1/agents/rekey"],
+  ["POST", "/v1/keys/revoke"],
+  ["POST", "/v1/keys/rotate"],
+  ["POST", "/v1/agents/reissue"],
+  ["GET", "/v1/relay/connect"],
+  ["GET", "/ready"],
+  ["GET", "/v1/time"],
+  ["GET", "/v1/crl"],
+  ["GET", "/.well-known/claw-keys.json"],
+  ["GET", "/openapi.json"],
+  ["POST", "/v1/agents/auth/refresh"],
+  ["POST", "/v1/agents/auth/validate"],
+  ["GET", "/metrics"],
+  ["GET", "/health"],
+  ["GET", "/admin"],
+];
+/** Takes no parameters and so ends the shared secret that the fuzzer itself calls by. */
+const ENDS_ITS_CALLER = "shared.auth.rotate";
+/** The methods of the dispatcher, by the page that says who may call them; the others are routes. */
+export const METHODS = Object.keys(PERMISSIONS).filter(
+  (name) => (name.includes("/") || name.startsWith("device.")) && name !== ENDS_ITS_CALLER,
+);
+
+/** Members that some method has, with values of any kind. */
+export const params = fc.dictionary(
+  fc.constantFrom(
+    "agentDid",
+    "peerAgentDid",
+    "taskId",
+    "taskName",
+    "name",
+    "params",
+    "metadata",
+    "cursor",
+    "limit",
+    "subject",
+    "relation",
+    "object",
+    "type",
+    "writes",
+    "deletes",
+    "contextualTuples",
+    "deviceId",
+    "publicKey",
+    "scopes",
+    "label",
+    "requestId",
+    "digest",
+    "ticket",
+    "ttlSeconds",
+    "initiatorProfile",
+    "responderProfile",
+    "allowResponderAgentDid",
+    "refreshToken",
+    "apiKeyId",
+    "expiresAtMs",
+    "content",
+    "dryRun",
+    "kid",
+    "framework",
+    "ownerDid",
+    "tenantId",
+    "reason",
+    "jti",
+    "aitJti",
+  ),
+  fc.oneof(
+    anyJson,
+    anyText,
+    mutated(agentDid),
+    ulid,
+    fc.integer(),
+    fc.array(fc.record({ object: anyText, relation: anyText, subject: anyText }), { maxLength: 3 }),
+    fc.constantFrom("A".repeat(43), "agent:x", "task:1", 2 ** 53, -1, 0),
+  ),
+  { maxKeys: 6 },
+);
