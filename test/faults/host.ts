@@ -32,6 +32,9 @@ const { bindings, rootPath: _rootPath, ...shape } = unstable_getMiniflareWorkerO
 const secrets = { OPERATOR_TOKEN, REGISTRY_SIGNING_SECRET: "signing-secret-of-the-faults-0123456789abcdef" };
 const limits = { RATE_LIMIT_PER_AGENT: "0", RATE_LIMIT_PER_IP: "off" };
 
+/** Where V8 can be asked about memory; a driver that wants to ask says so in the environment. */
+const inspectorPort = process.env["SALLYPORT_INSPECTOR_PORT"];
+
 const options = () =>
   convertV4MiniflareOptions({
     host: "127.0.0.1",
@@ -43,6 +46,7 @@ const options = () =>
     },
     resourcePersistencePath: join(plan.stateDir, "state"),
     telemetry: { enabled: false },
+    ...(inspectorPort === undefined ? {} : { inspectorPort: Number(inspectorPort) }),
     workers: [
       {
         ...shape,

@@ -2,17 +2,18 @@
  * `npm run soak`: mixed load at 70 % of what this machine can do, with agents coming and going, for as long as it takes to see
  * whether memory or disk grow. Ends with 1 when they do, when something was lost, or when the program failed.
  */
-import { readdirSync, statSync } from "node:fs";
-import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { type HttpAnswer, openHttpConnection } from "../bench/http-connection.ts";
 import { requestBytes, signGet, signSend } from "../bench/traffic.ts";
 import { type Agent, operator, register, signedHeaders } from "../e2e/agent.ts";
+import { freePort } from "../e2e/proxy.ts";
 import type { History } from "../faults/history.ts";
 import { startProgram } from "../faults/program.ts";
 import { createRandom } from "../faults/random.ts";
 import { settle, sleep } from "../faults/town.ts";
 import { startRecipients } from "../faults/traffic.ts";
+import { type Disk, diskOf } from "./disk.ts";
+import { type Memory, openMemoryProbe } from "./memory.ts";
 import { SHORT_SETTINGS, withShortLives } from "./short-lives.ts";
 
 const { values } = parseArgs({
@@ -28,11 +29,14 @@ const PAIRS = 8;
 const SHARE_OF_CAPACITY = 0.7;
 const MEMORY_GROWTH_MAX = 0.2;
 const DISK_GROWTH_MAX = 0.1;
-const SAMPLES_A_MINUTE = 12;
+const LOOK_EVERY_MS = 10_000;
+/** A state is the lowest of this many looks: a burst adds to what is kept, and nothing takes from it. */
+const LOOKS_OF_A_STATE = 7;
 const MEBIBYTE = 1_048_576;
 
 type Sample = { atMs: number; tookMs: number };
-type Disk = { gates: Map<string, number>; database: number };
+type Look = Memory & Disk & { atMs: number };
+type State = { privateBytes: number; heapBytes: number; gateBytes: number; databaseBytes: number };
 
 process.exit(await main());
 
@@ -52,6 +56,8 @@ async function main(): Promise<number> {
     },
     close: () => Promise.resolve(),
   };
+  const inspectorPort = await freePort();
+  process.env["SALLYPORT_INSPECTOR_PORT"] = String(inspectorPort);
   const program = await startProgram({ settings: SHORT_SETTINGS, edit: withShortLives });
   try {
     const town = await settle(program, history, random, { pairs: PAIRS });
@@ -113,12 +119,15 @@ async function main(): Promise<number> {
     const rate = capacity * SHARE_OF_CAPACITY;
     console.log(`capacity ${capacity.toFixed(0)}/s; ${rate.toFixed(0)}/s for ${values.minutes} min`);
 
+    const residents = new Set(diskOf(program.stateDir).gates.keys());
     let running = true;
+    const guests = await openHttpConnection(program.url);
     const comingAndGoing = (async () => {
       while (running) {
         // oxlint-disable no-await-in-loop -- one agent after the other
         await sleep(random.between(2_000, 6_000));
         const guest = await register(program.url, "guest");
+        note(await guests.send(signGet(guest, "/pair/peers")));
         seen.agents += 1;
         await operator(program.url, "POST", "/v1/agents/revoke", { agentDid: guest.did });
         recipients.cut();
@@ -127,25 +136,32 @@ async function main(): Promise<number> {
       }
     })();
 
-    let settledState: { residentBytes: number; disk: Disk } | null = null;
-    const resident: number[] = [];
-    const watch = setInterval(() => resident.push(program.residentBytes()), MINUTE_MS / SAMPLES_A_MINUTE);
-    const settling = sleep(SETTLED_AFTER_MS).then(() => {
-      settledState = { residentBytes: median(resident.slice(-6)), disk: diskOf(program.stateDir) };
-    });
+    const probe = await openMemoryProbe(inspectorPort);
+    const looks: Look[] = [];
+    const watchedFromMs = performance.now();
+    const watching = (async () => {
+      while (running) {
+        // oxlint-disable no-await-in-loop -- one look after the other
+        await sleep(LOOK_EVERY_MS);
+        const memory = await probe.sample();
+        looks.push({ ...memory, ...diskOf(program.stateDir), atMs: performance.now() - watchedFromMs });
+        // oxlint-enable no-await-in-loop
+      }
+    })();
+    const settling = sleep(SETTLED_AFTER_MS).then(() => stateOf(looks.slice(-LOOKS_OF_A_STATE), residents));
     const samples = await drive(totalMs, rate);
-    await settling;
-    const end = { residentBytes: median(resident.slice(-6)), disk: diskOf(program.stateDir) };
-    clearInterval(watch);
+    const start = await settling;
+    const end = stateOf(looks.slice(-LOOKS_OF_A_STATE), residents);
     running = false;
     await comingAndGoing;
+    await watching;
+    probe.close();
+    guests.close();
     const drainedByMs = performance.now() + 60_000;
     const missing = (): number => accepted.filter((id) => !seen.delivered.has(id)).length;
     // oxlint-disable-next-line no-await-in-loop -- until everything has come
     while (missing() > 0 && performance.now() < drainedByMs) await sleep(250);
     recipients.stop();
-    if (settledState === null) throw new Error("the run was over before it had settled");
-    const start = settledState as { residentBytes: number; disk: Disk };
 
     const third = totalMs / 3;
     const p99 = (from: number, to: number): number =>
@@ -153,13 +169,9 @@ async function main(): Promise<number> {
         samples.filter(({ atMs }) => atMs >= from && atMs < to).map(({ tookMs }) => tookMs),
         0.99,
       );
-    const [gatesBefore, gatesAfter] = [
-      sizeOf(start.disk.gates, start.disk.gates),
-      sizeOf(end.disk.gates, start.disk.gates),
-    ];
-    const newGates = [...end.disk.gates.keys()].filter((name) => !start.disk.gates.has(name)).length;
-    const memoryGrowth = end.residentBytes / start.residentBytes - 1;
-    const diskGrowth = gatesAfter / gatesBefore - 1;
+    const privateGrowth = start.privateBytes === 0 ? 0 : end.privateBytes / start.privateBytes - 1;
+    const heapGrowth = end.heapBytes / start.heapBytes - 1;
+    const diskGrowth = end.gateBytes / start.gateBytes - 1;
     const lost = missing();
     console.log(
       `requests       ${samples.length}, ${(samples.length / (totalMs / 1_000)).toFixed(0)}/s; ${accepted.length} messages accepted, ${lost} not delivered; other answers ${JSON.stringify(Object.fromEntries(refused))}`,
@@ -167,22 +179,31 @@ async function main(): Promise<number> {
     console.log(
       `p99            ${p99(0, third).toFixed(0)} ms in the first third, ${p99(2 * third, totalMs).toFixed(0)} ms in the last`,
     );
+    const minutes = Map.groupBy(looks, ({ atMs }) => Math.floor(atMs / MINUTE_MS));
+    const byMinute = (bytesOf: (look: Look) => number): string =>
+      [...minutes.values()].map((minute) => mib(Math.min(...minute.map((look) => bytesOf(look))))).join(", ");
     console.log(
-      `workerd        ${mib(start.residentBytes)} once settled, ${mib(end.residentBytes)} at the end (${percent(memoryGrowth)})`,
+      `live heap      ${mib(start.heapBytes)} once settled, ${mib(end.heapBytes)} at the end (${percent(heapGrowth)}): what the program holds`,
     );
-    const everyMinute = resident.filter((_, index) => index % SAMPLES_A_MINUTE === 0);
-    console.log(`               ${everyMinute.map((bytes) => mib(bytes)).join(", ")}, minute by minute`);
+    console.log(`               ${byMinute(({ heapBytes }) => heapBytes)}, minute by minute`);
     console.log(
-      `gates on disk  ${mib(gatesBefore)} once settled, ${mib(gatesAfter)} at the end (${percent(diskGrowth)}); ${newGates} new gates for agents that came and went`,
+      start.privateBytes === 0
+        ? "workerd        its memory is not known on this system"
+        : `workerd        ${mib(start.privateBytes)} once settled, ${mib(end.privateBytes)} at the end (${percent(privateGrowth)}): the process's own memory after collection`,
+    );
+    console.log(`               ${byMinute(({ privateBytes }) => privateBytes ?? 0)}, minute by minute`);
+    console.log(
+      `gates on disk  ${mib(start.gateBytes)} once settled, ${mib(end.gateBytes)} at the end (${percent(diskGrowth)}), without those of agents that came and went`,
     );
     console.log(
-      `database       ${mib(start.disk.database)} once settled, ${mib(end.disk.database)} at the end: registrations and the audit log stay`,
+      `database       ${mib(start.databaseBytes)} once settled, ${mib(end.databaseBytes)} at the end: registrations and the audit log stay`,
     );
     console.log(`came and went  ${seen.agents} agents, all sockets ${seen.cuts} times; faults ${seen.faults}`);
     const failures = [
       lost > 0 && `${lost} messages lost`,
       seen.faults > 0 && `${seen.faults} faults`,
-      memoryGrowth > MEMORY_GROWTH_MAX && "memory grows",
+      heapGrowth > MEMORY_GROWTH_MAX && "the program's heap grows",
+      privateGrowth > MEMORY_GROWTH_MAX && "the process's memory grows",
       diskGrowth > DISK_GROWTH_MAX && "the disk grows",
     ].filter((failure) => failure !== false);
     for (const failure of failures) console.log(`FAILED ${failure}`);
@@ -192,29 +213,25 @@ async function main(): Promise<number> {
   }
 }
 
-/** The databases themselves; what their journals hold is written back now and then and says nothing. */
-function diskOf(stateDir: string): Disk {
-  const disk: Disk = { gates: new Map(), database: 0 };
-  for (const entry of readdirSync(stateDir, { withFileTypes: true, recursive: true })) {
-    if (!entry.isFile() || !entry.name.endsWith(".sqlite")) continue;
-    const { size } = statSync(join(entry.parentPath, entry.name));
-    if (entry.parentPath.includes("Gate")) disk.gates.set(entry.name, size);
-    else if (entry.parentPath.includes("d1")) disk.database += size;
-  }
-  return disk;
-}
-
-function sizeOf(gates: Map<string, number>, which: Map<string, number>): number {
-  return [...gates].filter(([name]) => which.has(name)).reduce((sum, [, size]) => sum + size, 0);
+/**
+ * @param looks that belong together, the last of them at the end
+ * @param residents whose databases are compared: those that were there before anybody came or went
+ */
+function stateOf(looks: Look[], residents: ReadonlySet<string>): State {
+  const lowest = (bytesOf: (look: Look) => number): number => Math.min(...looks.map((look) => bytesOf(look)));
+  return {
+    privateBytes: lowest(({ privateBytes }) => privateBytes ?? 0),
+    heapBytes: lowest(({ heapBytes }) => heapBytes),
+    gateBytes: lowest(({ gates }) =>
+      [...gates].filter(([name]) => residents.has(name)).reduce((sum, [, bytes]) => sum + bytes, 0),
+    ),
+    databaseBytes: lowest(({ database }) => database),
+  };
 }
 
 function quantile(numbers: number[], share: number): number {
   const sorted = numbers.toSorted((a, b) => a - b);
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.NaN;
-}
-
-function median(numbers: number[]): number {
-  return quantile(numbers, 0.5);
 }
 
 function mib(bytes: number): string {

@@ -1,6 +1,7 @@
 /**
- * What the program keeps for hours or a day, kept for seconds, so that it expires within the run. What is a setting is set;
- * what is fixed by the contract is a constant in the bundle, and is changed there: the code that forgets stays as it is.
+ * What the program keeps for hours or a day, kept for seconds, so that it expires within the run, and what it keeps by the
+ * thousand, kept by the dozen. What is a setting is set; what is fixed is a constant in the bundle, and is changed there: the
+ * code that forgets stays as it is.
  */
 
 /** Nonces: twice the window and a minute, by setting. */
@@ -13,13 +14,16 @@ export const SHORT_SETTINGS = {
   RELAY_RETRY_MAX_MS: "1000",
 };
 
-/** Name of a constant → milliseconds; each stands in the gate's code as `NAME = <number>`. */
+/** Name of a constant → what it is here; each stands in the code as `NAME = <number>`. */
 const SHORT_CONSTANTS: Record<string, number> = {
   STATUS_KEPT_MS: 30_000,
   RECEIPTS_KEPT_MS: 30_000,
   REPEAT_KNOWN_MS: 30_000,
   PRUNE_EVERY_MS: 10_000,
   HOUSEKEEPING_AFTER_MS: 10_000,
+  // Memories that forget by number and not by time: they are full before anything is compared, where they took half an hour.
+  NONCES_PER_GENERATION: 512,
+  TOKENS_REMEMBERED: 32,
 };
 
 /** @throws Error for a constant that is not there any more: then this run would prove nothing */
