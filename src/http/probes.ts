@@ -1,5 +1,6 @@
 /** Routes that anyone may ask: the time, and whether this proxy is alive and ready. */
 import type { Context, Handler } from "hono";
+import { remoteGraphOf } from "../authz/remote.ts";
 import { startDeadline, withDeadline } from "../resilience/deadline.ts";
 import { errorFields } from "../telemetry/log.ts";
 import { chainScope, type HttpEnv } from "./request-scope.ts";
@@ -39,7 +40,14 @@ export const ready: Handler<HttpEnv> = async (c) => {
   const [{ database, gate }] = await Promise.all([probeStores(c), warm()]);
   const status = registry.status(Date.now());
   const trustBreaker = trust.breaker();
-  const dependencies = { ...status, trust: { breaker: trustBreaker, database }, gate: { reach: gate } };
+  // With the graph in D1 there is no more to depend on.
+  const graph = remoteGraphOf(config)?.breaker.snapshot();
+  const dependencies = {
+    ...status,
+    trust: { breaker: trustBreaker, database },
+    gate: { reach: gate },
+    ...(graph === undefined ? {} : { authz: { breaker: graph } }),
+  };
   const isTrustUsable = database === "ok" || trust.size() > 0;
   const isReady = status.keys.usable && status.crl.usable && isTrustUsable && gate === "ok";
   return c.json({ status: isReady ? "ready" : "unavailable", dependencies }, isReady ? 200 : 503, {

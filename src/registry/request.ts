@@ -1,7 +1,7 @@
 /** One request to the registry: bounded, never redirected, and judged by nothing but what the contract names. */
 import { BodyTooLarge, readBody } from "../resilience/deadline.ts";
 import type { LoadFailure } from "../resilience/cached-call.ts";
-import { parseRetryAfterMs } from "../resilience/retry.ts";
+import { parseRetryAfterMs } from "../resilience/retry-after.ts";
 import { err, ok, type Result } from "../wire/result.ts";
 import type { RegistryFetch, RegistryRequestInit, RequestScope } from "./scope.ts";
 

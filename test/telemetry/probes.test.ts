@@ -44,6 +44,13 @@ describe("GET /ready", () => {
     });
   });
 
+  test("names the graph too where it is not the database's own, which no send depends on", async () => {
+    expect(JSON.stringify((await ask("/ready")).body)).not.toContain("authz");
+    const { status, body } = await ask("/ready", { AUTHZ_GRAPH: "https://graph.elsewhere.example" });
+    expect(status).toBe(200);
+    expect(body).toMatchObject({ dependencies: { authz: { breaker: CLOSED } } });
+  });
+
   test.each([
     ["the registry has never been reached", REMOTE, { keys: { usable: false }, crl: { usable: false } }],
     ["the database fails and nothing is remembered", { DB: failingDb }, { trust: { database: "failing" } }],
