@@ -48,14 +48,15 @@ export async function buildBundle(outDir: string, options: { minify?: boolean; e
   return { modules, modulesRoot: outDir };
 }
 
-/**
- * The proxy with counters in it, for what is counted and not timed.
- *
- * @param file which of the bench's own Workers
- */
-export async function buildInstrumented(file = "instrumented.ts"): Promise<Bundle> {
+/** The proxy as it would be deployed. */
+export const PROXY = "src/worker.ts";
+/** That, or the proxy with something of the bench's own in it. */
+export type BuiltWorker = typeof PROXY | `test/bench/worker/${"counted" | "grown" | "instrumented" | "stages"}.ts`;
+
+/** @param worker its entry, relative to the project */
+export async function buildWorker(worker: BuiltWorker): Promise<Bundle> {
   const outDir = mkdtempSync(join(tmpdir(), "sallyport-bundle-"));
-  const { modules, modulesRoot } = await buildBundle(outDir, { entry: `test/bench/worker/${file}` });
+  const { modules, modulesRoot } = await buildBundle(outDir, { entry: worker });
   rmSync(outDir, { recursive: true, force: true });
   return { modules, modulesRoot };
 }

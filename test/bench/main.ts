@@ -2,19 +2,20 @@
  * `npm run bench [-- --only NAME] [--quick]`: measures the built bundle and prints a table; the same as data goes to
  * `test/bench/results.json`. How it is measured stands in `docs/benchmarks.md`.
  */
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
-import { cpus, tmpdir } from "node:os";
+import { readdirSync, writeFileSync } from "node:fs";
+import { cpus } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { buildBundle, type Bundle } from "./bundle.ts";
+import { type BuiltWorker, type Bundle, buildWorker, PROXY } from "./bundle.ts";
 import { startLoadProcess } from "./load-process.ts";
 import { printResult } from "./report.ts";
 import type { Bench, RatioName, Row, RowResult } from "./row.ts";
 import { servePlain, serveProxy } from "./serve.ts";
+import { type Pause, takeTurns } from "./turns.ts";
 
 const RESULTS = join(import.meta.dirname, "results.json");
 const ROUNDS = 5;
-const SECONDS = { full: 1.5, quick: 1 };
+const SECONDS = 0.75;
 
 const { values } = parseArgs({
   options: { only: { type: "string", multiple: true }, quick: { type: "boolean", default: false } },
@@ -29,31 +30,14 @@ const chosen = rows.filter(({ name, long }) =>
   values.only === undefined ? !(values.quick && long === true) : values.only.includes(name),
 );
 
-let built: Promise<Bundle> | null = null;
-const bundleDir = mkdtempSync(join(tmpdir(), "sallyport-bundle-"));
+const bundles = new Map<BuiltWorker, Promise<Bundle>>();
 const startedAt = new Date();
 const results: (RowResult & { name: string; about: string; tookSeconds: number })[] = [];
 const failures: string[] = [];
 
-for (const row of chosen) {
-  const { bench, end } = openBench();
-  const beganAtMs = performance.now();
-  try {
-    // oxlint-disable-next-line no-await-in-loop -- one row at a time
-    const result = await row.run(bench);
-    const rowSeconds = Math.round((performance.now() - beganAtMs) / 100) / 10;
-    results.push({ name: row.name, about: row.about, tookSeconds: rowSeconds, ...result });
-    printResult(row, result, rowSeconds);
-  } catch (error) {
-    // The other rows still count; the failure is told at the end and by the exit status.
-    failures.push(row.name);
-    console.error(`${row.name} failed:`, error);
-  } finally {
-    // oxlint-disable-next-line no-await-in-loop -- everything of a row is gone before the next
-    await end();
-  }
-}
-rmSync(bundleDir, { recursive: true, force: true });
+// All at once and before anything is measured.
+await Promise.all(chosen.flatMap(({ builds = [PROXY] }) => builds).map((worker) => bundle(worker)));
+await takeTurns(chosen, runRow);
 
 const ratios: Partial<Record<RatioName, number>> = Object.assign({}, ...results.map((result) => result.ratios ?? {}));
 const tookSeconds = Math.round((Date.now() - startedAt.getTime()) / 1_000);
@@ -66,12 +50,36 @@ writeFileSync(
 console.log(`\n${tookSeconds} s; as data: test/bench/results.json`);
 process.exit(failures.length === 0 ? 0 : 1);
 
-function bundle(): Promise<Bundle> {
-  return (built ??= buildBundle(bundleDir));
+async function runRow(row: Row, pause: Pause): Promise<void> {
+  let pausedMs = 0;
+  const beganAtMs = performance.now();
+  const { bench, end } = openBench(async (atLeastMs) => {
+    const pausedAtMs = performance.now();
+    await pause(atLeastMs);
+    pausedMs += performance.now() - pausedAtMs;
+  });
+  try {
+    const result = await row.run(bench);
+    const rowSeconds = Math.round((performance.now() - beganAtMs - pausedMs) / 100) / 10;
+    results.push({ name: row.name, about: row.about, tookSeconds: rowSeconds, ...result });
+    printResult(row, result, rowSeconds);
+  } catch (error) {
+    // The other rows still count; the failure is told at the end and by the exit status.
+    failures.push(row.name);
+    console.error(`${row.name} failed:`, error);
+  } finally {
+    await end();
+  }
+}
+
+function bundle(worker: BuiltWorker): Promise<Bundle> {
+  const known = bundles.get(worker) ?? buildWorker(worker);
+  bundles.set(worker, known);
+  return known;
 }
 
 /** What one row works with, and how all that it started is ended. */
-function openBench(): { bench: Bench; end: () => Promise<void> } {
+function openBench(pause: Pause): { bench: Bench; end: () => Promise<void> } {
   const started: { stop(): Promise<void> }[] = [];
   const keep = <T extends { stop(): Promise<void> }>(one: T): T => {
     // Stopped once, whoever does it.
@@ -84,12 +92,13 @@ function openBench(): { bench: Bench; end: () => Promise<void> } {
   const bench: Bench = {
     quick: values.quick,
     rounds: ROUNDS,
-    seconds: values.quick ? SECONDS.quick : SECONDS.full,
-    bundle,
-    proxy: async (settings, other) => keep(await serveProxy(other ?? (await bundle()), settings)),
+    seconds: SECONDS,
+    bundle: (worker = PROXY) => bundle(worker),
+    proxy: async (settings, other) => keep(await serveProxy(other ?? (await bundle(PROXY)), settings)),
     floor: async () => keep(await servePlain("floor.ts")),
     ceiling: async () => keep(await servePlain("ceiling.ts")),
     load: () => keep(startLoadProcess()),
+    pause,
     keep,
   };
   return {

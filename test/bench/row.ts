@@ -1,7 +1,8 @@
 /** What a row is: one file in `rows/`, which says what it measures and how, and gives figures. */
-import type { Bundle } from "./bundle.ts";
+import type { BuiltWorker, Bundle } from "./bundle.ts";
 import type { LoadProcess } from "./load-process.ts";
 import type { Served } from "./serve.ts";
+import type { Pause } from "./turns.ts";
 import { pairedRatio, type Spread, spread } from "./statistics.ts";
 
 /** The ratios that others rely on, by name. */
@@ -25,6 +26,8 @@ export type Row = {
   about: string;
   /** Left out by `--quick`. */
   long?: boolean;
+  /** The Workers that it measures, built before the first row; the proxy as it would be deployed by default. */
+  builds?: readonly BuiltWorker[];
   run(bench: Bench): Promise<RowResult>;
 };
 
@@ -35,12 +38,14 @@ export type Bench = {
   rounds: number;
   /** Length of one round. */
   seconds: number;
-  /** The bundle as it would be deployed; built once. */
-  bundle(): Promise<Bundle>;
+  /** The proxy as it would be deployed, or a Worker of the bench's own; each is built once. */
+  bundle(worker?: BuiltWorker): Promise<Bundle>;
   proxy(settings?: Record<string, string>, bundle?: Bundle): Promise<Served>;
   floor(): Promise<Served>;
   ceiling(): Promise<Served>;
   load(): LoadProcess;
+  /** For a row that only waits: others go on meanwhile. */
+  pause: Pause;
   /** Ended with the row. */
   keep<T extends { stop(): Promise<void> }>(started: T): T;
 };

@@ -9,6 +9,7 @@ const KIB = 1_024;
 const bundleSize: Row = {
   name: "bundle-size",
   about: "what is uploaded, minified",
+  builds: [],
   async run() {
     const { bytes, gzipBytes } = sizeOf(
       await buildBundle(mkdtempSync(join(tmpdir(), "sallyport-bundle-")), { minify: true }),

@@ -9,7 +9,7 @@ const everybodyToEverybody: Row = {
   about: "the same with each of 16 senders writing to all 16 recipients in turn, at 16 connections",
   long: true,
   async run(bench) {
-    const [proxy, floor] = [await bench.proxy(), await bench.floor()];
+    const [proxy, floor] = await Promise.all([bench.proxy(), bench.floor()]);
     const load = bench.load();
     await load.prepare({ ...SCENE, fan: SCENE.recipients, url: proxy.url });
     const plan = { connections: CONNECTIONS, seconds: bench.seconds, expected: 202 };

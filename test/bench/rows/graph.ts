@@ -1,13 +1,13 @@
 import { OPERATOR_TOKEN } from "../../e2e/proxy.ts";
 import { type Agent, register } from "../../e2e/agent.ts";
-import { buildInstrumented } from "../bundle.ts";
 import { asAgent } from "../devices.ts";
 import { type HttpConnection, openHttpConnection } from "../http-connection.ts";
 import { figure, interleave, ratioFigure, type Row } from "../row.ts";
 import type { Served } from "../serve.ts";
-import { median } from "../statistics.ts";
+import { median, pairedRatio } from "../statistics.ts";
 import { requestBytes } from "../traffic.ts";
 
+const WORKER = "test/bench/worker/counted.ts";
 const SIZES = { thousand: 1_000, hundredThousand: 100_000, million: 1_000_000 };
 const DEPTH_MAX = 10;
 /** Checks in one round of one database. */
@@ -27,17 +27,19 @@ const graph: Row = {
   name: "graph",
   about: `checks ${DEPTH_MAX} groups deep among a thousand, a hundred thousand and a million tuples, and round trips to the database`,
   long: true,
+  builds: [WORKER],
   async run(bench) {
-    const bundle = await buildInstrumented("counted.ts");
-    const served = {
-      thousand: await bench.proxy({}, bundle),
-      hundredThousand: await bench.proxy({}, bundle),
-      million: await bench.proxy({}, bundle),
-    };
+    const bundle = await bench.bundle(WORKER);
+    const [thousand, hundredThousand, million] = await Promise.all([
+      filled(bench.proxy({}, bundle), SIZES.thousand),
+      filled(bench.proxy({}, bundle), SIZES.hundredThousand),
+      filled(bench.proxy({}, bundle), SIZES.million),
+    ]);
+    const served = { thousand, hundredThousand, million };
     const lines: Record<keyof typeof SIZES, HttpConnection> = {
-      thousand: await filled(served.thousand, SIZES.thousand),
-      hundredThousand: await filled(served.hundredThousand, SIZES.hundredThousand),
-      million: await filled(served.million, SIZES.million),
+      thousand: await openHttpConnection(thousand.url),
+      hundredThousand: await openHttpConnection(hundredThousand.url),
+      million: await openHttpConnection(million.url),
     };
     const checks = await interleave(bench.rounds + 4, {
       thousand: () => timed(lines.thousand),
@@ -73,12 +75,14 @@ const graph: Row = {
         figure(`most round trips of a check, 1 to ${DEPTH_MAX} deep`, "", [Math.max(...trips)], "≤ 1"),
         figure(`round trips of a list of ${PAGE} among ${TASKS} tasks`, "", [listTrips], "≤ 3"),
       ],
+      ratios: { checkMillionToThousand: pairedRatio(checks.million, checks.thousand).median },
     };
   },
 };
 
 /** Groups in one another down to the asker; half of the rest are members of the innermost, half of groups of a hundred. */
-async function filled(served: Served, tuples: number): Promise<HttpConnection> {
+async function filled(starting: Promise<Served>, tuples: number): Promise<Served> {
+  const served = await starting;
   const db = await served.database();
   const insert = db.prepare(`${INTO_TUPLES} VALUES ('group', ?, 'member', ?, ?, ?, 0)`);
   const chain = Array.from({ length: DEPTH_MAX }, (_, index) =>
@@ -97,7 +101,7 @@ async function filled(served: Served, tuples: number): Promise<HttpConnection> {
       .bind(from, Math.min(tuples, from + ROWS_AT_ONCE))
       .run();
   }
-  return openHttpConnection(served.url);
+  return served;
 }
 
 const groupAt = (index: number): string => `level-${index}`;

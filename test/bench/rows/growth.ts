@@ -1,11 +1,11 @@
 import { newKey } from "../../e2e/agent.ts";
 import { OPERATOR_TOKEN } from "../../e2e/proxy.ts";
-import { buildInstrumented } from "../bundle.ts";
 import { callFrame } from "../devices.ts";
 import { grow, type Grown, type Sizes } from "../grown.ts";
 import { figure, type Figure, interleave, ratioFigure, type Row } from "../row.ts";
 import { requestBytes, signGet } from "../traffic.ts";
 
+const WORKER = "test/bench/worker/grown.ts";
 /** Everything grows at once, one proxy a step; each dimension is looked at by what would feel it. */
 const STEPS: readonly Sizes[] = [
   { agents: 10, nonces: 1, queues: { gates: 8, each: 1 }, revocations: 0, pairs: 0, sockets: 1 },
@@ -99,8 +99,9 @@ const growth: Row = {
   name: "growth",
   about: "how cost grows with what is in place, each step beside the one before it",
   long: true,
+  builds: [WORKER],
   async run(bench) {
-    const bundle = await buildInstrumented("grown.ts");
+    const bundle = await bench.bundle(WORKER);
     const grown = await Promise.all(STEPS.map((sizes) => grow(bench, bundle, sizes)));
     const figures: Figure[] = [];
     for (const dimension of DIMENSIONS) {

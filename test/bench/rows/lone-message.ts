@@ -1,6 +1,6 @@
 import { figure, type Row, SCENE } from "../row.ts";
 
-const SILENCE_MS = 400;
+const SILENCE_MS = 300;
 
 const loneMessage: Row = {
   name: "lone-message",
@@ -12,7 +12,7 @@ const loneMessage: Row = {
     await load.lone({ url: proxy.url, count: 3, silenceMs: SILENCE_MS });
     const { acceptedMs, pushedAfterMs } = await load.lone({
       url: proxy.url,
-      count: bench.quick ? 8 : 24,
+      count: bench.quick ? 8 : 16,
       silenceMs: SILENCE_MS,
     });
     return {

@@ -1,18 +1,24 @@
-import { buildInstrumented } from "../bundle.ts";
+import { PROXY } from "../bundle.ts";
 import { figure, interleave, type Row, SCENE, SENDS_A_SECOND } from "../row.ts";
 import type { RunFigures } from "../run.ts";
 
+const WORKER = "test/bench/worker/instrumented.ts";
 const CONNECTIONS = 16;
+const SECONDS = 0.5;
 /** An offline recipient's messages pile up by design; here the limits are not what is measured. */
 const ROOM = { RELAY_OUTBOX_MAX: "10000", RELAY_QUEUE_MAX: "10000" };
 
 const parts: Row = {
   name: "parts",
   about: "what the way through the house costs, part by part, at 16 connections",
+  long: true,
+  builds: [PROXY, WORKER],
   async run(bench) {
-    const instrumented = await bench.proxy({}, await buildInstrumented());
-    const offline = await bench.proxy(ROOM);
-    const online = await bench.proxy();
+    const [instrumented, offline, online] = await Promise.all([
+      bench.proxy({}, await bench.bundle(WORKER)),
+      bench.proxy(ROOM),
+      bench.proxy(),
+    ]);
     const [loads, lone] = [
       { chain: bench.load(), offline: bench.load(), online: bench.load() },
       { ...SCENE, connect: false },
@@ -20,7 +26,7 @@ const parts: Row = {
     await loads.chain.prepare({ ...lone, url: instrumented.url });
     await loads.offline.prepare({ ...lone, url: offline.url });
     await loads.online.prepare({ ...SCENE, url: online.url });
-    const plan = { connections: CONNECTIONS, seconds: bench.seconds / 2 };
+    const plan = { connections: CONNECTIONS, seconds: SECONDS };
     const count = Math.ceil(plan.seconds * SENDS_A_SECOND);
     const rates = await interleave(
       bench.rounds,

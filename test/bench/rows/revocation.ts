@@ -18,7 +18,7 @@ const SOCKETS = 100;
 /** Frames of one socket are worked on in turn; so many wait, so that it is never idle. */
 const WINDOW = 16;
 /** Of either kind; each needs its sockets opened anew. */
-const ROTATIONS = 10;
+const ROTATIONS = 6;
 
 type Rotation = {
   answeredMs: number;

@@ -1,10 +1,10 @@
 import { pair, register } from "../../e2e/agent.ts";
-import { buildInstrumented } from "../bundle.ts";
 import { openHttpConnection } from "../http-connection.ts";
 import { figure, interleave, type Row } from "../row.ts";
 import { median } from "../statistics.ts";
 import { signSend } from "../traffic.ts";
 
+const WORKER = "test/bench/worker/stages.ts";
 /** What the client's parser takes for the path; the proof is that of a hook. */
 const HOOK_PATH = "/hooks/agent";
 
@@ -67,8 +67,9 @@ const stages: Row = {
   name: "stages",
   about: "each stage of a send alone, by the runtime's processor time",
   long: true,
+  builds: [WORKER],
   async run(bench) {
-    const served = await bench.proxy({}, await buildInstrumented("stages.ts"));
+    const served = await bench.proxy({}, await bench.bundle(WORKER));
     const { url } = served;
     const [sender, recipient] = [await register(url, "sender"), await register(url, "recipient")];
     const paired = await pair(url, sender, recipient);

@@ -11,9 +11,10 @@ const taskCreate: Row = {
   about: "task/create with creators and tuples beside the same call writing the bare row, at 16 connections",
   long: true,
   async run(bench) {
+    const [dual, alone] = await Promise.all([bench.proxy(), bench.proxy(ROW_ALONE)]);
     const scenes = {
-      full: { proxy: await bench.proxy(), load: bench.load() },
-      bare: { proxy: await bench.proxy(ROW_ALONE), load: bench.load() },
+      full: { proxy: dual, load: bench.load() },
+      bare: { proxy: alone, load: bench.load() },
     };
     for (const { proxy, load } of Object.values(scenes)) {
       // oxlint-disable-next-line no-await-in-loop -- setting up is not to be a burst

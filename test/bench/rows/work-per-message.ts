@@ -1,19 +1,20 @@
-import { buildInstrumented } from "../bundle.ts";
 import { figure, type Figure, type Row, SCENE, SENDS_A_SECOND } from "../row.ts";
 
+const WORKER = "test/bench/worker/instrumented.ts";
 type Counts = { rpcs: Record<string, number>; commits: number; alarms: number; statements: number };
 
 /** Counted, not timed: the Worker is built with counters around the storage and the stubs of the gates. */
 const workPerMessage: Row = {
   name: "work-per-message",
   about: "RPCs, commits and SQL statements a message, everything delivered and acknowledged",
+  builds: [WORKER],
   async run(bench) {
-    const proxy = await bench.proxy({}, await buildInstrumented());
+    const proxy = await bench.proxy({}, await bench.bundle(WORKER));
     const load = bench.load();
     await load.prepare({ ...SCENE, url: proxy.url });
     const figures: Figure[] = [];
     const notes: string[] = [];
-    for (const connections of [4, 16, 64]) {
+    for (const connections of bench.quick ? [16] : [4, 16, 64]) {
       const plan = { url: proxy.url, connections, expected: 202, deliver: true };
       // oxlint-disable no-await-in-loop -- one level after the other
       await load.sign({ count: SENDS_A_SECOND });
