@@ -68,21 +68,23 @@ export function ratioFigure(label: string, above: readonly number[], below: read
  * Runs the subjects in turn, A B A B …, since what disturbs the machine then disturbs all of them; every second round in the
  * opposite order, so that none always runs in the other's wake. The first round is a warm-up and is not counted.
  *
+ * @param warmUps none for subjects that are warm already, or are to be cold
  * @returns for each subject what its counted rounds gave
  */
 export async function interleave<Name extends string, T>(
   rounds: number,
   subjects: Record<Name, () => Promise<T>>,
   beforeRound: () => Promise<unknown> = async () => {},
+  warmUps = 1,
 ): Promise<Record<Name, T[]>> {
   const names = Object.keys(subjects) as Name[];
   const results = Object.fromEntries(names.map((name) => [name, [] as T[]])) as Record<Name, T[]>;
-  for (let round = 0; round <= rounds; round++) {
+  for (let round = 0; round < rounds + warmUps; round++) {
     // oxlint-disable no-await-in-loop -- one after the other is the method
     await beforeRound();
     for (const name of round % 2 === 0 ? names : names.toReversed()) {
       const result = await subjects[name]();
-      if (round > 0) results[name].push(result);
+      if (round >= warmUps) results[name].push(result);
     }
     // oxlint-enable no-await-in-loop
   }

@@ -21,7 +21,7 @@ const STEPS: readonly Sizes[] = [
   },
 ];
 const GOAL = "≤ 1.3";
-const ROUNDS = 7;
+const ROUNDS = 5;
 /** Gates that take messages over in turn, so that none grows by much meanwhile. */
 const GATES_USED = 8;
 const LOOK_UPS = 10;

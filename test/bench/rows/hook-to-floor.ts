@@ -51,6 +51,7 @@ export const hookToFloor: Row = {
         bench.rounds,
         { floor: run(floor, false), hook: run(proxy, true), ceiling: run(ceiling, false) },
         () => load.sign({ count: Math.ceil(bench.seconds * SENDS_A_SECOND) }),
+        figures.length === 0 ? 1 : 0,
       );
       const delivered = runs.hook.map(({ deliveredPerSecond }) => deliveredPerSecond ?? 0);
       const answered = rates(runs.floor);
