@@ -43,6 +43,8 @@ export function createGroupCommit(
   let timerDueMs = Infinity;
   let isFlushing = false;
   let flushedAtMs = -Infinity;
+  /** Whether the last group with anything in it was one effect alone: where there was company, more is to be expected. */
+  let wasAlone = true;
 
   const flush = (): void => {
     const group = jobs;
@@ -50,6 +52,7 @@ export function createGroupCommit(
     const outcomes: Outcome[] = [];
     isFlushing = true;
     flushedAtMs = now();
+    if (group.length > 0) wasAlone = group.length === 1;
     try {
       for (const job of group) outcomes.push(outcomeOf(job, storage));
       beforeCommit(group.length);
@@ -83,7 +86,7 @@ export function createGroupCommit(
         "error" in outcome ? reject(outcome.error) : resolve(outcome.value as T);
       jobs.push({ isChecked, effect, settle });
       const nowMs = now();
-      const isAlone = !isFlushing && timerDueMs > nowMs && nowMs - flushedAtMs >= LULL_MS;
+      const isAlone = !isFlushing && wasAlone && timerDueMs > nowMs && nowMs - flushedAtMs >= LULL_MS;
       if (withinMs === 0 && isAlone) flush();
       else wake(withinMs);
     });

@@ -27,8 +27,13 @@ import type { Receipt } from "./outbox.ts";
 import { LANE_WINDOW, type SocketLoad } from "./pump.ts";
 import type { Session } from "./sockets.ts";
 
-/** An acknowledgement may wait this long for company: the sender has its 202 already. */
-const ACK_WITHIN_MS = 20;
+/**
+ * An acknowledgement may wait for company, since the sender has its 202 already: the first of a lull this long, those that
+ * follow until the next hand-over comes, whose commit they share.
+ */
+const ACK_WITHIN_MS = { inALull: 20, following: BATCH_TICK_MS + 150 };
+/** No more of them: what is acknowledged makes room for what waits to be pushed. */
+const ACKS_AT_ONCE = LANE_WINDOW / 2;
 const BUSY_LOOK_MS = 1_000;
 /** Frames of one socket that are worked on or wait for their turn. */
 export const CALLS_PER_SOCKET_MAX = 32;
@@ -181,6 +186,7 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
   const acknowledge = (session: Session, ackId: string, accepted: boolean, reason: string | undefined): void => {
     session.lastProgressMs = deps.now();
     acknowledged.push({ session, ackId, accepted, reason: reason ?? null });
+    if (acknowledged.length === ACKS_AT_ONCE) commits.wake();
     if (acknowledged.length > 1) return;
     void commits.commitChecked(
       () => {
@@ -192,7 +198,7 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
           deps.now(),
         );
       },
-      deps.now() - lastAckCommitMs > BATCH_TICK_MS ? ACK_WITHIN_MS : BATCH_TICK_MS,
+      deps.now() - lastAckCommitMs > ACK_WITHIN_MS.following ? ACK_WITHIN_MS.inALull : ACK_WITHIN_MS.following,
     );
   };
 
