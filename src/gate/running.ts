@@ -19,6 +19,9 @@ export type CallOrigin = { requestId: string; origin: string | null; bookmarks: 
 
 export type AskedCall = { surface: "rpc" | "http"; method: string; params: unknown };
 
+/** Any time at all is a later turn than the one in which a call's answer is sent. */
+const AFTER_THE_ANSWER_MS = 1;
+
 export type RunnerDeps = {
   self: AgentDid;
   env: Env;
@@ -116,8 +119,8 @@ export function createRunner(house: House, commits: GroupCommit, relay: Relay, d
           },
         );
       } finally {
-        // After the answer: sockets whose authority this call has ended are closed.
-        if (hasEnded) deps.background(commits.commit(() => relay.sweep(now())));
+        // Sockets whose authority this call has ended are closed after its answer, which may have to go over one of them.
+        if (hasEnded) deps.background(commits.commit(() => relay.sweep(now()), AFTER_THE_ANSWER_MS));
       }
     },
   };
