@@ -20,8 +20,13 @@ import {
 
 /** What the parent may ask for; each takes plain data and gives plain data. */
 export type LoadCommands = {
-  /** Registers agents, with another registry where one is named, pairs them, and connects the recipients where that is asked for. */
-  prepare(scene: Topology & { url: string; connect: boolean; registryUrl?: string }): Promise<null>;
+  /**
+   * Registers agents, with another registry where one is named, pairs them unless somebody else does, and connects the
+   * recipients where that is asked for; gives their DIDs.
+   */
+  prepare(
+    scene: Topology & { url: string; connect: boolean; registryUrl?: string; arePaired?: boolean },
+  ): Promise<{ senders: string[]; recipients: string[] }>;
   /** Makes requests for the runs that follow. */
   sign(order: { count: number; path?: string; call?: string }): Promise<null>;
   /** Sends what was signed. `deliver` waits for every message to be delivered and acknowledged, `settle` (by default) to be reported too. */
@@ -50,11 +55,11 @@ const SETTLED_WITHIN_MS = 20_000;
 const PUSHED_WITHIN_MS = 5_000;
 
 const commands: LoadCommands = {
-  async prepare({ url, connect, registryUrl, ...topology }) {
+  async prepare({ url, connect, registryUrl, arePaired = true, ...topology }) {
     ({ fan } = topology);
     senders = await inTurn(topology.senders, (index) => register(registryUrl ?? url, `sender-${index}`));
     targets = await inTurn(topology.recipients, (index) => register(registryUrl ?? url, `recipient-${index}`));
-    for (const [index, sender] of senders.entries()) {
+    for (const [index, sender] of arePaired ? senders.entries() : []) {
       for (const peer of peersOf(index, topology)) {
         const target = targets[peer];
         if (target === undefined) throw new Error("no such recipient");
@@ -64,7 +69,7 @@ const commands: LoadCommands = {
       }
     }
     recipients = connect ? await connectRecipients(url, targets) : null;
-    return null;
+    return { senders: senders.map(({ did }) => did), recipients: targets.map(({ did }) => did) };
   },
 
   async sign({ count, path, call }) {

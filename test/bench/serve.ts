@@ -1,5 +1,5 @@
 /** Serves a bundle in Miniflare, with its state on disk in a folder of its own, on a free port of this machine. */
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { convertV4MiniflareOptions, Miniflare, NoOpLog, type V4WorkerOptions } from "miniflare";
@@ -56,7 +56,23 @@ export async function serveProxy(
     name: "sallyport",
     bindings: { ...(bindings as Record<string, string>), ...secrets, ...limits, ...settings },
   };
-  return serve(bundle, worker, async (miniflare) => migrate(await miniflare.getD1Database("DB")), how.inspect === true);
+  migrated ??= migratedState(worker);
+  return serve(bundle, worker, { state: await migrated, inspect: how.inspect === true });
+}
+
+/** Where the migrations are applied already: for each proxy a copy is made. */
+let migrated: Promise<string> | null = null;
+
+async function migratedState({ name, compatibilityDate, d1Databases }: WorkerShape): Promise<string> {
+  const modules: Bundle["modules"] = [{ type: "ESModule", path: "/empty.js", contents: "export default {};" }];
+  const shape = { name, compatibilityDate, d1Databases } as WorkerShape;
+  const served = await serve({ modules, modulesRoot: "/" }, shape, {});
+  await migrate(await served.database());
+  const state = mkdtempSync(join(tmpdir(), "sallyport-bench-"));
+  cpSync(join(served.stateDir, "state"), state, { recursive: true });
+  process.once("exit", () => rmSync(state, { recursive: true, force: true }));
+  await served.stop();
+  return state;
 }
 
 /**
@@ -70,16 +86,17 @@ export async function servePlain(file: "floor.ts" | "ceiling.ts"): Promise<Serve
     compatibilityDate: "2026-10-01",
     durableObjects: { BOX: { className: "Box", useSQLite: true } },
   };
-  return serve(await plainWorker(file), worker, async () => {}, false);
+  return serve(await plainWorker(file), worker, {});
 }
 
+/** @param how.state what it begins with */
 async function serve(
   bundle: Bundle,
   worker: WorkerShape,
-  prepare: (miniflare: Miniflare) => Promise<void>,
-  inspect: boolean,
+  { state, inspect = false }: { state?: string; inspect?: boolean },
 ): Promise<Served> {
   const stateDir = mkdtempSync(join(tmpdir(), "sallyport-bench-"));
+  if (state !== undefined) cpSync(state, join(stateDir, "state"), { recursive: true });
   let lines = 0;
   const complaints: string[] = [];
   const { miniflare, url, runtime } = await startInTurn(
@@ -99,7 +116,6 @@ async function serve(
       workers: [{ ...worker, ...bundle }],
     }),
   );
-  await prepare(miniflare);
   return {
     url: url.origin,
     stateDir,

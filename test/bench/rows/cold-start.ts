@@ -10,7 +10,7 @@ const coldStart: Row = {
     await bench.bundle();
     const subjects = { proxy: () => started(() => bench.proxy()), floor: () => started(() => bench.floor()) };
     const { proxy, floor } = await interleave(bench.rounds, subjects, async () => {}, 0);
-    return { figures: [figure("proxy, with its migrations", "ms", proxy), figure("floor", "ms", floor)] };
+    return { figures: [figure("proxy", "ms", proxy), figure("floor", "ms", floor)] };
   },
 };
 
