@@ -56,7 +56,6 @@ export async function startAuthorities(town: Town): Promise<Authorities> {
       begunAtMs: asked.begunAtMs,
       atMs: asked.atMs,
       authority,
-      ...(kind === "pairing" ? { cancels: true } : {}),
     });
     past.push(ended);
   };

@@ -83,7 +83,7 @@ const cases: { what: string; events: HistoryEvent[]; finds: Partial<Record<Promi
   { what: "a message that died of nothing", events: [send("a", 0, 1), ended("a")], finds: { givenUp: 1 } },
   {
     what: "a message that died with the pairing of its sender",
-    events: [send("a", 0, 1, 202, "x"), { ...invalidated("x", 2), cancels: true }, ended("a")],
+    events: [send("a", 0, 1, 202, "x"), { kind: "cancelling", atMs: 2, authority: "x" }, ended("a")],
     finds: {},
   },
   {

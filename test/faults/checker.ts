@@ -39,7 +39,7 @@ export function check(events: readonly HistoryEvent[]): Finding[] {
     events.filter((event): event is Kind<K> => event.kind === kind);
   return [
     ...lost(of("send"), of("deliver"), of("ended")),
-    ...givenUp(of("send"), of("deliver"), of("ended"), of("invalidated")),
+    ...givenUp(of("send"), of("deliver"), of("ended"), of("cancelling")),
     ...noncesBurnt(of("send"), of("deliver")),
     ...outOfOrder(of("send"), of("deliver")),
     ...replaysAccepted(of("replay"), of("send"), of("deliver")),
@@ -84,9 +84,9 @@ function givenUp(
   sends: Kind<"send">[],
   delivers: Kind<"deliver">[],
   ends: Kind<"ended">[],
-  invalidations: Kind<"invalidated">[],
+  cancels: Kind<"cancelling">[],
 ): Finding[] {
-  const over = new Set(invalidations.filter(({ cancels }) => cancels === true).map(({ authority }) => authority));
+  const over = new Set(cancels.map(({ authority }) => authority));
   const excused = new Set([
     ...delivers.filter(({ isRefused }) => isRefused).map(({ deliveryId }) => deliveryId),
     ...sends
@@ -94,7 +94,10 @@ function givenUp(
       .map(({ deliveryId }) => deliveryId),
   ]);
   const dead = new Set(ends.filter(({ state }) => state === "dead_lettered").map(({ deliveryId }) => deliveryId));
-  return [...dead].filter((id) => !excused.has(id)).map((id) => ({ promise: "givenUp", detail: id }));
+  const taken = new Set(sends.filter(isAccepted).map(({ deliveryId }) => deliveryId));
+  return [...taken]
+    .filter((id) => id !== null && dead.has(id) && !excused.has(id))
+    .map((id) => ({ promise: "givenUp", detail: String(id) }));
 }
 
 /** Nonce and message are one commit: bytes that were never answered and are known all the same must have come. */

@@ -35,8 +35,10 @@ export type HistoryEvent =
   | { kind: "replay"; atMs: number; key: string; outcome: Outcome }
   /** A request that nobody may have accepted: forged, expired, outside its window. */
   | { kind: "forged"; atMs: number; what: string; outcome: Outcome }
-  /** An invalidation was answered with success; `cancels`: messages that wait die with it. */
-  | { kind: "invalidated"; begunAtMs: number; atMs: number; authority: string; cancels?: boolean }
+  /** An invalidation was answered with success. */
+  | { kind: "invalidated"; begunAtMs: number; atMs: number; authority: string }
+  /** An end was asked for with which waiting messages may die, whatever is answered. */
+  | { kind: "cancelling"; atMs: number; authority: string }
   /** Something was tried under an authority. `boot` counts the starts of the program so far. */
   | { kind: "used"; begunAtMs: number; atMs: number; authority: string; via: string; accepted: boolean; boot: number }
   /** How much an ended authority has left in the store: read when its end was answered, and at the end of the run. */

@@ -277,6 +277,7 @@ export function createLives(town: Town, { agent, peer, used, invalidated, tryAga
     const messages = stream(stranger, authority);
     await sleep(random.between(0, 150));
     const body = JSON.stringify({ peerAgentDid: stranger.did });
+    history.record({ kind: "cancelling", atMs: performance.now(), authority });
     const ended = await town.ask("unpair", () =>
       request(program.url, peer, { method: "POST", path: "/pair/remove", body }),
     );
