@@ -11,6 +11,7 @@ export type EntryReader = (jtiStart: number, jtiEnd: number, didStart: number, d
 export const UNUSUAL = -1;
 
 const QUOTE = 0x22;
+const ZERO = 0x30;
 const BACKSLASH = 0x5c;
 const OPEN_OBJECT = 0x7b;
 const CLOSE_OBJECT = 0x7d;
@@ -29,6 +30,8 @@ const AGENT = asciiEncoder.encode(":agent:");
 const DOT = 0x2e;
 /** The bounds of a full parser's schema and of `wire/did`. */
 const JTI_MAX_LENGTH = 256;
+/** Every whole number of so many digits is one that JavaScript holds exactly. */
+const EXACT_DIGITS = 15;
 const AUTHORITY_MAX_LENGTH = 253;
 const LABEL_MAX_LENGTH = 63;
 const ULID_LENGTH = 26;
@@ -83,7 +86,9 @@ function walkEntry(bytes: Uint8Array, start: number, read: EntryReader): number 
       hasRevokedAt = true;
       const digits = at + REVOKED_AT.length;
       at = behindDigits(bytes, digits);
-      if (at === digits) return UNUSUAL;
+      const length = at - digits;
+      const isPlain = length === 1 || byteAt(bytes, digits) !== ZERO;
+      if (length === 0 || length > EXACT_DIGITS || !isPlain) return UNUSUAL;
     } else if (standsAt(bytes, at, REASON)) {
       at = textEnd(bytes, at + REASON.length) + 1;
     } else {
