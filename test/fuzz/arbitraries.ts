@@ -34,7 +34,7 @@ export function mutated(text: fc.Arbitrary<string>): fc.Arbitrary<string> {
     how: fc.constantFrom("replace", "insert", "remove", "double", "swapcase"),
     with: fc.oneof(
       fc.string({ unit: "binary", maxLength: 2 }),
-      fc.constantFrom("=", "+", "/", "-", "_", ".", " ", "\n", "\u0000", "é", ":", "%"),
+      fc.constantFrom(..."=+/-_. \n\u0000é:%", ...'01e"\\{}[],'),
     ),
   });
   return fc.tuple(text, fc.array(edit, { maxLength: 3 })).map(([original, edits]) =>

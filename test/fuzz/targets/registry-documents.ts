@@ -6,8 +6,13 @@ import { parseCrlClaims, parseKeysDocument } from "../../../src/wire/registry-do
 import { agentDid, anyJson, anyText, looseJson, mutated, spoiled, ulid } from "../arbitraries.ts";
 import { must, target } from "../target.ts";
 
+const time = fc.oneof(
+  { weight: 6, arbitrary: fc.nat() },
+  fc.maxSafeInteger(),
+  fc.constantFrom(0, -0, 2 ** 53 - 1, 2 ** 53, 1e21, 0.5),
+);
 const revocation = fc
-  .record({ jti: fc.oneof({ weight: 6, arbitrary: ulid }, anyText), agentDid, revokedAt: fc.nat() })
+  .record({ jti: fc.oneof({ weight: 6, arbitrary: ulid }, anyText), agentDid, revokedAt: time })
   .chain((entry) =>
     fc.option(anyText, { nil: undefined }).map((reason) => (reason === undefined ? entry : { ...entry, reason })),
   );
