@@ -16,7 +16,8 @@ const GROWTH_MAX_BYTES = 400 * MEBIBYTE;
 export type Sent = { method: string; path: string; headers: Record<string, string>; body: string };
 
 export async function fuzzProgram(inputs: number, seed: number): Promise<Outcome[]> {
-  const program = await startProgram();
+  // Nobody reads what is sent here, and a full outbox would be what is refused.
+  const program = await startProgram({ settings: { RELAY_OUTBOX_MAX: "10000" } });
   try {
     const { url, port } = program;
     const callers = await settle(url);

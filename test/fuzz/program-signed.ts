@@ -54,10 +54,12 @@ export const signedTargets = ({ url, callers: { agent, peer }, ask, raw }: Means
       else sent.headers[where] = touched(right.headers[where] ?? "", touch);
       if (where === "method") sent.method = touch.edits === "" ? right.method : "PUT";
       if (where === "path") sent.path = `/${sent.path.replace(/^\/+/, "")}`;
+      // What a client makes of the path before it sends it is what was sent.
+      const spelled = ({ path }: Sent): string => new URL(path, url).href;
       // White space around a header's value is not part of it, and of `Claw  <token>` any number is one.
       const plain = ({ headers, ...rest }: Sent): string =>
         JSON.stringify([
-          rest,
+          { ...rest, path: spelled({ headers, ...rest }) },
           Object.entries(headers).map(([name, value]) => [name, value.trim().replace(/ +/g, " ")]),
         ]);
       const isRight = plain(sent) === plain(right);
