@@ -5,7 +5,9 @@
  */
 import { readdirSync, readFileSync } from "node:fs";
 
-const ANSWER_WITHIN_MS = 2_000;
+/** The program's isolate always runs, since it is under load; the others may be at rest. */
+const PROGRAM_WITHIN_MS = 10_000;
+const OTHERS_WITHIN_MS = 2_000;
 /** Where the program itself runs; the other isolates are the database and the local harness around it. */
 const PROGRAM = "core:user:sallyport";
 
@@ -34,7 +36,9 @@ export async function openMemoryProbe(inspectorPort: number): Promise<MemoryProb
   const pid = workerd();
   return {
     async sample() {
-      await Promise.all(isolates.map((isolate) => isolate.collect()));
+      await Promise.all(
+        isolates.map((isolate) => isolate.collect(isolate === program ? PROGRAM_WITHIN_MS : OTHERS_WITHIN_MS)),
+      );
       const { usedSize } = (await program.ask("Runtime.getHeapUsage")) as { usedSize: number };
       return { privateBytes: pid === null ? null : privateBytes(pid), heapBytes: usedSize };
     },
@@ -48,7 +52,7 @@ type Isolate = {
   id: string;
   ask(method: string): Promise<unknown>;
   /** An isolate at rest collects when it next runs, and until then it makes no garbage either: it is not waited for. */
-  collect(): Promise<void>;
+  collect(withinMs: number): Promise<void>;
   close(): void;
 };
 
@@ -75,9 +79,9 @@ async function openIsolate(id: string, url: string): Promise<Isolate> {
   return {
     id,
     ask,
-    async collect() {
+    async collect(withinMs) {
       collecting ??= ask("HeapProfiler.collectGarbage").then(() => (collecting = null));
-      await Promise.race([collecting, timeout(ANSWER_WITHIN_MS)]);
+      await Promise.race([collecting, timeout(withinMs)]);
     },
     close: () => socket.close(),
   };
