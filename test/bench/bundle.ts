@@ -2,7 +2,7 @@
 import { execFile } from "node:child_process";
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
@@ -55,6 +55,7 @@ export type BuiltWorker = typeof PROXY | `test/bench/worker/${"counted" | "grown
 
 /** @param worker its entry, relative to the project */
 export async function buildWorker(worker: BuiltWorker): Promise<Bundle> {
+  if (worker !== PROXY) return bundled(join(root, worker));
   const outDir = mkdtempSync(join(tmpdir(), "sallyport-bundle-"));
   const { modules, modulesRoot } = await buildBundle(outDir, { entry: worker });
   rmSync(outDir, { recursive: true, force: true });
@@ -63,19 +64,25 @@ export async function buildWorker(worker: BuiltWorker): Promise<Bundle> {
 
 /** A Worker of the bench's own that imports nothing of the proxy. */
 export async function plainWorker(file: string): Promise<Bundle> {
-  const path = join(import.meta.dirname, "worker", file);
+  return bundled(join(import.meta.dirname, "worker", file));
+}
+
+/** Bundled as wrangler does it, in a tenth of the time. */
+async function bundled(entry: string): Promise<Bundle> {
   const { outputFiles } = await build({
-    entryPoints: [path],
+    entryPoints: [entry],
     bundle: true,
     write: false,
     format: "esm",
     target: "esnext",
-    external: ["cloudflare:workers"],
+    keepNames: true,
+    conditions: ["workerd", "worker", "browser"],
+    external: ["cloudflare:*", "node:*"],
   });
   const contents = outputFiles[0]?.text ?? "";
   return {
-    modules: [{ type: "ESModule", path: path.replace(/\.ts$/, ".js"), contents }],
-    modulesRoot: join(import.meta.dirname, "worker"),
+    modules: [{ type: "ESModule", path: entry.replace(/\.ts$/, ".js"), contents }],
+    modulesRoot: dirname(entry),
   };
 }
 

@@ -65,15 +65,15 @@ export function ratioFigure(label: string, above: readonly number[], below: read
 }
 
 /**
- * Runs the subjects in turn, A B A B …, since what disturbs the machine then disturbs all of them; every second round in the
- * opposite order, so that none always runs in the other's wake. The first round is a warm-up and is not counted.
+ * Runs the subjects in turn, A B B A A B …, since what disturbs the machine then disturbs all of them; each round begins with
+ * the next of them, so that none always runs in another's wake. A subject is told whether the round is the last. The first round is a warm-up and is not counted.
  *
  * @param warmUps none for subjects that are warm already, or are to be cold
  * @returns for each subject what its counted rounds gave
  */
 export async function interleave<Name extends string, T>(
   rounds: number,
-  subjects: Record<Name, () => Promise<T>>,
+  subjects: Record<Name, (isLast: boolean) => Promise<T>>,
   beforeRound: () => Promise<unknown> = async () => {},
   warmUps = 1,
 ): Promise<Record<Name, T[]>> {
@@ -82,8 +82,9 @@ export async function interleave<Name extends string, T>(
   for (let round = 0; round < rounds + warmUps; round++) {
     // oxlint-disable no-await-in-loop -- one after the other is the method
     await beforeRound();
-    for (const name of round % 2 === 0 ? names : names.toReversed()) {
-      const result = await subjects[name]();
+    const first = round % names.length;
+    for (const name of [...names.slice(first), ...names.slice(0, first)]) {
+      const result = await subjects[name](round === rounds + warmUps - 1);
       if (round >= warmUps) results[name].push(result);
     }
     // oxlint-enable no-await-in-loop

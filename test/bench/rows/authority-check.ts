@@ -7,7 +7,7 @@ import type { Served } from "../serve.ts";
 const SOCKETS = 16;
 const WINDOW = 8;
 /** Very many, very short: the difference looked for is smaller than what disturbs a single one. */
-const ROUNDS = 40;
+const ROUNDS = 30;
 const SECONDS = 0.08;
 /** Before any counts, the compiler is done with both. */
 const WARM_UP_SECONDS = 0.5;

@@ -94,7 +94,7 @@ function latencies(runs: readonly RunFigures[], which: "p50" | "p99"): number[] 
   return runs.map(({ latencyMs }) => latencyMs[which]);
 }
 
-type WithCpu = Figures & { cpuUs: number | null };
+export type WithCpu = Figures & { cpuUs: number | null };
 
 /** A run and the processor time that the runtime used for each of its messages: it says more than a rate on a busy machine. */
 async function withCpu(served: Served, run: () => Promise<Figures>): Promise<WithCpu> {
@@ -133,15 +133,22 @@ export function complaints(what: string, runs: readonly Figures[]): string[] {
 /**
  * A round of sends to the proxy, everything delivered.
  *
- * @param settle whether to wait until the senders' gates have heard of it: needed where what comes next is another's, and at the end
+ * @returns waits in the last round until the senders' gates have heard of everything; in between that costs both sides alike
  */
 export function deliveredRound(
   bench: Bench,
   load: ReturnType<Bench["load"]>,
-  url: string,
+  served: Served,
   connections: number,
-): (settle: boolean) => Promise<Figures> {
-  return (settle) => load.run({ url, connections, seconds: bench.seconds, expected: 202, deliver: true, settle });
+): (isLast: boolean) => Promise<WithCpu> {
+  const plan = { url: served.url, connections, seconds: bench.seconds, expected: 202, deliver: true };
+  return (isLast) => withCpu(served, () => load.run({ ...plan, settle: isLast }));
+}
+
+/** Processor time says more than a rate where the difference looked for is smaller than what disturbs a round. */
+export function cpuRatio(label: string, above: readonly WithCpu[], below: readonly WithCpu[]): Figure[] {
+  const [cpuAbove, cpuBelow] = [cpuOf(above), cpuOf(below)];
+  return cpuAbove.length === 0 ? [] : [ratioFigure(`${label}, processor time a message`, cpuAbove, cpuBelow)];
 }
 
 export default hookToFloor;

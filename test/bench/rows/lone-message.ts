@@ -12,7 +12,7 @@ const loneMessage: Row = {
     await load.lone({ url: proxy.url, count: 3, silenceMs: SILENCE_MS });
     const { acceptedMs, pushedAfterMs } = await load.lone({
       url: proxy.url,
-      count: bench.quick ? 8 : 16,
+      count: bench.quick ? 8 : 12,
       silenceMs: SILENCE_MS,
     });
     return {

@@ -47,7 +47,7 @@ const revocation: Row = {
     });
 
     const sockets = await openSockets(url, device, SOCKETS);
-    const plan = { seconds: bench.seconds / 2, holding: '"ok":true' };
+    const plan = { seconds: bench.seconds / 3, holding: '"ok":true' };
     const rates = await interleave(bench.rounds, {
       listOne: () => rateOf(sockets.slice(0, 1), { ...plan, window: WINDOW, frame: quick }),
       listAll: () => rateOf(sockets, { ...plan, window: 1, frame: quick }),
