@@ -4,15 +4,8 @@
  */
 import type { AgentDid } from "../wire/did.ts";
 import { GateRefusal } from "./admission.ts";
-import {
-  BATCH_TICK_MS,
-  HELD_BYTES_MAX,
-  type Outcome,
-  PARCEL_BYTES_AT_ONCE,
-  PARCELS_AT_ONCE,
-  type Parcel,
-  retryDelayMs,
-} from "./delivery.ts";
+import { HELD_BYTES_MAX, type Outcome, PARCEL_BYTES_AT_ONCE, PARCELS_AT_ONCE, type Parcel } from "./delivery.ts";
+import { createOutboxLanes } from "./outbox-lanes.ts";
 
 const STATE = { held: 0, handedOver: 1, delivered: 2, deadLettered: 3 } as const;
 const STATUS_KEPT_MS = 86_400_000;
@@ -25,10 +18,6 @@ const KEPT = [
   { receiptDue: 0, keptMs: STATUS_KEPT_MS },
   { receiptDue: 1, keptMs: RECEIPTS_KEPT_MS },
 ] as const;
-/** A recipient whose queue is full makes room by the second; one whose gate does not answer takes longer. */
-const FULL_RETRY = { initialMs: 250, maxMs: 5_000, jitterRatio: 0.2 };
-const FAILED_RETRY = { initialMs: 1_000, maxMs: 30_000, jitterRatio: 0.2 };
-
 export type Draft = {
   to: AgentDid;
   bytes: number;
@@ -58,52 +47,20 @@ export type Receipt = {
   reason: string | null;
 };
 
-/** One recipient, as this sender sees it. Held: not yet taken over. Waiting: held, or taken over and not yet ended. */
-type Lane = {
-  held: { deliveryId: string; bytes: number; parcel?: Parcel }[];
-  waiting: number;
-  busy: boolean;
-  dueAtMs: number;
-  failures: number;
-};
-
 type OutboxRow = { delivery_id: string; to_did: string; state: number; bytes: number };
 
 export type Outbox = ReturnType<typeof createOutbox>;
 
 export function createOutbox(sql: SqlStorage, limits: { outboxMax: number }, nextId: (nowMs: number) => string) {
-  const lanes = new Map<AgentDid, Lane>();
-  let heldCount = 0;
-  let heldBytes = 0;
+  const lanes = createOutboxLanes();
   let lastPrunedMs = 0;
-
-  const laneOf = (to: AgentDid): Lane => {
-    let lane = lanes.get(to);
-    if (lane === undefined) {
-      lane = { held: [], waiting: 0, busy: false, dueAtMs: 0, failures: 0 };
-      lanes.set(to, lane);
-    }
-    return lane;
-  };
-
-  const hold = (to: AgentDid, deliveryId: string, bytes: number, parcel?: Parcel): void => {
-    const keeps = parcel !== undefined && heldBytes + bytes < 1_048_576;
-    laneOf(to).held.push({ deliveryId, bytes, ...(keeps ? { parcel } : {}) });
-    heldCount += 1;
-    heldBytes += bytes;
-  };
-
-  const release = (held: { bytes: number }): void => {
-    heldCount -= 1;
-    heldBytes -= held.bytes;
-  };
 
   for (const row of sql.exec<OutboxRow>(
     "SELECT delivery_id, to_did, state, bytes FROM outbox WHERE state < 2 ORDER BY delivery_id",
   )) {
     const to = row.to_did as AgentDid;
-    laneOf(to).waiting += 1;
-    if (row.state === STATE.held) hold(to, row.delivery_id, row.bytes);
+    lanes.waits(to);
+    if (row.state === STATE.held) lanes.hold(to, row.delivery_id, row.bytes);
   }
 
   const statusOf = (deliveryId: string) =>
@@ -114,6 +71,12 @@ export function createOutbox(sql: SqlStorage, limits: { outboxMax: number }, nex
       )
       .toArray()[0];
 
+  /** @throws GateRefusal */
+  const assertRoom = (bytes: number): void => {
+    if (lanes.count() >= limits.outboxMax || lanes.bytes() + bytes > HELD_BYTES_MAX)
+      throw new GateRefusal("gate-outbox-full", 1_000);
+  };
+
   return {
     /**
      * Writes a message. The last step of the caller's transaction: what throws, throws before memory has changed.
@@ -121,7 +84,6 @@ export function createOutbox(sql: SqlStorage, limits: { outboxMax: number }, nex
      * @throws GateRefusal for an idempotency key used with another body, or a full outbox.
      */
     accept(draft: Draft, nowMs: number): Accepted {
-      const lane = laneOf(draft.to);
       const key = draft.idempotency === undefined ? null : `${draft.to} ${draft.idempotency.key}`;
       if (key !== null) {
         const earlier = sql
@@ -135,12 +97,10 @@ export function createOutbox(sql: SqlStorage, limits: { outboxMax: number }, nex
             throw new GateRefusal("gate-idempotency-conflict");
           }
           const delivered = statusOf(earlier.delivery_id)?.state === STATE.delivered;
-          return { deliveryId: earlier.delivery_id, delivered, queueDepth: lane.waiting };
+          return { deliveryId: earlier.delivery_id, delivered, queueDepth: lanes.waiting(draft.to) };
         }
       }
-      if (heldCount >= limits.outboxMax || heldBytes + draft.bytes > HELD_BYTES_MAX) {
-        throw new GateRefusal("gate-outbox-full", 1_000);
-      }
+      assertRoom(draft.bytes);
       const deliveryId = nextId(nowMs);
       sql.exec(
         `INSERT INTO outbox (delivery_id, to_did, state, bytes, created_at_ms, updated_at_ms, origin_frame_id, envelope, body)
@@ -164,53 +124,29 @@ export function createOutbox(sql: SqlStorage, limits: { outboxMax: number }, nex
           nowMs,
         );
       }
-      hold(draft.to, deliveryId, draft.bytes, {
+      lanes.hold(draft.to, deliveryId, draft.bytes, {
         deliveryId,
         createdAtMs: nowMs,
         bytes: draft.bytes,
         envelope: draft.envelope,
         body: draft.body,
       });
-      lane.waiting += 1;
-      return { deliveryId, delivered: false, queueDepth: lane.waiting };
+      lanes.waits(draft.to);
+      return { deliveryId, delivered: false, queueDepth: lanes.waiting(draft.to) };
     },
 
-    assertRoom(bytes: number): void {
-      if (heldCount >= limits.outboxMax || heldBytes + bytes > HELD_BYTES_MAX)
-        throw new GateRefusal("gate-outbox-full", 1_000);
-    },
-
-    /** The recipients that a hand-over may start for now. */
-    dueLanes(nowMs: number): AgentDid[] {
-      const due: AgentDid[] = [];
-      for (const [to, lane] of lanes) {
-        if (lane.busy || lane.dueAtMs > nowMs) continue;
-        if (lane.held.length > 0) due.push(to);
-        else if (lane.waiting === 0) lanes.delete(to);
-      }
-      return due;
-    },
-
-    /** When the next hand-over is due; null while nothing is held. */
-    nextDueMs(): number | null {
-      let due: number | null = null;
-      for (const lane of lanes.values()) {
-        if (lane.held.length > 0 && !lane.busy && (due === null || lane.dueAtMs < due)) due = lane.dueAtMs;
-      }
-      return due;
-    },
-
-    /** This agent's messages that wait for a recipient, here or in its queue. */
-    queueDepth: (to: AgentDid): number => lanes.get(to)?.waiting ?? 0,
-
-    isHolding: (): boolean => heldCount > 0,
+    assertRoom,
+    dueLanes: lanes.due,
+    nextDueMs: lanes.nextDueMs,
+    queueDepth: lanes.waiting,
+    isHolding: (): boolean => lanes.count() > 0,
 
     /**
      * The next batch for one recipient, in order; the lane is busy until `handedOver` or `handOverFailed`. A report may
      * have overtaken the answer to an earlier hand-over: what has ended meanwhile is no longer offered.
      */
     nextBatch(to: AgentDid): Parcel[] {
-      const lane = laneOf(to);
+      const lane = lanes.of(to);
       const parcels: Parcel[] = [];
       let bytes = 0;
       let position = 0;
@@ -232,8 +168,7 @@ export function createOutbox(sql: SqlStorage, limits: { outboxMax: number }, nex
           )
           .toArray()[0];
         if (row === undefined || row.body === null) {
-          lane.held.splice(position, 1);
-          release(held);
+          lanes.drop(lane, position);
           continue;
         }
         const { created_at_ms: createdAtMs, envelope, body } = row;
@@ -245,25 +180,8 @@ export function createOutbox(sql: SqlStorage, limits: { outboxMax: number }, nex
       return parcels;
     },
 
-    /** Memory's part of a hand-over: the first `taken` of the lane are the recipient's now. Returns what the disk is to be told. */
-    handedOver(to: AgentDid, offered: number, taken: number, nowMs: number): string[] {
-      const lane = laneOf(to);
-      lane.busy = false;
-      lane.failures = taken === offered ? 0 : taken > 0 ? 1 : lane.failures + 1;
-      lane.dueAtMs =
-        nowMs + (lane.failures === 0 ? BATCH_TICK_MS : retryDelayMs(lane.failures, FULL_RETRY, Math.random()));
-      const gone = lane.held.splice(0, taken);
-      for (const held of gone) release(held);
-      return gone.map(({ deliveryId }) => deliveryId);
-    },
-
-    /** A hand-over that got no answer: the same batch again after a while. The recipient's gate tells repeats apart. */
-    handOverFailed(to: AgentDid, nowMs: number): void {
-      const lane = laneOf(to);
-      lane.busy = false;
-      lane.failures += 1;
-      lane.dueAtMs = nowMs + retryDelayMs(lane.failures, FAILED_RETRY, Math.random());
-    },
+    handedOver: lanes.handedOver,
+    handOverFailed: lanes.handOverFailed,
 
     /** The disk's part of a hand-over. */
     recordHandedOver(deliveryIds: readonly string[], nowMs: number): void {
@@ -292,8 +210,7 @@ export function createOutbox(sql: SqlStorage, limits: { outboxMax: number }, nex
           settled.add(row.delivery_id);
           ended.push(row.to_did as AgentDid);
           // A report that overtook the answer to its hand-over: what is held still is read from disk again, and not offered.
-          delete lanes.get(row.to_did as AgentDid)?.held.find(({ deliveryId }) => deliveryId === row.delivery_id)
-            ?.parcel;
+          lanes.forgetParcel(row.to_did as AgentDid, row.delivery_id);
           receipts.push({
             deliveryId: row.delivery_id,
             toAgentDid: row.to_did as AgentDid,
@@ -324,12 +241,12 @@ export function createOutbox(sql: SqlStorage, limits: { outboxMax: number }, nex
           outcome.deliveryId,
         );
         const to = row.to_did as AgentDid;
-        delete lanes.get(to)?.held.find(({ deliveryId }) => deliveryId === outcome.deliveryId)?.parcel;
+        lanes.forgetParcel(to, outcome.deliveryId);
         if (row.state < STATE.delivered) ended.push(to);
         const { deliveryId, delivered, reason } = outcome;
         receipts.push({ deliveryId, toAgentDid: to, originFrameId: row.origin_frame_id, delivered, reason });
       }
-      for (const to of ended) laneOf(to).waiting -= 1;
+      for (const to of ended) lanes.ended(to);
       return receipts;
     },
 
