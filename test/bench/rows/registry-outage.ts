@@ -39,6 +39,8 @@ const registryOutage: Row = {
         (isLast: boolean) => Promise<WithCpu>
       >,
       () => Promise.all(scenes.map(({ load }) => load.sign({ count }))),
+      // Each has had a run of its own already.
+      0,
     );
     const rates = (mood: RegistryMood): number[] => runs[mood].map(({ deliveredPerSecond }) => deliveredPerSecond ?? 0);
     const perThousand = await callsPerThousand(scenes.find(({ mood }) => mood === "up"));
