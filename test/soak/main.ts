@@ -32,6 +32,8 @@ const HEAP_GROWTH_MAX = 0.1;
 /** An allocator keeps what it once had at the busiest moment. */
 const PRIVATE_GROWTH_MAX = 0.2;
 const DISK_GROWTH_MAX = 0.1;
+/** What was due longer ago than this is not made up for: more at once than the rate would be kept at once, too. */
+const BEHIND_MAX_MS = 2_000;
 const LOOK_EVERY_MS = 10_000;
 /** What is under way is memory as well, and how much that is, the moment decides: states are looked at while little happens. */
 const CALM_MS = 30_000;
@@ -95,10 +97,15 @@ async function main(): Promise<number> {
       const samples: Sample[] = [];
       const startedAtMs = performance.now();
       let slot = 0;
+      /** By which everything is due later, since the machine could not keep up. */
+      let putOffMs = 0;
       const lane = async (): Promise<void> => {
         const connection = await openHttpConnection(program.url);
         for (;;) {
-          const dueAtMs = perSecond === null ? performance.now() : startedAtMs + (slot++ * 1_000) / perSecond;
+          const plannedAtMs = perSecond === null ? performance.now() : startedAtMs + (slot++ * 1_000) / perSecond;
+          const behindMs = performance.now() - plannedAtMs - putOffMs;
+          if (behindMs > BEHIND_MAX_MS) putOffMs += behindMs;
+          const dueAtMs = plannedAtMs + putOffMs;
           if (dueAtMs >= startedAtMs + forMs) break;
           // oxlint-disable no-await-in-loop -- one request at a time a connection
           if (dueAtMs > performance.now()) await sleep(dueAtMs - performance.now());
