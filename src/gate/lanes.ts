@@ -38,6 +38,10 @@ export function createLanes() {
     lane: (name: string): Lane | undefined => lanes.get(name),
     /** Those with something in them. */
     each: (): Iterable<Lane> => lanes.values(),
+    some(test: (lane: Lane) => boolean): boolean {
+      for (const lane of lanes.values()) if (test(lane)) return true;
+      return false;
+    },
     entries: (): Iterable<LaneEntry> => entries.values(),
     count: (): number => entries.size,
     bytes: (): number => bytes,

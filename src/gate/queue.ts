@@ -204,16 +204,21 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
       lanes.insert(write(lane, parcel, null, nowMs));
     },
 
-    /** Chooses what goes to which socket now, and writes the attempts down. The caller sends. */
-    pump(sockets: readonly SocketLoad[], nowMs: number): Push[] {
+    /**
+     * Chooses what goes to which socket now, and writes the attempts down. The caller sends.
+     *
+     * @param sockets asked for only when a message could go: there may be hundreds, and most commits bring none
+     */
+    pump(sockets: () => readonly SocketLoad[], nowMs: number): Push[] {
       const came = new Map(fresh);
       fresh.clear();
-      if (lanes.count() === 0 || sockets.length === 0) return [];
-      const loads: RatedSocket[] = sockets.map(({ socketId, inFlight }) => ({
+      if (!lanes.some((lane) => nextOfLane(lane.entries, nowMs) !== null)) return [];
+      const loads: RatedSocket[] = sockets().map(({ socketId, inFlight }) => ({
         socketId,
         inFlight,
         missed: missed.get(socketId) ?? 0,
       }));
+      if (loads.length === 0) return [];
       const pushes: Push[] = [];
       const bySocket = new Map<string, string[]>();
       let progress = true;

@@ -262,13 +262,16 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
 
     /** Chooses and sends what is due; its writes are part of the caller's commit, and the output gate holds the frames until then. */
     push(nowMs: number): void {
-      const inFlight = queue.inFlight();
-      const loads: SocketLoad[] = [];
-      for (const session of sockets.all()) {
-        if (!session.scopes.includes("relay") || session.socket.readyState !== WebSocket.OPEN) continue;
-        if (house.whyEnded(session.authority) !== null) continue;
-        loads.push({ socketId: session.socketId, inFlight: inFlight.get(session.socketId) ?? 0 });
-      }
+      const loads = (): SocketLoad[] => {
+        const inFlight = queue.inFlight();
+        const open: SocketLoad[] = [];
+        for (const session of sockets.all()) {
+          if (!session.scopes.includes("relay") || session.socket.readyState !== WebSocket.OPEN) continue;
+          if (house.whyEnded(session.authority) !== null) continue;
+          open.push({ socketId: session.socketId, inFlight: inFlight.get(session.socketId) ?? 0 });
+        }
+        return open;
+      };
       for (const push of queue.pump(loads, nowMs)) {
         const session = sockets.byId(push.socketId);
         if (session !== null) send(session, deliverText(deps.self, push, nowMs));

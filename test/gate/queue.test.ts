@@ -111,7 +111,7 @@ describe("taking over", () => {
         taken,
         reports: queue.reportsFor(alice).map(({ deliveryId: _id, ...outcome }) => outcome),
         newest: rest,
-        pushed: ids(queue.pump(SOCKET, START_MS)),
+        pushed: ids(queue.pump(() => SOCKET, START_MS)),
         good: good.deliveryId,
       };
     });
@@ -132,7 +132,11 @@ describe("taking over", () => {
         /NOT NULL/,
       );
       queue.expire(HEALTHY, START_MS + LIMITS.ttlMs);
-      return { pushed: queue.pump(SOCKET, START_MS), owed: queue.owedReports(), due: queue.nextDueMs(true, START_MS) };
+      return {
+        pushed: queue.pump(() => SOCKET, START_MS),
+        owed: queue.owedReports(),
+        due: queue.nextDueMs(true, START_MS),
+      };
     });
     expect(seen).toEqual({ pushed: [], owed: [], due: null });
   });
@@ -143,16 +147,16 @@ describe("pushing", () => {
     const seen = await onQueue(({ queue, take, anew }) => {
       const [one] = many(1) as [Parcel];
       take(alice, [one]);
-      const withoutSocket = queue.pump([], START_MS);
+      const withoutSocket = queue.pump(() => [], START_MS);
       const before = queue.attempts(one.deliveryId);
-      queue.pump(SOCKET, START_MS);
+      queue.pump(() => SOCKET, START_MS);
       const woken = anew();
       return {
         withoutSocket,
         before,
         after: woken.attempts(one.deliveryId),
         inFlight: [...woken.inFlight()],
-        pushedAgain: woken.pump(SOCKET, START_MS),
+        pushedAgain: woken.pump(() => SOCKET, START_MS),
       };
     });
     expect(seen).toEqual({ withoutSocket: [], before: 0, after: 1, inFlight: [["s1", 1]], pushedAgain: [] });
@@ -161,14 +165,14 @@ describe("pushing", () => {
   test("fails an attempt that nobody acknowledged in 30 seconds, and retries within its jitter", async () => {
     const seen = await onQueue(({ queue, take }) => {
       take(alice, many(1));
-      queue.pump(SOCKET, START_MS);
+      queue.pump(() => SOCKET, START_MS);
       const due = queue.nextDueMs(true, START_MS);
       queue.expire(HEALTHY, START_MS + ACK_TIMEOUT_MS - 1);
       const early = queue.inFlight().size;
       queue.expire(HEALTHY, START_MS + ACK_TIMEOUT_MS);
       const retryMs = (queue.nextDueMs(true, START_MS + ACK_TIMEOUT_MS) ?? 0) - START_MS - ACK_TIMEOUT_MS;
-      const soon = queue.pump(SOCKET, START_MS + ACK_TIMEOUT_MS + 799);
-      const later = queue.pump(SOCKET, START_MS + ACK_TIMEOUT_MS + 1_200);
+      const soon = queue.pump(() => SOCKET, START_MS + ACK_TIMEOUT_MS + 799);
+      const later = queue.pump(() => SOCKET, START_MS + ACK_TIMEOUT_MS + 1_200);
       return { due, early, retryMs, soon, later: later.length };
     });
     expect(seen).toMatchObject({ due: START_MS + 30_000, early: 1, soon: [], later: 1 });
@@ -179,9 +183,9 @@ describe("pushing", () => {
   test("fails at once what was on its way to a socket that is gone", async () => {
     const gone = await onQueue(({ queue, take }) => {
       take(alice, many(2));
-      queue.pump(SOCKET, START_MS);
+      queue.pump(() => SOCKET, START_MS);
       queue.socketGone("s1", START_MS);
-      return { inFlight: queue.inFlight().size, retried: queue.pump(SOCKET, START_MS + 1_200).length };
+      return { inFlight: queue.inFlight().size, retried: queue.pump(() => SOCKET, START_MS + 1_200).length };
     });
     expect(gone).toEqual({ inFlight: 0, retried: 2 });
   });
@@ -189,10 +193,10 @@ describe("pushing", () => {
   test("after a crash fails at once what was on its way to sockets that went with it", async () => {
     const retried = await onQueue(({ queue, take, anew }) => {
       take(alice, many(1));
-      queue.pump(SOCKET, START_MS);
+      queue.pump(() => SOCKET, START_MS);
       const woken = anew();
       woken.expire(() => false, START_MS + 10);
-      return woken.pump([{ socketId: "s2", inFlight: 0 }], START_MS + 1_300).length;
+      return woken.pump(() => [{ socketId: "s2", inFlight: 0 }], START_MS + 1_300).length;
     });
     expect(retried).toBe(1);
   });
@@ -201,14 +205,14 @@ describe("pushing", () => {
     const seen = await onQueue(({ queue, take }) => {
       const mine = many(3);
       take(alice, mine);
-      queue.pump(SOCKET, START_MS);
+      queue.pump(() => SOCKET, START_MS);
       queue.socketGone("s1", START_MS);
       const late = parcel();
       take(alice, [late]);
       const theirs = many(2);
       take(carol, theirs);
-      const meanwhile = ids(queue.pump(SOCKET, START_MS + 1));
-      const afterwards = ids(queue.pump(SOCKET, START_MS + 1_200));
+      const meanwhile = ids(queue.pump(() => SOCKET, START_MS + 1));
+      const afterwards = ids(queue.pump(() => SOCKET, START_MS + 1_200));
       return {
         meanwhile,
         theirs: theirs.map(({ deliveryId }) => deliveryId),
@@ -224,14 +228,14 @@ describe("pushing", () => {
     const seen = await onQueue(({ queue, take }) => {
       const [one, two, three] = many(3) as [Parcel, Parcel, Parcel];
       take(alice, [one]);
-      queue.pump(SOCKET, START_MS);
+      queue.pump(() => SOCKET, START_MS);
       take(alice, [two], START_MS + 10_000);
-      queue.pump(SOCKET, START_MS + 10_000);
+      queue.pump(() => SOCKET, START_MS + 10_000);
       queue.expire(HEALTHY, START_MS + 30_000);
       take(alice, [three], START_MS + 31_000);
-      const whileTwoIsOut = queue.pump(SOCKET, START_MS + 32_000);
+      const whileTwoIsOut = queue.pump(() => SOCKET, START_MS + 32_000);
       queue.acknowledge(two.deliveryId, true, null, START_MS + 33_000);
-      const afterwards = ids(queue.pump(SOCKET, START_MS + 33_000));
+      const afterwards = ids(queue.pump(() => SOCKET, START_MS + 33_000));
       return { whileTwoIsOut, afterwards, expected: [one.deliveryId, three.deliveryId] };
     });
     expect(seen.whileTwoIsOut).toEqual([]);
@@ -245,9 +249,9 @@ describe("pushing", () => {
     ];
     const seen = await onQueue(({ queue, take }) => {
       take(alice, many(1));
-      const first = queue.pump(sockets, START_MS).map(({ socketId }) => socketId);
+      const first = queue.pump(() => sockets, START_MS).map(({ socketId }) => socketId);
       queue.expire(HEALTHY, START_MS + 30_000);
-      return { first, second: queue.pump(sockets, START_MS + 31_200).map(({ socketId }) => socketId) };
+      return { first, second: queue.pump(() => sockets, START_MS + 31_200).map(({ socketId }) => socketId) };
     });
     expect(seen).toEqual({ first: ["stuck"], second: ["well"] });
   });
@@ -257,7 +261,7 @@ describe("pushing", () => {
     const pushes = await onQueue(({ queue, take }) => {
       take(alice, many(10));
       take(carol, many(10));
-      return queue.pump(sockets, START_MS);
+      return queue.pump(() => sockets, START_MS);
     });
     expect(new Set(ids(pushes)).size).toBe(20);
     expect(new Set(pushes.map(({ socketId }) => socketId)).size).toBe(2);
@@ -269,7 +273,7 @@ describe("pushing", () => {
       let nowMs = START_MS;
       let attempts = 0;
       for (let round = 0; round < 40; round++) {
-        attempts += queue.pump(SOCKET, nowMs).length;
+        attempts += queue.pump(() => SOCKET, nowMs).length;
         queue.socketGone("s1", nowMs);
         nowMs += 36_001;
       }
@@ -286,7 +290,7 @@ describe("pushing", () => {
     const reports = await onQueue(
       ({ queue, take }) => {
         take(alice, many(1));
-        queue.pump(SOCKET, START_MS);
+        queue.pump(() => SOCKET, START_MS);
         queue.expire(HEALTHY, START_MS + LIMITS.ttlMs);
         return queue.reportsFor(alice);
       },
@@ -309,7 +313,7 @@ describe("the alarm", () => {
   test("is not due at once for a message that the window holds back", async () => {
     const due = await onQueue(({ queue, take }) => {
       take(alice, many(40));
-      queue.pump(SOCKET, START_MS);
+      queue.pump(() => SOCKET, START_MS);
       return queue.nextDueMs(true, START_MS + 5);
     });
     expect(due).toBe(START_MS + ACK_TIMEOUT_MS);
@@ -321,7 +325,7 @@ describe("an acknowledgement", () => {
     const seen = await onQueue(({ queue, take }) => {
       const [one] = many(1) as [Parcel];
       take(alice, [one]);
-      queue.pump(SOCKET, START_MS);
+      queue.pump(() => SOCKET, START_MS);
       queue.acknowledge(one.deliveryId, false, "not today", START_MS + 5);
       return { reports: queue.reportsFor(alice), dead: queue.deadLetters(null, 10) };
     });
@@ -333,7 +337,7 @@ describe("an acknowledgement", () => {
     const reports = await onQueue(({ queue, take }) => {
       const [one] = many(1) as [Parcel];
       take(alice, [one]);
-      queue.pump(SOCKET, START_MS);
+      queue.pump(() => SOCKET, START_MS);
       queue.expire(HEALTHY, START_MS + ACK_TIMEOUT_MS);
       queue.acknowledge(one.deliveryId, true, null, START_MS + ACK_TIMEOUT_MS + 1);
       return queue.reportsFor(alice);
@@ -391,7 +395,7 @@ describe("reports", () => {
       queue.replay(one.deliveryId, START_MS + 1);
       queue.reported(alice, underWay);
       const woken = anew();
-      const pushed = woken.pump(SOCKET, START_MS + 1).length;
+      const pushed = woken.pump(() => SOCKET, START_MS + 1).length;
       woken.acknowledge(one.deliveryId, true, null, START_MS + 2);
       return { pushed, reports: woken.reportsFor(alice) };
     });
@@ -417,10 +421,10 @@ describe("the proxy's own messages", () => {
       const one = parcel();
       queue.putLocal(PROXY_LANE, one, START_MS);
       queue.putLocal(PROXY_LANE, one, START_MS);
-      queue.pump(SOCKET, START_MS);
+      queue.pump(() => SOCKET, START_MS);
       queue.acknowledge(one.deliveryId, true, null, START_MS);
       queue.putLocal(PROXY_LANE, one, START_MS);
-      return { pushed: queue.pump(SOCKET, START_MS), rows: sql.exec("SELECT COUNT(*) AS n FROM queue").one() };
+      return { pushed: queue.pump(() => SOCKET, START_MS), rows: sql.exec("SELECT COUNT(*) AS n FROM queue").one() };
     });
     expect(seen).toEqual({ pushed: [], rows: { n: 1 } });
   });
@@ -446,12 +450,12 @@ describe("a fence", () => {
         const judged = { envelope: JSON.stringify({ fromAgentDid: alice, trustEpoch: 1 }) };
         take(alice, many(33, judged));
         take(carol, many(1));
-        queue.pump(SOCKET, START_MS);
+        queue.pump(() => SOCKET, START_MS);
         fence(alice, 2);
         queue.endLane(alice, "trust removed", START_MS);
         const ended = queue.reportsFor(alice).length;
         queue.socketGone("s1", START_MS);
-        const retried = queue.pump(SOCKET, START_MS + 2_000).length;
+        const retried = queue.pump(() => SOCKET, START_MS + 2_000).length;
         return {
           ended,
           retried,
@@ -475,7 +479,7 @@ describe("a fence", () => {
       fence(alice, 2);
       queue.endLane(alice, "trust removed", START_MS);
       queue.replay(one.deliveryId, START_MS);
-      return queue.pump(SOCKET, START_MS).map(({ envelope }) => envelope);
+      return queue.pump(() => SOCKET, START_MS).map(({ envelope }) => envelope);
     });
     expect(pushed).toEqual([{ fromAgentDid: alice }]);
   });
@@ -486,7 +490,7 @@ describe("dead letters", () => {
     const seen = await onQueue(({ queue, take }) => {
       const parcels = many(5);
       take(alice, parcels);
-      queue.pump(SOCKET, START_MS);
+      queue.pump(() => SOCKET, START_MS);
       for (const { deliveryId } of parcels) queue.acknowledge(deliveryId, false, "no", START_MS);
       const [first, second, third] = parcels.map(({ deliveryId }) => deliveryId) as [string, string, string];
       const page = queue.deadLetters(null, 2).map(({ id }) => id);
