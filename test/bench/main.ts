@@ -26,8 +26,8 @@ if (unknown !== undefined) {
   console.error(`no row is called ${unknown}; there are ${rows.map(({ name }) => name).join(", ")}`);
   process.exit(2);
 }
-const chosen = rows.filter(({ name, long }) =>
-  values.only === undefined ? !(values.quick && long === true) : values.only.includes(name),
+const chosen = rows.filter(({ name, long, byNameOnly }) =>
+  values.only === undefined ? byNameOnly !== true && !(values.quick && long === true) : values.only.includes(name),
 );
 
 const bundles = new Map<BuiltWorker, Promise<Bundle>>();

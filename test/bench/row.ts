@@ -26,6 +26,8 @@ export type Row = {
   about: string;
   /** Left out by `--quick`. */
   long?: boolean;
+  /** Run only when it is asked for by name. */
+  byNameOnly?: boolean;
   /** The Workers that it measures, built before the first row; the proxy as it would be deployed by default. */
   builds?: readonly BuiltWorker[];
   run(bench: Bench): Promise<RowResult>;
@@ -66,7 +68,8 @@ export function ratioFigure(label: string, above: readonly number[], below: read
 
 /**
  * Runs the subjects in turn, A B B A A B …, since what disturbs the machine then disturbs all of them; each round begins with
- * the next of them, so that none always runs in another's wake. A subject is told whether the round is the last. The first round is a warm-up and is not counted.
+ * the next of them, so that none always runs in another's wake. A subject is told whether the round is the last. The first
+ * round is a warm-up and is not counted.
  *
  * @param warmUps none for subjects that are warm already, or are to be cold
  * @returns for each subject what its counted rounds gave

@@ -8,7 +8,7 @@ const CONNECTIONS = 16;
 const everybodyToEverybody: Row = {
   name: "everybody-to-everybody",
   about: "the same with each of 16 senders writing to all 16 recipients in turn, at 16 connections",
-  long: true,
+  byNameOnly: true,
   async run(bench) {
     const [proxy, floor] = await Promise.all([bench.proxy(), bench.floor()]);
     const load = bench.load();
