@@ -180,6 +180,18 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
     send(session, responseFrame(frame.id, reply), authority);
   };
 
+  /** The sockets that take deliveries at this moment, and how much is on its way to each. */
+  const takers = (): SocketLoad[] => {
+    const inFlight = queue.inFlight();
+    const open: SocketLoad[] = [];
+    for (const session of sockets.all()) {
+      if (!session.scopes.includes("relay") || session.socket.readyState !== WebSocket.OPEN) continue;
+      if (house.whyEnded(session.authority) !== null) continue;
+      open.push({ socketId: session.socketId, inFlight: inFlight.get(session.socketId) ?? 0 });
+    }
+    return open;
+  };
+
   let lastAckCommitMs = 0;
   const acknowledged: { session: Session; ackId: string; accepted: boolean; reason: string | null }[] = [];
 
@@ -262,17 +274,7 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
 
     /** Chooses and sends what is due; its writes are part of the caller's commit, and the output gate holds the frames until then. */
     push(nowMs: number): void {
-      const loads = (): SocketLoad[] => {
-        const inFlight = queue.inFlight();
-        const open: SocketLoad[] = [];
-        for (const session of sockets.all()) {
-          if (!session.scopes.includes("relay") || session.socket.readyState !== WebSocket.OPEN) continue;
-          if (house.whyEnded(session.authority) !== null) continue;
-          open.push({ socketId: session.socketId, inFlight: inFlight.get(session.socketId) ?? 0 });
-        }
-        return open;
-      };
-      for (const push of queue.pump(loads, nowMs)) {
+      for (const push of queue.pump(takers, nowMs)) {
         const session = sockets.byId(push.socketId);
         if (session !== null) send(session, deliverText(deps.self, push, nowMs));
       }
