@@ -13,7 +13,7 @@ import type { House } from "./house.ts";
 import { newDeviceToken } from "./devices.ts";
 import { sameHash } from "./same-hash.ts";
 
-/** The base point: somebody's key as much as any, so that an unknown token costs what a known one costs. */
+/** The base point, which could be somebody's key: an unknown token costs what a known one costs. */
 const NOBODYS_KEY = "WGZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmY";
 const NO_HASH = "A".repeat(43);
 
