@@ -28,6 +28,8 @@ export type Submission = {
   conversationId?: string;
   replyTo?: string;
   traceparent?: string;
+  /** The caller waits for the end of it. */
+  isAwaited?: true;
   idempotency?: { key: string; bodySha256: string };
 };
 

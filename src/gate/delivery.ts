@@ -13,6 +13,8 @@ export type Envelope = {
   traceparent?: string;
   /** The trust epoch that the sender was judged by; absent where pairing is not consulted. */
   trustEpoch?: number;
+  /** Somebody waits for the end of it (`Prefer: wait`): nothing on its way waits for company. */
+  isAwaited?: true;
 };
 
 /** One message of a hand-over. */

@@ -41,7 +41,12 @@ export function createExchange(
     try {
       const { taken } = await withinTime(deps.gateOf(to).takeOver(deps.self, parcels));
       const gone = outbox.handedOver(to, parcels.length, taken, deps.now());
-      await commits.commitChecked(() => outbox.recordHandedOver(gone, deps.now()), BOOKKEEPING_WITHIN_MS);
+      // What came meanwhile is handed over in the same group.
+      const withinMs = Math.max(0, (outbox.nextDueMs() ?? Infinity) - deps.now());
+      await commits.commitChecked(
+        () => outbox.recordHandedOver(gone, deps.now()),
+        Math.min(BOOKKEEPING_WITHIN_MS, withinMs),
+      );
     } catch (error) {
       outbox.handOverFailed(to, deps.now());
       deps.log.warn("handover.failed", { to, messages: parcels.length, ...errorFields(error) });
@@ -58,7 +63,10 @@ export function createExchange(
       state.dueAtMs = deps.now() + REPORT_TICK_MS;
       // Free before the next group: what has ended meanwhile is looked at there, and nobody else would.
       state.busy = false;
-      await commits.commitChecked(() => queue.reported(sender, outcomes), BOOKKEEPING_WITHIN_MS);
+      await commits.commitChecked(
+        () => queue.reported(sender, outcomes),
+        queue.isReportUrgent(sender) ? 0 : BOOKKEEPING_WITHIN_MS,
+      );
     } catch (error) {
       state.busy = false;
       state.failures += 1;
@@ -88,6 +96,10 @@ export function createExchange(
     }
   };
 
+  /** Nobody who waits is kept waiting, unless the other gate has failed. */
+  const reportDueAtMs = (sender: AgentDid, state: Reporting): number =>
+    state.failures === 0 && queue.isReportUrgent(sender) ? 0 : state.dueAtMs;
+
   return {
     start(nowMs) {
       if (!house.audit.isEmpty() && !auditing.busy && auditing.dueAtMs <= nowMs) void writeAudit();
@@ -96,7 +108,7 @@ export function createExchange(
       for (const sender of owed) {
         let state = reporting.get(sender);
         if (state === undefined) reporting.set(sender, (state = { busy: false, dueAtMs: 0, failures: 0 }));
-        if (!state.busy && state.dueAtMs <= nowMs) void report(sender, state);
+        if (!state.busy && reportDueAtMs(sender, state) <= nowMs) void report(sender, state);
       }
       if (reporting.size > owed.length) {
         for (const [sender, state] of reporting) {
@@ -112,7 +124,7 @@ export function createExchange(
         const state = reporting.get(sender);
         if (state === undefined) return 0;
         // One under way is owed until its answer is on disk here: the process may die in between.
-        due = Math.min(due, state.busy ? nowMs + PEER_TIMEOUT_MS : state.dueAtMs);
+        due = Math.min(due, state.busy ? nowMs + PEER_TIMEOUT_MS : reportDueAtMs(sender, state));
       }
       return due === Infinity ? null : due;
     },

@@ -72,6 +72,7 @@ export function createMailroom(
     submit(send: Submission, body: string): Promise<SubmissionReply> {
       const to = send.to as AgentDid;
       const { admission, trustEpoch, bytes, idempotency, contentType, conversationId, replyTo, traceparent } = send;
+      const isAwaited = send.isAwaited === true;
       const envelope: Envelope = {
         fromAgentDid: self,
         trustEpoch,
@@ -79,6 +80,7 @@ export function createMailroom(
         ...(conversationId === undefined ? {} : { conversationId }),
         ...(replyTo === undefined ? {} : { replyTo }),
         ...(traceparent === undefined ? {} : { traceparent }),
+        ...(isAwaited ? { isAwaited } : {}),
       };
       // A repeat under an idempotency key may be refused after its nonce is written, which is undone then.
       const mayUndo = idempotency !== undefined;
@@ -92,6 +94,7 @@ export function createMailroom(
           bytes,
           envelope: JSON.stringify(envelope),
           body,
+          isAwaited,
           ...(idempotency === undefined ? {} : { idempotency }),
         };
         return { ok: true, ...house.outbox.accept(draft, nowMs) };

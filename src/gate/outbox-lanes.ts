@@ -11,8 +11,15 @@ const PARCEL_BYTES_KEPT = 1_048_576;
 /** Not yet taken over. */
 export type Held = { deliveryId: string; bytes: number; parcel?: Parcel };
 
-/** One recipient. Waiting: held, or taken over and not yet ended. */
-export type OutboxLane = { held: Held[]; waiting: number; busy: boolean; dueAtMs: number; failures: number };
+/** One recipient. Waiting: held, or taken over and not yet ended. Hurried: somebody waits for the end of what is held. */
+export type OutboxLane = {
+  held: Held[];
+  waiting: number;
+  busy: boolean;
+  isHurried: boolean;
+  dueAtMs: number;
+  failures: number;
+};
 
 export type OutboxLanes = ReturnType<typeof createOutboxLanes>;
 
@@ -24,11 +31,14 @@ export function createOutboxLanes() {
   const laneOf = (to: AgentDid): OutboxLane => {
     let lane = lanes.get(to);
     if (lane === undefined) {
-      lane = { held: [], waiting: 0, busy: false, dueAtMs: 0, failures: 0 };
+      lane = { held: [], waiting: 0, busy: false, isHurried: false, dueAtMs: 0, failures: 0 };
       lanes.set(to, lane);
     }
     return lane;
   };
+
+  /** A recipient that made no room, or did not answer, is left alone for its time whoever waits. */
+  const dueAtMs = (lane: OutboxLane): number => (lane.isHurried && lane.failures === 0 ? 0 : lane.dueAtMs);
 
   const release = (gone: readonly Held[]): void => {
     for (const { bytes } of gone) {
@@ -45,6 +55,11 @@ export function createOutboxLanes() {
     /** One more message waits for a recipient. */
     waits(to: AgentDid): void {
       laneOf(to).waiting += 1;
+    },
+
+    /** What is held for a recipient is not to wait for company. */
+    hurry(to: AgentDid): void {
+      laneOf(to).isHurried = true;
     },
 
     /** One of them has ended. */
@@ -76,7 +91,7 @@ export function createOutboxLanes() {
     due(nowMs: number): AgentDid[] {
       const due: AgentDid[] = [];
       for (const [to, lane] of lanes) {
-        if (lane.busy || lane.dueAtMs > nowMs) continue;
+        if (lane.busy || dueAtMs(lane) > nowMs) continue;
         if (lane.held.length > 0) due.push(to);
         else if (lane.waiting === 0) lanes.delete(to);
       }
@@ -87,7 +102,7 @@ export function createOutboxLanes() {
     nextDueMs(): number | null {
       let due: number | null = null;
       for (const lane of lanes.values()) {
-        if (lane.held.length > 0 && !lane.busy && (due === null || lane.dueAtMs < due)) due = lane.dueAtMs;
+        if (lane.held.length > 0 && !lane.busy) due = Math.min(due ?? Infinity, dueAtMs(lane));
       }
       return due;
     },

@@ -23,6 +23,8 @@ export type Draft = {
   bytes: number;
   envelope: string;
   body: string;
+  /** Handed over at once. */
+  isAwaited?: boolean;
   originFrameId?: string;
   idempotency?: { key: string; bodySha256: string };
 };
@@ -132,6 +134,7 @@ export function createOutbox(sql: SqlStorage, limits: { outboxMax: number }, nex
         body: draft.body,
       });
       lanes.waits(draft.to);
+      if (draft.isAwaited === true) lanes.hurry(draft.to);
       return { deliveryId, delivered: false, queueDepth: lanes.waiting(draft.to) };
     },
 
@@ -177,6 +180,7 @@ export function createOutbox(sql: SqlStorage, limits: { outboxMax: number }, nex
         position += 1;
       }
       lane.busy = parcels.length > 0;
+      if (position === lane.held.length) lane.isHurried = false;
       return parcels;
     },
 

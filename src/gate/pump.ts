@@ -12,6 +12,8 @@ export type LaneEntry = {
   dueAtMs: number;
   /** The socket it was pushed to; null while it waits. */
   socketId: string | null;
+  /** Somebody waits for the end of it; known once it has been pushed. */
+  isAwaited: boolean;
 };
 
 export type SocketLoad = { socketId: string; inFlight: number };

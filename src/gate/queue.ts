@@ -94,7 +94,8 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
     );
     if (!delivered) dropOldestDeadLetters(sql);
     lanes.remove(entry);
-    if (isOwed) reports.owe(entry.lane, { deliveryId: entry.deliveryId, delivered, reason, attempts: entry.attempts });
+    const { deliveryId, attempts } = entry;
+    if (isOwed) reports.owe(entry.lane, { deliveryId, delivered, reason, attempts }, entry.isAwaited);
   };
 
   /** One attempt has failed: the message waits, or its attempts are used up. */
@@ -126,7 +127,16 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
       parcel.envelope,
       parcel.body,
     );
-    return { deliveryId, lane, bytes: parcel.bytes, createdAtMs, attempts: 0, dueAtMs: nowMs, socketId: null };
+    return {
+      deliveryId,
+      lane,
+      bytes: parcel.bytes,
+      createdAtMs,
+      attempts: 0,
+      dueAtMs: nowMs,
+      socketId: null,
+      isAwaited: false,
+    };
   };
 
   const isKnown = (deliveryId: string): boolean =>
@@ -247,6 +257,7 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
           const pushed = bySocket.get(socket.socketId);
           if (pushed === undefined) bySocket.set(socket.socketId, [entry.deliveryId]);
           else pushed.push(entry.deliveryId);
+          entry.isAwaited = envelope.isAwaited === true;
           entry.attempts += 1;
           entry.socketId = socket.socketId;
           entry.dueAtMs = dueAtMs;
@@ -316,8 +327,8 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
           JSON.stringify(ids),
         );
       }
-      for (const { lane, deliveryId, attempts } of delivered) {
-        if (hasGate(lane)) reports.owe(lane, { deliveryId, delivered: true, reason: null, attempts });
+      for (const { lane, deliveryId, attempts, isAwaited } of delivered) {
+        if (hasGate(lane)) reports.owe(lane, { deliveryId, delivered: true, reason: null, attempts }, isAwaited);
       }
     },
 
@@ -388,10 +399,16 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
     owedReports: reports.senders,
 
     /** What is owed to one of them, a batch of the oldest. */
-    reportsFor: reports.of,
+    reportsFor: reports.take,
+
+    /** Whether somebody waits for what is owed to a sender. */
+    isReportUrgent: reports.isUrgent,
 
     /** The sender's gate has them on disk. */
     reported: (sender: AgentDid, outcomes: readonly Outcome[]): void => reports.done(sender, outcomes, lanes.has),
+
+    /** Whether somebody waits for the end of a message that is on its way to a socket. */
+    isAwaited: (deliveryId: string): boolean => lanes.find(deliveryId)?.isAwaited === true,
 
     attempts: (deliveryId: string): number | null => lanes.find(deliveryId)?.attempts ?? null,
 
@@ -464,5 +481,6 @@ function entryOf(row: QueueRow): LaneEntry {
     attempts: row.attempts,
     dueAtMs: row.due_at_ms,
     socketId: row.socket_id,
+    isAwaited: false,
   };
 }

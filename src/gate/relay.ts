@@ -28,7 +28,7 @@ import { LANE_WINDOW, type SocketLoad } from "./pump.ts";
 import type { Session } from "./sockets.ts";
 
 /**
- * An acknowledgement may wait for company, since the sender has its 202 already: the first of a lull this long, those that
+ * An acknowledgement that nobody waits for may wait for company: the first of a lull this long, those that
  * follow until the next hand-over comes, whose commit they share.
  */
 const ACK_WITHIN_MS = { inALull: 20, following: BATCH_TICK_MS + 150 };
@@ -198,8 +198,12 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
   const acknowledge = (session: Session, ackId: string, accepted: boolean, reason: string | undefined): void => {
     session.lastProgressMs = deps.now();
     acknowledged.push({ session, ackId, accepted, reason: reason ?? null });
-    if (acknowledged.length === ACKS_AT_ONCE) commits.wake();
-    if (acknowledged.length > 1) return;
+    const isAwaited = queue.isAwaited(ackId);
+    if (acknowledged.length > 1) {
+      if (isAwaited || acknowledged.length === ACKS_AT_ONCE) commits.wake();
+      return;
+    }
+    const isLull = deps.now() - lastAckCommitMs > ACK_WITHIN_MS.following;
     void commits.commitChecked(
       () => {
         const batch = acknowledged.splice(0);
@@ -210,7 +214,7 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
           deps.now(),
         );
       },
-      deps.now() - lastAckCommitMs > ACK_WITHIN_MS.following ? ACK_WITHIN_MS.inALull : ACK_WITHIN_MS.following,
+      isAwaited ? 0 : isLull ? ACK_WITHIN_MS.inALull : ACK_WITHIN_MS.following,
     );
   };
 
@@ -338,7 +342,7 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
 }
 
 function deliverText(self: AgentDid, push: Push, nowMs: number): string {
-  const { trustEpoch: _trustEpoch, ...members } = push.envelope;
+  const { trustEpoch: _trustEpoch, isAwaited: _isAwaited, ...members } = push.envelope;
   // The frame's id is the delivery's: an acknowledgement that arrives after the gate has slept finds its row by it.
   const head = { ...frameHead(nowMs), id: push.deliveryId as ReturnType<typeof frameHead>["id"] };
   return deliverFrame(head, { deliveryId: push.deliveryId, toAgentDid: self, ...members, payloadText: push.body });

@@ -8,9 +8,12 @@ export type Reports = ReturnType<typeof createReports>;
 
 export function createReports(sql: SqlStorage) {
   const owed = new Map<string, Outcome[]>();
+  /** Those of whose senders somebody waits for one of them. */
+  const urgent = new Set<string>();
 
   return {
-    owe(lane: string, outcome: Outcome): void {
+    owe(lane: string, outcome: Outcome, isAwaited = false): void {
+      if (isAwaited) urgent.add(lane);
       const list = owed.get(lane);
       if (list === undefined) owed.set(lane, [outcome]);
       else list.push(outcome);
@@ -19,8 +22,13 @@ export function createReports(sql: SqlStorage) {
     /** Senders whose gates are owed a report. */
     senders: (): AgentDid[] => [...owed.keys()] as AgentDid[],
 
-    /** What is owed to one of them, a batch of the oldest. */
-    of: (sender: AgentDid): Outcome[] => (owed.get(sender) ?? []).slice(0, REPORTED_AT_ONCE),
+    isUrgent: (sender: AgentDid): boolean => urgent.has(sender),
+
+    /** What is owed to one of them, a batch of the oldest; what is owed from now on is urgent anew. */
+    take(sender: AgentDid): Outcome[] {
+      urgent.delete(sender);
+      return (owed.get(sender) ?? []).slice(0, REPORTED_AT_ONCE);
+    },
 
     /**
      * The sender's gate has them on disk.

@@ -71,7 +71,9 @@ function readSend(c: Context<HttpEnv>, body: Uint8Array): Send {
       throw badHeader("Idempotency-Key", "must be 1 to 255 visible ASCII characters");
     optional.idempotency = { key, bodySha256: "" };
   }
-  return { text: jsonText(body), waitMs: waitMs(c.req.header("Prefer")), optional };
+  const forMs = waitMs(c.req.header("Prefer"));
+  if (forMs > 0) optional.isAwaited = true;
+  return { text: jsonText(body), waitMs: forMs, optional };
 }
 
 /** The body as JSON text, which goes to the recipient as it is. */

@@ -63,15 +63,20 @@ function onExchange(work: (desk: Desk) => Promise<void>): Promise<void> {
   });
 }
 
-const accept = (outbox: Desk["outbox"]) =>
-  void outbox.accept({ to: peer, bytes: 2, envelope: "{}", body: "{}" }, Date.now());
+const accept = (outbox: Desk["outbox"], isAwaited = false) =>
+  void outbox.accept({ to: peer, bytes: 2, envelope: "{}", body: "{}", isAwaited }, Date.now());
 
-/** Lets a message of the peer's arrive and end here, so that a report is owed. */
-function endOne(queue: Desk["queue"]): void {
-  const one = parcel({ createdAtMs: START_MS });
+/** Lets a message of the peer's arrive, be pushed and end here, so that a report is owed. */
+function endOne(queue: Desk["queue"], isAwaited = false): void {
+  const envelope = JSON.stringify({ fromAgentDid: peer, ...(isAwaited ? { isAwaited } : {}) });
+  const one = parcel({ createdAtMs: START_MS, envelope });
   queue.takeOver(peer, [one], () => null, Date.now());
+  queue.pump(() => [{ socketId: "s1", inFlight: 0 }], Date.now());
   queue.acknowledge(one.deliveryId, true, null, Date.now());
 }
+
+/** Long enough for anything that is due to be under way. */
+const aWhile = () => new Promise((resolve) => setTimeout(resolve, 30));
 
 const eachNth = <T>(asked: readonly T[], n: number): T => {
   const one = asked[n];
@@ -94,6 +99,38 @@ describe("a report", () => {
       expect(eachNth(settlements, 1).args).toHaveLength(1);
       eachNth(settlements, 1).answer();
       await eventually(() => expect(queue.owedReports()).toEqual([]));
+    });
+  });
+
+  test("that somebody waits for goes at once, also after one that was under way", async () => {
+    await onExchange(async ({ queue, commit, settlements }) => {
+      await commit(() => endOne(queue));
+      await eventually(() => expect(settlements).toHaveLength(1));
+      await commit(() => endOne(queue, true));
+      expect(settlements).toHaveLength(1);
+      // The clock stands still: nothing else falls due.
+      eachNth(settlements, 0).answer();
+      await eventually(() => expect(settlements).toHaveLength(2));
+      eachNth(settlements, 1).answer();
+      await aWhile();
+      await commit(() => endOne(queue));
+      await aWhile();
+      expect(settlements).toHaveLength(2);
+      await commit(() => endOne(queue, true));
+      await eventually(() => expect(settlements).toHaveLength(3));
+      expect(eachNth(settlements, 2).args).toHaveLength(2);
+    });
+  });
+
+  test("that somebody waits for leaves a gate alone that has just failed", async () => {
+    await onExchange(async ({ queue, commit, settlements }) => {
+      await commit(() => endOne(queue, true));
+      await eventually(() => expect(settlements).toHaveLength(1));
+      eachNth(settlements, 0).fail(new Error("gone"));
+      await aWhile();
+      await commit(() => endOne(queue, true));
+      await aWhile();
+      expect(settlements).toHaveLength(1);
     });
   });
 
@@ -151,6 +188,38 @@ describe("a hand-over", () => {
         expect(takeOvers).toHaveLength(2);
       });
       expect(eachNth(takeOvers, 1).args).toHaveLength(5);
+    });
+  });
+
+  test("of what somebody waits for goes at once, also after one that was under way", async () => {
+    await onExchange(async ({ outbox, commit, takeOvers }) => {
+      await commit(() => accept(outbox));
+      await eventually(() => expect(takeOvers).toHaveLength(1));
+      await commit(() => accept(outbox, true));
+      expect(takeOvers).toHaveLength(1);
+      // The clock stands still: nothing else falls due.
+      eachNth(takeOvers, 0).answer({ taken: 1 });
+      await eventually(() => expect(takeOvers).toHaveLength(2));
+      eachNth(takeOvers, 1).answer({ taken: 1 });
+      await aWhile();
+      await commit(() => accept(outbox));
+      await aWhile();
+      expect(takeOvers).toHaveLength(2);
+      await commit(() => accept(outbox, true));
+      await eventually(() => expect(takeOvers).toHaveLength(3));
+      expect(eachNth(takeOvers, 2).args).toHaveLength(2);
+    });
+  });
+
+  test("of what somebody waits for leaves a recipient alone that has no room", async () => {
+    await onExchange(async ({ outbox, commit, takeOvers }) => {
+      await commit(() => accept(outbox, true));
+      await eventually(() => expect(takeOvers).toHaveLength(1));
+      eachNth(takeOvers, 0).answer({ taken: 0 });
+      await aWhile();
+      await commit(() => accept(outbox, true));
+      await aWhile();
+      expect(takeOvers).toHaveLength(1);
     });
   });
 

@@ -17,6 +17,7 @@ const entry = (n: number, over: Partial<LaneEntry> = {}): LaneEntry => ({
   attempts: 0,
   dueAtMs: 0,
   socketId: null,
+  isAwaited: false,
   ...over,
 });
 const pushed = (n: number, socketId: string): LaneEntry => entry(n, { socketId, attempts: 1, dueAtMs: 30_000 });

@@ -1,9 +1,9 @@
 import { runInDurableObject } from "cloudflare:test";
 import { env, exports } from "cloudflare:workers";
-import { beforeAll, describe, expect, test } from "vitest";
+import { beforeAll, describe, expect, onTestFinished, test, vi } from "vitest";
 import { encodeBase64Url } from "../../src/wire/base64url.ts";
 import { sha256Base64Url, signProof } from "../../src/wire/proof.ts";
-import { eventually, listen } from "../gate/fixture.ts";
+import { eventually, listen, stopClock } from "../gate/fixture.ts";
 import type { AgentDid } from "../../src/wire/did.ts";
 
 type Agent = { did: AgentDid; ait: string; access: string; key: CryptoKey };
@@ -73,6 +73,18 @@ describe("a send that waits for its delivery", () => {
       status: 202,
       body: { accepted: true, state: "delivered", delivered: true, queued: false, queueDepth: 0 },
     });
+    relay.socket.close(1000);
+  });
+
+  test("waits for nobody's company, nor does the next: both take no time of the clock", async () => {
+    const relay = await listen(bob.did);
+    stopClock(Date.now());
+    onTestFinished(() => void vi.useRealTimers());
+    for (let n = 0; n < 5; n++) {
+      // oxlint-disable-next-line no-await-in-loop -- one after the other
+      expect(await post(alice, bob, { n }, { Prefer: "wait=15" })).toMatchObject({ body: { delivered: true } });
+    }
+    expect(relay.frames.filter((frame) => "isAwaited" in frame)).toEqual([]);
     relay.socket.close(1000);
   });
 
