@@ -1,16 +1,21 @@
 /**
  * The ceiling: the sender's half of a hook's promise, and nothing else. One SHA-256, one Ed25519 verify, one RPC to the
- * sender's object, and one durable insert there, in one commit with all that wait at that moment. There is no recipient.
- * Whatever keeps the promise with one verify, one hop and one commit does at least this much.
+ * sender's object, and one durable insert there: at once after a silence, else in one commit with all that come before the
+ * next turn of the event loop. There is no recipient. Whatever keeps the promise with one verify, one hop and one commit does
+ * at least this much.
  */
 import { DurableObject } from "cloudflare:workers";
 import { readSigned } from "./signed-request.ts";
 
 type CeilingEnv = { BOX: DurableObjectNamespace<Box> };
+/** As in the proxy's gates. */
+const LULL_MS = 5;
+
 type Waiting = { id: string; body: string; tell: (isNew: boolean) => void };
 
 export class Box extends DurableObject<CeilingEnv> {
   #waiting: Waiting[] = [];
+  #committedAtMs = 0;
 
   constructor(ctx: DurableObjectState, env: CeilingEnv) {
     super(ctx, env);
@@ -21,7 +26,9 @@ export class Box extends DurableObject<CeilingEnv> {
   put(id: string, body: string): Promise<boolean> {
     return new Promise((tell) => {
       this.#waiting.push({ id, body, tell });
-      if (this.#waiting.length === 1) setTimeout(() => this.#commit(), 0);
+      if (this.#waiting.length > 1) return;
+      if (Date.now() - this.#committedAtMs >= LULL_MS) this.#commit();
+      else setTimeout(() => this.#commit(), 0);
     });
   }
 
@@ -29,6 +36,7 @@ export class Box extends DurableObject<CeilingEnv> {
     const { sql } = this.ctx.storage;
     const group = this.#waiting;
     this.#waiting = [];
+    this.#committedAtMs = Date.now();
     const areNew = group.map(
       ({ id, body }) =>
         sql.exec("INSERT INTO box (id, body) VALUES (?, ?) ON CONFLICT DO NOTHING", id, body).rowsWritten > 0,
