@@ -16,19 +16,15 @@ import {
 } from "./delivery.ts";
 import { createLanes } from "./lanes.ts";
 import { chooseSocket, type LaneEntry, nextOfLane, type RatedSocket, type SocketLoad } from "./pump.ts";
+import { createQueueRows, QUEUE_STATE, type QueueRow } from "./queue-rows.ts";
 import { createReports } from "./reports.ts";
 
 export type { DeadLetter } from "./dead-letters.ts";
 
-/** 3 is a dead letter that was purged. */
-const STATE = { queued: 0, delivered: 1, deadLettered: 2 } as const;
-
 /** Contract §4: no acknowledgement within this time is a failed attempt. */
 export const ACK_TIMEOUT_MS = 30_000;
-/** What has been reported is kept a while longer, so that a hand-over that comes late is known for a repeat. */
-const REPEAT_KNOWN_MS = 600_000;
-const PRUNED_AT_ONCE = 2_000;
 const SHARE_OF_ONE_SENDER = 5;
+const REFUSED = "refused by the recipient";
 /** The proxy's own messages have a lane beside the agents', so that no sender can crowd them out. */
 export const PROXY_LANE = "proxy";
 
@@ -49,84 +45,55 @@ export type QueueDeps = {
 
 export type Push = { socketId: string; deliveryId: string; envelope: Envelope; body: string };
 
-type QueueRow = {
-  delivery_id: string;
-  lane: string;
-  state: number;
-  bytes: number;
-  created_at_ms: number;
-  attempts: number;
-  due_at_ms: number;
-  socket_id: string | null;
-  reason: string | null;
-};
-
-const COLUMNS = "delivery_id, lane, state, bytes, created_at_ms, attempts, due_at_ms, socket_id, reason";
-
 export type Queue = ReturnType<typeof createQueue>;
 
 export function createQueue({ sql, limits, admits }: QueueDeps) {
   const lanes = createLanes();
   const reports = createReports(sql);
+  const rows = createQueueRows(sql, limits.deadLetterRetentionMs);
   /** Attempts that a socket has left unanswered since it last answered one. */
   const missed = new Map<string, number>();
-  for (const row of sql.exec<QueueRow>(`SELECT ${COLUMNS} FROM queue WHERE reported = 0 ORDER BY delivery_id`)) {
-    if (row.state === STATE.queued) lanes.insert(entryOf(row));
+  for (const row of rows.unreported()) {
+    if (row.state === QUEUE_STATE.queued) lanes.insert(entryOf(row));
     else {
       const { delivery_id: deliveryId, reason, attempts } = row;
-      reports.owe(row.lane, { deliveryId, delivered: row.state === STATE.delivered, reason, attempts });
+      reports.owe(row.lane, { deliveryId, delivered: row.state === QUEUE_STATE.delivered, reason, attempts });
     }
   }
 
   /** What came in this group, so that what is pushed at once need not be read back. */
   const fresh = new Map<LaneEntry, Parcel>();
 
-  const end = (entry: LaneEntry, delivered: boolean, reason: string | null, nowMs: number): void => {
-    const isOwed = hasGate(entry.lane);
-    sql.exec(
-      `UPDATE queue SET state = ?, reason = ?, attempts = ?, updated_at_ms = ?, socket_id = NULL, reported = ?${delivered ? ", body = NULL, envelope = '{}'" : ""} WHERE delivery_id = ?`,
-      delivered ? STATE.delivered : STATE.deadLettered,
-      reason,
-      entry.attempts,
-      nowMs,
-      isOwed ? 0 : 1,
-      entry.deliveryId,
-    );
-    if (!delivered) dropOldestDeadLetters(sql);
+  /** @param refusal why it is dead, or null for delivered */
+  const end = (entry: LaneEntry, refusal: string | null, nowMs: number): void => {
+    const { deliveryId, lane, attempts } = entry;
+    const isOwed = hasGate(lane);
+    if (refusal === null) rows.delivered([deliveryId], isOwed, nowMs);
+    else {
+      rows.dead(deliveryId, { reason: refusal, attempts, isOwed }, nowMs);
+      dropOldestDeadLetters(sql);
+    }
     lanes.remove(entry);
-    const { deliveryId, attempts } = entry;
-    if (isOwed) reports.owe(entry.lane, { deliveryId, delivered, reason, attempts }, entry.isAwaited);
+    const outcome = { deliveryId, delivered: refusal === null, reason: refusal, attempts };
+    if (isOwed) reports.owe(lane, outcome, entry.isAwaited);
   };
 
   /** One attempt has failed: the message waits, or its attempts are used up. */
   const fail = (entry: LaneEntry, nowMs: number): void => {
     if (entry.attempts >= limits.maxAttempts) {
-      end(entry, false, "attempts exhausted", nowMs);
+      end(entry, "attempts exhausted", nowMs);
       return;
     }
     const dueAtMs = nowMs + retryDelayMs(entry.attempts, limits.retry, Math.random());
-    sql.exec("UPDATE queue SET socket_id = NULL, due_at_ms = ? WHERE delivery_id = ?", dueAtMs, entry.deliveryId);
+    rows.waits(entry.deliveryId, dueAtMs);
     entry.dueAtMs = dueAtMs;
     entry.socketId = null;
   };
 
   /** Writes a message; one with a reason is a dead letter from the start. Memory is told by the caller. */
   const write = (lane: string, parcel: Parcel, reason: string | null, nowMs: number): LaneEntry => {
+    rows.write(lane, parcel, reason, nowMs);
     const { deliveryId, createdAtMs } = parcel;
-    sql.exec(
-      `INSERT INTO queue (delivery_id, lane, state, reason, bytes, created_at_ms, updated_at_ms, due_at_ms, envelope, body)
-       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-      deliveryId,
-      lane,
-      reason === null ? STATE.queued : STATE.deadLettered,
-      reason,
-      parcel.bytes,
-      createdAtMs,
-      nowMs,
-      nowMs,
-      parcel.envelope,
-      parcel.body,
-    );
     return {
       deliveryId,
       lane,
@@ -138,9 +105,6 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
       isAwaited: false,
     };
   };
-
-  const isKnown = (deliveryId: string): boolean =>
-    lanes.has(deliveryId) || sql.exec("SELECT 1 FROM queue WHERE delivery_id = ?", deliveryId).toArray().length > 0;
 
   /** A fifth of the queue, in messages and in bytes; at least one message. */
   const exceedsShare = (count: number, laneBytes: number): boolean =>
@@ -164,17 +128,9 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
       let known = 0;
       let held = 0;
       let heldBytes = 0;
-      const seen = new Set(
-        sql
-          .exec<{ delivery_id: string }>(
-            "SELECT delivery_id FROM queue WHERE delivery_id IN (SELECT value FROM json_each(?))",
-            JSON.stringify(parcels.map(({ deliveryId }) => deliveryId)),
-          )
-          .toArray()
-          .map((row) => row.delivery_id),
-      );
+      const seen = rows.known(parcels.map(({ deliveryId }) => deliveryId));
       for (const parcel of parcels) {
-        if (lanes.has(parcel.deliveryId) || seen.has(parcel.deliveryId)) {
+        if (seen.has(parcel.deliveryId)) {
           known += 1;
           continue;
         }
@@ -204,7 +160,7 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
      * @throws ProxyError when the lane has its share already
      */
     putLocal(lane: string, parcel: Parcel, nowMs: number): void {
-      if (isKnown(parcel.deliveryId)) return;
+      if (rows.known([parcel.deliveryId]).size > 0) return;
       const waiting = lanes.lane(lane);
       const isFull =
         lane !== PROXY_LANE && (lanes.count() >= limits.queueMax || lanes.bytes() + parcel.bytes > HELD_BYTES_MAX);
@@ -239,18 +195,11 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
           const socket = entry === null ? null : chooseSocket(lane.entries, loads);
           if (entry === null || socket === null) continue;
           progress = true;
-          const row =
-            came.get(entry) ??
-            sql
-              .exec<{ envelope: string; body: string }>(
-                "SELECT envelope, body FROM queue WHERE delivery_id = ?",
-                entry.deliveryId,
-              )
-              .one();
+          const row = came.get(entry) ?? rows.content(entry.deliveryId);
           const envelope = JSON.parse(row.envelope) as Envelope;
           // Trust may have been removed while this was on its way to a socket that did not take it.
           if (envelope.trustEpoch !== undefined && !admits(entry.lane as AgentDid, envelope.trustEpoch)) {
-            end(entry, false, "trust removed", nowMs);
+            end(entry, "trust removed", nowMs);
             continue;
           }
           const dueAtMs = nowMs + ACK_TIMEOUT_MS;
@@ -265,14 +214,7 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
           pushes.push({ socketId: socket.socketId, deliveryId: entry.deliveryId, envelope, body: row.body });
         }
       }
-      for (const [socketId, deliveryIds] of bySocket) {
-        sql.exec(
-          "UPDATE queue SET socket_id = ?, attempts = attempts + 1, due_at_ms = ? WHERE delivery_id IN (SELECT value FROM json_each(?))",
-          socketId,
-          nowMs + ACK_TIMEOUT_MS,
-          JSON.stringify(deliveryIds),
-        );
-      }
+      for (const [socketId, deliveryIds] of bySocket) rows.pushed(socketId, deliveryIds, nowMs + ACK_TIMEOUT_MS);
       return pushes;
     },
 
@@ -299,7 +241,7 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
       const entry = lanes.find(deliveryId);
       if (entry === undefined) return false;
       if (entry.socketId !== null) missed.delete(entry.socketId);
-      end(entry, accepted, accepted ? null : (reason ?? "refused by the recipient"), nowMs);
+      end(entry, accepted ? null : (reason ?? REFUSED), nowMs);
       return true;
     },
 
@@ -310,7 +252,7 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
         const entry = lanes.find(ackId);
         if (entry === undefined) continue;
         if (entry.socketId !== null) missed.delete(entry.socketId);
-        if (!accepted) end(entry, false, reason ?? "refused by the recipient", nowMs);
+        if (!accepted) end(entry, reason ?? REFUSED, nowMs);
         else {
           lanes.remove(entry);
           delivered.push(entry);
@@ -319,13 +261,7 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
       for (const isOwed of [true, false]) {
         const ids = delivered.filter(({ lane }) => hasGate(lane) === isOwed).map(({ deliveryId }) => deliveryId);
         if (ids.length === 0) continue;
-        sql.exec(
-          `UPDATE queue SET state = 1, body = NULL, envelope = '{}', updated_at_ms = ?, socket_id = NULL, reported = ?
-             WHERE delivery_id IN (SELECT value FROM json_each(?))`,
-          nowMs,
-          isOwed ? 0 : 1,
-          JSON.stringify(ids),
-        );
+        rows.delivered(ids, isOwed, nowMs);
       }
       for (const { lane, deliveryId, attempts, isAwaited } of delivered) {
         if (hasGate(lane)) reports.owe(lane, { deliveryId, delivered: true, reason: null, attempts }, isAwaited);
@@ -357,8 +293,7 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
           else missed.set(entry.socketId, (missed.get(entry.socketId) ?? 0) + 1);
           fail(entry, nowMs);
         }
-        if (lanes.has(entry.deliveryId) && entry.createdAtMs + limits.ttlMs <= nowMs)
-          end(entry, false, "expired", nowMs);
+        if (lanes.has(entry.deliveryId) && entry.createdAtMs + limits.ttlMs <= nowMs) end(entry, "expired", nowMs);
       }
     },
 
@@ -386,13 +321,13 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
     /** Dead-letters what a sender has waiting here unpushed. */
     endLane(lane: string, reason: string, nowMs: number): void {
       for (const entry of (lanes.lane(lane)?.entries ?? []).filter(({ socketId }) => socketId === null)) {
-        end(entry, false, reason, nowMs);
+        end(entry, reason, nowMs);
       }
     },
 
     /** Dead-letters everything that still waits. */
     endAll(reason: string, nowMs: number): void {
-      for (const entry of lanes.entries()) end(entry, false, reason, nowMs);
+      for (const entry of lanes.entries()) end(entry, reason, nowMs);
     },
 
     /** Senders whose gates are owed a report. */
@@ -420,50 +355,16 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
      * recipient itself asks for it. False when there is none.
      */
     replay(deliveryId: string, nowMs: number): boolean {
-      const row = sql
-        .exec<QueueRow>(`SELECT ${COLUMNS} FROM queue WHERE delivery_id = ? AND state = 2`, deliveryId)
-        .toArray()[0];
-      if (row === undefined) return false;
-      sql.exec(
-        `UPDATE queue SET state = 0, attempts = 0, reason = NULL, created_at_ms = ?1, updated_at_ms = ?1, due_at_ms = ?1,
-           reported = 0, envelope = json_remove(envelope, '$.trustEpoch') WHERE delivery_id = ?2`,
-        nowMs,
-        deliveryId,
-      );
+      const row = rows.revive(deliveryId, nowMs);
+      if (row === null) return false;
       lanes.insert({ ...entryOf(row), attempts: 0, createdAtMs: nowMs, dueAtMs: nowMs, socketId: null });
       return true;
     },
 
     purge: (deliveryId: string): boolean => purgeDeadLetter(sql, deliveryId),
 
-    /** Forgets what has ended and been reported, and dead letters past their time. */
-    prune(nowMs: number): void {
-      sql.exec(
-        `DELETE FROM queue WHERE delivery_id IN (
-           SELECT delivery_id FROM queue WHERE reported = 1 AND state <> 2 AND updated_at_ms <= ?1 LIMIT ?2)`,
-        nowMs - REPEAT_KNOWN_MS,
-        PRUNED_AT_ONCE,
-      );
-      sql.exec(
-        "DELETE FROM queue WHERE reported = 1 AND state = 2 AND updated_at_ms <= ?",
-        nowMs - limits.deadLetterRetentionMs,
-      );
-    },
-
-    /** When pruning is next worth waking for; null when there is nothing to forget. */
-    nextPruneMs(): number | null {
-      const oldest = sql
-        .exec<{ ended: number | null; dead: number | null }>(
-          `SELECT (SELECT MIN(updated_at_ms) FROM queue WHERE reported = 1 AND state <> 2) AS ended,
-                  (SELECT MIN(updated_at_ms) FROM queue WHERE reported = 1 AND state = 2) AS dead`,
-        )
-        .one();
-      const due = Math.min(
-        oldest.ended === null ? Infinity : oldest.ended + REPEAT_KNOWN_MS,
-        oldest.dead === null ? Infinity : oldest.dead + limits.deadLetterRetentionMs,
-      );
-      return due === Infinity ? null : due;
-    },
+    prune: rows.prune,
+    nextPruneMs: rows.nextPruneMs,
   };
 }
 
