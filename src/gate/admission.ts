@@ -65,9 +65,15 @@ const VALIDATION_GRAIN_MS = 10_000;
  * Admits one request of the agent and remembers its nonce. Part of the caller's transaction, so a request that is refused
  * burns no nonce.
  *
+ * @param standing what refuses this request if nothing here does: an agent that is no more hears that first
  * @throws GateRefusal
  */
-export function admitAgent(parts: AdmissionParts, admission: AgentAdmission, nowMs: number): void {
+export function admitAgent(
+  parts: AdmissionParts,
+  admission: AgentAdmission,
+  nowMs: number,
+  standing: GateRefusal | null = null,
+): void {
   const { principal, nonce, timestampSeconds, access } = admission;
   if (!parts.authority.accepts(principal.jti) || principal.expMs <= nowMs) throw new GateRefusal("gate-agent-revoked");
   if (access?.validatedAtMs === null) {
@@ -77,13 +83,14 @@ export function admitAgent(parts: AdmissionParts, admission: AgentAdmission, now
     }
   }
   const waitMs = parts.rate.waitMs(nowMs);
-  // Over its rate, a request is only judged: nothing is written before the last refusal.
-  const judge = waitMs > 0 ? parts.nonces.judge : parts.nonces.use;
+  // A request that will be refused is only judged: nothing is written before the last refusal.
+  const judge = waitMs > 0 || standing !== null ? parts.nonces.judge : parts.nonces.use;
   const verdict = judge(principal.keyX, nonce, timestampSeconds, nowMs);
   if (verdict === "pruned") throw new GateRefusal("gate-nonce-too-old");
   if (verdict === "outside-window") throw new GateRefusal("gate-timestamp-skewed");
   if (verdict === "seen") throw new GateRefusal("gate-nonce-replayed");
   if (waitMs > 0) throw new GateRefusal("gate-rate-exceeded", waitMs);
+  if (standing !== null) throw standing;
   parts.rate.count(nowMs);
   parts.drift.observe(timestampSeconds * 1_000 - nowMs, nowMs);
   parts.acquaintance.meet(principal.ownerDid);

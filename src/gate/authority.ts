@@ -52,7 +52,8 @@ export function createAgentAuthority(sql: SqlStorage) {
   /** What holds once no end is under way. */
   let lasting = ended;
   const underWay = new Set<object>();
-  let isOver = false;
+  /** Revoked, and D1 has it: nothing lets this agent go on. */
+  let isOver = readNumber(sql, "agent_over") === 1;
   const endedTokens = new Set(
     sql
       .exec<{ jti: string }>("SELECT jti FROM ended_tokens")
@@ -68,6 +69,8 @@ export function createAgentAuthority(sql: SqlStorage) {
   return {
     epoch: (): number => epoch,
     isEnded: (): boolean => ended !== null,
+    /** Ended for good; until then, an agent that is ended may yet go on. */
+    isOver: (): boolean => isOver,
 
     /** Whether an identity token may begin something new. */
     accepts: (jti: string): boolean => ended === null && !endedTokens.has(jti),
@@ -100,6 +103,7 @@ export function createAgentAuthority(sql: SqlStorage) {
         isForGood() {
           settle(reason);
           isOver = true;
+          writeMeta(sql, "agent_over", 1);
           lasting = reason;
           if (underWay.size > 0 || ended !== null) return;
           ended = reason;

@@ -151,13 +151,14 @@ export async function claimDeviceToken(
   if (open === null) throw new GateRefusal("gate-credential-refused");
   const { house, commits } = open;
   if (known === null || !proven) throw failed(house, claim.address);
-  return commits.commit(() => {
+  const handedOver = await commits.commit(() => {
     const nowMs = Date.now();
     const device = house.devices.findActive(claim.deviceId);
     if (device === null || house.authority.isEnded()) throw failed(house, claim.address);
     useProof(house, device.publicKey, claim.proof, nowMs);
     countRequest(house, nowMs);
-    if (!device.tokenWaits) throw new GateRefusal("gate-nothing-to-claim");
+    // No refusal, which would be undone: the proof is used up, or it could be shown again when there is a token.
+    if (!device.tokenWaits) return null;
     const expiresAtMs = nowMs + claim.tokenTtlMs;
     const claimed = house.devices.claim(device, { sha256: fresh.sha256, expiresAtMs });
     const { principal } = deviceRef(house, self, claimed, expiresAtMs);
@@ -174,6 +175,8 @@ export async function claimDeviceToken(
     );
     return { device: claimed, token: fresh.token, expiresAtMs };
   });
+  if (handedOver === null) throw new GateRefusal("gate-nothing-to-claim");
+  return handedOver;
 }
 
 function failed(house: House, address: string | null): GateRefusal {

@@ -34,7 +34,6 @@ import { createMailroom, type Mailroom } from "./mailroom.ts";
 import { createRelay, type Relay } from "./relay.ts";
 import { createRunner, type Runner } from "./running.ts";
 import { hasSchema } from "./schema.ts";
-import { SOCKETS_MAX } from "./sockets.ts";
 import { createUpkeep, type Upkeep } from "./upkeep.ts";
 import { readUpgrade, type Upgrade, UPGRADE_HEADER } from "./upgrade.ts";
 
@@ -111,7 +110,7 @@ export class Gate extends DurableObject<Env> {
       config,
       now: Date.now,
       log: this.#log,
-      trustEpoch: (to) => this.#trustEpoch(to),
+      trustEpoch: (to, how) => this.#trustEpoch(to, how),
       call: (session, authority, { method, params }) => {
         const request = { requestId: newUlid(Date.now()), origin: session.origin, bookmarks: null };
         return this.#ensureOpen().runner.run(authority, request, { surface: "rpc", method, params });
@@ -274,13 +273,13 @@ export class Gate extends DurableObject<Env> {
     });
   }
 
-  async #trustEpoch(to: AgentDid): Promise<number> {
+  async #trustEpoch(to: AgentDid, how: { fresh: boolean } = { fresh: false }): Promise<number> {
     const { config, trust } = this.#runtime;
     const deadline = startDeadline(config.authDeadlineMs, Date.now);
     try {
       const background = (work: Promise<unknown>): void => this.ctx.waitUntil(work);
       const scope = { now: Date.now, log: this.#log, background, signal: deadline.signal };
-      const judged = await trust.judge(this.#self, to, scope);
+      const judged = await trust.judge(this.#self, to, scope, how);
       if (!judged.ok) throw refusalError(judged.error);
       return judged.value.epoch;
     } finally {
@@ -319,18 +318,18 @@ export class Gate extends DurableObject<Env> {
     // A ticket is looked for only where there are tables; nothing is made for a stranger.
     if (this.#open === null) throw new ProxyError("PROXY_AUTH_INVALID_TOKEN");
     const { house, commits, relay } = this.#open;
+    // A commit is an effect, if only on the alarm: none for a ticket that nobody has been given.
+    if ("ticketSha256" in upgrade && !house.relayTickets.has(upgrade.ticketSha256))
+      throw new ProxyError("PROXY_AUTH_INVALID_TOKEN");
     const pair = new WebSocketPair();
-    const session = await commits.commit(() => {
+    const { session, superseded } = await commits.commit(() => {
       const nowMs = Date.now();
       const authority = "caller" in upgrade ? admitted : house.relayTickets.consume(upgrade.ticketSha256, nowMs);
       if (authority === null || house.whyEnded(authority) !== null) throw new ProxyError("PROXY_AUTH_INVALID_TOKEN");
       const scopes = scopesOf(authority.principal);
-      // Those that this one takes the place of make room for it.
-      if (house.sockets.size() - house.sockets.supersededBy(authority).length >= SOCKETS_MAX)
-        throw new GateRefusal("gate-sockets-exhausted", 1_000);
       return house.sockets.accept(pair[1], { authority, scopes, origin: upgrade.origin }, nowMs);
     });
-    relay.supersede(session);
+    relay.supersede(superseded);
     this.#log.info("relay.connected", {
       requestId: upgrade.requestId,
       socketId: session.socketId,

@@ -4,6 +4,7 @@
  * together, synchronously. The output gate then holds every answer until that one commit is on disk.
  */
 
+import { ProxyError } from "../wire/problem.ts";
 import { GateRefusal } from "./admission.ts";
 
 /** What follows a commit within this time is company, and waits for more; what comes later would wait for nobody. */
@@ -11,15 +12,13 @@ const LULL_MS = 5;
 
 export type GroupCommit = {
   /**
-   * Applies `effect` in the next group, each in a savepoint of its own: one that throws undoes itself alone.
+   * Applies `effect` in the next group, each in a savepoint of its own: one that refuses undoes itself alone. One that fails
+   * otherwise may have changed memory, which nothing undoes: the object starts anew, and nothing of the group has happened.
    *
    * @param withinMs how long the effect may wait for company; 0 is the next turn at the latest.
    */
   commit<T>(effect: () => T, withinMs?: number): Promise<T>;
-  /**
-   * The same for an effect that refuses before it writes, and so needs no savepoint, which costs more than the write. Should
-   * it fail otherwise, the object starts anew and nothing of the group has happened.
-   */
+  /** The same for an effect that refuses before it writes, and so needs no savepoint, which costs more than the write. */
   commitChecked<T>(effect: () => T, withinMs?: number): Promise<T>;
   /** Makes sure that a group is committed soon, though it may hold no effect: the hook does the work. */
   wake(withinMs?: number): void;
@@ -29,7 +28,7 @@ type Outcome = { value: unknown } | { error: unknown };
 type Job = { isChecked: boolean; effect: () => unknown; settle: (outcome: Outcome) => void };
 
 /**
- * @param beforeCommit runs once a group after its effects, in the same commit; told how many they were.
+ * @param beforeCommit runs once a group after its effects, in the same commit; told how many were not refused.
  * @param onBroken a fault in `beforeCommit` leaves memory and disk apart: the object must start anew.
  */
 export function createGroupCommit(
@@ -55,7 +54,8 @@ export function createGroupCommit(
     if (group.length > 0) wasAlone = group.length === 1;
     try {
       for (const job of group) outcomes.push(outcomeOf(job, storage));
-      beforeCommit(group.length);
+      // What was refused has written nothing, and is nothing to be woken for.
+      beforeCommit(outcomes.filter((outcome) => "value" in outcome).length);
     } catch (error) {
       for (const job of group) job.settle({ error });
       onBroken(error);
@@ -98,12 +98,12 @@ export function createGroupCommit(
   };
 }
 
-/** @throws what a checked effect failed with, unless it refused: it may have written, and nothing undoes that alone. */
+/** @throws what an effect failed with, unless it refused: memory, and the disk if it was checked, may be half way. */
 function outcomeOf({ isChecked, effect }: Job, storage: DurableObjectStorage): Outcome {
   try {
     return { value: isChecked ? effect() : storage.transactionSync(effect) };
   } catch (error) {
-    if (isChecked && !(error instanceof GateRefusal)) throw error;
+    if (!(error instanceof GateRefusal || error instanceof ProxyError)) throw error;
     return { error };
   }
 }

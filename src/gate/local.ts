@@ -4,6 +4,8 @@ import { DeadlineExceeded, withDeadline } from "../resilience/deadline.ts";
 import type { AgentDid } from "../wire/did.ts";
 import { ProxyError, proxyErrorFrom } from "../wire/problem.ts";
 import { type AuthorityRef, deviceAuthority, sharedAuthority } from "./authority.ts";
+import { refusalError } from "../auth/reasons.ts";
+import { GateRefusal } from "./admission.ts";
 import type { AuditedBy } from "./audit-outbox.ts";
 import { DRAIN_TIMEOUT_MS } from "./calls.ts";
 import type { Envelope } from "./delivery.ts";
@@ -131,12 +133,14 @@ export function createLocal(house: House, deps: LocalDeps): GateLocal {
         ...(message.conversationId === undefined ? {} : { conversationId: message.conversationId }),
       };
       const bytes = new TextEncoder().encode(message.payload).length;
-      const { deliveryId } = outbox.accept(
-        { to, bytes, envelope: JSON.stringify(envelope), body: message.payload },
-        deps.now(),
-      );
-      deps.wake();
-      return { deliveryId };
+      try {
+        const draft = { to, bytes, envelope: JSON.stringify(envelope), body: message.payload };
+        const { deliveryId } = outbox.accept(draft, deps.now());
+        deps.wake();
+        return { deliveryId };
+      } catch (error) {
+        throw error instanceof GateRefusal ? refusalError(error.refusal) : error;
+      }
     },
     fencePeer(peer, trustEpoch) {
       deps.fencePeer(peer, trustEpoch);

@@ -82,13 +82,17 @@ export function createMailroom(
         ...(traceparent === undefined ? {} : { traceparent }),
         ...(isAwaited ? { isAwaited } : {}),
       };
+      const standing = (): GateRefusal | null => {
+        if (!house.fences.admits(to, trustEpoch)) return new GateRefusal("gate-peer-fenced");
+        // A repeat needs no room: whether it is one is seen when the message is written.
+        if (idempotency !== undefined || house.outbox.hasRoom(bytes)) return null;
+        return new GateRefusal("gate-outbox-full", 1_000);
+      };
       // A repeat under an idempotency key may be refused after its nonce is written, which is undone then.
       const mayUndo = idempotency !== undefined;
       return (mayUndo ? commits.commit : commits.commitChecked)((): SubmissionReply => {
         const nowMs = now();
-        if (!house.fences.admits(to, trustEpoch)) throw new GateRefusal("gate-peer-fenced");
-        house.outbox.assertRoom(bytes);
-        admitAgent(house.admission, admission, nowMs);
+        admitAgent(house.admission, admission, nowMs, standing());
         const draft = {
           to,
           bytes,
@@ -113,11 +117,15 @@ export function createMailroom(
     /** Takes messages over from a sender's gate. */
     takeOver(from: AgentDid, parcels: Parcel[]): Promise<TakeOver> {
       const refusal = (parcel: Parcel): string | null => {
-        if (house.authority.isEnded()) return "recipient revoked";
+        if (house.authority.isOver()) return "recipient revoked";
         const { trustEpoch } = JSON.parse(parcel.envelope) as Envelope;
         return trustEpoch === undefined || house.fences.admits(from, trustEpoch) ? null : "trust removed";
       };
-      return commits.commitChecked(() => ({ taken: house.queue.takeOver(from, parcels, refusal, now()) }));
+      return commits.commitChecked(() => {
+        // An end that is under way may come to nothing, or let the agent go on: messages stay with their sender meanwhile.
+        const isShut = house.authority.isEnded();
+        return { taken: house.queue.takeOver(from, parcels, { isShut, refusal }, now()) };
+      });
     },
 
     /** What became of messages that were handed over. */

@@ -73,11 +73,8 @@ export function createOutbox(sql: SqlStorage, limits: { outboxMax: number }, nex
       )
       .toArray()[0];
 
-  /** @throws GateRefusal */
-  const assertRoom = (bytes: number): void => {
-    if (lanes.count() >= limits.outboxMax || lanes.bytes() + bytes > HELD_BYTES_MAX)
-      throw new GateRefusal("gate-outbox-full", 1_000);
-  };
+  const hasRoom = (bytes: number): boolean =>
+    lanes.count() < limits.outboxMax && lanes.bytes() + bytes <= HELD_BYTES_MAX;
 
   return {
     /**
@@ -102,7 +99,7 @@ export function createOutbox(sql: SqlStorage, limits: { outboxMax: number }, nex
           return { deliveryId: earlier.delivery_id, delivered, queueDepth: lanes.waiting(draft.to) };
         }
       }
-      assertRoom(draft.bytes);
+      if (!hasRoom(draft.bytes)) throw new GateRefusal("gate-outbox-full", 1_000);
       const deliveryId = nextId(nowMs);
       sql.exec(
         `INSERT INTO outbox (delivery_id, to_did, state, bytes, created_at_ms, updated_at_ms, origin_frame_id, envelope, body)
@@ -138,7 +135,7 @@ export function createOutbox(sql: SqlStorage, limits: { outboxMax: number }, nex
       return { deliveryId, delivered: false, queueDepth: lanes.waiting(draft.to) };
     },
 
-    assertRoom,
+    hasRoom,
     dueLanes: lanes.due,
     nextDueMs: lanes.nextDueMs,
     queueDepth: lanes.waiting,

@@ -115,12 +115,13 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
     /**
      * Takes what there is room for, from the start of a batch, so that the order stays.
      *
-     * @param refusal why a message may not be delivered though it was accepted, or null
+     * @param door.isShut takes nothing but what is dead
+     * @param door.refusal why a message may not be delivered though it was accepted, or null
      */
     takeOver(
       from: AgentDid,
       parcels: readonly Parcel[],
-      refusal: (parcel: Parcel) => string | null,
+      door: { isShut: boolean; refusal: (parcel: Parcel) => string | null },
       nowMs: number,
     ): number {
       const lane = lanes.lane(from);
@@ -134,8 +135,9 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
           known += 1;
           continue;
         }
-        const reason = parcel.createdAtMs + limits.ttlMs <= nowMs ? "expired" : refusal(parcel);
+        const reason = parcel.createdAtMs + limits.ttlMs <= nowMs ? "expired" : door.refusal(parcel);
         if (reason === null) {
+          if (door.isShut) break;
           const after = heldBytes + parcel.bytes;
           const isFull = lanes.count() + held >= limits.queueMax || lanes.bytes() + after > HELD_BYTES_MAX;
           if (isFull || exceedsShare((lane?.entries.length ?? 0) + held, (lane?.bytes ?? 0) + after)) break;

@@ -37,6 +37,10 @@ export function createRelayTickets(sql: SqlStorage) {
       return expiresAtMs;
     },
 
+    /** Whether there is such a ticket; reads only. */
+    has: (sha256: string): boolean =>
+      sql.exec("SELECT 1 FROM relay_tickets WHERE ticket_sha256 = ?", sha256).toArray().length > 0,
+
     /** Uses a ticket up; null when there is none, or none any more. */
     consume(sha256: string, nowMs: number): AuthorityRef | null {
       const row = sql

@@ -43,8 +43,8 @@ export type RelayDeps = {
   config: Config;
   now: () => number;
   log: Log;
-  /** The trust epoch by which `self` may send to a peer. @throws ProxyError */
-  trustEpoch: (to: AgentDid) => Promise<number>;
+  /** The trust epoch by which `self` may send to a peer; `fresh` asks the store. @throws ProxyError */
+  trustEpoch: (to: AgentDid, how?: { fresh: boolean }) => Promise<number>;
   /** Runs one `req` frame of a socket under an authority, which the call may end itself. */
   call: (session: Session, authority: AuthorityRef, frame: ReqFrame) => Promise<Reply>;
 };
@@ -135,7 +135,10 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
       if (frame.toAgentDid === deps.self) throw new ProxyError("PROXY_HOOK_RECIPIENT_INVALID");
       const limited = rateRefusal();
       if (limited !== null) throw limited;
-      const trustEpoch = await deps.trustEpoch(frame.toAgentDid);
+      let trustEpoch = await deps.trustEpoch(frame.toAgentDid);
+      // The pairing may be newer than what is remembered of it.
+      if (!house.fences.admits(frame.toAgentDid, trustEpoch))
+        trustEpoch = await deps.trustEpoch(frame.toAgentDid, { fresh: true });
       const payload = new TextEncoder().encode(frame.payloadText);
       const bodySha256 = await sha256Base64Url(payload);
       const envelope: Envelope = {
@@ -180,16 +183,19 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
     send(session, responseFrame(frame.id, reply), authority);
   };
 
-  /** The sockets that take deliveries at this moment, and how much is on its way to each. */
+  /** The sockets that take deliveries at this moment. */
+  const listening = (): Session[] =>
+    sockets
+      .all()
+      .filter(
+        ({ scopes, socket, authority }) =>
+          scopes.includes("relay") && socket.readyState === WebSocket.OPEN && house.whyEnded(authority) === null,
+      );
+
+  /** How much is on its way to each of them. */
   const takers = (): SocketLoad[] => {
     const inFlight = queue.inFlight();
-    const open: SocketLoad[] = [];
-    for (const session of sockets.all()) {
-      if (!session.scopes.includes("relay") || session.socket.readyState !== WebSocket.OPEN) continue;
-      if (house.whyEnded(session.authority) !== null) continue;
-      open.push({ socketId: session.socketId, inFlight: inFlight.get(session.socketId) ?? 0 });
-    }
-    return open;
+    return listening().map(({ socketId }) => ({ socketId, inFlight: inFlight.get(socketId) ?? 0 }));
   };
 
   let lastAckCommitMs = 0;
@@ -286,23 +292,19 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
 
     /** Tells the sender what became of its messages, on whichever of its sockets takes deliveries. */
     tell(receipts: readonly Receipt[]): void {
-      const session = sockets
-        .all()
-        .find((candidate) => candidate.scopes.includes("relay") && house.whyEnded(candidate.authority) === null);
-      if (session === undefined) return;
+      const open = receipts.length === 0 ? [] : listening();
       for (const receipt of receipts) {
-        const told = send(
-          session,
-          receiptFrame(head(), {
-            // A message that came by HTTP has no frame of its own: the frame that delivered it has the delivery's id.
-            originalFrameId: receipt.originFrameId ?? receipt.deliveryId,
-            deliveryId: receipt.deliveryId,
-            toAgentDid: receipt.toAgentDid,
-            status: receipt.delivered ? "delivered_to_webhook" : "dead_lettered",
-            ...(receipt.reason === null ? {} : { reason: receipt.reason }),
-          }),
-        );
-        if (!told) return;
+        const text = receiptFrame(head(), {
+          // A message that came by HTTP has no frame of its own: the frame that delivered it has the delivery's id.
+          originalFrameId: receipt.originFrameId ?? receipt.deliveryId,
+          deliveryId: receipt.deliveryId,
+          toAgentDid: receipt.toAgentDid,
+          status: receipt.delivered ? "delivered_to_webhook" : "dead_lettered",
+          ...(receipt.reason === null ? {} : { reason: receipt.reason }),
+        });
+        // One that has just gone leaves it to the next.
+        while (open[0] !== undefined && !send(open[0], text)) open.shift();
+        if (open.length === 0) return;
         if (!receipt.delivered) outbox.receiptTold(receipt.deliveryId);
       }
     },
@@ -333,10 +335,10 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
       return due === Infinity ? null : due;
     },
 
-    /** A new socket of the agent's own credential takes the place of the older. */
-    supersede(session: Session): void {
-      for (const older of sockets.supersededBy(session.authority))
-        if (older !== session) close(older, RELAY_CLOSE.normal, RELAY_CLOSE_REASON.superseded);
+    /** A newer socket of the agent's own credential has taken their place. */
+    supersede(older: readonly Session[]): void {
+      for (const session of older)
+        if (sockets.byId(session.socketId) !== null) close(session, RELAY_CLOSE.normal, RELAY_CLOSE_REASON.superseded);
     },
   };
 }

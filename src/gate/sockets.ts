@@ -2,10 +2,11 @@
 import type { Scope } from "../rpc/method.ts";
 import { RELAY_CLOSE, RELAY_CLOSE_REASON } from "../wire/relay-close.ts";
 import { newUlid } from "../wire/ulid.ts";
+import { GateRefusal } from "./admission.ts";
 import type { AuthorityRef } from "./authority.ts";
 
 /** Contract §4. */
-export const SOCKETS_MAX = 512;
+const SOCKETS_MAX = 512;
 
 /** At most 16 KiB; read back when the gate wakes. */
 type Attachment = {
@@ -43,6 +44,10 @@ export function createSockets(ctx: DurableObjectState, onCloseFailed: (error: un
     byId.delete(session.socketId);
   };
 
+  /** Sockets that one of the agent's own credential takes the place of; devices never supersede. */
+  const supersededBy = (authority: AuthorityRef): Session[] =>
+    authority.kind === "agent" ? [...byId.values()].filter((session) => session.authority.kind === "agent") : [];
+
   for (const socket of ctx.getWebSockets()) {
     const attachment = socket.deserializeAttachment() as Attachment | null;
     if (attachment !== null && socket.readyState === WebSocket.OPEN) add(socket, attachment);
@@ -56,17 +61,24 @@ export function createSockets(ctx: DurableObjectState, onCloseFailed: (error: un
     save,
     remove,
 
-    /** Takes a socket in; hibernation keeps it open while the gate sleeps. */
-    accept(socket: WebSocket, opened: Pick<Attachment, "authority" | "scopes" | "origin">, nowMs: number): Session {
+    /**
+     * Takes a socket in; hibernation keeps it open while the gate sleeps.
+     *
+     * @returns those whose place it takes as well: chosen now, since the next may come before this one is on disk
+     * @throws GateRefusal when there are too many
+     */
+    accept(
+      socket: WebSocket,
+      opened: Pick<Attachment, "authority" | "scopes" | "origin">,
+      nowMs: number,
+    ): { session: Session; superseded: Session[] } {
+      const superseded = supersededBy(opened.authority);
+      if (byId.size - superseded.length >= SOCKETS_MAX) throw new GateRefusal("gate-sockets-exhausted", 1_000);
       ctx.acceptWebSocket(socket);
       const session = add(socket, { socketId: newUlid(nowMs), ...opened, malformed: 0, eventSeq: 0 });
       save(session);
-      return session;
+      return { session, superseded };
     },
-
-    /** Sockets that one of the agent's own credential takes the place of; devices never supersede. */
-    supersededBy: (authority: AuthorityRef): Session[] =>
-      authority.kind === "agent" ? [...byId.values()].filter((session) => session.authority.kind === "agent") : [],
 
     /** Ends a socket. One that cannot be closed is not ours any more either: its session is gone before `close` is tried. */
     close(session: Session, code: number, reason: string): void {

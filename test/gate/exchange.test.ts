@@ -70,7 +70,7 @@ const accept = (outbox: Desk["outbox"], isAwaited = false) =>
 function endOne(queue: Desk["queue"], isAwaited = false): void {
   const envelope = JSON.stringify({ fromAgentDid: peer, ...(isAwaited ? { isAwaited } : {}) });
   const one = parcel({ createdAtMs: START_MS, envelope });
-  queue.takeOver(peer, [one], () => null, Date.now());
+  queue.takeOver(peer, [one], { isShut: false, refusal: () => null }, Date.now());
   queue.pump(() => [{ socketId: "s1", inFlight: 0 }], Date.now());
   queue.acknowledge(one.deliveryId, true, null, Date.now());
 }

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { GateRefusal } from "../../src/gate/admission.ts";
+import { ProxyError } from "../../src/wire/problem.ts";
 import { createGroupCommit } from "../../src/gate/group-commit.ts";
 import { onStorage } from "./fixture.ts";
 
@@ -79,19 +80,39 @@ describe("a group commit", () => {
     expect(groups).toEqual([1, 2]);
   });
 
-  test("undoes an effect that fails, and that one alone", async () => {
-    await onTable(async ({ insert, rows, storage }) => {
-      const commits = createGroupCommit(storage, () => {}, never);
+  test("undoes an effect that refuses, and that one alone, and counts it for nothing", async () => {
+    await onTable(async ({ insert, rows, groups, storage }) => {
+      const commits = createGroupCommit(storage, (effects) => void groups.push(effects), never);
+      const refusing = (refusal: Error) => () => {
+        insert(2);
+        throw refusal;
+      };
       const outcomes = await Promise.allSettled([
-        commits.commit(() => insert(1)),
-        commits.commit(() => {
-          insert(2);
-          insert(1);
-        }),
-        commits.commit(() => insert(3)),
+        commits.commit(() => insert(1), 1),
+        commits.commit(refusing(new GateRefusal("gate-outbox-full")), 1),
+        commits.commit(refusing(new ProxyError("PROXY_RELAY_QUEUE_FULL")), 1),
+        commits.commit(() => insert(3), 1),
       ]);
-      expect(outcomes.map(({ status }) => status)).toEqual(["fulfilled", "rejected", "fulfilled"]);
+      expect(outcomes.map(({ status }) => status)).toEqual(["fulfilled", "rejected", "rejected", "fulfilled"]);
       expect(rows()).toEqual([1, 3]);
+      expect(groups).toEqual([2]);
+    });
+  });
+
+  test("starts the object anew when an effect fails: what it did to memory is not undone", async () => {
+    await onTable(async ({ insert, groups, storage }) => {
+      const faults: unknown[] = [];
+      const commits = createGroupCommit(
+        storage,
+        (effects) => void groups.push(effects),
+        (error) => void faults.push(error),
+      );
+      const outcomes = await Promise.allSettled([
+        commits.commit(() => insert(1), 1),
+        commits.commit(() => insert(1), 1),
+      ]);
+      expect(outcomes.map(({ status }) => status)).toEqual(["rejected", "rejected"]);
+      expect({ faults: faults.length, groups }).toEqual({ faults: 1, groups: [] });
     });
   });
 

@@ -19,7 +19,7 @@ const LIMITS: QueueLimits = {
   deadLetterRetentionMs: 7 * 86_400_000,
 };
 const HEALTHY = () => true;
-const ANYTHING = () => null;
+const ANYTHING = { isShut: false, refusal: () => null };
 const SOCKET = [{ socketId: "s1", inFlight: 0 }];
 const alice = newAgentDid();
 const carol = newAgentDid();
@@ -103,7 +103,7 @@ describe("taking over", () => {
       const taken = queue.takeOver(
         alice,
         [old, refused, good],
-        ({ deliveryId }) => (deliveryId === refused.deliveryId ? "trust removed" : null),
+        { ...ANYTHING, refusal: ({ deliveryId }) => (deliveryId === refused.deliveryId ? "trust removed" : null) },
         START_MS,
       );
       const { fromAgentDid: _, ...rest } = queue.deadLetters(null, 10)[0] ?? { fromAgentDid: null };
@@ -122,6 +122,20 @@ describe("taking over", () => {
     ]);
     expect(seen.newest).toMatchObject({ reason: "trust removed", attempts: 0 });
     expect(seen.pushed).toEqual([seen.good]);
+  });
+
+  test("takes nothing but what is dead while the door is shut", async () => {
+    const seen = await onQueue(({ queue }) => {
+      const [old, good] = [parcel({ createdAtMs: START_MS - LIMITS.ttlMs }), parcel()];
+      const shut = { ...ANYTHING, isShut: true };
+      const taken = queue.takeOver(alice, [old, good], shut, START_MS);
+      return {
+        taken,
+        pushed: ids(queue.pump(() => SOCKET, START_MS)),
+        again: queue.takeOver(alice, [good], ANYTHING, 1),
+      };
+    });
+    expect(seen).toEqual({ taken: 1, pushed: [], again: 1 });
   });
 
   test("that fails half way leaves memory as it was: nothing is reported dead that is not here", async () => {

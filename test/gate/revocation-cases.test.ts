@@ -97,6 +97,27 @@ async function withDatabase<T>(over: (real: D1Database) => Partial<D1Database>, 
   }
 }
 
+describe("a socket that has just gone", () => {
+  test("leaves a receipt to the next", async () => {
+    const agent = newAgentHolder(newAgent());
+    const [one, other] = [await pairDevice(agent, ["relay"]), await pairDevice(agent, ["relay"])];
+    const lines = [await open(one), await open(other)];
+    await runInDurableObject(gateOf(agent.did), (_gate, { storage }) =>
+      storage.sql.exec(
+        "INSERT INTO outbox (delivery_id, to_did, state, bytes, created_at_ms, updated_at_ms, envelope) VALUES ('a-delivery', ?, 1, 2, 1, 1, '{}')",
+        PEER,
+      ),
+    );
+    vi.spyOn(WebSocket.prototype, "send").mockImplementationOnce(() => {
+      throw new Error("gone");
+    });
+    await gateOf(agent.did).settle([{ deliveryId: "a-delivery", delivered: false, reason: "expired", attempts: 1 }]);
+    await eventually(() =>
+      expect(lines.flatMap(({ frames }) => frames)).toMatchObject([{ type: "receipt", deliveryId: "a-delivery" }]),
+    );
+  });
+});
+
 describe("a socket whose close fails", () => {
   test("is logged, and neither acts nor hears anything any more, also after the gate has slept", async () => {
     const agent = newAgentHolder(newAgent());

@@ -461,7 +461,7 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
           const ref = await admit(credential);
           if (ref === null) return;
           const socket = new PlayedSocket(credential.id, hears, ends);
-          const session = await commits.commit(() =>
+          const accepted = await commits.commit(() =>
             house.whyEnded(ref) === null
               ? house.sockets.accept(
                   socket as unknown as WebSocket,
@@ -470,8 +470,8 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
                 )
               : null,
           );
-          if (session === null) history.push({ kind: "refused", credential: credential.id, what: "upgrade" });
-          else relay.supersede(session);
+          if (accepted === null) history.push({ kind: "refused", credential: credential.id, what: "upgrade" });
+          else relay.supersede(accepted.superseded);
         })(),
       );
     },

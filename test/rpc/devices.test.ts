@@ -22,6 +22,7 @@ import {
   newSharedSecret,
   open,
   pairDevice,
+  proofBy,
   withMethods,
 } from "../gate/party.ts";
 
@@ -231,6 +232,20 @@ describe("guessing", () => {
     expect(reasons).toEqual([...Array.from({ length: 10 }, () => "gate-credential-refused"), "gate-address-locked"]);
     // That no token waits is told to the device itself, locked address or not.
     expect(await claim(device, "192.0.2.9")).toMatchObject({ refusal: { reason: "gate-nothing-to-claim" } });
+  });
+});
+
+describe("a claim", () => {
+  test("that finds no token has used its proof up: shown again, it gets none either", async () => {
+    const agent = newAgentHolder(newAgent());
+    const device = await pairDevice(agent, ["relay"]);
+    const proof = await proofBy(device.key.privateKey, "/v1/devices/claim");
+    const show = () =>
+      gateOf(agent.did).claim({ deviceId: device.deviceId, proof, address: null, requestId: "test-request" });
+    expect(await show()).toMatchObject({ refusal: { reason: "gate-nothing-to-claim" } });
+    await done(agent.did, "device.token.rotate", { deviceId: device.deviceId });
+    expect(await show()).toMatchObject({ ok: false, refusal: { reason: "gate-nonce-replayed" } });
+    expect(await claim(device)).toMatchObject({ ok: true });
   });
 });
 

@@ -36,6 +36,7 @@ const ROOM = 1_000_000_000;
 /** A hand-over carries many; so many are usual under load. */
 const BATCH = 16;
 const SOCKET = "socket";
+const OPEN = { isShut: false, refusal: () => null };
 const ID = "01K00000000000000000000000" as Ulid;
 const PEER = `did:cdi:registry.sallyport.example:agent:${ID}` as AgentDid;
 const TABLES = ["nonces", "outbox", "queue"];
@@ -104,9 +105,9 @@ export class Gate extends PlainGate {
           nowMs,
         );
       },
-      takeOver: () => queue.takeOver(PEER, parcels(), () => null, nowMs),
+      takeOver: () => queue.takeOver(PEER, parcels(), OPEN, nowMs),
       pushed: () => {
-        queue.takeOver(PEER, parcels(), () => null, nowMs);
+        queue.takeOver(PEER, parcels(), OPEN, nowMs);
         const pushes = queue.pump(() => [{ socketId: SOCKET, inFlight: 0 }], nowMs);
         queue.acknowledgeAll(
           pushes.map(({ deliveryId }) => ({ ackId: deliveryId, accepted: true, reason: null })),
