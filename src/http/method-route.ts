@@ -50,7 +50,7 @@ export function bodyParams(code: ProblemCode = "PROXY_BAD_REQUEST"): ReadParams 
 export function methodRoute(needs: RouteNeeds, route: MethodRoute): Handler<HttpEnv> {
   return async (c) => {
     const passed = await authenticate(c, needs);
-    const params = beforeTheHop(c, passed, () => route.params(c, passed.body));
+    const params = await beforeTheHop(c, passed, () => route.params(c, passed.body));
     const reply = await run(c, passed, route, params);
     if (!reply.ok) {
       const { code, message: detail, retryAfterMs, data } = reply;
@@ -70,10 +70,11 @@ async function run(c: Context<HttpEnv>, passed: Passed, route: MethodRoute, para
       return inGate(c, passed, at.agentDid, at.caller, route, params);
     }
     case "operator": {
-      const named =
+      const named = await beforeTheHop(c, passed, () =>
         route.inGateOf === undefined && params["agentDid"] === undefined
           ? null
-          : namedAgent(params[route.inGateOf ?? "agentDid"]);
+          : namedAgent(params[route.inGateOf ?? "agentDid"]),
+      );
       if (named !== null) return inGate(c, passed, named, { kind: "operator" }, route, params);
       acceptedByGate(c, passed);
       return c.get("runtime").dispatcher.dispatch(workerContext(c), "http", route.method, params);

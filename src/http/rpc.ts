@@ -34,9 +34,12 @@ export const rpc: Handler<HttpEnv> = async (c) => {
 
   const bookmarks = readBookmark(c);
   const body = parseRpcBody(textOf(passed.body));
-  const calls = body.ok ? body.value.calls.filter((call): call is RpcCall => call.kind !== "invalid") : [];
-  // Also where there is nothing to run: who calls is decided before anything is said of the body.
+  const calls =
+    bookmarks !== null && body.ok ? body.value.calls.filter((call): call is RpcCall => call.kind !== "invalid") : [];
+  // Also where there is nothing to run: who calls is decided before anything is said of the request.
   const replies = await runAll(c, passed, calls);
+  if (bookmarks === null)
+    throw new ProxyError("PROXY_BAD_REQUEST", { detail: `${BOOKMARK_HEADER} is none that this proxy gave out.` });
   if (bookmarks.latest !== null) c.header(BOOKMARK_HEADER, bookmarks.latest);
   if (!body.ok) return c.json(body.error, 200, { "Cache-Control": "no-store" });
 

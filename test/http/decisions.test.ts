@@ -3,7 +3,17 @@ import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, describe, expect, type MockInstance, test, vi } from "vitest";
 import type { AgentDid, HumanDid } from "../../src/wire/did.ts";
 import { parseOpenMetrics, valueOf } from "../telemetry/open-metrics-parser.ts";
-import { type Agent, authorization, fetchWorker, OPERATOR_TOKEN, register } from "../tasks/house.ts";
+import {
+  type Agent,
+  apiKeyOf,
+  authorization,
+  fetchWorker,
+  newKey,
+  operator,
+  OPERATOR_TOKEN,
+  pairDevice,
+  register,
+} from "../tasks/house.ts";
 
 const ORIGIN = "https://proxy.example";
 const OPERATOR = { Authorization: `Bearer ${OPERATOR_TOKEN}` };
@@ -79,6 +89,66 @@ describe("a relay socket that the gate refuses", () => {
     for (const answer of [first, second]) expect(answer).toMatchObject({ status: 401, code: "PROXY_AUTH_REPLAY" });
   });
 });
+
+/** What is asked of the caller beside its credential is read after the gate has decided on that. */
+describe("a bookmark that is none", () => {
+  const bad = { "X-Sallyport-Bookmark": "none of ours", "Content-Type": "application/json" };
+  const body = JSON.stringify({ jsonrpc: "2.0", id: 1, method: "task/list" });
+  const call = (headers: Record<string, string>, settings?: Env): Promise<Asked> =>
+    ask("/rpc", { method: "POST", body, headers: { ...headers, ...bad }, ...(settings && { settings }) });
+
+  test("is told to whoever has a credential that holds, whose decision is closed", async () => {
+    const agent = await register();
+    const device = await pairDevice(agent, ["tasks:read"]);
+    for (const caller of [agent, device, await apiKeyOf(agent, ["tasks:read"]), operator]) {
+      // oxlint-disable-next-line no-await-in-loop -- one after the other
+      const answer = await call(await authorization(caller, body));
+      expect(answer, caller.kind).toMatchObject({ status: 400, code: "PROXY_BAD_REQUEST" });
+      expect(answer.decisions, caller.kind).toMatchObject([{ credential: caller.kind, outcome: "accepted" }]);
+    }
+  });
+
+  test("is not told to anybody else: 401, and a decision that says why", async () => {
+    const agent = await register();
+    const device = await pairDevice(agent, ["tasks:read"]);
+    const strangers = {
+      device: await authorization({ ...device, key: (await newKey()).key }, body),
+      shared: sharedOf(agent),
+      apiKey: { Authorization: `Bearer spk_${"A".repeat(43)}` },
+    };
+    for (const [credential, headers] of Object.entries(strangers)) {
+      // oxlint-disable-next-line no-await-in-loop -- one after the other
+      const answer = await call(headers);
+      expect(answer, credential).toMatchObject({ status: 401, code: "PROXY_AUTH_INVALID_TOKEN" });
+      expect(answer.decisions, credential).toMatchObject([{ credential, outcome: "refused", stage: "gate" }]);
+    }
+  });
+});
+
+describe("a request that is refused on its way to the gate", () => {
+  test("is decided where the operator names no agent", async () => {
+    const body = JSON.stringify({ agentDid: "nobody" });
+    const answer = await ask("/v1/agents/revoke", { method: "POST", body, headers: OPERATOR });
+    expect(answer).toMatchObject({ status: 400, code: "PROXY_BAD_REQUEST" });
+    expect(answer.decisions).toMatchObject([{ outcome: "refused", stage: "route", code: "PROXY_BAD_REQUEST" }]);
+  });
+
+  test("is decided where an API key cannot be looked up", async () => {
+    const failing = { withSession: () => failing, prepare: () => failing, bind: () => failing, first: away };
+    const settings = { ...env, DB: failing } as unknown as Env;
+    const headers = { Authorization: `Bearer spk_${"A".repeat(43)}` };
+    const answer = await ask("/rpc", { method: "POST", body: "{}", headers, settings });
+    const code = "PROXY_AUTH_DEPENDENCY_UNAVAILABLE";
+    expect(answer).toMatchObject({ status: 503, code });
+    expect(answer.decisions).toMatchObject([
+      { level: "error", outcome: "refused", stage: "credential", reason: "credential-unavailable", code },
+    ]);
+  });
+});
+
+async function away(): Promise<never> {
+  throw new Error("D1_ERROR: the database is away");
+}
 
 /** As if the same request had come by another isolate before. */
 async function useNonce(agent: Agent, headers: Record<string, string>): Promise<void> {
