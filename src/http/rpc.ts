@@ -2,6 +2,7 @@
 import type { Context, Handler } from "hono";
 import type { Passed } from "../auth/chain.ts";
 import type { RouteNeeds } from "../auth/form.ts";
+import { runInOrder } from "../rpc/batch.ts";
 import { type Reply, refusal } from "../rpc/dispatcher.ts";
 import { nestedTooDeep, NESTING_MAX, valueNestsDeeperThan } from "../wire/nesting.ts";
 import { ProxyError } from "../wire/problem.ts";
@@ -70,10 +71,7 @@ function textOf(body: Uint8Array): string {
 async function runAll(c: Context<HttpEnv>, passed: Passed, calls: readonly RpcCall[]): Promise<Reply[]> {
   if (passed.kind === "operator") {
     acceptedByGate(c, passed);
-    const replies: Reply[] = [];
-    // oxlint-disable-next-line no-await-in-loop -- a batch runs in its order
-    for (const call of calls) replies.push(await runForOperator(c, passed, call));
-    return replies;
+    return runInOrder(calls, (call) => runForOperator(c, passed, call));
   }
   const at = await callerOf(c, passed);
   if (at === null) throw new ProxyError("PROXY_AUTH_INVALID_TOKEN");
