@@ -82,6 +82,7 @@ export const REASONS = {
   "credential-agent-missing": at("credential", "PROXY_AUTH_INVALID_TOKEN"),
   "bearer-not-for-this-route": at("credential", "PROXY_AUTH_INVALID_TOKEN"),
   "operator-token-wrong": at("credential", "PROXY_AUTH_INVALID_TOKEN"),
+  "credential-unavailable": at("credential", "PROXY_AUTH_DEPENDENCY_UNAVAILABLE"),
   // what the route itself finds wrong with a verified request; the diagnostics name the code that it answers with
   "route-refused": at("route", "PROXY_BAD_REQUEST"),
   // what the gate decides in its hop

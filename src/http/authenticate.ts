@@ -23,9 +23,9 @@ export function countGuess(c: Context<HttpEnv>): void {
 }
 
 /** Runs what a route does with a passed request before the gate is asked; what it throws closes the decision. */
-export function beforeTheHop<T>(c: Context<HttpEnv>, passed: Passed, read: () => T): T {
+export async function beforeTheHop<T>(c: Context<HttpEnv>, passed: Passed, read: () => T | Promise<T>): Promise<T> {
   try {
-    return read();
+    return await read();
   } catch (thrown) {
     const error = proxyErrorFrom(thrown);
     c.get("runtime").chain.conclude(passed, refusal("route-refused", { code: error.code }), chainScope(c));

@@ -7,6 +7,7 @@ import type { ClaimAnswer } from "../gate/gate.ts";
 import { parseAgentDid } from "../wire/did.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { sha256Base64Url } from "../wire/proof.ts";
+import { refuseBeyond } from "./address-limit.ts";
 import { gateFailed, gateOf } from "./gate-hop.ts";
 import { addressOf, type HttpEnv } from "./request-scope.ts";
 
@@ -19,9 +20,8 @@ const REFUSED: Refusal = { reason: "gate-credential-refused" };
 export const claimDevice: Handler<HttpEnv> = async (c) => {
   const { config } = c.get("runtime");
   const address = addressOf(c.req.raw);
-  if (config.rateLimitPerIp && !(await c.env.RATE_LIMIT_CLAIM.limit({ key: address ?? "unknown" })).success) {
-    throw new ProxyError("PROXY_RATE_LIMIT_EXCEEDED", { retryAfterMs: RETRY_AFTER_MS });
-  }
+  // Those without an address are counted together.
+  await refuseBeyond(c, c.env.RATE_LIMIT_CLAIM, address ?? "unknown", RETRY_AFTER_MS);
   const body = await readBody(c.req.raw.body);
   if (!body.ok) throw refusalError(body.error);
   const claim = parseClaim(body.value);

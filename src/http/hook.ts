@@ -23,7 +23,7 @@ export function hook(needs: RouteNeeds): Handler<HttpEnv> {
     const { chain } = c.get("runtime");
     const scope = chainScope(c);
     let passed = (await authenticate(c, needs)) as PassedAgent;
-    const request = beforeTheHop(c, passed, () => readSend(c, passed.body));
+    const request = await beforeTheHop(c, passed, () => readSend(c, passed.body));
     let reply = await submit(c, passed, request);
     if (!reply.ok && reply.refusal.reason === "gate-peer-fenced") {
       // The pairing may be newer than what this isolate remembers of it: the store is asked, and then the gate once more.

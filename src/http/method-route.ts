@@ -8,6 +8,7 @@ import type { Reply } from "../rpc/dispatcher.ts";
 import type { CallContext } from "../rpc/method.ts";
 import { inSpan } from "../telemetry/span.ts";
 import { type AgentDid, parseAgentDid } from "../wire/did.ts";
+import { nestedTooDeep, nestsDeeperThan, NESTING_MAX } from "../wire/nesting.ts";
 import { type ProblemCode, ProxyError } from "../wire/problem.ts";
 import { authenticate, beforeTheHop } from "./authenticate.ts";
 import { acceptedByGate, gateCallerOf, gateFailed, gateOf, refusedByGate } from "./gate-hop.ts";
@@ -31,18 +32,21 @@ export const noParams: ReadParams = () => ({});
 export const queryParams: ReadParams = (c) => ({ ...c.req.query() });
 export const pathAndQuery: ReadParams = (c) => ({ ...c.req.query(), ...c.req.param() });
 
-/** A JSON object in the body; anything else is refused with the route's own code. */
+/** A JSON object in the body, nested no deeper than can be handed on; anything else is refused with the route's own code. */
 export function bodyParams(code: ProblemCode = "PROXY_BAD_REQUEST"): ReadParams {
   return (_c, body) => {
+    let text: string;
     let value: unknown;
     try {
-      value = JSON.parse(textDecoder.decode(body));
+      text = textDecoder.decode(body);
+      value = JSON.parse(text);
     } catch (error) {
       throw new ProxyError(code, { detail: "The body must be JSON in UTF-8.", cause: error });
     }
     if (typeof value !== "object" || value === null || Array.isArray(value)) {
       throw new ProxyError(code, { detail: "The body must be a JSON object." });
     }
+    if (nestsDeeperThan(text, NESTING_MAX)) throw nestedTooDeep("body", code);
     return value as Params;
   };
 }
@@ -50,7 +54,7 @@ export function bodyParams(code: ProblemCode = "PROXY_BAD_REQUEST"): ReadParams 
 export function methodRoute(needs: RouteNeeds, route: MethodRoute): Handler<HttpEnv> {
   return async (c) => {
     const passed = await authenticate(c, needs);
-    const params = beforeTheHop(c, passed, () => route.params(c, passed.body));
+    const params = await beforeTheHop(c, passed, () => route.params(c, passed.body));
     const reply = await run(c, passed, route, params);
     if (!reply.ok) {
       const { code, message: detail, retryAfterMs, data } = reply;
@@ -70,10 +74,11 @@ async function run(c: Context<HttpEnv>, passed: Passed, route: MethodRoute, para
       return inGate(c, passed, at.agentDid, at.caller, route, params);
     }
     case "operator": {
-      const named =
+      const named = await beforeTheHop(c, passed, () =>
         route.inGateOf === undefined && params["agentDid"] === undefined
           ? null
-          : namedAgent(params[route.inGateOf ?? "agentDid"]);
+          : namedAgent(params[route.inGateOf ?? "agentDid"]),
+      );
       if (named !== null) return inGate(c, passed, named, { kind: "operator" }, route, params);
       acceptedByGate(c, passed);
       return c.get("runtime").dispatcher.dispatch(workerContext(c), "http", route.method, params);

@@ -7,16 +7,15 @@ import { meter, sendTo } from "../telemetry/metrics.ts";
 import { OPEN_METRICS_TYPE, openMetricsText } from "../telemetry/open-metrics.ts";
 import { seriesOf, type Snapshot } from "../telemetry/tally.ts";
 import { ProxyError } from "../wire/problem.ts";
+import { authenticate } from "./authenticate.ts";
 import { acceptedByGate } from "./gate-hop.ts";
-import { chainScope, type HttpEnv } from "./request-scope.ts";
+import type { HttpEnv } from "./request-scope.ts";
 
 export function metrics(needs: RouteNeeds): Handler<HttpEnv> {
   return async (c) => {
-    const { chain, config } = c.get("runtime");
-    const authenticated = await chain.authenticate(c.req.raw, needs, chainScope(c));
-    if (!authenticated.ok) throw authenticated.error;
-    acceptedByGate(c, authenticated.value);
-    if (!config.metrics) throw new ProxyError("PROXY_NOT_FOUND", { detail: "The numbers are turned off." });
+    acceptedByGate(c, await authenticate(c, needs));
+    if (!c.get("runtime").config.metrics)
+      throw new ProxyError("PROXY_NOT_FOUND", { detail: "The numbers are turned off." });
     const aggregate = await readAggregate(c);
     const text = openMetricsText({ ...aggregate, gauges: [...aggregate.gauges, ...gaugesOfIsolate(c)] });
     return new Response(text, { headers: { "Content-Type": OPEN_METRICS_TYPE, "Cache-Control": "no-store" } });

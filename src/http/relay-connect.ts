@@ -1,6 +1,8 @@
 /** `GET /relay/connect`: from a verified request, or a relay ticket, to a socket on the agent's gate. Contract §3 and §4. */
 import type { Context, Handler } from "hono";
+import type { Passed } from "../auth/chain.ts";
 import type { RouteNeeds } from "../auth/form.ts";
+import { type Reason, refusal } from "../auth/reasons.ts";
 import { agentOfRelayTicket } from "../gate/relay-tickets.ts";
 import { type Upgrade, UPGRADE_HEADER, writeUpgrade } from "../gate/upgrade.ts";
 import type { Fields } from "../telemetry/log.ts";
@@ -30,12 +32,31 @@ export function relayConnect(needs: RouteNeeds): Handler<HttpEnv> {
         origin: addressOf(c.req.raw),
         caller: caller.caller,
       });
-      if (answer.status === 101) acceptedByGate(c, passed);
+      if (answer.status !== 101) return await refusedUpgrade(c, passed, answer);
+      acceptedByGate(c, passed);
       return answer;
     } catch (error) {
       throw refusedByGate(c, passed, gateFailed(c, error));
     }
   };
+}
+
+/** What a gate's code means to the decision; the gate's own log has its reason. Every other code: no verdict on the caller. */
+const REFUSALS: Partial<Record<string, Reason>> = {
+  PROXY_AUTH_REPLAY: "gate-nonce-replayed",
+  PROXY_AUTH_TIMESTAMP_SKEW: "gate-timestamp-skewed",
+  PROXY_AUTH_REVOKED: "gate-agent-revoked",
+  PROXY_AUTH_INVALID_TOKEN: "gate-credential-refused",
+  PROXY_AUTH_CLIENT_INVALIDATED: "gate-client-invalidated",
+  PROXY_RATE_LIMIT_EXCEEDED: "gate-rate-exceeded",
+};
+
+/** Closes the decision with what the gate answered, which goes to the caller as it is. */
+async function refusedUpgrade(c: Context<HttpEnv>, passed: Passed, answer: Response): Promise<Response> {
+  const document = await answer.text();
+  const { code } = JSON.parse(document) as { code: string };
+  refusedByGate(c, passed, refusal(REFUSALS[code] ?? "gate-unavailable", { code }));
+  return new Response(document, answer);
 }
 
 /** A page of another site could use a ticket it got hold of; those that may are listed. Others send no `Origin`. */

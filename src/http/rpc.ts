@@ -2,7 +2,9 @@
 import type { Context, Handler } from "hono";
 import type { Passed } from "../auth/chain.ts";
 import type { RouteNeeds } from "../auth/form.ts";
+import { runInOrder } from "../rpc/batch.ts";
 import { type Reply, refusal } from "../rpc/dispatcher.ts";
+import { nestedTooDeep, NESTING_MAX, valueNestsDeeperThan } from "../wire/nesting.ts";
 import { ProxyError } from "../wire/problem.ts";
 import {
   parseRpcBody,
@@ -34,13 +36,19 @@ export const rpc: Handler<HttpEnv> = async (c) => {
 
   const bookmarks = readBookmark(c);
   const body = parseRpcBody(textOf(passed.body));
-  const calls = body.ok ? body.value.calls.filter((call): call is RpcCall => call.kind !== "invalid") : [];
-  // Also where there is nothing to run: who calls is decided before anything is said of the body.
-  const replies = await runAll(c, passed, calls);
+  const calls =
+    bookmarks !== null && body.ok ? body.value.calls.filter((call): call is RpcCall => call.kind !== "invalid") : [];
+  // What nests too deep cannot cross to a gate: it is answered here.
+  const runnable = calls.filter(({ params }) => !valueNestsDeeperThan(params, NESTING_MAX));
+  // Also where there is nothing to run: who calls is decided before anything is said of the request.
+  const replies = await runAll(c, passed, runnable);
+  if (bookmarks === null)
+    throw new ProxyError("PROXY_BAD_REQUEST", { detail: `${BOOKMARK_HEADER} is none that this proxy gave out.` });
   if (bookmarks.latest !== null) c.header(BOOKMARK_HEADER, bookmarks.latest);
   if (!body.ok) return c.json(body.error, 200, { "Cache-Control": "no-store" });
 
-  const answers = new Map(calls.map((call, index) => [call, replies[index]]));
+  const answers = new Map<RpcCall, Reply | undefined>(calls.map((call) => [call, refusal(nestedTooDeep("params"))]));
+  for (const [index, call] of runnable.entries()) answers.set(call, replies[index]);
   const responses: RpcResponse[] = [];
   for (const call of body.value.calls) {
     if (call.kind === "invalid") responses.push(call.response);
@@ -63,10 +71,7 @@ function textOf(body: Uint8Array): string {
 async function runAll(c: Context<HttpEnv>, passed: Passed, calls: readonly RpcCall[]): Promise<Reply[]> {
   if (passed.kind === "operator") {
     acceptedByGate(c, passed);
-    const replies: Reply[] = [];
-    // oxlint-disable-next-line no-await-in-loop -- a batch runs in its order
-    for (const call of calls) replies.push(await runForOperator(c, passed, call));
-    return replies;
+    return runInOrder(calls, (call) => runForOperator(c, passed, call));
   }
   const at = await callerOf(c, passed);
   if (at === null) throw new ProxyError("PROXY_AUTH_INVALID_TOKEN");

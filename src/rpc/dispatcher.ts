@@ -1,5 +1,6 @@
 /** One dispatcher, behind `/rpc`, the socket's `req` frames and the HTTP routes alike. */
 import { errorFields } from "../telemetry/log.ts";
+import { nestedTooDeep, NESTING_MAX, valueNestsDeeperThan } from "../wire/nesting.ts";
 import { type ProblemCode, ProxyError, proxyErrorFrom } from "../wire/problem.ts";
 import { type CallContext, type Method, scopesOf } from "./method.ts";
 
@@ -67,6 +68,7 @@ async function run(ctx: CallContext, method: Method, params: unknown): Promise<u
   const mayCall = callers.includes(ctx.principal.kind) && (scope === null || scopesOf(ctx.principal).includes(scope));
   if (!mayCall) throw new ProxyError("PROXY_AUTH_FORBIDDEN", { reason: "method not permitted to this principal" });
 
+  if (valueNestsDeeperThan(params, NESTING_MAX)) throw nestedTooDeep("params", method.invalidParams);
   const parsed = method.params.safeParse(params ?? {});
   if (!parsed.success) {
     const issue = parsed.error.issues[0];

@@ -7,14 +7,14 @@ import type { CallContext } from "../rpc/method.ts";
 import { isUlid } from "../wire/ulid.ts";
 import { type Actor, actorOf } from "./actor.ts";
 import { isEnforced } from "./decision.ts";
-import { findCaller, listRows, pickRows, type ShownTask, shownTask, type TaskRow } from "./store.ts";
+import { findCaller, listRows, pickRows, type ShownTask, shownTask, type TaskPage } from "./store.ts";
 
 /** How many of the graph's answers are looked through for the tasks of one agent. */
 const LOOKED_THROUGH_MAX = 1_000;
 
 export type Page = { agentDid: string | null; cursor: string | null; limit: number };
 
-/** A page, oldest first. One that is shorter than asked for has a `nextCursor` where there may be more. */
+/** A page, oldest first, of no more tasks than fit. One that is shorter than asked for has a `nextCursor` where there may be more. */
 export async function listTasks(ctx: CallContext, page: Page): Promise<{ tasks: ShownTask[]; nextCursor?: string }> {
   const session = ctx.db.withSession(ctx.bookmarks?.given ?? "first-primary");
   const listed = await read(listFrom(ctx, session, actorOf(ctx.principal), page));
@@ -23,17 +23,13 @@ export async function listTasks(ctx: CallContext, page: Page): Promise<{ tasks: 
 }
 
 async function listFrom(ctx: CallContext, session: D1DatabaseSession, actor: Actor | null, page: Page) {
-  if (actor === null) return pageOf(await listRows(session, null, page), page.limit);
+  if (actor === null) return shownPage(await listRows(session, null, page), null);
   const caller = await findCaller(session, actor);
-  if (!isEnforced(ctx.config, caller.enforce))
-    return pageOf(await listRows(session, { actor, caller }, page), page.limit);
+  if (!isEnforced(ctx.config, caller.enforce)) return shownPage(await listRows(session, { actor, caller }, page), null);
 
   const wanted = page.agentDid === null ? page.limit : LOOKED_THROUGH_MAX;
   const { ids, more } = await readable(ctx, session, actor.subject, { limit: wanted, cursor: page.cursor });
-  const rows = await pickRows(session, ids, { actor, agentDid: page.agentDid });
-  if (rows.length > page.limit) return pageOf(rows, page.limit);
-  const tasks = rows.map(shownTask);
-  return more === null ? { tasks } : { tasks, nextCursor: more };
+  return shownPage(await pickRows(session, ids, { actor, agentDid: page.agentDid, limit: page.limit }), more);
 }
 
 /** The next ids that the subject may read, and where to go on. */
@@ -57,10 +53,9 @@ async function readable(
   return { ids, more: listed.value.nextCursor ?? null };
 }
 
-/** @param rows one more than the page holds where there are more */
-function pageOf(rows: readonly TaskRow[], limit: number): { tasks: ShownTask[]; nextCursor?: string } {
-  const shown = rows.slice(0, limit);
-  const last = shown.at(-1);
-  const tasks = shown.map(shownTask);
-  return rows.length > limit && last !== undefined ? { tasks, nextCursor: last.task_id } : { tasks };
+/** @param more where to go on behind the last of these rows */
+function shownPage({ rows, hasMore }: TaskPage, more: string | null): { tasks: ShownTask[]; nextCursor?: string } {
+  const nextCursor = hasMore ? (rows.at(-1)?.task_id ?? null) : more;
+  const tasks = rows.map(shownTask);
+  return nextCursor === null ? { tasks } : { tasks, nextCursor };
 }

@@ -1,5 +1,6 @@
 /** The rows of `tasks`, and what a decision about one reads beside it, in one statement. */
 import { read } from "../identity/commit.ts";
+import { MAX_SERVER_FRAME_BYTES } from "../wire/frames.ts";
 import type { Actor } from "./actor.ts";
 
 export type TaskRow = {
@@ -216,18 +217,47 @@ export async function findCaller(session: D1DatabaseSession, actor: Actor): Prom
   return { tenantId: row?.tenant_id ?? null, enforce: row?.enforce ?? null };
 }
 
+/** Tasks of one page, and whether there are more behind them. */
+export type TaskPage = { rows: TaskRow[]; hasMore: boolean };
+
+/** A page has to fit into one frame of the relay socket, with what stands around it; one task fits always. */
+const PAGE_BYTES_MAX = MAX_SERVER_FRAME_BYTES - 4_096;
+/** More than what is shown of a task beside `params` and `metadata`. */
+const HEAD_BYTES_MAX = 4_096;
+
 /**
- * Rows by their own columns, one more than a page holds: everything for the operator; while the graph does not decide, what
- * the actor created and what belongs to its owner's agents.
+ * Runs a list: so many tasks, and no more than fit. What is left out is not read, so that a page costs no more than it shows.
+ *
+ * @param from SQL from `FROM` on, with the tasks as `t` and values from `?2` on
+ */
+async function readPage(session: D1DatabaseSession, from: string, limit: number, values: readonly unknown[]) {
+  const select = session
+    .prepare(
+      `WITH page (task_id, bytes) AS (
+         SELECT t.task_id, octet_length(t.params) + octet_length(t.metadata) + ${HEAD_BYTES_MAX}
+         ${from} ORDER BY t.task_id LIMIT ?1 + 1),
+       filled (task_id, bytes, upto) AS (SELECT task_id, bytes, SUM(bytes) OVER (ORDER BY task_id) FROM page)
+       SELECT ${columnsOf("t")}, (SELECT COUNT(*) FROM page) AS found
+       FROM filled CROSS JOIN tasks AS t ON t.task_id = filled.task_id
+       WHERE filled.upto <= ${PAGE_BYTES_MAX} OR filled.upto = filled.bytes ORDER BY t.task_id LIMIT ?1`,
+    )
+    .bind(limit, ...values);
+  const { results } = await select.all<TaskRow & { found: number }>();
+  return { rows: results, hasMore: (results[0]?.found ?? 0) > results.length };
+}
+
+/**
+ * Tasks by their own columns: everything for the operator; while the graph does not decide, what the actor created and what
+ * belongs to its owner's agents.
  */
 export async function listRows(
   session: D1DatabaseSession,
   by: { actor: Actor; caller: Caller } | null,
   page: { agentDid: string | null; cursor: string | null; limit: number },
-): Promise<TaskRow[]> {
-  const values: (string | number | null)[] = [page.cursor ?? "", page.limit + 1];
-  const bind = (value: string | null): string => `?${values.push(value)}`;
-  const conditions = ["t.task_id > ?1"];
+): Promise<TaskPage> {
+  const values: (string | null)[] = [page.cursor ?? ""];
+  const bind = (value: string | null): string => `?${values.push(value) + 1}`;
+  const conditions = ["t.task_id > ?2"];
   if (page.agentDid !== null) conditions.push(`t.agent_did = ${bind(page.agentDid)}`);
   if (by !== null) {
     const { actor, caller } = by;
@@ -239,25 +269,21 @@ export async function listRows(
       conditions.push(`(t.creator_user_id = ${user} OR ${ownerOf("t.agent_did")} = ${user})`);
     }
   }
-  const select = session
-    .prepare(`SELECT ${columnsOf("t")} FROM tasks AS t WHERE ${conditions.join(" AND ")} ORDER BY t.task_id LIMIT ?2`)
-    .bind(...values);
-  return (await select.all<TaskRow>()).results;
+  return readPage(session, `FROM tasks AS t WHERE ${conditions.join(" AND ")}`, page.limit, values);
 }
 
-/** Rows by their ids, in their order; those alone that stand in a tenant of the actor's. */
+/** Tasks by their ids, in their order; those alone that stand in a tenant of the actor's. */
 export async function pickRows(
   session: D1DatabaseSession,
   ids: readonly string[],
-  { actor, agentDid }: { actor: Actor; agentDid: string | null },
-): Promise<TaskRow[]> {
-  if (ids.length === 0) return [];
-  const [type, id] = subjectParts(actor.subject);
-  const select = session
-    .prepare(
-      `SELECT ${columnsOf("t")} FROM json_each(?1) AS wanted CROSS JOIN tasks AS t ON t.task_id = wanted.value
-       WHERE (?2 IS NULL OR t.agent_did = ?2) AND ${isMember("t.tenant_id", "?3", "?4")} ORDER BY t.task_id`,
-    )
-    .bind(JSON.stringify(ids), agentDid, type, id);
-  return (await select.all<TaskRow>()).results;
+  { actor, agentDid, limit }: { actor: Actor; agentDid: string | null; limit: number },
+): Promise<TaskPage> {
+  if (ids.length === 0) return { rows: [], hasMore: false };
+  return readPage(
+    session,
+    `FROM json_each(?2) AS wanted CROSS JOIN tasks AS t ON t.task_id = wanted.value
+     WHERE (?3 IS NULL OR t.agent_did = ?3) AND ${isMember("t.tenant_id", "?4", "?5")}`,
+    limit,
+    [JSON.stringify(ids), agentDid, ...subjectParts(actor.subject)],
+  );
 }

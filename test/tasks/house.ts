@@ -152,7 +152,12 @@ export async function tuplesOf(object: string): Promise<string[]> {
   return found.map(({ text }) => text);
 }
 
-async function authorization(caller: Caller, body: string): Promise<Record<string, string>> {
+/** The headers of a signed request. */
+export async function authorization(
+  caller: Caller,
+  body: string,
+  { method, path } = { method: "POST", path: "/rpc" },
+): Promise<Record<string, string>> {
   switch (caller.kind) {
     case "operator":
       return bearer(OPERATOR_TOKEN);
@@ -163,14 +168,14 @@ async function authorization(caller: Caller, body: string): Promise<Record<strin
         "Content-Type": "application/json",
         Authorization: `Claw ${caller.ait}`,
         "X-Claw-Agent-Access": caller.access,
-        ...(await proof(caller.key, "POST", "/rpc", body)),
+        ...(await proof(caller.key, method, path, body)),
       };
     case "device":
       return {
         "Content-Type": "application/json",
         Authorization: `Device ${caller.token}`,
         "X-Claw-Agent-Did": caller.agentDid,
-        ...(await proof(caller.key, "POST", "/rpc", body)),
+        ...(await proof(caller.key, method, path, body)),
       };
   }
 }

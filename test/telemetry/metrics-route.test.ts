@@ -25,6 +25,18 @@ describe("GET /metrics", () => {
     }
   });
 
+  test("refuses an address that goes on guessing the token with 429, and the operator never", async () => {
+    const from = { "CF-Connecting-IP": "192.0.2.77" };
+    const statuses: number[] = [];
+    for (let guess = 0; guess < 12; guess++) {
+      const Authorization = `Bearer guess-number-${guess}-0123456789abcdef0123456789`;
+      // oxlint-disable-next-line no-await-in-loop -- one guess after the other
+      statuses.push((await ask("/metrics", { headers: { ...from, Authorization } })).status);
+    }
+    expect(statuses).toEqual([...Array.from({ length: 10 }, () => 401), 429, 429]);
+    expect((await ask("/metrics", { headers: { ...from, ...OPERATOR } })).status).toBe(200);
+  });
+
   test("tells of requests that were answered a moment ago, by route and status, and of why they were refused", async () => {
     const before = await scrape();
     for (let n = 0; n < 5; n++) await ask("/v1/time");
