@@ -4,6 +4,9 @@ import { type Device, inOrder, type PairRequest } from "../gate/devices.ts";
 import { parsePublicKey } from "../identity/public-key.ts";
 import { type Scope, SCOPES } from "./method.ts";
 
+/** Most devices of one agent that are in order at once, and most that are shown: a list has no pages, and fits into one frame. */
+export const DEVICES_MAX = 1_000;
+
 export const timeMs = z.int().check(z.nonnegative());
 export const epoch = z.int().check(z.nonnegative());
 export const deviceId = z.string().check(z.regex(/^[A-Za-z0-9_-]{22}$/));
@@ -69,7 +72,7 @@ export function shownRequestOf({
   };
 }
 
-export function shownDeviceOf(device: Device) {
+function shownDeviceOf(device: Device) {
   return {
     deviceId: device.deviceId,
     label: device.label,
@@ -84,4 +87,14 @@ export function shownDeviceOf(device: Device) {
     expiresAtMs: device.tokenExpiresAtMs,
     revokedAtMs: device.endedAtMs,
   };
+}
+
+/** One in order ends after all that have ended; a number, since two infinities have no difference. */
+const endedAt = (device: Device): number => device.endedAtMs ?? Number.MAX_SAFE_INTEGER;
+
+/** Devices as a list shows them, in their order: those in order, and of the revoked the latest, as far as there is room. */
+export function shownDevices(devices: readonly Device[]) {
+  const latestFirst = devices.toSorted((a, b) => endedAt(b) - endedAt(a));
+  const shown = new Set(latestFirst.slice(0, DEVICES_MAX));
+  return devices.filter((device) => shown.has(device)).map(shownDeviceOf);
 }

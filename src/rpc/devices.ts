@@ -19,6 +19,7 @@ import { sha256Base64Url } from "../wire/proof.ts";
 import { newUlid } from "../wire/ulid.ts";
 import {
   deviceId,
+  DEVICES_MAX,
   digest,
   epoch,
   fenced,
@@ -28,7 +29,7 @@ import {
   requestId,
   scopes,
   shownDevice,
-  shownDeviceOf,
+  shownDevices,
   shownRequest,
   shownRequestOf,
   timeMs,
@@ -83,10 +84,7 @@ const pairList = method(
     const all = managesAll(ctx);
     return {
       pending: all ? gate.devices.requests.pending(ctx.now()).map(shownRequestOf) : [],
-      paired: gate.devices
-        .list()
-        .filter((device) => all || isSelf(ctx, device.deviceId))
-        .map(shownDeviceOf),
+      paired: shownDevices(gate.devices.list().filter((device) => all || isSelf(ctx, device.deviceId))),
     };
   },
 );
@@ -112,6 +110,8 @@ const pairApprove = method(
         assertAgentLives(gate);
         const request = find();
         const isAnew = gate.devices.findActive(request.deviceId) !== null;
+        if (!isAnew && gate.devices.active().length >= DEVICES_MAX)
+          throw new ProxyError("PROXY_CONFLICT", { detail: `At most ${DEVICES_MAX} devices may be paired.` });
         const device = gate.devices.pair(request, ctx.now());
         record(ctx, gate, "device.pair.approve", device.deviceId, {
           scopes: device.scopes.join(" "),
