@@ -1,12 +1,11 @@
 /** What could not be delivered to this agent: kept for its owner to look at, to deliver again, or to throw away. Rows of `queue` in state 2. */
 import type { AgentDid } from "../wire/did.ts";
+import { nestsDeeperThan, NESTING_MAX } from "../wire/nesting.ts";
 import type { Envelope } from "./delivery.ts";
 
 const DEAD_LETTERS_MAX = 1_000;
 /** Most bytes of bodies in one page; one message fits always. */
 const PAGE_BYTES_MAX = 4 * 1_048_576;
-/** A payload nested deeper than this is given as text: writing such a value out again is beyond what a stack holds. */
-const NESTING_MAX = 128;
 
 export type DeadLetter = {
   id: string;
@@ -70,6 +69,7 @@ export function dropOldestDeadLetters(sql: SqlStorage): void {
 }
 
 function deadLetterOf(row: DeadRow): DeadLetter {
+  // Given as text: writing such a value out again is beyond what a stack holds.
   const isDeep = nestsDeeperThan(row.body, NESTING_MAX);
   return {
     id: row.delivery_id,
@@ -83,22 +83,4 @@ function deadLetterOf(row: DeadRow): DeadLetter {
     payload: isDeep ? null : (JSON.parse(row.body) as unknown),
     ...(isDeep ? { payloadText: row.body } : {}),
   };
-}
-
-/** @param json valid JSON text */
-function nestsDeeperThan(json: string, max: number): boolean {
-  let depth = 0;
-  let inText = false;
-  for (let at = 0; at < json.length; at++) {
-    const char = json.charAt(at);
-    if (inText) {
-      if (char === "\\") at += 1;
-      else if (char === '"') inText = false;
-    } else if (char === '"') inText = true;
-    else if (char === "{" || char === "[") {
-      depth += 1;
-      if (depth > max) return true;
-    } else if (char === "}" || char === "]") depth -= 1;
-  }
-  return false;
 }

@@ -4,6 +4,7 @@
  */
 import { DurableObject } from "cloudflare:workers";
 import { refusalError } from "../auth/reasons.ts";
+import { runInOrder } from "../rpc/batch.ts";
 import type { Reply } from "../rpc/dispatcher.ts";
 import type { Bookmarks, LocalMessage, Scope } from "../rpc/method.ts";
 import { scopesOf } from "../rpc/method.ts";
@@ -226,19 +227,15 @@ export class Gate extends DurableObject<Env> {
     return this.#refusable(async (): Promise<GateAnswer> => {
       const ref = await this.#admit(request.caller);
       const { runner } = this.#ensureOpen();
-      const replies: Reply[] = [];
       const bookmarks: Bookmarks = { given: request.bookmark ?? null, latest: null };
-      for (const { method, params } of request.calls) {
+      const replies = await runInOrder(request.calls, ({ method, params }) =>
         // A copy each: what follows the end of its own authority in a batch is refused.
-        // oxlint-disable-next-line no-await-in-loop -- a batch runs in its order
-        replies.push(
-          await runner.run(
-            ref === null ? null : { ...ref },
-            { ...request, bookmarks },
-            { surface: request.surface, method, params },
-          ),
-        );
-      }
+        runner.run(
+          ref === null ? null : { ...ref },
+          { ...request, bookmarks },
+          { surface: request.surface, method, params },
+        ),
+      );
       return { ok: true, replies, bookmark: bookmarks.latest };
     });
   }
