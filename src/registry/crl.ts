@@ -84,6 +84,8 @@ export function createCrl(settings: RegistrySettings, dependency: Dependency, ke
 
   // What was once seen of this issuer; it outlives the list itself.
   let newestIat: number | null = null;
+  /** What KV is known to have of it. */
+  let markedIat: number | null = null;
   let lastGoodAtMs: number | null = null;
   let tooOldWarnedAtMs = Number.NEGATIVE_INFINITY;
 
@@ -118,20 +120,40 @@ export function createCrl(settings: RegistrySettings, dependency: Dependency, ke
     const verified = jws.ok ? await verify(jws.value, scope) : jws;
     if (!verified.ok) return err({ reason: `list: ${verified.error}` });
     const { list, head } = verified.value;
+    const isFloorKnown = await recall(scope);
     const problem = problemOfTime(head, scope);
     if (problem !== null) return err({ reason: problem });
-    if (newestIat === null) scope.background(mark.set(scope));
     newestIat = head.iat;
     lastGoodAtMs = askedAtMs;
-    scope.background(copy.write(scope, verified.value.jws, askedAtMs));
+    scope.background(markSeen(head.iat, scope));
+    // By a list that may be older than one that others have seen, this isolate may go; others may not.
+    if (isFloorKnown) scope.background(copy.write(scope, verified.value.jws, askedAtMs));
     tell?.(verified.value);
     return ok({ value: list });
+  }
+
+  /** A new isolate has seen nothing: others have. @returns false when the store cannot say what */
+  async function recall(scope: RequestScope): Promise<boolean> {
+    if (newestIat !== null || markedIat !== null) return true;
+    try {
+      markedIat = await mark.read(scope);
+      newestIat = markedIat;
+      return true;
+    } catch (error) {
+      scope.log.warn("registry.mark_unreadable", { reason: error instanceof Error ? error.name : typeof error });
+      return false;
+    }
+  }
+
+  async function markSeen(iat: number, scope: RequestScope): Promise<void> {
+    if (markedIat !== null && markedIat >= iat) return;
+    if (await mark.raise(scope, iat)) markedIat = Math.max(markedIat ?? 0, iat);
   }
 
   /** "There is no list" is believed only while no signed one was ever seen from this issuer (contract §1). */
   async function acceptNone(body: Uint8Array, scope: RequestScope): Promise<Result<List, LoadFailure>> {
     if (codeOf(parseJson(body)?.value) !== CRL_NOT_FOUND) return err({ reason: "status 404" });
-    if (newestIat !== null || (await mark.isSet(scope))) {
+    if (newestIat !== null || (await mark.read(scope)) !== null) {
       scope.log.error("security.crl_withdrawn", { issuer: settings.registryIssuer, heldIat: newestIat });
       return err({ reason: "the list was withdrawn" });
     }
@@ -177,13 +199,14 @@ export function createCrl(settings: RegistrySettings, dependency: Dependency, ke
     if (found === null) return null;
     const verified = await verify(found.body, scope);
     if (!verified.ok) {
-      // Without keys nothing can be said against it.
-      if (verified.error !== "unavailable") copy.drop(scope, verified.error);
+      // Without keys nothing can be said against it, nor without the one that it names: it may be newer than those held.
+      if (verified.error !== "unavailable" && verified.error !== "unknown-kid") copy.drop(scope, verified.error);
       return null;
     }
     const { list, head } = verified.value;
     if (newestIat !== null && head.iat < newestIat) return null;
     newestIat = head.iat;
+    scope.background(markSeen(head.iat, scope));
     lastGoodAtMs = Math.max(lastGoodAtMs ?? 0, found.atMs);
     return { value: list, atMs: found.atMs };
   }

@@ -29,7 +29,7 @@ export type Keys = {
   find(kid: string, scope: RequestScope): Promise<Result<{ key: CryptoKey; cache: CacheState }, KeyRefusal>>;
   /**
    * Whether the key is active by what this isolate holds, for tokens that it has verified before. Waits for nothing,
-   * and begins a refresh in the background when one is due.
+   * and begins a refresh in the background when one is due; false also for a document that is to be fetched anew first.
    */
   isActive(kid: string, scope: RequestScope): boolean;
   /** Sees to it that there are keys, for `/ready`. */
@@ -46,6 +46,8 @@ export const KEYS_MAX_BYTES = 65_536;
 /** Contract §2 and architecture: an unknown `kid` forces one refresh per this time and isolate. */
 export const FORCED_REFRESH_EVERY_MS = 30_000;
 
+/** For this share of its time, a document that is over is served while the next is fetched in the background. */
+const GRACE_RATIO = 0.1;
 const DOCUMENT = "keys";
 /** A document of 64 KiB holds some 700 keys; this many that were once revoked are remembered over all documents. */
 const REVOKED_KIDS_MAX = 2_048;
@@ -55,7 +57,9 @@ export function createKeys(settings: RegistrySettings, dependency: Dependency): 
     maxEntries: 1,
     freshness: {
       freshMs: settings.keysTtlMs,
-      revalidateMs: settings.keysMaxStaleMs,
+      // So long nobody waits for the next document. One that is older still was asked for by nobody: a key of it may have
+      // been revoked long ago, and only a registry that fails is a reason to go by it.
+      revalidateMs: Math.min(Math.ceil(settings.keysTtlMs * (1 + GRACE_RATIO)), settings.keysMaxStaleMs),
       staleMs: settings.keysMaxStaleMs,
     },
   });
@@ -152,12 +156,14 @@ export function createKeys(settings: RegistrySettings, dependency: Dependency): 
 
   return {
     async find(kid, scope) {
+      const startedAtMs = scope.now();
       const served = await cachedCall(callFor(scope));
       if (!served.ok) return err("unavailable");
       const answer = judge(kid, served.value.value, served.value.cache);
       if (answer.ok || answer.error !== "unknown-kid") return answer;
-      if (served.value.cache === "miss") {
-        // The document is as new as this request: asking again would say the same.
+      const { cache: state, ageMs } = served.value;
+      // A document as new as this request: asking again would say the same. What another request has brought may be a copy.
+      if (state === "miss" && scope.now() - ageMs >= startedAtMs) {
         forced = { atMs: scope.now(), outcome: "done" };
         return answer;
       }

@@ -13,11 +13,12 @@ export type KvCopy = {
   drop(scope: RequestScope, reason: string): void;
 };
 
-/** Whether a signed list was ever seen, which must not be forgotten when the list itself has run out. */
+/** The highest number ever seen of something, which must not be forgotten when the document itself has run out. */
 export type KvMark = {
-  /** @throws when the store cannot say */
-  isSet(scope: RequestScope): Promise<boolean>;
-  set(scope: RequestScope): Promise<void>;
+  /** Null when there never was one. @throws when the store cannot say */
+  read(scope: RequestScope): Promise<number | null>;
+  /** Raises it, and never lowers it. Never throws: false when the store did not take it, which is said. */
+  raise(scope: RequestScope, to: number): Promise<boolean>;
 };
 
 /** What is kept, and whose it is: what belongs to one registry or issuer never stands for another's. */
@@ -103,25 +104,30 @@ export function createKvCopy(options: Place & { keepMs: number; settings: Regist
 export function createKvMark(options: Place & { settings: RegistrySettings }): KvMark {
   const { name, settings } = options;
   return {
-    async isSet(scope) {
-      const { kv } = scope;
-      if (kv === null) return false;
-      const key = await keyOf(options);
-      return (await inTime(settings, () => kv.get(key))) !== null;
-    },
+    read: markIn,
 
-    async set(scope) {
+    async raise(scope, to) {
       const { kv } = scope;
-      if (kv === null) return;
+      if (kv === null) return true;
       try {
         const key = await keyOf(options);
-        const isThere = (await inTime(settings, () => kv.get(key))) !== null;
-        if (!isThere) await inTime(settings, () => kv.put(key, "1"));
+        if (((await markIn(scope)) ?? -1) < to) await inTime(settings, () => kv.put(key, String(to)));
+        return true;
       } catch (error) {
         scope.log.warn("registry.copy_not_written", { copy: name, ...failureFields(error) });
+        return false;
       }
     },
   };
+
+  async function markIn({ kv }: RequestScope): Promise<number | null> {
+    if (kv === null) return null;
+    const key = await keyOf(options);
+    const text = await inTime(settings, () => kv.get(key));
+    const number = Number(text);
+    // Something stands there, whatever it says.
+    return text === null ? null : Number.isSafeInteger(number) ? number : 0;
+  }
 }
 
 async function keyOf({ name, owner }: Place): Promise<string> {

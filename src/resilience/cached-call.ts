@@ -76,7 +76,7 @@ export async function cachedCall<T>(call: CachedCall<T>): Promise<Result<Served<
 
 /**
  * The part of {@link cachedCall} that needs no waiting, for callers that cannot wait: a fresh value, or an older one
- * that nobody has to wait for, its refresh begun in the background.
+ * that nobody has to wait for, its refresh begun in the background, or none while the breaker is open.
  *
  * @returns null when only waiting could give a value
  */
@@ -86,6 +86,7 @@ export function servedFromMemory<T>(call: CachedCall<T>): Served<T> | null {
     if (held.refreshDue) refreshInBackground(call);
     return { value: held.value, cache: "hit", ageMs: held.ageMs };
   }
+  if (held.phase !== "gone" && isOpen(call.dependency.breaker, call.scope.now())) return serveStale(call, held);
   if (held.phase !== "revalidate" || call.refresh === "foreground") return null;
   refreshInBackground(call);
   return serveStale(call, held);

@@ -187,6 +187,43 @@ describe("a registry that is set back", () => {
     expect(cold.said("security.crl_rolled_back")).not.toHaveLength(0);
   });
 
+  it("cannot do so where nothing of the newer list is left but that it was seen", async () => {
+    const kv = createFakeKv();
+    const warm = await open({ kv: kv.binding() });
+    await warm.isRevoked(jti(7));
+    await warm.settle();
+    await pass(31 * MINUTE_MS);
+    await warm.fake.publish(warm.key, [], START_MS - 60_000, { exp: START_MS / 1_000 + 90_000 });
+    const cold = createIsolate(warm.fake, { kv: kv.binding() });
+    expect(await cold.isRevoked(jti(7))).toEqual({ ok: false, error: "unavailable" });
+    expect(cold.said("security.crl_rolled_back")).toHaveLength(1);
+  });
+
+  it("cannot do so by way of an isolate that fetches the list without a look at the copy, nor spoil the copy", async () => {
+    const kv = createFakeKv();
+    const warm = await open({ kv: kv.binding() });
+    await warm.isRevoked(jti(7));
+    await warm.settle();
+    await warm.fake.publish(warm.key, [], START_MS - 60_000);
+    const keeper = createIsolate(warm.fake, { kv: kv.binding() });
+    expect(await keeper.registry.crl.fetchList(keeper.scope())).toMatchObject({ ok: false });
+    await keeper.settle();
+    expect(keeper.said("security.crl_rolled_back")).toHaveLength(1);
+    const cold = createIsolate(warm.fake, { kv: kv.binding() });
+    expect(await cold.isRevoked(jti(7))).toMatchObject({ value: { revoked: true } });
+  });
+
+  it("leaves the copy alone while KV cannot tell what was seen: others may know better", async () => {
+    const kv = createFakeKv();
+    const { isRevoked, settle, said } = await open({ kv: kv.binding() });
+    kv.fault = "down";
+    expect(await isRevoked(jti(7))).toMatchObject({ value: { revoked: true } });
+    kv.fault = null;
+    await settle();
+    expect(kv.puts.map(({ key }) => key.split("/")[2])).not.toContain("crl");
+    expect(said("registry.mark_unreadable")).toHaveLength(1);
+  });
+
   it("may publish again with the same iat", async () => {
     const { isRevoked, fake, key, settle } = await open();
     await isRevoked(jti(7));
@@ -228,6 +265,26 @@ describe("a registry that says there is no list", () => {
     const cold = createIsolate(warm.fake, { kv: kv.binding() });
     expect(await cold.isRevoked(jti(7))).toEqual({ ok: false, error: "unavailable" });
     expect(cold.said("security.crl_withdrawn")).toHaveLength(1);
+  });
+
+  it("is not believed though the first note of it did not get into KV: the next list makes good for it", async () => {
+    const kv = createFakeKv();
+    const put = kv.put.bind(kv);
+    let refused = 0;
+    kv.put = async (key, ...rest) => {
+      if (key.includes("crl-seen") && (refused += 1) === 1) throw new Error("too many writes");
+      await put(key, ...rest);
+    };
+    const warm = await open({ kv: kv.binding() });
+    await warm.isRevoked(jti(7));
+    await warm.settle();
+    const next = createIsolate(warm.fake, { kv: kv.binding() });
+    await next.isRevoked(jti(7));
+    await next.settle();
+    await pass(24 * 60 * MINUTE_MS);
+    warm.fake.crl = null;
+    const cold = createIsolate(warm.fake, { kv: kv.binding() });
+    expect(await cold.isRevoked(jti(7))).toEqual({ ok: false, error: "unavailable" });
   });
 
   it("is not believed while KV cannot tell whether there was one", async () => {
@@ -286,6 +343,24 @@ describe("a list past its maximum age", () => {
 });
 
 describe("the copy of the list in KV", () => {
+  it("stays where its key is not known yet: it may be newer than the keys", async () => {
+    const kv = createFakeKv();
+    const warm = await open({ kv: kv.binding() });
+    await warm.isRevoked(jti(7));
+    await warm.settle();
+    const newer = await newKey("k2");
+    warm.fake.keys.push(newer);
+    await warm.fake.publish(newer, [jti(7)], START_MS + 1_000);
+    await pass(5 * MINUTE_MS);
+    await warm.isRevoked(jti(7));
+    await warm.settle();
+    const behind = createIsolate(createFakeRegistry([warm.key]), { kv: kv.binding() });
+    kv.entries.delete(kv.keyOf("keys"));
+    await behind.isRevoked(jti(7));
+    await behind.settle();
+    expect(behind.said("registry.copy_dropped")).toEqual([]);
+  });
+
   it("lets an isolate that starts during an outage serve, keys included", async () => {
     const kv = createFakeKv();
     const warm = await open({ kv: kv.binding() });

@@ -83,6 +83,20 @@ describe("signing keys", () => {
 });
 
 describe("a key that is not in the document", () => {
+  it("is asked for although another request has just brought a document: that was the copy", async () => {
+    const kv = createFakeKv();
+    const warm = await open({ kv: kv.binding() });
+    await warm.find("k1");
+    await warm.settle();
+    await pass(60_000);
+    warm.fake.keys.push(await newKey("k2"));
+    kv.fault = "slow";
+    const cold = createIsolate(warm.fake, { kv: kv.binding() });
+    const found = Promise.all([cold.find("k1"), cold.find("k1"), cold.find("k2")]);
+    await pass(1_000);
+    expect((await found).map(({ ok }) => ok)).toEqual([true, true, true]);
+  });
+
   it("is looked for in a newer document at once", async () => {
     const { find, fake } = await open();
     await find("k1");
@@ -155,6 +169,22 @@ describe("a revoked key", () => {
     expect(registry.keys.isActive("k1", scope())).toBe(false);
     expect(registry.keys.isActive("k2", scope())).toBe(true);
   });
+
+  it.each(["that was idle", "that starts from the copy"])(
+    "verifies nothing in an isolate %s for a day, while the registry answers",
+    async (which) => {
+      const kv = createFakeKv();
+      const warm = await open({ kv: kv.binding() });
+      await warm.find("k1");
+      await warm.settle();
+      warm.key.status = "revoked";
+      warm.fake.keys.push(await newKey("k2"));
+      await pass(23 * HOUR_MS);
+      const isolate = which === "that was idle" ? warm : createIsolate(warm.fake, { kv: kv.binding() });
+      expect(isolate.registry.keys.isActive("k1", isolate.scope())).toBe(false);
+      expect(await isolate.find("k1")).toEqual({ ok: false, error: "revoked-kid" });
+    },
+  );
 
   it("stays revoked when the registry is set back to an older document", async () => {
     const { key, find, settle, fake, registry, scope } = await open();
