@@ -23,8 +23,16 @@ export type Parcel = { deliveryId: string; createdAtMs: number; bytes: number; e
 /** What a recipient's gate answers to a hand-over: how many of the batch, from its start, are on its disk. */
 export type TakeOver = { taken: number };
 
-/** How a message ended at its recipient. */
-export type Outcome = { deliveryId: string; delivered: boolean; reason: string | null; attempts: number };
+/** How a message ended at its recipient, or that it has not: a dead letter that is replayed waits again. */
+export type Outcome = {
+  deliveryId: string;
+  delivered: boolean;
+  reason: string | null;
+  attempts: number;
+  /** When, by the recipient's gate: the later word on a message counts, and the same word again is a repeat. */
+  atMs: number;
+  waitsAgain?: true;
+};
 
 /** Most a hand-over carries. */
 export const PARCELS_AT_ONCE = 100;

@@ -135,8 +135,8 @@ export function createMailroom(
         () => relay.tell(house.outbox.settle(outcomes, now())),
         isAwaited ? 0 : SETTLE_WITHIN_MS,
       );
-      for (const { deliveryId, delivered } of outcomes) {
-        for (const resolve of waiting.get(deliveryId) ?? []) resolve(delivered);
+      for (const { deliveryId, delivered, waitsAgain } of outcomes) {
+        if (waitsAgain !== true) for (const resolve of waiting.get(deliveryId) ?? []) resolve(delivered);
       }
     },
 

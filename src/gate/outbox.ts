@@ -73,6 +73,16 @@ export function createOutbox(sql: SqlStorage, limits: { outboxMax: number }, nex
       )
       .toArray()[0];
 
+  /** Its receipt, if it has not been told yet, is that of its next end. */
+  const waitAgain = ({ deliveryId, atMs }: Outcome, to: AgentDid): void => {
+    sql.exec(
+      "UPDATE outbox SET state = 1, reason = NULL, attempts = 0, updated_at_ms = ?, receipt_due = 0 WHERE delivery_id = ?",
+      atMs,
+      deliveryId,
+    );
+    lanes.waits(to);
+  };
+
   const hasRoom = (bytes: number): boolean =>
     lanes.count() < limits.outboxMax && lanes.bytes() + bytes <= HELD_BYTES_MAX;
 
@@ -224,20 +234,26 @@ export function createOutbox(sql: SqlStorage, limits: { outboxMax: number }, nex
       for (const outcome of outcomes) {
         if (settled.has(outcome.deliveryId)) continue;
         const row = sql
-          .exec<{ to_did: string; state: number; origin_frame_id: string | null }>(
-            "SELECT to_did, state, origin_frame_id FROM outbox WHERE delivery_id = ?",
+          .exec<{ to_did: string; state: number; origin_frame_id: string | null; updated_at_ms: number }>(
+            "SELECT to_did, state, origin_frame_id, updated_at_ms FROM outbox WHERE delivery_id = ?",
             outcome.deliveryId,
           )
           .toArray()[0];
+        // What was delivered stays delivered. A dead letter that is replayed waits again, and ends once more.
+        if (row === undefined || row.state === STATE.delivered) continue;
+        const wasDead = row.state === STATE.deadLettered;
+        if (wasDead && !outcome.delivered && outcome.atMs <= row.updated_at_ms) continue;
+        if (outcome.waitsAgain === true) {
+          if (wasDead) waitAgain(outcome, row.to_did as AgentDid);
+          continue;
+        }
         const state = outcome.delivered ? STATE.delivered : STATE.deadLettered;
-        // A dead letter that was replayed may still be delivered; what was delivered stays delivered.
-        if (row === undefined || row.state === STATE.delivered || row.state === state) continue;
         sql.exec(
           "UPDATE outbox SET state = ?, body = NULL, envelope = '{}', reason = ?, attempts = ?, updated_at_ms = ?, receipt_due = ? WHERE delivery_id = ?",
           state,
           outcome.reason,
           outcome.attempts,
-          nowMs,
+          outcome.atMs,
           outcome.delivered ? 0 : 1,
           outcome.deliveryId,
         );

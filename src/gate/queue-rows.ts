@@ -16,11 +16,12 @@ export type QueueRow = {
   created_at_ms: number;
   attempts: number;
   due_at_ms: number;
+  updated_at_ms: number;
   socket_id: string | null;
   reason: string | null;
 };
 
-const COLUMNS = "delivery_id, lane, state, bytes, created_at_ms, attempts, due_at_ms, socket_id, reason";
+const COLUMNS = "delivery_id, lane, state, bytes, created_at_ms, attempts, due_at_ms, updated_at_ms, socket_id, reason";
 
 export type QueueRows = ReturnType<typeof createQueueRows>;
 

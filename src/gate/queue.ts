@@ -56,8 +56,8 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
   for (const row of rows.unreported()) {
     if (row.state === QUEUE_STATE.queued) lanes.insert(entryOf(row));
     else {
-      const { delivery_id: deliveryId, reason, attempts } = row;
-      reports.owe(row.lane, { deliveryId, delivered: row.state === QUEUE_STATE.delivered, reason, attempts });
+      const { delivery_id: deliveryId, reason, attempts, updated_at_ms: atMs } = row;
+      reports.owe(row.lane, { deliveryId, delivered: row.state === QUEUE_STATE.delivered, reason, attempts, atMs });
     }
   }
 
@@ -74,7 +74,7 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
       dropOldestDeadLetters(sql);
     }
     lanes.remove(entry);
-    const outcome = { deliveryId, delivered: refusal === null, reason: refusal, attempts };
+    const outcome = { deliveryId, delivered: refusal === null, reason: refusal, attempts, atMs: nowMs };
     if (isOwed) reports.owe(lane, outcome, entry.isAwaited);
   };
 
@@ -151,7 +151,7 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
       if (taken.some(({ reason }) => reason !== null)) dropOldestDeadLetters(sql);
       for (const { entry, reason } of taken) {
         if (reason === null) lanes.insert(entry);
-        else reports.owe(from, { deliveryId: entry.deliveryId, delivered: false, reason, attempts: 0 });
+        else reports.owe(from, { deliveryId: entry.deliveryId, delivered: false, reason, attempts: 0, atMs: nowMs });
       }
       return known + taken.length;
     },
@@ -266,7 +266,8 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
         rows.delivered(ids, isOwed, nowMs);
       }
       for (const { lane, deliveryId, attempts, isAwaited } of delivered) {
-        if (hasGate(lane)) reports.owe(lane, { deliveryId, delivered: true, reason: null, attempts }, isAwaited);
+        const outcome = { deliveryId, delivered: true, reason: null, attempts, atMs: nowMs };
+        if (hasGate(lane)) reports.owe(lane, outcome, isAwaited);
       }
     },
 
@@ -360,6 +361,8 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
       const row = rows.revive(deliveryId, nowMs);
       if (row === null) return false;
       lanes.insert({ ...entryOf(row), attempts: 0, createdAtMs: nowMs, dueAtMs: nowMs, socketId: null });
+      const again = { delivered: false, reason: null, attempts: 0, atMs: nowMs, waitsAgain: true } as const;
+      if (hasGate(row.lane)) reports.owe(row.lane, { deliveryId, ...again });
       return true;
     },
 

@@ -289,6 +289,24 @@ describe("dead letters", () => {
     expect(await call(bob, "dead-letter.replay", { id: deliveryId })).toEqual({ code: "PROXY_NOT_FOUND" });
   });
 
+  test("that are replayed wait again, as their sender sees, and have another receipt when they die again", async () => {
+    const sender = await listen(alice);
+    let relay = await listen(bob, "refuse");
+    const deliveryId = await sent(alice, bob, "again");
+    await eventually(() => expect(sender.receipts()).toHaveLength(1));
+    relay.socket.close(1000);
+    pass(60_000);
+    expect(await call(bob, "dead-letter.replay", { id: deliveryId })).toEqual({ id: deliveryId, replayed: true });
+    await inTime(async () => expect(await stateOf(alice, deliveryId)).toBe("queued"));
+    pass(60_000);
+    relay = await listen(bob, "refuse");
+    await inTime(async () => expect(await stateOf(alice, deliveryId)).toBe("dead_lettered"));
+    expect(sender.receipts()).toMatchObject([
+      { deliveryId, status: "dead_lettered", reason: "not today" },
+      { deliveryId, status: "dead_lettered", reason: "not today" },
+    ]);
+  });
+
   test("are purged, and not found afterwards", async () => {
     await listen(bob, "refuse");
     const deliveryId = await sent(alice, bob, {});

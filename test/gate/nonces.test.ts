@@ -184,7 +184,9 @@ describe("at the gate", () => {
         expect(storage.sql.exec("SELECT state FROM outbox").one()).toEqual({ state: 1 }),
       ),
     );
-    await gateOf(alice).settle([{ deliveryId: await onlyDelivery(alice), delivered: true, reason: null, attempts: 1 }]);
+    await gateOf(alice).settle([
+      { deliveryId: await onlyDelivery(alice), delivered: true, reason: null, attempts: 1, atMs: START_MS },
+    ]);
     const counts: number[] = [];
     let alarms = 0;
     for (let at = await alarmOf(alice); at !== null && alarms < 20; at = await alarmOf(alice)) {

@@ -55,8 +55,8 @@ function handOver(outbox: Outbox, to: AgentDid, taken: number | "all", nowMs: nu
   return batch.length;
 }
 
-const delivered = (deliveryId: string) => ({ deliveryId, delivered: true, reason: null, attempts: 1 });
-const dead = (deliveryId: string) => ({ deliveryId, delivered: false, reason: "expired", attempts: 0 });
+const delivered = (deliveryId: string) => ({ deliveryId, delivered: true, reason: null, attempts: 1, atMs: START_MS });
+const dead = (deliveryId: string) => ({ deliveryId, delivered: false, reason: "expired", attempts: 0, atMs: START_MS });
 
 describe("an outbox", () => {
   test("holds 500 messages and refuses the next until one is taken over", async () => {
@@ -242,7 +242,7 @@ describe("what became of a message", () => {
     const seen = await onOutbox(({ outbox, accept }) => {
       const [one, two, three] = [accept({}, START_MS), accept(), accept()] as [string, string, string];
       handOver(outbox, bob, "all", START_MS);
-      outbox.settle([delivered(one), dead(two)], START_MS + 5);
+      outbox.settle([delivered(one), { ...dead(two), atMs: START_MS + 5 }], START_MS + 5);
       const at = (id: string, afterMs: number) => outbox.status(id, START_MS + 5 + afterMs)?.state ?? null;
       return {
         told: [outbox.status(one, START_MS + 5), outbox.status(two, START_MS + 5)],

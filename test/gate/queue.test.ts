@@ -117,8 +117,8 @@ describe("taking over", () => {
     });
     expect(seen.taken).toBe(3);
     expect(seen.reports).toEqual([
-      { delivered: false, reason: "expired", attempts: 0 },
-      { delivered: false, reason: "trust removed", attempts: 0 },
+      { delivered: false, reason: "expired", attempts: 0, atMs: START_MS },
+      { delivered: false, reason: "trust removed", attempts: 0, atMs: START_MS },
     ]);
     expect(seen.newest).toMatchObject({ reason: "trust removed", attempts: 0 });
     expect(seen.pushed).toEqual([seen.good]);

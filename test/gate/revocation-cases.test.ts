@@ -111,7 +111,9 @@ describe("a socket that has just gone", () => {
     vi.spyOn(WebSocket.prototype, "send").mockImplementationOnce(() => {
       throw new Error("gone");
     });
-    await gateOf(agent.did).settle([{ deliveryId: "a-delivery", delivered: false, reason: "expired", attempts: 1 }]);
+    await gateOf(agent.did).settle([
+      { deliveryId: "a-delivery", delivered: false, reason: "expired", attempts: 1, atMs: 1 },
+    ]);
     await eventually(() =>
       expect(lines.flatMap(({ frames }) => frames)).toMatchObject([{ type: "receipt", deliveryId: "a-delivery" }]),
     );
