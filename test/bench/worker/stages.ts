@@ -91,7 +91,7 @@ export class Gate extends PlainGate {
     const ids = createDeliveryIds(null);
     const parcels = (): Parcel[] =>
       Array.from({ length: BATCH }, () => ({ deliveryId: ids(nowMs), createdAtMs: nowMs, bytes, envelope, body }));
-    const settled = (deliveryId: string) => ({ deliveryId, delivered: true, reason: null, attempts: 1 });
+    const settled = (deliveryId: string) => ({ deliveryId, delivered: true, reason: null, attempts: 1, atMs: nowMs });
     return {
       nothing: () => undefined,
       admission: (turn) => admitAgent(house.admission, { ...admission, nonce: `${admission.nonce}${turn}` }, nowMs),
