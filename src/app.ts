@@ -45,15 +45,27 @@ app.get(
 );
 app.get(
   "/v1/dead-letters",
-  methodRoute(recipientOrOperator("dead-letter.list"), { method: "dead-letter.list", params: queryParams }),
+  methodRoute(recipientOrOperator("dead-letter.list"), {
+    method: "dead-letter.list",
+    params: queryParams,
+    inGateOf: "agentDid",
+  }),
 );
 app.post(
   "/v1/dead-letters/:id/replay",
-  methodRoute(recipientOrOperator("dead-letter.replay"), { method: "dead-letter.replay", params: pathAndQuery }),
+  methodRoute(recipientOrOperator("dead-letter.replay"), {
+    method: "dead-letter.replay",
+    params: pathAndQuery,
+    inGateOf: "agentDid",
+  }),
 );
 app.delete(
   "/v1/dead-letters/:id",
-  methodRoute(recipientOrOperator("dead-letter.purge"), { method: "dead-letter.purge", params: pathAndQuery }),
+  methodRoute(recipientOrOperator("dead-letter.purge"), {
+    method: "dead-letter.purge",
+    params: pathAndQuery,
+    inGateOf: "agentDid",
+  }),
 );
 
 app.post(

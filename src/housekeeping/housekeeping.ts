@@ -8,16 +8,21 @@ import { createLog, errorFields, type Log } from "../telemetry/log.ts";
 import { retryOwedFences, retryOwedNotifications } from "../trust/debts.ts";
 import type { Batch } from "../telemetry/meter.ts";
 import { pruneTickets } from "../trust/ticket-store.ts";
+import { err } from "../wire/result.ts";
 import { drainGraphOutbox, type Progress, RECONCILE_EVERY_MS, reconcilePage } from "./graph.ts";
 import { bringRevocations } from "./revocations.ts";
 import { type Aggregate, createAggregate } from "./metrics.ts";
+import { mostChanged, pruneInPieces } from "./pruning.ts";
+import { isDue, type Outcome, ROUND_MS, type Turn, turnBegun, turnEnded } from "./rhythm.ts";
 
-/** How often it looks. What a request left owed is never older than this and a little. */
-const EVERY_MS = 15_000;
 const RETENTION_EVERY_MS = 3_600_000;
-const PRUNED_AT_ONCE = 1_000;
+/** When housekeeping looks again where a round's share was not enough. */
+const SOON_MS = 1_000;
+/** What fetching a registry's keys and list may take beyond the calls themselves. */
+const FETCH_MARGIN_MS = 5_000;
 
-type Job = { name: string; run: () => Promise<unknown> };
+/** `everyMs` 0: in each round. */
+type Job = { name: string; everyMs: number; run: () => Promise<Outcome> };
 
 export class Housekeeping extends DurableObject<Env> {
   readonly #log: Log = createLog({ object: "housekeeping" });
@@ -50,14 +55,35 @@ export class Housekeeping extends DurableObject<Env> {
 
   override async alarm(): Promise<void> {
     // Armed again before the work: a fault in one round does not end the rounds.
-    await this.ctx.storage.setAlarm(Date.now() + EVERY_MS);
-    for (const { name, run } of this.#jobs(Date.now())) {
-      try {
-        // oxlint-disable-next-line no-await-in-loop -- one after the other, so that housekeeping never crowds requests out
-        await run();
-      } catch (error) {
-        this.#log.error("housekeeping.failed", { job: name, ...errorFields(error) });
-      }
+    await this.ctx.storage.setAlarm(Date.now() + ROUND_MS);
+    const nowMs = Date.now();
+    let isMoreLeft = false;
+    for (const job of this.#jobs(nowMs)) {
+      // oxlint-disable-next-line no-await-in-loop -- one after the other, so that housekeeping never crowds requests out
+      if ((await this.#takeTurn(job, nowMs)) === "more") isMoreLeft = true;
+    }
+    if (isMoreLeft) await this.ctx.storage.setAlarm(Date.now() + SOON_MS);
+  }
+
+  /**
+   * Runs a job that is due. What its turn came to is kept, for its next one.
+   *
+   * @returns that, or null where it was not due
+   */
+  async #takeTurn({ name, everyMs, run }: Job, nowMs: number): Promise<Outcome | null> {
+    const { kv } = this.ctx.storage;
+    const key = `turn ${name}`;
+    const last = everyMs === 0 ? undefined : kv.get<Turn>(key);
+    if (!isDue(last, everyMs, nowMs)) return null;
+    const turn = turnBegun(last, nowMs);
+    if (everyMs > 0) kv.put(key, turn);
+    try {
+      const outcome = await run();
+      if (everyMs > 0) kv.put(key, turnEnded(turn, outcome));
+      return outcome;
+    } catch (error) {
+      this.#log.error("housekeeping.failed", { job: name, ...errorFields(error) });
+      return "failed";
     }
   }
 
@@ -66,55 +92,67 @@ export class Housekeeping extends DurableObject<Env> {
     const debts = { db, gates: { of: (did: string) => this.env.GATE.getByName(did) }, now: Date.now, log: this.#log };
     const { config } = runtimeOf(this.env);
     const graph = { db, config, now: Date.now, log: this.#log };
-    const jobs: Job[] = [
-      { name: "owed notifications", run: () => retryOwedNotifications(debts) },
-      { name: "owed fences", run: () => retryOwedFences(debts) },
-      { name: "graph outbox", run: () => drainGraphOutbox(graph) },
-    ];
-    // An embedded registry has told the gates itself; the list of another one is brought to them here.
-    if (config.registryUrl !== "embedded" && this.#isDue("revocations", config.crlRefreshMs, nowMs)) {
-      jobs.push({ name: "revocations", run: () => this.#bringRevocations() });
-    }
-    if (this.#isDue("reconciliation", RECONCILE_EVERY_MS, nowMs)) {
-      const { kv } = this.ctx.storage;
-      jobs.push({
+    const { kv } = this.ctx.storage;
+    const inEachRound = (name: string, run: () => Promise<unknown>): Job => ({ name, everyMs: 0, run: done(run) });
+    const retention = (name: string, prune: (limit: number) => Promise<number>): Job => ({
+      name,
+      everyMs: RETENTION_EVERY_MS,
+      run: () => pruneInPieces(prune),
+    });
+    const auditBeforeMs = nowMs - config.auditRetentionMs;
+    return [
+      inEachRound("owed notifications", () => retryOwedNotifications(debts)),
+      inEachRound("owed fences", () => retryOwedFences(debts)),
+      inEachRound("graph outbox", () => drainGraphOutbox(graph)),
+      // An embedded registry has told the gates itself; the list of another one is brought to them here.
+      ...(config.registryUrl === "embedded"
+        ? []
+        : [{ name: "revocations", everyMs: config.crlRefreshMs, run: () => this.#bringRevocations() }]),
+      {
         name: "reconciliation",
-        run: async () => kv.put("reconciliation", await reconcilePage(graph, kv.get<Progress>("reconciliation"))),
-      });
-    }
-    if (this.#isDue("retention", RETENTION_EVERY_MS, nowMs)) {
-      jobs.push(
-        { name: "audit retention", run: () => db.batch(auditRetentionStatements(db, nowMs - config.auditRetentionMs)) },
-        { name: "registry retention", run: () => db.batch(identityRetentionStatements(db, nowMs)) },
-        { name: "batches of numbers", run: async () => this.#aggregate.prune(nowMs) },
-        { name: "pairing tickets", run: () => pruneTickets(db, nowMs, PRUNED_AT_ONCE) },
-      );
-    }
-    return jobs;
+        everyMs: RECONCILE_EVERY_MS,
+        run: done(async () => kv.put("reconciliation", await reconcilePage(graph, kv.get<Progress>("reconciliation")))),
+      },
+      retention("audit retention", async (limit) =>
+        mostChanged(await db.batch(auditRetentionStatements(db, auditBeforeMs, limit))),
+      ),
+      retention("registry retention", async (limit) =>
+        mostChanged(await db.batch(identityRetentionStatements(db, nowMs, limit))),
+      ),
+      retention("pairing tickets", (limit) => pruneTickets(db, nowMs, limit)),
+      // The object's own, and no more than isolates hand over in an hour.
+      { name: "batches of numbers", everyMs: RETENTION_EVERY_MS, run: done(async () => this.#aggregate.prune(nowMs)) },
+    ];
   }
 
-  async #bringRevocations(): Promise<void> {
+  async #bringRevocations(): Promise<Outcome> {
     const { config, registry, registryScope } = runtimeOf(this.env);
-    const deadline = startDeadline(config.authDeadlineMs, Date.now);
+    // Nobody waits for this: it has the time that its calls have, whatever a request is given.
+    const deadline = startDeadline(2 * (config.registryTimeoutMs + config.storeTimeoutMs) + FETCH_MARGIN_MS, Date.now);
     const background = (work: Promise<unknown>): void => this.ctx.waitUntil(work);
     try {
       const scope = registryScope({ now: Date.now, log: this.#log, background, deadline });
-      await bringRevocations(this.ctx.storage.sql, {
-        fetchList: () => registry.crl.fetchList(scope),
+      const isAllBrought = await bringRevocations(this.ctx.storage.sql, {
+        async fetchList() {
+          // First, so that the keys do not come out of the list's time.
+          const keys = await registry.keys.warm(scope);
+          return keys.ok ? registry.crl.fetchList(scope) : err({ reason: `keys: ${keys.error.reason}` });
+        },
         endTokens: (agentDid, tokens) => this.env.GATE.getByName(agentDid).endTokens(tokens, "revoked by the registry"),
         now: Date.now,
         log: this.#log,
       });
+      return isAllBrought ? "done" : "failed";
     } finally {
       deadline.end();
     }
   }
+}
 
-  /** Whether so long has passed since the last time; remembers this time. */
-  #isDue(name: string, everyMs: number, nowMs: number): boolean {
-    const last = this.ctx.storage.kv.get<number>(`last ${name}`) ?? 0;
-    if (nowMs - last < everyMs) return false;
-    this.ctx.storage.kv.put(`last ${name}`, nowMs);
-    return true;
-  }
+/** For work whose result says nothing about whether it is through. */
+function done(run: () => Promise<unknown>): () => Promise<Outcome> {
+  return async () => {
+    await run();
+    return "done";
+  };
 }

@@ -15,15 +15,19 @@ const GATES_AT_ONCE = 16;
 /** A list does not say when a token expires; no identity token lives longer than this. */
 const TOKEN_LIFE_MAX_MS = 400 * 86_400_000;
 
-/** Only what is new since the last list is brought; an entry counts as brought once its gate has it on disk. */
-export async function bringRevocations(sql: SqlStorage, deps: RevocationDeps): Promise<void> {
+/**
+ * Only what is new since the last list is brought; an entry counts as brought once its gate has it on disk.
+ *
+ * @returns whether all of the list is with its gates
+ */
+export async function bringRevocations(sql: SqlStorage, deps: RevocationDeps): Promise<boolean> {
   sql.exec(
     "CREATE TABLE IF NOT EXISTS brought_revocations (jti TEXT PRIMARY KEY, brought_at_ms INTEGER NOT NULL) WITHOUT ROWID",
   );
   const list = await deps.fetchList();
   if (!list.ok) {
     deps.log.warn("revocations.not_fetched", { reason: list.error.reason });
-    return;
+    return false;
   }
   const brought = new Set(
     sql
@@ -36,6 +40,7 @@ export async function bringRevocations(sql: SqlStorage, deps: RevocationDeps): P
     ({ agentDid }) => agentDid,
   );
   const nowMs = deps.now();
+  let isAllBrought = true;
   const bring = async ([agentDid, revocations]: [string, { jti: string }[]]): Promise<void> => {
     try {
       await deps.endTokens(
@@ -45,6 +50,7 @@ export async function bringRevocations(sql: SqlStorage, deps: RevocationDeps): P
       for (const { jti } of revocations)
         sql.exec("INSERT OR IGNORE INTO brought_revocations (jti, brought_at_ms) VALUES (?, ?)", jti, nowMs);
     } catch (error) {
+      isAllBrought = false;
       deps.log.error("revocations.gate_failed", { agentDid, ...errorFields(error) });
     }
   };
@@ -56,4 +62,5 @@ export async function bringRevocations(sql: SqlStorage, deps: RevocationDeps): P
   if (agents.length > 0) deps.log.info("revocations.brought", { agents: agents.length });
   const listed = new Set(list.value.revocations.map(({ jti }) => jti));
   for (const jti of brought) if (!listed.has(jti)) sql.exec("DELETE FROM brought_revocations WHERE jti = ?", jti);
+  return isAllBrought;
 }

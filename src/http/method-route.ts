@@ -74,11 +74,8 @@ async function run(c: Context<HttpEnv>, passed: Passed, route: MethodRoute, para
       return inGate(c, passed, at.agentDid, at.caller, route, params);
     }
     case "operator": {
-      const named = await beforeTheHop(c, passed, () =>
-        route.inGateOf === undefined && params["agentDid"] === undefined
-          ? null
-          : namedAgent(params[route.inGateOf ?? "agentDid"]),
-      );
+      const { inGateOf } = route;
+      const named = inGateOf === undefined ? null : await beforeTheHop(c, passed, () => namedAgent(params[inGateOf]));
       if (named !== null) return inGate(c, passed, named, { kind: "operator" }, route, params);
       acceptedByGate(c, passed);
       return c.get("runtime").dispatcher.dispatch(workerContext(c), "http", route.method, params);

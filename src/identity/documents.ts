@@ -1,4 +1,6 @@
 /** The three public documents of the registry, contract §1: over HTTP, and in-process for this Worker's own chain. */
+import { readBody } from "../auth/body.ts";
+import { type Refusal, refusalError } from "../auth/reasons.ts";
 import type { Config } from "../config.ts";
 import { ProxyError, problemResponse, proxyErrorFrom } from "../wire/problem.ts";
 import {
@@ -16,7 +18,8 @@ import { isAccessValid } from "./token-pairs.ts";
 /** What the documents are made of: the database, the settings, and the clock in milliseconds since 1970. */
 export type DocumentSource = { db: D1Database; config: Config; now: () => number };
 
-const VALIDATION_BODY_MAX_BYTES = 4_096;
+/** Anybody may ask, so a body is held to little room and little time: a usual one has some 150 bytes, sent at once. */
+const VALIDATION_BODY = { maxBytes: 4_096, timeoutMs: 5_000 } as const;
 /** May be kept, but is asked for again before each use: a revoked key or token must not live on in somebody's cache. */
 const DOCUMENT_HEADERS = { "Content-Type": "application/json", "Cache-Control": "no-cache" };
 
@@ -35,7 +38,8 @@ export async function crlResponse(source: DocumentSource): Promise<Response> {
  * `POST /v1/agents/auth/validate`.
  *
  * @returns 204 for a valid access token
- * @throws ProxyError PROXY_AGENT_ACCESS_INVALID (401) for one that is not, PROXY_BAD_REQUEST for a body that is none
+ * @throws ProxyError PROXY_AGENT_ACCESS_INVALID (401) for one that is not, PROXY_BAD_REQUEST for a body that is none or
+ *         does not come, PROXY_BODY_TOO_LARGE for one beyond 4 KiB
  */
 export async function accessValidationResponse(source: DocumentSource, request: Request): Promise<Response> {
   const registry = registryOf(source);
@@ -48,10 +52,12 @@ export async function accessValidationResponse(source: DocumentSource, request: 
 }
 
 async function readValidationBody(request: Request): Promise<{ agentDid: string; aitJti: string }> {
-  const text = await readBounded(request);
+  // Nothing before this route bounds a body; a longer one is discarded up to a cap, so that its sender hears the answer.
+  const bytes = await readBody(request.body, VALIDATION_BODY);
+  if (!bytes.ok) throw bodyRefusal(bytes.error);
   let value: unknown;
   try {
-    value = JSON.parse(text);
+    value = JSON.parse(new TextDecoder().decode(bytes.value));
   } catch (error) {
     throw new ProxyError("PROXY_BAD_REQUEST", { detail: "The body must be JSON.", cause: error });
   }
@@ -60,17 +66,9 @@ async function readValidationBody(request: Request): Promise<{ agentDid: string;
   return body.value;
 }
 
-async function readBounded(request: Request): Promise<string> {
-  if (request.body === null) return "";
-  const chunks: Uint8Array<ArrayBuffer>[] = [];
-  let length = 0;
-  for await (const chunk of request.body) {
-    length += chunk.length;
-    // Read on, so that the answer reaches the client, but keep nothing: the routes before this one bound the body.
-    if (length <= VALIDATION_BODY_MAX_BYTES) chunks.push(chunk);
-  }
-  if (length > VALIDATION_BODY_MAX_BYTES) throw new ProxyError("PROXY_BODY_TOO_LARGE");
-  return new TextDecoder().decode(await new Blob(chunks).arrayBuffer());
+function bodyRefusal(refused: Refusal): ProxyError {
+  if (refused.reason !== "body-too-large") return refusalError(refused);
+  return new ProxyError("PROXY_BODY_TOO_LARGE", { reason: refused.reason, detail: "The body may have at most 4 KiB." });
 }
 
 /** One call to a registry: a path such as `/v1/crl`, what `fetch` takes, and when to give up. */

@@ -11,7 +11,9 @@ import { hashPairTicket, newPairTicket, parsePairTicket, type PairTicket } from 
 import {
   consumeTicketStatement,
   findTicket,
-  insertTicketStatement,
+  makeTicketStatements,
+  PENDING_TICKETS_MAX,
+  readMadeTicket,
   readTicket,
   selectTicketStatement,
   type TicketRow,
@@ -24,6 +26,7 @@ export type PairingDeps = DebtDeps & { readonly authority: Authority };
  * Makes a ticket of the initiator's.
  *
  * @returns the ticket, shown once, and when it ends
+ * @throws ProxyError 429 while {@link PENDING_TICKETS_MAX} of the initiator's are pending, until the first of them expires
  */
 export async function startPairing(
   deps: PairingDeps,
@@ -37,9 +40,18 @@ export async function startPairing(
   const nowMs = deps.now();
   const expiresAtMs = nowMs + start.ttlSeconds * 1_000;
   const { initiatorDid, profile: initiatorProfile, allowedResponderDid } = start;
-  await commit(deps, [
-    insertTicketStatement(deps.db, { hash, initiatorDid, initiatorProfile, allowedResponderDid, nowMs, expiresAtMs }),
-  ]);
+  const [inserted, pending] = await commit(
+    deps,
+    makeTicketStatements(deps.db, { hash, initiatorDid, initiatorProfile, allowedResponderDid, nowMs, expiresAtMs }),
+  );
+  const made = readMadeTicket(inserted, pending);
+  if (!made.made) {
+    throw new ProxyError("PROXY_RATE_LIMIT_EXCEEDED", {
+      detail: `an agent may have ${PENDING_TICKETS_MAX} pairing tickets pending at a time`,
+      reason: "pair-tickets-pending",
+      retryAfterMs: Math.max(0, made.roomAtMs - nowMs),
+    });
+  }
   return { ticket, expiresAtMs };
 }
 

@@ -37,8 +37,19 @@ type StoredTicket = {
 
 /** How long an expired ticket is still told from an unknown one, and a confirmed one still answers `/pair/status`. */
 const TICKET_RETENTION_MS = 86_400_000;
+/** Tickets of one agent that may be pending at a time. */
+export const PENDING_TICKETS_MAX = 100;
+/** Tickets of one agent that are over and still remembered: what it makes by the second must not stay for that day. */
+export const PAST_TICKETS_MAX = 1_000;
 
-export function insertTicketStatement(
+/** A ticket that was made; or, where too many are pending, when the first of them expires. */
+export type MadeTicket = { readonly made: true } | { readonly made: false; readonly roomAtMs: number };
+
+/**
+ * Makes a ticket unless {@link PENDING_TICKETS_MAX} of its initiator's are pending, and forgets what of that initiator's is
+ * over beyond {@link PAST_TICKETS_MAX}, one with a notification owed excepted. {@link readMadeTicket} reads the results.
+ */
+export function makeTicketStatements(
   db: D1Database,
   ticket: {
     hash: string;
@@ -48,20 +59,45 @@ export function insertTicketStatement(
     nowMs: number;
     expiresAtMs: number;
   },
-): D1PreparedStatement {
-  return db
-    .prepare(
-      `INSERT INTO pair_tickets (ticket_hash, initiator_did, initiator_profile, allowed_responder_did, created_at_ms, expires_at_ms)
-       VALUES (?1, ?2, ?3, ?4, ?5, ?6)`,
-    )
-    .bind(
-      ticket.hash,
-      ticket.initiatorDid,
-      JSON.stringify(ticket.initiatorProfile),
-      ticket.allowedResponderDid,
-      ticket.nowMs,
-      ticket.expiresAtMs,
-    );
+): [D1PreparedStatement, D1PreparedStatement, D1PreparedStatement] {
+  const { initiatorDid, nowMs } = ticket;
+  return [
+    db
+      .prepare(
+        `INSERT INTO pair_tickets (ticket_hash, initiator_did, initiator_profile, allowed_responder_did, created_at_ms, expires_at_ms)
+         SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE ?7 >
+           (SELECT COUNT(*) FROM pair_tickets WHERE initiator_did = ?2 AND status = 'pending' AND expires_at_ms > ?5)`,
+      )
+      .bind(
+        ticket.hash,
+        initiatorDid,
+        JSON.stringify(ticket.initiatorProfile),
+        ticket.allowedResponderDid,
+        nowMs,
+        ticket.expiresAtMs,
+        PENDING_TICKETS_MAX,
+      ),
+    db
+      .prepare(
+        `SELECT MIN(expires_at_ms) AS roomAtMs FROM pair_tickets
+         WHERE initiator_did = ?1 AND status = 'pending' AND expires_at_ms > ?2`,
+      )
+      .bind(initiatorDid, nowMs),
+    db
+      .prepare(
+        `DELETE FROM pair_tickets WHERE ticket_hash IN (
+           SELECT ticket_hash FROM pair_tickets
+           WHERE initiator_did = ?1 AND (status <> 'pending' OR expires_at_ms <= ?2) AND notify_at_ms IS NULL
+           ORDER BY expires_at_ms DESC LIMIT -1 OFFSET ?3)`,
+      )
+      .bind(initiatorDid, nowMs, PAST_TICKETS_MAX),
+  ];
+}
+
+export function readMadeTicket(inserted: D1Result | undefined, pending: D1Result | undefined): MadeTicket {
+  if ((inserted?.meta.changes ?? 0) > 0) return { made: true };
+  const row = pending?.results[0] as { roomAtMs: number | null } | undefined;
+  return { made: false, roomAtMs: row?.roomAtMs ?? 0 };
 }
 
 /**

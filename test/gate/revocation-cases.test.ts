@@ -403,7 +403,7 @@ describe("a registry's revocation list", () => {
     const other = newAgentHolder(newAgent());
     const [line, untouched] = [await open(agent), await open(other)];
     let attempts = 0;
-    const bring = (): Promise<void> =>
+    const bring = (): Promise<unknown> =>
       runInDurableObject(env.HOUSEKEEPING.getByName("test"), (_object, { storage }) =>
         bringRevocations(storage.sql, {
           fetchList: () =>

@@ -1,4 +1,4 @@
-import { beforeEach, describe, expect, test } from "vitest";
+import { beforeEach, describe, expect, test, vi } from "vitest";
 import { accessValidationResponse } from "../../src/identity/documents.ts";
 import { judgeRefresh, type Refreshed, type RefreshRow } from "../../src/identity/refresh.ts";
 import { newUlid } from "../../src/wire/ulid.ts";
@@ -192,6 +192,24 @@ const ask = (token: string | null, body: unknown): Promise<Response> =>
     }),
   );
 
+/** The validation of a body that comes in pieces of 1 KiB: so many, and what follows them. */
+const askInPieces = (pieces: number, then: "the end" | "nothing") => {
+  let pulled = 0;
+  const body = new ReadableStream<Uint8Array>(
+    {
+      pull(controller) {
+        pulled += 1;
+        if (pulled <= pieces) return controller.enqueue(new Uint8Array(1_024).fill(120));
+        return then === "the end" ? controller.close() : new Promise<void>(() => {});
+      },
+    },
+    { highWaterMark: 0 },
+  );
+  const request = { method: "POST", headers: new Headers({ "x-claw-agent-access": "spa_x" }), body };
+  const answered = accessValidationResponse(source, request as unknown as Request);
+  return { code: codeOf(answered), pulled: () => pulled };
+};
+
 const about = (agent: TestAgent) => ({
   agentDid: agent.credentials.agentDid,
   aitJti: claimsOf(agent.credentials.ait)["jti"],
@@ -235,6 +253,23 @@ describe("the validation of an access token", () => {
     [`{"agentDid":"${"x".repeat(5_000)}"}`, "PROXY_BODY_TOO_LARGE"],
   ])("refuses a body that is none (%#)", async (body, code) => {
     expect(await codeOf(ask("spa_x", body))).toBe(code);
+  });
+
+  test("reads no more of a body without end than a client needs to hear the answer", async () => {
+    const { code, pulled } = askInPieces(40_000, "the end");
+    expect(await code).toBe("PROXY_BODY_TOO_LARGE");
+    expect(pulled()).toBeLessThan(20_000);
+  });
+
+  test("waits no longer than 5 s for the rest of a body, though its sender holds the connection", async () => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+    try {
+      const { code } = askInPieces(1, "nothing");
+      await vi.advanceTimersByTimeAsync(5_000);
+      expect(await code).toBe("PROXY_BAD_REQUEST");
+    } finally {
+      vi.useRealTimers();
+    }
   });
 });
 

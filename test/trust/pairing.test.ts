@@ -5,7 +5,12 @@ import { retryOwedNotifications } from "../../src/trust/debts.ts";
 import { pairConfirm, pairPeers, pairStart, pairStatus } from "../../src/trust/methods.ts";
 import { lookUpTrust } from "../../src/trust/pairs.ts";
 import { hashPairTicket, newPairTicket, type PairTicket } from "../../src/trust/ticket.ts";
-import { endTicketsStatement, pruneTickets } from "../../src/trust/ticket-store.ts";
+import {
+  endTicketsStatement,
+  PAST_TICKETS_MAX,
+  PENDING_TICKETS_MAX,
+  pruneTickets,
+} from "../../src/trust/ticket-store.ts";
 import type { AgentDid } from "../../src/wire/did.ts";
 import { authorityOf, callBy, type House, newAgentDid, newHouse } from "./call.ts";
 
@@ -193,6 +198,51 @@ describe("the state of a ticket", () => {
     await pruneTickets(env.DB, house.nowMs, 1_000);
     await expect(status(ticket, alice)).rejects.toMatchObject({ code: "PROXY_NOT_FOUND" });
     expect((await lookUpTrust(env.DB, alice, bob)).trusted).toBe(true);
+  });
+});
+
+describe("the tickets of one agent", () => {
+  /** So many tickets of alice's as they lie in the database, each expiring a millisecond after the one before. */
+  const seed = (count: number, firstExpiresAtMs: number): Promise<unknown> =>
+    env.DB.prepare(
+      `WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?3)
+       INSERT INTO pair_tickets (ticket_hash, initiator_did, initiator_profile, created_at_ms, expires_at_ms)
+       SELECT 'hash-' || ?2 || '-' || i, ?1, '{}', ?2, ?2 + i FROM n`,
+    )
+      .bind(alice, firstExpiresAtMs, count)
+      .run();
+  const count = (where: string): Promise<number | null> =>
+    env.DB.prepare(`SELECT COUNT(*) AS n FROM pair_tickets WHERE ${where}`).first<number>("n");
+
+  test("may be pending by the hundred and no more, until one expires or is confirmed", async () => {
+    await seed(PENDING_TICKETS_MAX - 1, house.nowMs + 60_000);
+    const { ticket } = await start({ ttlSeconds: 900 });
+    await expect(start()).rejects.toMatchObject({ code: "PROXY_RATE_LIMIT_EXCEEDED", retryAfterMs: 60_000 });
+    expect((await call<Started>(pairStart, callBy(house, bob), { initiatorProfile: BOB })).ticket).toBeTruthy();
+
+    await confirm(ticket);
+    await start({ ttlSeconds: 900 });
+    await expect(start()).rejects.toMatchObject({ code: "PROXY_RATE_LIMIT_EXCEEDED" });
+    house.nowMs += 60_000;
+    await start();
+    await expect(start()).rejects.toMatchObject({ code: "PROXY_RATE_LIMIT_EXCEEDED", retryAfterMs: 1 });
+  });
+
+  test("are counted where they are made: of twenty at the same time only those pass for which there is room", async () => {
+    await seed(PENDING_TICKETS_MAX - 5, house.nowMs + 60_000);
+    const answers = await Promise.allSettled(Array.from({ length: 20 }, () => start()));
+    expect(answers.filter((answer) => answer.status === "fulfilled")).toHaveLength(5);
+    expect(await count("status = 'pending'")).toBe(PENDING_TICKETS_MAX);
+  });
+
+  test("that are over are remembered by the thousand, the newest of them, and those whose news is owed", async () => {
+    const firstMs = house.nowMs - 10_000;
+    await seed(PAST_TICKETS_MAX + 3, firstMs);
+    await env.DB.prepare("UPDATE pair_tickets SET notify_at_ms = 1 WHERE expires_at_ms = ?1").bind(firstMs).run();
+    await start();
+    expect(await count("status = 'pending'")).toBe(PAST_TICKETS_MAX + 2);
+    expect(await count(`expires_at_ms IN (${firstMs + 1}, ${firstMs + 2})`)).toBe(0);
+    expect(await count(`expires_at_ms IN (${firstMs}, ${firstMs + 3})`)).toBe(2);
   });
 });
 
