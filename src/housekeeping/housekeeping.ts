@@ -139,6 +139,7 @@ export class Housekeeping extends DurableObject<Env> {
           return keys.ok ? registry.crl.fetchList(scope) : err({ reason: `keys: ${keys.error.reason}` });
         },
         endTokens: (agentDid, tokens) => this.env.GATE.getByName(agentDid).endTokens(tokens, "revoked by the registry"),
+        listMaxAgeMs: config.crlMaxAgeMs,
         now: Date.now,
         log: this.#log,
       });

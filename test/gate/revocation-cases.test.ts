@@ -416,6 +416,7 @@ describe("a registry's revocation list", () => {
             if (attempts === 1) throw new Error("the gate is out of reach");
             await gateOf(did as AgentDid).endTokens(tokens, "revoked by the registry");
           },
+          listMaxAgeMs: 1_800_000,
           now: Date.now,
           log: createLog(),
         }),

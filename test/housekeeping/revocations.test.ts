@@ -68,6 +68,7 @@ function newHouse(settings: Record<string, string>) {
   return { told, round, gatesDown: (down: boolean) => void (isGateDown = down) };
 }
 
+const START_MS = Date.now();
 const BROUGHT = [`${agentDid} ${jti}`];
 
 describe("the list of an external registry", () => {
@@ -103,6 +104,16 @@ describe("the list of an external registry", () => {
     vi.setSystemTime(Date.now() + 86_400 * SECOND_MS);
     await house.round();
     expect(registry.lists).toBe(2);
+  });
+
+  test("is brought once more when nobody goes by an older list any longer, and then no more", async () => {
+    const house = newHouse({ CRL_MAX_AGE_MS: "1800000" });
+    for (const minutes of [0, 10, 29, 31, 60, 90]) {
+      vi.setSystemTime(START_MS + minutes * 60 * SECOND_MS);
+      // oxlint-disable-next-line no-await-in-loop -- one round after the other
+      await house.round();
+    }
+    expect(house.told).toEqual([...BROUGHT, ...BROUGHT]);
   });
 
   test("is brought in the next round to a gate that could not be reached", async () => {
