@@ -17,16 +17,18 @@ import type { AgentDid } from "../wire/did.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { sha256Base64Url } from "../wire/proof.ts";
 import { newUlid } from "../wire/ulid.ts";
-import { insertApiKey } from "./store.ts";
+import { backingOf, insertApiKey } from "./store.ts";
 
 export type NewApiKey = { name: string; scopes: readonly Scope[]; expiresAtMs: number | null };
 export type CreatedApiKey = { apiKeyId: string; serviceAccountId: string; key: string };
 
 /**
- * Makes a key for the agent whose gate this is. The key is in the answer and nowhere else.
+ * Makes a key for the agent whose gate this is. The key is in the answer and nowhere else. One made with a key or a device
+ * token ends with that at the latest, also where no end was asked for.
  *
- * @throws ProxyError PROXY_AUTH_FORBIDDEN for scopes beyond the creator's own; PROXY_NOT_FOUND for an agent that is not
- *         there; AUTHZ_UNAVAILABLE when a remote graph does not take the grant: then there is no key
+ * @throws ProxyError PROXY_AUTH_FORBIDDEN for scopes beyond the creator's own, or an end after the creator's;
+ *         PROXY_NOT_FOUND for an agent that is not there; AUTHZ_UNAVAILABLE when a remote graph does not take the grant: then
+ *         there is no key
  */
 export async function createApiKey(
   ctx: CallContext,
@@ -41,6 +43,11 @@ export async function createApiKey(
   const nowMs = ctx.now();
   if (wanted.expiresAtMs !== null && wanted.expiresAtMs <= nowMs) {
     throw new ProxyError("PROXY_BAD_REQUEST", { detail: "expiresAtMs: is in the past." });
+  }
+  const { firstMaker, endsAtMs } = await backingOf(ctx.db, ctx.principal);
+  const expiresAtMs = wanted.expiresAtMs ?? endsAtMs;
+  if (endsAtMs !== null && (expiresAtMs === null || expiresAtMs > endsAtMs)) {
+    throw new ProxyError("PROXY_AUTH_FORBIDDEN", { reason: "a key never outlives what it was made with" });
   }
   const actor = actorOf(ctx.principal);
   const target = await findTarget(ctx.db, null, { agentDid, name: null });
@@ -68,8 +75,9 @@ export async function createApiKey(
           generation,
           creatorUserId: actor?.userId ?? null,
           creatorServiceAccountId: actor?.serviceAccountId ?? null,
+          firstMaker,
           createdAtMs: nowMs,
-          expiresAtMs: wanted.expiresAtMs,
+          expiresAtMs,
         }),
         ...(writesBoth ? writeTuples(ctx.db, apiKeyGrants(made), { nowMs }) : []),
         auditStatement(ctx, {

@@ -5,7 +5,7 @@ import { leftToOutbox } from "../authz/outbox.ts";
 import { deleteTuples } from "../authz/tuples.ts";
 import { ENDED_EPOCH } from "../gate/api-keys.ts";
 import { apiKeyAuthority } from "../gate/authority.ts";
-import { auditStatement } from "../identity/audit.ts";
+import { auditOfEffectStatement } from "../identity/audit.ts";
 import type { CallContext, Fenced, GateLocal } from "../rpc/method.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { grantChange } from "./creation.ts";
@@ -38,14 +38,14 @@ export async function deleteApiKey(ctx: CallContext, gate: GateLocal, apiKeyId: 
     ctx,
     [
       ctx.db.prepare("DELETE FROM api_keys WHERE api_key_id = ?1").bind(apiKeyId),
-      ...deleteTuples(ctx.db, grantsOf(row)),
-      auditStatement(ctx, {
+      auditOfEffectStatement(ctx, {
         action: "apikey.delete",
         subject: `apikey:${apiKeyId}`,
         agentDid: row.agent_did,
         result: "ok",
         details: { name: row.name },
       }),
+      ...deleteTuples(ctx.db, grantsOf(row)),
     ],
     dual,
   );

@@ -1,9 +1,11 @@
 /** The rows of `api_keys`. Read at the primary: a key that was deleted is over for whoever asks next. */
 import type { ApiKeyGrant } from "../gate/credentials.ts";
+import { actorOf } from "../identity/audit.ts";
 import { isFenceFailure, read } from "../identity/commit.ts";
-import { SCOPES, type Scope } from "../rpc/method.ts";
+import { type Principal, SCOPES, type Scope } from "../rpc/method.ts";
 import { apiKeyAuthority } from "../gate/authority.ts";
 import type { AgentDid } from "../wire/did.ts";
+import { ProxyError } from "../wire/problem.ts";
 
 const MINUTE_MS = 60_000;
 
@@ -17,6 +19,7 @@ export type ApiKeyRow = {
   generation: number;
   creator_user_id: string | null;
   creator_service_account_id: string | null;
+  first_maker: string | null;
   created_at_ms: number;
   expires_at_ms: number | null;
   last_used_at_ms: number | null;
@@ -24,7 +27,7 @@ export type ApiKeyRow = {
 
 /** Everything but the hash, which nobody needs to see again. */
 export const API_KEY_COLUMNS = `api_key_id, service_account_id, agent_did, tenant_id, name, scopes, generation,
-  creator_user_id, creator_service_account_id, created_at_ms, expires_at_ms, last_used_at_ms`;
+  creator_user_id, creator_service_account_id, first_maker, created_at_ms, expires_at_ms, last_used_at_ms`;
 
 /** The scopes of a row, those alone that this version knows. */
 export function scopesOfRow(row: Pick<ApiKeyRow, "scopes">): Scope[] {
@@ -99,6 +102,24 @@ export async function findApiKeyById(db: D1Database, apiKeyId: string): Promise<
   return read(select.first<ApiKeyRow>());
 }
 
+/** Whoever stands behind a credential, and when the credential ends by itself. */
+export type Backing = { firstMaker: string | null; endsAtMs: number | null };
+
+/**
+ * @returns for an API key the agent, device or operator at the beginning of its making, null where nobody wrote that down;
+ *          for any other credential its holder
+ * @throws ProxyError PROXY_AUTH_REVOKED for a key that has gone
+ */
+export async function backingOf(db: D1Database, principal: Principal): Promise<Backing> {
+  if (principal.kind !== "apiKey") {
+    return { firstMaker: actorOf(principal), endsAtMs: principal.kind === "device" ? principal.expMs : null };
+  }
+  const row = await findApiKeyById(db, principal.apiKeyId);
+  if (row === null) throw new ProxyError("PROXY_AUTH_REVOKED", { reason: "the key has been deleted" });
+  const isOperators = row.creator_user_id === null && row.creator_service_account_id === null;
+  return { firstMaker: row.first_maker ?? (isOperators ? "operator" : null), endsAtMs: row.expires_at_ms };
+}
+
 /** Keys in the order they were made, one more than the page holds; an agent's own, or everybody's for the operator. */
 export async function listApiKeys(
   session: D1DatabaseSession,
@@ -124,6 +145,7 @@ export type InsertedApiKey = {
   generation: number;
   creatorUserId: string | null;
   creatorServiceAccountId: string | null;
+  firstMaker: string | null;
   createdAtMs: number;
   expiresAtMs: number | null;
 };
@@ -132,8 +154,8 @@ export function insertApiKey(db: D1Database, key: InsertedApiKey): D1PreparedSta
   return db
     .prepare(
       `INSERT INTO api_keys (api_key_id, key_hash, service_account_id, agent_did, tenant_id, name, scopes, generation,
-         creator_user_id, creator_service_account_id, created_at_ms, expires_at_ms)
-       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)`,
+         creator_user_id, creator_service_account_id, created_at_ms, expires_at_ms, first_maker)
+       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)`,
     )
     .bind(
       key.apiKeyId,
@@ -148,5 +170,6 @@ export function insertApiKey(db: D1Database, key: InsertedApiKey): D1PreparedSta
       key.creatorServiceAccountId,
       key.createdAtMs,
       key.expiresAtMs,
+      key.firstMaker,
     );
 }

@@ -74,7 +74,9 @@ const deadLetterReplay = defineMethod({
   params: z.object({ id }),
   result: z.object({ id: z.string(), replayed: z.literal(true) }),
   handler: async (ctx, params) => {
-    if (!gateOf(ctx).deadLetters.replay(params.id)) throw new ProxyError("PROXY_NOT_FOUND");
+    const gate = gateOf(ctx);
+    if (!gate.deadLetters.replay(params.id)) throw new ProxyError("PROXY_NOT_FOUND");
+    record(ctx, gate, "dead-letter.replay", params.id);
     return { id: params.id, replayed: true as const };
   },
 });
@@ -87,7 +89,9 @@ const deadLetterPurge = defineMethod({
   params: z.object({ id }),
   result: z.object({ id: z.string(), purged: z.literal(true) }),
   handler: async (ctx, params) => {
-    if (!gateOf(ctx).deadLetters.purge(params.id)) throw new ProxyError("PROXY_NOT_FOUND");
+    const gate = gateOf(ctx);
+    if (!gate.deadLetters.purge(params.id)) throw new ProxyError("PROXY_NOT_FOUND");
+    record(ctx, gate, "dead-letter.purge", params.id);
     return { id: params.id, purged: true as const };
   },
 });
@@ -109,6 +113,11 @@ export const deliveryMethods: readonly Method[] = [
   deadLetterPurge,
   relayTicket,
 ];
+
+/** In the turn of what it reports, and so in its commit. */
+function record(ctx: CallContext, gate: GateLocal, action: string, deliveryId: string): void {
+  gate.audit({ action, subject: `delivery:${deliveryId}`, agentDid: ctx.agentDid, result: "ok" });
+}
 
 function gateOf(ctx: CallContext): GateLocal {
   if (ctx.gate === null) throw new ProxyError("PROXY_BAD_REQUEST", { detail: "agentDid: name the agent." });

@@ -202,3 +202,15 @@ function countRequest(house: House, nowMs: number): void {
   if (waitMs > 0) throw new GateRefusal("gate-rate-exceeded", waitMs);
   house.rate.count(nowMs);
 }
+
+/**
+ * Counts a call of a batch after its first, as a frame is counted: a batch saves requests, not what they may ask for.
+ *
+ * @returns why it may not be made now, or null
+ */
+export function countFurtherCall(house: House, nowMs: number): GateRefusal["refusal"] | null {
+  const waitMs = house.rate.waitMs(nowMs);
+  if (waitMs > 0) return new GateRefusal("gate-rate-exceeded", waitMs).refusal;
+  house.rate.count(nowMs);
+  return null;
+}

@@ -5,7 +5,7 @@
 import { DurableObject } from "cloudflare:workers";
 import { refusalError } from "../auth/reasons.ts";
 import { runInOrder } from "../rpc/batch.ts";
-import type { Reply } from "../rpc/dispatcher.ts";
+import { type Reply, refusal } from "../rpc/dispatcher.ts";
 import type { Bookmarks, LocalMessage, Scope } from "../rpc/method.ts";
 import { scopesOf } from "../rpc/method.ts";
 import { type Runtime, runtimeOf } from "../runtime.ts";
@@ -24,6 +24,7 @@ import {
   type ApiKeyGrant,
   claimDeviceToken,
   type ClaimProof,
+  countFurtherCall,
   type GateCredential,
 } from "./credentials.ts";
 import type { Outcome, Parcel, TakeOver } from "./delivery.ts";
@@ -226,16 +227,20 @@ export class Gate extends DurableObject<Env> {
   async call(request: GateCall): Promise<GateAnswer> {
     return this.#refusable(async (): Promise<GateAnswer> => {
       const ref = await this.#admit(request.caller);
-      const { runner } = this.#ensureOpen();
+      const { house, commits, runner } = this.#ensureOpen();
       const bookmarks: Bookmarks = { given: request.bookmark ?? null, latest: null };
-      const replies = await runInOrder(request.calls, ({ method, params }) =>
+      // The first call has been counted with the admission. The operator's are not counted.
+      let isCounted = true;
+      const replies = await runInOrder(request.calls, async ({ method, params }): Promise<Reply> => {
+        const limited = isCounted || ref === null ? null : countFurtherCall(house, Date.now());
+        isCounted = false;
+        if (limited !== null) return refusal(refusalError(limited));
         // A copy each: what follows the end of its own authority in a batch is refused.
-        runner.run(
-          ref === null ? null : { ...ref },
-          { ...request, bookmarks },
-          { surface: request.surface, method, params },
-        ),
-      );
+        const authority = ref === null ? null : { ...ref };
+        return runner.run(authority, { ...request, bookmarks }, { surface: request.surface, method, params });
+      });
+      // What was counted is on disk before the answer, also where no call has written anything.
+      if (request.calls.length > 1) await commits.commitChecked(() => undefined);
       return { ok: true, replies, bookmark: bookmarks.latest };
     });
   }

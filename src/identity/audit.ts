@@ -36,11 +36,20 @@ export function actorOf(principal: Principal): string {
 
 /** @returns the statement that appends one row to the audit. */
 export function auditStatement(call: AuditedCall, event: AuditEvent): D1PreparedStatement {
+  return appendStatement(call, event, "");
+}
+
+/** The same for an effect that may be none: the row is there only if the statement right before it in the batch changed one. */
+export function auditOfEffectStatement(call: AuditedCall, event: AuditEvent): D1PreparedStatement {
+  return appendStatement(call, event, "WHERE changes() > 0");
+}
+
+function appendStatement(call: AuditedCall, event: AuditEvent, condition: string): D1PreparedStatement {
   const nowMs = call.now();
   return call.db
     .prepare(
       `INSERT INTO audit (id, at_ms, actor, action, subject, agent_did, origin, result, request_id, details)
-       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)`,
+       SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10 ${condition}`,
     )
     .bind(
       newUlid(nowMs),

@@ -10,6 +10,11 @@ export function isFenceFailure(thrown: unknown): boolean {
   return thrown instanceof Error && thrown.message.includes("authority_is_current");
 }
 
+/** @returns whether D1 undid a batch because a {@link guard} of it did not hold (constraint of migration 0001). */
+export function isGuardFailure(thrown: unknown): boolean {
+  return thrown instanceof Error && thrown.message.includes("registry_is_as_read");
+}
+
 /**
  * Runs a batch.
  *
@@ -24,7 +29,7 @@ export async function commit(
     return ok(await db.batch([...statements]));
   } catch (error) {
     if (isFenceFailure(error)) return err("authority-ended");
-    if (error instanceof Error && error.message.includes("registry_is_as_read")) return err("registry-moved");
+    if (isGuardFailure(error)) return err("registry-moved");
     if (error instanceof Error && /UNIQUE constraint failed: (agents|agent_keys)\.public_key/.test(error.message)) {
       return err("key-taken");
     }

@@ -1,5 +1,6 @@
 /** The methods of contract §5, Devices: pairing, rotation, revocation, and the agent's shared secret. */
 import * as z from "zod/mini";
+import { backingOf } from "../apikeys/store.ts";
 import { deviceAuthority, sharedAuthority } from "../gate/authority.ts";
 import {
   type Device,
@@ -94,11 +95,14 @@ const pairApprove = method(
   z.object({ ...named, requestId, digest }),
   z.object({ deviceId: z.string(), scopes: z.array(z.string()), epoch }),
   async (ctx, gate, params) => {
+    // Whoever may make keys could otherwise make itself one that approves.
+    const { firstMaker } = await backingOf(ctx.db, ctx.principal);
     const find = (): PairRequest => {
       const request = managesAll(ctx) ? gate.devices.requests.find(params.requestId, ctx.now()) : null;
       if (request === null || !sameHash(request.digest, params.digest))
         throw noSuchDevice("no such request, or not as it was shown");
-      if (request.requestedBy === actorOf(ctx.principal) || isSelf(ctx, request.deviceId))
+      if (firstMaker === null) throw noSuchDevice("a key of which nobody knows who made it");
+      if (firstMaker === request.requestedBy || firstMaker === authorityOf(ctx, request.deviceId))
         throw noSuchDevice("nobody approves its own request");
       if (!isWithin(request.scopes, scopesOf(ctx.principal)))
         throw noSuchDevice("nobody approves beyond what it holds");

@@ -1,12 +1,13 @@
 /** What is done to a task that exists: canceled, deleted, shared, and what is sent to its agent. */
-import { commitWrite, dualWrite, tellRemote } from "../authz/dual-write.ts";
+import { commitWrite, type DualWrite, dualWrite, tellRemote } from "../authz/dual-write.ts";
 import { agentObject, taskObject } from "../authz/grants.ts";
 import { validateTuple } from "../authz/model.ts";
 import { leftToOutbox } from "../authz/outbox.ts";
 import { graphUnavailable } from "../authz/permission.ts";
 import { SALLYPORT_MODEL } from "../authz/sallyport-model.ts";
 import { deleteTuples, deleteTuplesOf, writeTuples } from "../authz/tuples.ts";
-import { auditStatement } from "../identity/audit.ts";
+import { auditOfEffectStatement, auditStatement } from "../identity/audit.ts";
+import { guard, isGuardFailure } from "../identity/commit.ts";
 import { askGate } from "../rpc/gate-call.ts";
 import type { CallContext, LocalMessage } from "../rpc/method.ts";
 import { type AgentDid, parseAgentDid } from "../wire/did.ts";
@@ -47,8 +48,9 @@ export async function deleteTask(ctx: CallContext, key: TaskKey, operatorsAgent:
   const dual = dualWrite(ctx, "deregister", [
     { object, principal: null, parent: agentObject(row.agent_did), relation: null },
   ]);
-  const committed = await commitWrite(
+  const [removed] = await commitOn(
     ctx,
+    row,
     [
       ctx.db.prepare(`DELETE FROM tasks WHERE task_id = ?1 RETURNING ${TASK_COLUMNS}`).bind(row.task_id),
       ...deleteTuplesOf(ctx.db, object),
@@ -62,7 +64,7 @@ export async function deleteTask(ctx: CallContext, key: TaskKey, operatorsAgent:
     ],
     dual,
   );
-  const deleted = committed.ok ? (committed.value[0]?.results[0] as TaskRow | undefined) : undefined;
+  const deleted = removed?.results[0] as TaskRow | undefined;
   if (deleted === undefined) throw noSuchTask("deleted at the same moment");
   const failed = await tellRemote(ctx, dual);
   if (failed !== null) leftToOutbox(ctx.log, object, failed);
@@ -81,11 +83,12 @@ export async function changeShare(ctx: CallContext, op: "register" | "deregister
   const tuple = { object, relation, subject };
   const dual = dualWrite(ctx, op, [{ object, principal: subject, parent: agentObject(row.agent_did), relation }]);
   const nowMs = ctx.now();
-  const committed = await commitWrite(
+  await commitOn(
     ctx,
+    row,
     [
       ...(op === "register" ? writeTuples(ctx.db, [tuple], { nowMs }) : deleteTuples(ctx.db, [tuple])),
-      auditStatement(ctx, {
+      auditOfEffectStatement(ctx, {
         action: op === "register" ? "task.share" : "task.unshare",
         subject: object,
         agentDid: row.agent_did,
@@ -95,7 +98,6 @@ export async function changeShare(ctx: CallContext, op: "register" | "deregister
     ],
     dual,
   );
-  if (!committed.ok) throw new ProxyError("PROXY_CONFLICT");
   const failed = await tellRemote(ctx, dual);
   if (failed !== null) throw graphUnavailable(`the remote graph: ${failed}`, { taskId: row.task_id });
   return { taskId: row.task_id, relation, subject };
@@ -121,6 +123,29 @@ export async function sendToTask(
   ctx.authority.assertCurrent();
   if (ctx.gate !== null) return ctx.gate.send(to, message);
   return askGate(ctx, () => ctx.gates.of(to).notify(message));
+}
+
+/**
+ * Commits what is done to a task that was read before, and nothing of it where the task has been deleted since: no tuple may
+ * outlive its object.
+ *
+ * @throws ProxyError the one for a task that does not exist; else as `commitWrite`
+ */
+async function commitOn(
+  ctx: CallContext,
+  row: TaskRow,
+  statements: readonly D1PreparedStatement[],
+  dual: DualWrite,
+): Promise<D1Result[]> {
+  const stands = guard(ctx.db, "EXISTS (SELECT 1 FROM tasks WHERE task_id = ?1)", row.task_id);
+  try {
+    const committed = await commitWrite(ctx, [stands, ...statements], dual);
+    if (!committed.ok) throw new ProxyError("PROXY_CONFLICT");
+    return committed.value.slice(1);
+  } catch (error) {
+    if (error instanceof ProxyError && isGuardFailure(error.cause)) throw noSuchTask("deleted at the same moment");
+    throw error;
+  }
 }
 
 function senderOf({ principal }: CallContext): { fromAgentDid: AgentDid | null; fromSubject?: string } {

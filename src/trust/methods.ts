@@ -1,5 +1,6 @@
 /** The methods of trust: pairing for agents (behind their own routes), and the operator's view of all of it. */
 import * as z from "zod/mini";
+import { auditOfEffectStatement } from "../identity/audit.ts";
 import { type CallContext, defineMethod, type Method } from "../rpc/method.ts";
 import { PERMISSIONS } from "../rpc/permissions.ts";
 import { type AgentDid, parseAgentDid } from "../wire/did.ts";
@@ -150,7 +151,15 @@ export const trustMethods: readonly Method[] = [
  */
 export async function removeTrust(ctx: CallContext, a: AgentDid, b: AgentDid): Promise<boolean> {
   if (a === b) return false;
-  const [updated, selected] = await commit(ctx, removeTrustStatements(ctx.db, a, b, ctx.now()));
+  const [update, select] = removeTrustStatements(ctx.db, a, b, ctx.now());
+  const audit = auditOfEffectStatement(ctx, {
+    action: "trust.remove",
+    subject: `agent:${a}`,
+    agentDid: a,
+    result: "ok",
+    details: { peerAgentDid: b },
+  });
+  const [updated, , selected] = await commit(ctx, [update, audit, select]);
   const { removed, epoch } = readRemoval(updated, selected);
   if (epoch === null) return false;
   try {

@@ -3,6 +3,7 @@ import { beforeAll, describe, expect, it } from "vitest";
 import type { ApiKeyGrant } from "../../src/gate/credentials.ts";
 import { findApiKey } from "../../src/apikeys/store.ts";
 import { sha256Base64Url } from "../../src/wire/proof.ts";
+import { newUlid } from "../../src/wire/ulid.ts";
 import {
   type Agent,
   apiKeyOf,
@@ -151,6 +152,26 @@ describe("a key", () => {
     expect(await statusOf(holder)).toBe(401);
   });
 
+  it("ends at the latest with the key or the device token it was made with", async () => {
+    const soonMs = Date.now() + 3_600_000;
+    const admin = { agentDid: agent.did, name: "k", scopes: ["admin", "tasks:read"] };
+    const short = await result(operator, "apikey/create", { ...admin, expiresAtMs: soonMs });
+    const holder = { kind: "apiKey", ...short } as Holder;
+    const endOf = async (made: Record<string, unknown>): Promise<unknown> =>
+      (await rows("SELECT expires_at_ms FROM api_keys WHERE api_key_id = ?1", made["apiKeyId"]))[0]?.["expires_at_ms"];
+    expect(await endOf(await result(holder, "apikey/create", admin))).toBe(soonMs);
+    expect(await endOf(await result(holder, "apikey/create", { ...admin, expiresAtMs: null }))).toBe(soonMs);
+    expect(await endOf(await result(holder, "apikey/create", { ...admin, expiresAtMs: soonMs - 1 }))).toBe(soonMs - 1);
+    expect(await codeOf(holder, "apikey/create", { ...admin, expiresAtMs: soonMs + 1 })).toBe("PROXY_AUTH_FORBIDDEN");
+    const device = await pairDevice(agent, ["admin", "tasks:read"]);
+    const tokenEndMs = Number(await endOf(await result(device, "apikey/create", admin)));
+    expect(Math.abs(tokenEndMs - Date.now() - 90 * 86_400_000)).toBeLessThan(60_000);
+    const later = { ...admin, expiresAtMs: tokenEndMs + 1 };
+    expect(await codeOf(device, "apikey/create", later)).toBe("PROXY_AUTH_FORBIDDEN");
+    expect(await endOf(await result(agent, "apikey/create", later))).toBe(tokenEndMs + 1);
+    expect(await endOf(await result(agent, "apikey/create", admin))).toBeNull();
+  });
+
   it("that nobody made hears no more than one that was deleted", async () => {
     const holder = await apiKeyOf(agent, ["tasks:read"]);
     await result(operator, "apikey/delete", { apiKeyId: holder.apiKeyId });
@@ -162,6 +183,53 @@ describe("a key", () => {
     const [deleted, unknown] = await Promise.all(answers);
     expect(deleted).toEqual(unknown);
     expect(deleted?.[0]).toBe(401);
+  });
+});
+
+describe("a request for a device", () => {
+  const requested = async (x?: string): Promise<{ requestId: string; digest: string }> => {
+    const publicKey = x ?? (await newKey()).x;
+    const { requestId, digest } = await result(agent, "device.pair.request", { publicKey, scopes: ["relay"] });
+    return { requestId: String(requestId), digest: String(digest) };
+  };
+  const scopes = ["relay", "devices", "admin"];
+
+  it("of the agent is not approved by a key of the agent's own making, nor by one that such a key made", async () => {
+    const request = await requested();
+    const unknown = { ...request, requestId: newUlid(Date.now()) };
+    const own = await apiKeyOf(agent, scopes, agent);
+    const child = await apiKeyOf(agent, scopes, own);
+    const old = await apiKeyOf(agent, scopes, agent);
+    await env.DB.prepare("UPDATE api_keys SET first_maker = NULL WHERE api_key_id = ?1").bind(old.apiKeyId).run();
+    for (const key of [own, child, old]) {
+      // oxlint-disable-next-line no-await-in-loop -- one after the other
+      const refused = await rpc(key, "device.pair.approve", request);
+      // oxlint-disable-next-line no-await-in-loop -- one after the other
+      expect(refused).toEqual(await rpc(key, "device.pair.approve", unknown));
+      expect(refused.error?.data?.["code"]).toBe("PROXY_NOT_FOUND");
+    }
+    expect((await result(agent, "device.pair.list", {}))["pending"]).toMatchObject([{ requestId: request.requestId }]);
+    const others = await apiKeyOf(agent, scopes);
+    await result(others, "device.pair.approve", request);
+  });
+
+  it("is approved by a key that the operator or a device is behind, of whatever version", async () => {
+    const old = await apiKeyOf(agent, scopes);
+    await env.DB.prepare("UPDATE api_keys SET first_maker = NULL WHERE api_key_id = ?1").bind(old.apiKeyId).run();
+    await result(old, "device.pair.approve", await requested());
+    await result(await apiKeyOf(agent, scopes, old), "device.pair.approve", await requested());
+    const device = await pairDevice(agent, scopes);
+    await result(await apiKeyOf(agent, scopes, device), "device.pair.approve", await requested());
+  });
+
+  it("to pair a device anew is not approved by a key that the device made", async () => {
+    const device = await pairDevice(agent, scopes);
+    const { x } = (await crypto.subtle.exportKey("jwk", device.key)) as JsonWebKey;
+    const request = await requested(x);
+    expect(await codeOf(device, "device.pair.approve", request)).toBe("PROXY_NOT_FOUND");
+    const its = await apiKeyOf(agent, scopes, device);
+    expect(await codeOf(its, "device.pair.approve", request)).toBe("PROXY_NOT_FOUND");
+    await result(await apiKeyOf(agent, scopes), "device.pair.approve", request);
   });
 });
 

@@ -1,8 +1,9 @@
 import { evictDurableObject } from "cloudflare:test";
 import { fc, test as property } from "@fast-check/vitest";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import type { GateAnswer } from "../../src/gate/gate.ts";
 import { createRate, type Rate } from "../../src/gate/rate.ts";
-import { eventually, gateOf, newAgentDid, onStorage, pass, send, START_MS, stopClock } from "./fixture.ts";
+import { admissionOf, eventually, gateOf, newAgentDid, onStorage, pass, send, START_MS, stopClock } from "./fixture.ts";
 
 /** Asks and counts as the gate does. */
 function ask(rate: Rate, nowMs: number): boolean {
@@ -91,5 +92,34 @@ describe("at the gate", () => {
     expect((await request()).ok).toBe(false);
     pass(1);
     expect((await request()).ok).toBe(true);
+  });
+
+  test("a batch counts each of its calls: those beyond the rate are refused one by one, those before stand", async () => {
+    const alice = newAgentDid();
+    const askAll = (calls: number) =>
+      gateOf(alice).call({
+        caller: { kind: "agent", admission: admissionOf(alice) },
+        surface: "rpc",
+        requestId: "test-request",
+        origin: null,
+        calls: Array.from({ length: calls }, () => ({ method: "device.pair.list", params: {} })),
+      }) as Promise<GateAnswer>;
+    const repliesOf = async (calls: number) => {
+      const answer = await askAll(calls);
+      if (!answer.ok) throw new Error(answer.refusal.reason);
+      return answer.replies;
+    };
+    for (const calls of [50, 50, 50, 50, 50, 50, 50, 50, 50, 50, 50, 30]) {
+      // oxlint-disable-next-line no-await-in-loop -- one after the other
+      expect((await repliesOf(calls)).every(({ ok }) => ok)).toBe(true);
+    }
+    pass(20_000);
+    await eventually(() => evictDurableObject(gateOf(alice)));
+    const replies = await repliesOf(50);
+    expect(replies.map(({ ok }) => ok)).toEqual(Array.from({ length: 50 }, (_, at) => at < 20));
+    expect(replies[20]).toMatchObject({ code: "PROXY_RATE_LIMIT_EXCEEDED", retryAfterMs: 40_000 });
+    expect(await askAll(1)).toEqual({ ok: false, refusal: { reason: "gate-rate-exceeded", retryAfterMs: 40_000 } });
+    pass(40_000);
+    expect((await repliesOf(50)).every(({ ok }) => ok)).toBe(true);
   });
 });

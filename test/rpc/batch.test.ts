@@ -49,7 +49,7 @@ describe("a batch of lists over /rpc", () => {
       // oxlint-disable-next-line no-await-in-loop -- one after the other
       await createTask(agent, { agentDid: agent.did, params: { text }, metadata: { text } });
     }
-    for (const caller of [agent, operator]) {
+    for (const caller of [operator, agent]) {
       const call = { jsonrpc: "2.0", method: "task/list", params: { agentDid: agent.did } };
       const body = JSON.stringify(Array.from({ length: 50 }, (_, id) => ({ ...call, id })));
       // oxlint-disable-next-line no-await-in-loop -- one after the other

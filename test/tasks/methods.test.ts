@@ -1,4 +1,6 @@
 import { beforeAll, describe, expect, it } from "vitest";
+import type { AgentDid } from "../../src/wire/did.ts";
+import { rows as gateRows } from "../gate/fixture.ts";
 import {
   type Agent,
   apiKeyOf,
@@ -11,6 +13,7 @@ import {
   register,
   result,
   rows,
+  type Task,
   tuplesOf,
 } from "./house.ts";
 
@@ -106,6 +109,33 @@ describe("a task", () => {
     expect(await codeOf(agent, "task/get", { taskId: made.taskId })).toBe("PROXY_NOT_FOUND");
     expect(await tuplesOf(`task:${made.taskId}`)).toEqual([]);
     expect(await rows("SELECT 1 FROM tasks WHERE task_id = ?1", made.taskId)).toEqual([]);
+  });
+
+  it("keeps params, metadata and contents as they came, members with names that mean something here included", async () => {
+    const odd = JSON.parse(
+      '{"__proto__":{"polluted":1},"constructor":2,"toString":null,"in":{"__proto__":[3]}}',
+    ) as object;
+    const text = JSON.stringify(odd);
+    expect(text).toContain("__proto__");
+    for (const caller of [agent, operator]) {
+      const made = await createTask(caller, { agentDid: agent.did, params: odd, metadata: odd });
+      const read = (await result(operator, "task/get", { taskId: made.taskId }))["task"] as Task;
+      const listed = ((await result(operator, "task/list", { agentDid: agent.did }))["tasks"] as Task[]).at(-1);
+      for (const each of [made, read, listed]) {
+        expect(JSON.stringify(each?.["params"])).toBe(text);
+        expect(JSON.stringify(each?.["metadata"])).toBe(text);
+      }
+      const { deliveryId } = await result(operator, "message/send", { taskId: made.taskId, content: odd });
+      expect(await gateRows(agent.did as AgentDid, "SELECT body FROM queue WHERE delivery_id = ?", deliveryId)).toEqual(
+        [{ body: JSON.stringify({ kind: "message", taskId: made.taskId, content: odd }) }],
+      );
+    }
+    expect(({} as Record<string, unknown>)["polluted"]).toBeUndefined();
+  });
+
+  it.each([["text"], [[]], [1], [true]])("does not take %j for params", async (params) => {
+    expect(await codeOf(agent, "task/create", { agentDid: agent.did, params })).toBe("PROXY_BAD_REQUEST");
+    expect(await codeOf(agent, "task/create", { agentDid: agent.did, metadata: params })).toBe("PROXY_BAD_REQUEST");
   });
 
   it("takes both identifiers or neither for a mistake", async () => {

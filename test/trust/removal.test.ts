@@ -53,6 +53,25 @@ describe("removing trust", () => {
     expect(house.fences.map(({ epoch }) => epoch)).toEqual([2, 2, 2, 2]);
   });
 
+  test("is in the audit once: who ended it, and between whom", async () => {
+    await pair(alice, bob);
+    const both = { agentDid: bob, peerAgentDid: alice };
+    expect(await trustRemove.handler(callBy(house, null), both)).toEqual({ removed: true });
+    expect(await trustRemove.handler(callBy(house, null), both)).toEqual({ removed: false });
+    expect(await remove(alice, bob)).toEqual({ removed: false });
+    await pair(alice, bob);
+    await remove(alice, bob);
+    const { results } = await env.DB.prepare(
+      "SELECT actor, subject, details FROM audit WHERE action = 'trust.remove' AND agent_did IN (?1, ?2) ORDER BY rowid",
+    )
+      .bind(alice, bob)
+      .all();
+    expect(results).toEqual([
+      { actor: "operator", subject: `agent:${bob}`, details: JSON.stringify({ peerAgentDid: alice }) },
+      { actor: `agent:${alice}`, subject: `agent:${alice}`, details: JSON.stringify({ peerAgentDid: bob }) },
+    ]);
+  });
+
   test("of twenty at the same time one removed it", async () => {
     await pair(alice, bob);
     const answers = await Promise.all(Array.from({ length: 20 }, () => remove(alice, bob)));
