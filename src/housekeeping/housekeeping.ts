@@ -1,7 +1,7 @@
 /** The second Durable Object: what is done on time rather than on request. One, off the request path, driven by its alarm. */
 import { DurableObject } from "cloudflare:workers";
 import { auditRetentionStatements } from "../identity/audit.ts";
-import { identityRetentionStatements } from "../identity/retention.ts";
+import { mostChanged, pruneIdentity } from "../identity/retention.ts";
 import { startDeadline } from "../resilience/deadline.ts";
 import { runtimeOf } from "../runtime.ts";
 import { createLog, errorFields, type Log } from "../telemetry/log.ts";
@@ -12,10 +12,12 @@ import { err } from "../wire/result.ts";
 import { drainGraphOutbox, type Progress, RECONCILE_EVERY_MS, reconcilePage } from "./graph.ts";
 import { bringRevocations } from "./revocations.ts";
 import { type Aggregate, createAggregate } from "./metrics.ts";
+import { pruneInPieces } from "./pruning.ts";
 import { isDue, type Outcome, ROUND_MS, type Turn, turnBegun, turnEnded } from "./rhythm.ts";
 
 const RETENTION_EVERY_MS = 3_600_000;
-const PRUNED_AT_ONCE = 1_000;
+/** When housekeeping looks again where a round's share was not enough. */
+const SOON_MS = 1_000;
 /** What fetching a registry's keys and list may take beyond the calls themselves. */
 const FETCH_MARGIN_MS = 5_000;
 
@@ -55,25 +57,33 @@ export class Housekeeping extends DurableObject<Env> {
     // Armed again before the work: a fault in one round does not end the rounds.
     await this.ctx.storage.setAlarm(Date.now() + ROUND_MS);
     const nowMs = Date.now();
+    let isMoreLeft = false;
     for (const job of this.#jobs(nowMs)) {
       // oxlint-disable-next-line no-await-in-loop -- one after the other, so that housekeeping never crowds requests out
-      await this.#takeTurn(job, nowMs);
+      if ((await this.#takeTurn(job, nowMs)) === "more") isMoreLeft = true;
     }
+    if (isMoreLeft) await this.ctx.storage.setAlarm(Date.now() + SOON_MS);
   }
 
-  /** Runs a job that is due. What its turn came to is kept, for its next one. */
-  async #takeTurn({ name, everyMs, run }: Job, nowMs: number): Promise<void> {
+  /**
+   * Runs a job that is due. What its turn came to is kept, for its next one.
+   *
+   * @returns that, or null where it was not due
+   */
+  async #takeTurn({ name, everyMs, run }: Job, nowMs: number): Promise<Outcome | null> {
     const { kv } = this.ctx.storage;
     const key = `turn ${name}`;
     const last = everyMs === 0 ? undefined : kv.get<Turn>(key);
-    if (!isDue(last, everyMs, nowMs)) return;
+    if (!isDue(last, everyMs, nowMs)) return null;
     const turn = turnBegun(last, nowMs);
     if (everyMs > 0) kv.put(key, turn);
     try {
       const outcome = await run();
       if (everyMs > 0) kv.put(key, turnEnded(turn, outcome));
+      return outcome;
     } catch (error) {
       this.#log.error("housekeeping.failed", { job: name, ...errorFields(error) });
+      return "failed";
     }
   }
 
@@ -84,11 +94,12 @@ export class Housekeeping extends DurableObject<Env> {
     const graph = { db, config, now: Date.now, log: this.#log };
     const { kv } = this.ctx.storage;
     const inEachRound = (name: string, run: () => Promise<unknown>): Job => ({ name, everyMs: 0, run: done(run) });
-    const retention = (name: string, run: () => Promise<unknown>): Job => ({
+    const retention = (name: string, prune: (limit: number) => Promise<number>): Job => ({
       name,
       everyMs: RETENTION_EVERY_MS,
-      run: done(run),
+      run: () => pruneInPieces(prune),
     });
+    const auditBeforeMs = nowMs - config.auditRetentionMs;
     return [
       inEachRound("owed notifications", () => retryOwedNotifications(debts)),
       inEachRound("owed fences", () => retryOwedFences(debts)),
@@ -102,10 +113,13 @@ export class Housekeeping extends DurableObject<Env> {
         everyMs: RECONCILE_EVERY_MS,
         run: done(async () => kv.put("reconciliation", await reconcilePage(graph, kv.get<Progress>("reconciliation")))),
       },
-      retention("audit retention", () => db.batch(auditRetentionStatements(db, nowMs - config.auditRetentionMs))),
-      retention("registry retention", () => db.batch(identityRetentionStatements(db, nowMs))),
-      retention("batches of numbers", async () => this.#aggregate.prune(nowMs)),
-      retention("pairing tickets", () => pruneTickets(db, nowMs, PRUNED_AT_ONCE)),
+      retention("audit retention", async (limit) =>
+        mostChanged(await db.batch(auditRetentionStatements(db, auditBeforeMs, limit))),
+      ),
+      retention("registry retention", (limit) => pruneIdentity(db, nowMs, limit)),
+      retention("pairing tickets", (limit) => pruneTickets(db, nowMs, limit)),
+      // The object's own, and no more than isolates hand over in an hour.
+      { name: "batches of numbers", everyMs: RETENTION_EVERY_MS, run: done(async () => this.#aggregate.prune(nowMs)) },
     ];
   }
 

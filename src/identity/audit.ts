@@ -57,11 +57,12 @@ export function auditStatement(call: AuditedCall, event: AuditEvent): D1Prepared
 }
 
 /**
- * Deletes the audit before a moment, which it also declares: the database refuses every other delete.
+ * Deletes the audit before a moment, the oldest first, which it also declares: the database refuses every other delete.
  *
  * @param beforeMs milliseconds since 1970
+ * @param limit rows, at most
  */
-export function auditRetentionStatements(db: D1Database, beforeMs: number): D1PreparedStatement[] {
+export function auditRetentionStatements(db: D1Database, beforeMs: number, limit: number): D1PreparedStatement[] {
   return [
     db
       .prepare(
@@ -69,6 +70,8 @@ export function auditRetentionStatements(db: D1Database, beforeMs: number): D1Pr
          ON CONFLICT (id) DO UPDATE SET delete_before_ms = MAX(delete_before_ms, excluded.delete_before_ms)`,
       )
       .bind(beforeMs),
-    db.prepare("DELETE FROM audit WHERE at_ms < ?1").bind(beforeMs),
+    db
+      .prepare("DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at_ms < ?1 ORDER BY at_ms, id LIMIT ?2)")
+      .bind(beforeMs, limit),
   ];
 }

@@ -29,9 +29,27 @@ describe("the audit", () => {
     clock.ms = NOW_MS + 1_000;
     await append("two");
     await expect(env.DB.prepare("DELETE FROM audit").run()).rejects.toThrow(/retention alone/);
-    await env.DB.batch(auditRetentionStatements(env.DB, NOW_MS + 1_000));
+    await env.DB.batch(auditRetentionStatements(env.DB, NOW_MS + 1_000, 1_000));
     expect(await rows("SELECT action FROM audit")).toEqual([{ action: "two" }]);
     await expect(env.DB.prepare("DELETE FROM audit").run()).rejects.toThrow(/retention alone/);
+  });
+
+  test("loses no more rows at once than retention is told, the oldest first", async () => {
+    for (const [ms, action] of [
+      [3, "three"],
+      [2, "two more"],
+      [4, "four"],
+    ] as const) {
+      clock.ms = NOW_MS - 10_000 + ms;
+      // oxlint-disable-next-line no-await-in-loop -- one after the other
+      await append(action);
+    }
+    const old = () =>
+      rows<{ action: string }>("SELECT action FROM audit WHERE at_ms < ?1 ORDER BY at_ms", NOW_MS - 5_000);
+    await env.DB.batch(auditRetentionStatements(env.DB, NOW_MS - 5_000, 2));
+    expect(await old()).toEqual([{ action: "four" }]);
+    await env.DB.batch(auditRetentionStatements(env.DB, NOW_MS - 5_000, 2));
+    expect(await old()).toEqual([]);
   });
 });
 

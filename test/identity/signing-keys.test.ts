@@ -5,7 +5,7 @@ import { compactVerify, importJWK } from "jose";
 import { beforeEach, describe, expect, test } from "vitest";
 import { deriveKey } from "../../src/identity/derived-key.ts";
 import { embeddedRegistryFetch, keysResponse } from "../../src/identity/documents.ts";
-import { identityRetentionStatements } from "../../src/identity/retention.ts";
+import { pruneIdentity } from "../../src/identity/retention.ts";
 import { currentSigningKey, listSigningKeys } from "../../src/identity/signing-keys.ts";
 import { parseKeysDocument, type RegistryKey } from "../../src/wire/registry-documents.ts";
 import {
@@ -198,7 +198,7 @@ describe("the revocation of a key", () => {
   });
 });
 
-const prune = () => env.DB.batch(identityRetentionStatements(env.DB, clock.ms));
+const prune = (limit = 1_000) => pruneIdentity(env.DB, clock.ms, limit);
 
 describe("retention", () => {
   test("forgets a retired key once nothing that it signed is unexpired, and never the current one", async () => {
@@ -217,6 +217,26 @@ describe("retention", () => {
     expect(await rows("SELECT refresh_hash FROM token_pairs")).toEqual([]);
     expect(await rows("SELECT family_id FROM token_families")).toEqual([]);
     expect(await rows("SELECT agent_did FROM agents")).toHaveLength(1);
+  });
+
+  test("forgets no more tokens at once than it is told, and the rest when it is repeated", async () => {
+    for (let n = 0; n < 3; n += 1) {
+      // oxlint-disable-next-line no-await-in-loop -- one after the other
+      await registered();
+    }
+    clock.ms += 400 * DAY_MS;
+    const left = async () =>
+      Promise.all(
+        ["aits", "token_pairs", "token_families"].map(async (table) => (await rows(`SELECT 1 FROM ${table}`)).length),
+      );
+    const [aits = 0, pairs = 0, families = 0] = await left();
+    expect(await prune(2)).toBe(2);
+    expect(await left()).toEqual([aits - 2, pairs - 2, families]);
+    let pieces = 1;
+    // oxlint-disable-next-line no-await-in-loop -- piece after piece
+    while ((await prune(2)) === 2) pieces += 1;
+    expect(await left()).toEqual([0, 0, 0]);
+    expect(pieces).toBeLessThan(6);
   });
 });
 
