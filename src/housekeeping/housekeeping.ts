@@ -1,7 +1,7 @@
 /** The second Durable Object: what is done on time rather than on request. One, off the request path, driven by its alarm. */
 import { DurableObject } from "cloudflare:workers";
 import { auditRetentionStatements } from "../identity/audit.ts";
-import { identityRetentionStatements } from "../identity/retention.ts";
+import { mostChanged, pruneIdentity } from "../identity/retention.ts";
 import { startDeadline } from "../resilience/deadline.ts";
 import { runtimeOf } from "../runtime.ts";
 import { createLog, errorFields, type Log } from "../telemetry/log.ts";
@@ -12,7 +12,7 @@ import { err } from "../wire/result.ts";
 import { drainGraphOutbox, type Progress, RECONCILE_EVERY_MS, reconcilePage } from "./graph.ts";
 import { bringRevocations } from "./revocations.ts";
 import { type Aggregate, createAggregate } from "./metrics.ts";
-import { mostChanged, pruneInPieces } from "./pruning.ts";
+import { pruneInPieces } from "./pruning.ts";
 import { isDue, type Outcome, ROUND_MS, type Turn, turnBegun, turnEnded } from "./rhythm.ts";
 
 const RETENTION_EVERY_MS = 3_600_000;
@@ -116,9 +116,7 @@ export class Housekeeping extends DurableObject<Env> {
       retention("audit retention", async (limit) =>
         mostChanged(await db.batch(auditRetentionStatements(db, auditBeforeMs, limit))),
       ),
-      retention("registry retention", async (limit) =>
-        mostChanged(await db.batch(identityRetentionStatements(db, nowMs, limit))),
-      ),
+      retention("registry retention", (limit) => pruneIdentity(db, nowMs, limit)),
       retention("pairing tickets", (limit) => pruneTickets(db, nowMs, limit)),
       // The object's own, and no more than isolates hand over in an hour.
       { name: "batches of numbers", everyMs: RETENTION_EVERY_MS, run: done(async () => this.#aggregate.prune(nowMs)) },

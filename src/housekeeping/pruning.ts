@@ -18,8 +18,3 @@ export async function pruneInPieces(prune: (limit: number) => Promise<number>): 
   }
   return "more";
 }
-
-/** @returns how many rows the statement of a batch changed that changed most */
-export function mostChanged(results: readonly D1Result[]): number {
-  return Math.max(0, ...results.map(({ meta }) => meta.changes));
-}

@@ -35,7 +35,7 @@ import {
   shownRequestOf,
   timeMs,
 } from "./device-shapes.ts";
-import { type CallContext, defineMethod, type GateLocal, type Method, scopesOf } from "./method.ts";
+import { type CallContext, defineMethod, type GateLocal, type Method, scopesOf, SHARED_SCOPES } from "./method.ts";
 import { type MethodName, PERMISSIONS } from "./permissions.ts";
 
 /** Nothing new is given out for an agent that is no more; only the operator comes this far to be told. */
@@ -244,6 +244,9 @@ const sharedRotate = method(
   z.object(named),
   z.object({ generation: z.int(), secret: z.string(), fenced }),
   async (ctx, gate) => {
+    // Who gets the secret acts with what it carries.
+    if (!isWithin(SHARED_SCOPES, scopesOf(ctx.principal)))
+      throw new ProxyError("PROXY_AUTH_FORBIDDEN", { reason: "nobody rotates beyond what it holds" });
     const secret = `sps_${encodeBase64Url(crypto.getRandomValues(new Uint8Array(32)))}`;
     const sha256 = await sha256Base64Url(new TextEncoder().encode(secret));
     const { applied: generation, fenced: ends } = await gate.end({

@@ -44,6 +44,9 @@ export type Principal =
 
 export type PrincipalKind = Principal["kind"];
 
+/** What a shared secret carries. */
+export const SHARED_SCOPES: readonly Scope[] = ["relay", "send"];
+
 /** The scopes a principal holds: an agent all over itself, a shared secret `relay` and `send`, the rest what was granted. */
 export function scopesOf(principal: Principal): readonly Scope[] {
   switch (principal.kind) {
@@ -51,7 +54,7 @@ export function scopesOf(principal: Principal): readonly Scope[] {
     case "operator":
       return SCOPES;
     case "shared":
-      return ["relay", "send"];
+      return SHARED_SCOPES;
     case "device":
     case "apiKey":
       return principal.scopes;

@@ -235,6 +235,19 @@ describe("guessing", () => {
   });
 });
 
+describe("a shared secret", () => {
+  test.each([
+    { scopes: ["admin"], may: false },
+    { scopes: ["admin", "relay"], may: false },
+    { scopes: ["admin", "relay", "send"], may: true },
+  ] as const)("is rotated by a device that holds $scopes: $may", async ({ scopes, may }) => {
+    const agent = newAgentHolder(newAgent());
+    const device = await pairDevice(agent, scopes);
+    const refused = { ok: false, code: "PROXY_AUTH_FORBIDDEN" };
+    expect(await call(device, "shared.auth.rotate")).toMatchObject(may ? { ok: true } : refused);
+  });
+});
+
 describe("a claim", () => {
   test("that finds no token has used its proof up: shown again, it gets none either", async () => {
     const agent = newAgentHolder(newAgent());
