@@ -108,6 +108,7 @@ function createRuntime(env: Env): Runtime {
   });
   const dispatcher = createDispatcher([
     ...identityMethods({
+      keysChanged: () => registry.keys.expectChange(),
       atRegistration: [agentRegistration],
       atEnd: [
         (ctx, agentDid) => [endTicketsStatement(ctx.db, agentDid)],

@@ -12,8 +12,10 @@ export type RegistrationStatements = (ctx: CallContext, agent: Agent) => D1Prepa
 /** Statements of one room that end what it issued to an agent. They may run more than once. */
 export type EndStatements = (ctx: CallContext, agentDid: AgentDid, cause: EndCause) => D1PreparedStatement[];
 
-/** What other rooms commit with the registry. */
+/** What other rooms commit with the registry, or are told of it. */
 export type IdentityHooks = {
   readonly atRegistration: readonly RegistrationStatements[];
   readonly atEnd: readonly EndStatements[];
+  /** Told once other signing keys hold than before. */
+  readonly keysChanged?: () => void;
 };

@@ -145,7 +145,11 @@ export function identityMethods(hooks: IdentityHooks): Method[] {
       permission: PERMISSIONS["identity.keys.rotate"],
       params: z.object({}),
       result: z.object({ kid: z.string(), previousKid: z.nullable(z.string()) }),
-      handler: (ctx) => rotateSigningKey(ctx),
+      async handler(ctx) {
+        const rotated = await rotateSigningKey(ctx);
+        hooks.keysChanged?.();
+        return rotated;
+      },
     }),
     defineMethod({
       name: "identity.keys.revoke",
@@ -153,7 +157,11 @@ export function identityMethods(hooks: IdentityHooks): Method[] {
       permission: PERMISSIONS["identity.keys.revoke"],
       params: z.object({ kid: plainText(1, 256) }),
       result: z.object({ kid: z.string(), revokedAtMs: timeMs, currentKid: z.string() }),
-      handler: (ctx, { kid }) => revokeSigningKey(ctx, kid),
+      async handler(ctx, { kid }) {
+        const revoked = await revokeSigningKey(ctx, kid);
+        hooks.keysChanged?.();
+        return revoked;
+      },
     }),
   ];
 }

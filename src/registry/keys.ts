@@ -32,6 +32,8 @@ export type Keys = {
    * and begins a refresh in the background when one is due; false also for a document that is to be fetched anew first.
    */
   isActive(kid: string, scope: RequestScope): boolean;
+  /** The document is known to be out of date: the next name that is not in it is asked for at once. */
+  expectChange(): void;
   /** Sees to it that there are keys, for `/ready`. */
   warm(scope: RequestScope): Promise<Result<null, CallFailure>>;
   /** Age in milliseconds of the keys held, or null when there are none that may be used. */
@@ -173,6 +175,10 @@ export function createKeys(settings: RegistrySettings, dependency: Dependency): 
     isActive(kid, scope) {
       const served = servedFromMemory(callFor(scope));
       return served !== null && judge(kid, served.value, served.cache).ok;
+    },
+
+    expectChange() {
+      forced = null;
     },
 
     async warm(scope) {

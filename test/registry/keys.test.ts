@@ -83,6 +83,15 @@ describe("signing keys", () => {
 });
 
 describe("a key that is not in the document", () => {
+  it("is asked for at once where the document is known to have changed, whatever was asked a moment ago", async () => {
+    const { find, fake, registry } = await open();
+    expect(await find("k2")).toEqual({ ok: false, error: "unknown-kid" });
+    fake.keys.push(await newKey("k2"));
+    expect(await find("k2")).toEqual({ ok: false, error: "unknown-kid" });
+    registry.keys.expectChange();
+    expect(await find("k2")).toMatchObject({ ok: true });
+  });
+
   it("is asked for although another request has just brought a document: that was the copy", async () => {
     const kv = createFakeKv();
     const warm = await open({ kv: kv.binding() });
