@@ -14,13 +14,16 @@ export type PendingChange = GraphChange & { id: string };
 const RETRY_INITIAL_MS = 1_000;
 const RETRY_MAX_MS = 300_000;
 const SENT_AT_ONCE = 50;
+/** A row is held anew directly before it is sent, and for longer than the sending can take: nobody else sends it meanwhile. */
+const LEASE_MS = REMOTE_CALL_MAX_MS * 2;
 
-/** @returns the statement that puts a change into the outbox, held by the caller, who sends it right after the commit */
+/** @returns the statement that puts a change into the outbox, held under its own id by the caller, who sends it after the commit */
 export function outboxStatement(db: D1Database, change: PendingChange, nowMs: number): D1PreparedStatement {
   return db
     .prepare(
-      `INSERT INTO authz_outbox (id, op, object, principal, parent, relation, created_at_ms, due_at_ms, lease_until_ms)
-       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8)`,
+      `INSERT INTO authz_outbox
+         (id, op, object, principal, parent, relation, created_at_ms, due_at_ms, lease_until_ms, lease_id)
+       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, ?1)`,
     )
     .bind(
       change.id,
@@ -30,7 +33,7 @@ export function outboxStatement(db: D1Database, change: PendingChange, nowMs: nu
       change.parent,
       change.relation,
       nowMs,
-      nowMs + REMOTE_CALL_MAX_MS,
+      nowMs + LEASE_MS,
     );
 }
 
@@ -50,6 +53,21 @@ export function supersededStatement(db: D1Database, nowMs: number, object: strin
                OR (later.principal = authz_outbox.principal AND later.relation IS authz_outbox.relation)))`,
     )
     .bind(nowMs, object);
+}
+
+/**
+ * Holds a row for one sending, if it is still there and still held under this lease. What was deregistered since it was read,
+ * and what somebody else has taken over, must not be sent from memory.
+ */
+function holdStatement(db: D1Database, id: string, leaseId: string, nowMs: number): D1PreparedStatement {
+  return db
+    .prepare("UPDATE authz_outbox SET lease_until_ms = ?3 WHERE id = ?1 AND lease_id = ?2 RETURNING id")
+    .bind(id, leaseId, nowMs + LEASE_MS);
+}
+
+/** Strikes off what the graph has taken; not a row that is somebody else's by now. */
+function takenStatement(db: D1Database, id: string, leaseId: string): D1PreparedStatement {
+  return db.prepare("DELETE FROM authz_outbox WHERE id = ?1 AND lease_id = ?2").bind(id, leaseId);
 }
 
 /**
@@ -74,25 +92,27 @@ export async function sendPending(
     .bind(first.object, first.id)
     .first<number>("n");
   if ((older ?? 0) > 0) {
-    await db.batch(changes.map(({ id }) => failedStatement(db, id, null, now())));
+    await db.batch(changes.map(({ id }) => failedStatement(db, id, id, null, now())));
     return null;
   }
   let failed: ExceptionClass | null = null;
-  const taken: string[] = [];
-  for (const change of changes) {
+  const taken: D1PreparedStatement[] = [];
+  for (const [index, change] of changes.entries()) {
     // oxlint-disable-next-line no-await-in-loop -- one after the other, in their order
+    const held = (await db.batch([...taken.splice(0), holdStatement(db, change.id, change.id, now())])).at(-1);
+    // Housekeeping has it, or a later deregister has made it pointless.
+    if (held?.results.length !== 1) continue;
+    // oxlint-disable-next-line no-await-in-loop -- the same
     const applied = await graph.apply(change);
-    if (!applied.ok) {
-      failed = applied.error;
-      break;
+    if (applied.ok) {
+      taken.push(takenStatement(db, change.id, change.id));
+      continue;
     }
-    taken.push(change.id);
+    failed = applied.error;
+    taken.push(...changes.slice(index).map(({ id }) => failedStatement(db, id, id, applied.error, now())));
+    break;
   }
-  const left = changes.filter(({ id }) => !taken.includes(id));
-  await db.batch([
-    ...taken.map((id) => db.prepare("DELETE FROM authz_outbox WHERE id = ?1").bind(id)),
-    ...left.map(({ id }) => failedStatement(db, id, failed, now())),
-  ]);
+  if (taken.length > 0) await db.batch(taken);
   return failed;
 }
 
@@ -128,27 +148,33 @@ export async function drainOutbox(deps: {
            ORDER BY rowid LIMIT ?4)
          RETURNING id, op, object, principal, parent, relation, attempts`,
       )
-      .bind(leaseId, now() + REMOTE_CALL_MAX_MS * 2, now(), SENT_AT_ONCE),
+      .bind(leaseId, now() + LEASE_MS, now(), SENT_AT_ONCE),
   ]);
   const due = leased?.results ?? [];
   let sent = 0;
+  let failed = 0;
   for (const row of due) {
     // oxlint-disable-next-line no-await-in-loop -- a service that was down is not met with everything at once
+    if ((await holdStatement(db, row.id, leaseId, now()).first()) === null) continue;
+    // oxlint-disable-next-line no-await-in-loop -- the same
     const applied = await graph.apply(row);
     const statement = applied.ok
-      ? db.prepare("DELETE FROM authz_outbox WHERE id = ?1 AND lease_id = ?2").bind(row.id, leaseId)
-      : failedStatement(db, row.id, applied.error, now());
+      ? takenStatement(db, row.id, leaseId)
+      : failedStatement(db, row.id, leaseId, applied.error, now());
     // oxlint-disable-next-line no-await-in-loop -- struck off before the next is sent
     await statement.run();
-    if (applied.ok) sent += 1;
-    else
-      log.warn("authz.outbox_waits", {
-        object: row.object,
-        op: row.op,
-        attempts: row.attempts + 1,
-        exceptionClass: applied.error,
-      });
-    if (!applied.ok && applied.error === "breaker_open") break;
+    if (applied.ok) {
+      sent += 1;
+      continue;
+    }
+    failed += 1;
+    log.warn("authz.outbox_waits", {
+      object: row.object,
+      op: row.op,
+      attempts: row.attempts + 1,
+      exceptionClass: applied.error,
+    });
+    if (applied.error === "breaker_open") break;
   }
   await db
     .prepare("UPDATE authz_outbox SET lease_until_ms = 0, lease_id = NULL WHERE lease_id = ?1")
@@ -156,19 +182,25 @@ export async function drainOutbox(deps: {
     .run();
   const depth = (await db.prepare("SELECT COUNT(*) AS n FROM authz_outbox").first<number>("n")) ?? 0;
   gauge("task_fgac_outbox_depth", {}, depth);
-  return { sent, failed: due.length - sent, depth };
+  return { sent, failed, depth };
 }
 
 /** Lets go of a row and says when it is tried again; a row that only waited for older ones is tried at once. */
-function failedStatement(db: D1Database, id: string, error: ExceptionClass | null, nowMs: number): D1PreparedStatement {
+function failedStatement(
+  db: D1Database,
+  id: string,
+  leaseId: string,
+  error: ExceptionClass | null,
+  nowMs: number,
+): D1PreparedStatement {
   return db
     .prepare(
-      `UPDATE authz_outbox SET lease_until_ms = 0, lease_id = NULL, last_error = ?2,
-         attempts = attempts + CASE WHEN ?2 IS NULL THEN 0 ELSE 1 END,
-         due_at_ms = ?3 + CASE WHEN ?2 IS NULL THEN 0 ELSE MIN(?5, ?4 * (1 << MIN(attempts, 20))) END
-       WHERE id = ?1`,
+      `UPDATE authz_outbox SET lease_until_ms = 0, lease_id = NULL, last_error = ?3,
+         attempts = attempts + CASE WHEN ?3 IS NULL THEN 0 ELSE 1 END,
+         due_at_ms = ?4 + CASE WHEN ?3 IS NULL THEN 0 ELSE MIN(?6, ?5 * (1 << MIN(attempts, 20))) END
+       WHERE id = ?1 AND lease_id = ?2`,
     )
-    .bind(id, error, nowMs, RETRY_INITIAL_MS, RETRY_MAX_MS);
+    .bind(id, leaseId, error, nowMs, RETRY_INITIAL_MS, RETRY_MAX_MS);
 }
 
 /** Logs what a caller need not wait for: the outbox has it. */

@@ -1,0 +1,133 @@
+/** The outbox of a remote graph when calls overlap: what was taken back is not granted again, and nothing else is held up. */
+import { env } from "cloudflare:workers";
+import { afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
+import { drainOutbox } from "../../src/authz/outbox.ts";
+import { createRemoteGraph, type GraphChange } from "../../src/authz/remote.ts";
+import type { Reply } from "../../src/rpc/dispatcher.ts";
+import { runtimeOf } from "../../src/runtime.ts";
+import type { Log } from "../../src/telemetry/log.ts";
+import { type Agent, type Caller, operator, register, rows } from "../tasks/house.ts";
+import { contextOf } from "../tasks/reads.ts";
+
+type Told = Pick<GraphChange, "op" | "object" | "principal">;
+
+let agent: Agent;
+let settings: Env;
+let told: Told[];
+/** What the service answers; it may take its time, and other calls may come meanwhile. */
+let answer: (change: Told) => number | Promise<number>;
+let clockMs: number;
+const now = (): number => Date.now() + clockMs;
+let logged: [string, unknown][];
+const log: Log = {
+  info() {},
+  warn: (event, fields) => void logged.push([event, fields]),
+  error: (event, fields) => void logged.push([event, fields]),
+  with: () => log,
+};
+
+beforeAll(async () => {
+  agent = await register();
+}, 60_000);
+
+beforeEach(async () => {
+  // Another environment has another isolate's memory: a breaker of its own.
+  settings = { ...env, AUTHZ_GRAPH: "https://authz.example" } as unknown as Env;
+  told = [];
+  logged = [];
+  answer = () => 200;
+  clockMs = 0;
+  vi.stubGlobal("fetch", async (url: string, init: RequestInit): Promise<Response> => {
+    const { principal, resource } = JSON.parse(init.body as string) as {
+      principal: string | null;
+      resource: { type: string; selector: string };
+    };
+    const op = url.slice(url.lastIndexOf("/") + 1);
+    if (op !== "register" && op !== "deregister") return new Response(null, { status: 200 });
+    const change: Told = { op, object: `${resource.type}:${resource.selector}`, principal };
+    told.push(change);
+    return new Response(null, { status: await answer(change) });
+  });
+  await env.DB.prepare("DELETE FROM authz_outbox").run();
+});
+afterEach(() => {
+  vi.unstubAllGlobals();
+});
+
+async function call(caller: Caller, method: string, params: unknown): Promise<Reply> {
+  const context = { ...(await contextOf(caller, env.DB, { settings })), now, log };
+  return runtimeOf(settings).dispatcher.dispatch(context, "rpc", method, params);
+}
+
+async function made(): Promise<string> {
+  const reply = await call(operator, "task/create", { agentDid: agent.did });
+  if (!reply.ok) throw new Error(JSON.stringify(reply));
+  return (reply.result as { task: { taskId: string } }).task.taskId;
+}
+
+const share = (taskId: string, subject: string): Promise<Reply> =>
+  call(operator, "task/share", { taskId, subject, relation: "viewer" });
+const unshare = (taskId: string, subject: string): Promise<Reply> =>
+  call(operator, "task/unshare", { taskId, subject, relation: "viewer" });
+
+const waiting = (): Promise<Told[]> => rows("SELECT op, object, principal FROM authz_outbox ORDER BY rowid");
+
+/** A round of housekeeping. */
+async function drain(): Promise<void> {
+  const graph = createRemoteGraph({
+    url: "https://authz.example",
+    settings: { breakerFailures: 5, breakerWindowMs: 60_000, breakerOpenMs: 30_000 },
+    fetch: (url, init) => fetch(url, init),
+    now,
+    pause: async () => {},
+    random: () => 0,
+    log,
+    count() {},
+  });
+  await drainOutbox({ db: env.DB, graph, now, log });
+}
+
+/** The last thing that the service was told of a principal. */
+const lastOf = (object: string, principal: string): string | undefined =>
+  told.findLast((each) => each.object === object && (each.principal === principal || each.principal === null))?.op;
+
+describe("a share that is taken back while others are sent", () => {
+  it("is not granted again by a round that had read it before", async () => {
+    const [slow, revoked] = [await made(), await made()];
+    answer = () => 500;
+    await share(slow, "user:amy");
+    await share(revoked, "user:bob");
+    clockMs += 20_000;
+    told = [];
+    answer = async ({ principal }) => {
+      if (principal !== "user:amy") return 200;
+      // This one took longer than the round holds what it has read.
+      clockMs += 60_000;
+      answer = () => 200;
+      expect(await unshare(revoked, "user:bob")).toMatchObject({ ok: true });
+      return 200;
+    };
+    await drain();
+    expect(lastOf(`task:${revoked}`, "user:bob")).toBe("deregister");
+    expect(told.filter(({ principal }) => principal === "user:bob")).toHaveLength(1);
+    expect(await waiting()).toEqual([]);
+  });
+});
+
+describe("a task that is deleted while its owners are still registered", () => {
+  it("is not registered again by the call that made it", async () => {
+    answer = async ({ op, object }) => {
+      if (op === "deregister") return 200;
+      clockMs += 60_000;
+      answer = () => 200;
+      expect(await call(operator, "task/delete", { taskId: object.slice("task:".length) })).toMatchObject({ ok: true });
+      return 200;
+    };
+    await call(agent, "task/create", { agentDid: agent.did });
+    expect(told.map(({ op, principal }) => [op, principal])).toEqual([
+      ["register", `agent:${agent.did}`],
+      ["deregister", null],
+    ]);
+    expect(await waiting()).toEqual([]);
+  });
+});
