@@ -1,7 +1,7 @@
 /**
  * What a remote graph has yet to hear. A row is written in the commit of what it tells of, and goes when the graph has taken
- * it: by the call that wrote it, or else by housekeeping. For each object the oldest goes first, and what was deregistered
- * later is not registered any more.
+ * it: by the call that wrote it, or else by housekeeping. For each object the oldest goes first, only a deregister waits for
+ * nothing but its own; and what was deregistered later is not registered any more.
  */
 import { errorFields, type Log } from "../telemetry/log.ts";
 import { gauge } from "../telemetry/metrics.ts";
@@ -42,26 +42,46 @@ export function pending(change: GraphChange, nowMs: number): PendingChange {
   return { ...change, id: newUlid(nowMs) };
 }
 
-/** Registers that a later deregister has made pointless; not those that somebody is sending. */
+/**
+ * Deletes what a later row has made pointless, since it says the same or the opposite of the same subject, or takes everybody
+ * out; not what somebody is sending.
+ *
+ * @param object of which alone; null for all
+ */
 export function supersededStatement(db: D1Database, nowMs: number, object: string | null): D1PreparedStatement {
   return db
     .prepare(
-      `DELETE FROM authz_outbox WHERE op = 'register' AND lease_until_ms <= ?1 AND (?2 IS NULL OR object = ?2)
+      `DELETE FROM authz_outbox WHERE lease_until_ms <= ?1 AND ${object === null ? "?2 IS NULL" : "object = ?2"}
          AND EXISTS (SELECT 1 FROM authz_outbox AS later
-           WHERE later.object = authz_outbox.object AND later.rowid > authz_outbox.rowid AND later.op = 'deregister'
-             AND (later.principal IS NULL
-               OR (later.principal = authz_outbox.principal AND later.relation IS authz_outbox.relation)))`,
+           WHERE later.object = authz_outbox.object AND later.rowid > authz_outbox.rowid
+             AND (${isForAll("later")} OR (${isOfSame("later", "authz_outbox")} AND NOT ${isForAll("authz_outbox")})))`,
     )
     .bind(nowMs, object);
 }
 
+const isForAll = (row: string): string => `(${row}.op = 'deregister' AND ${row}.principal IS NULL)`;
+const isOfSame = (row: string, other: string): string =>
+  `(${row}.principal IS ${other}.principal AND ${row}.relation IS ${other}.relation)`;
+
 /**
- * Holds a row for one sending, if it is still there and still held under this lease. What was deregistered since it was read,
- * and what somebody else has taken over, must not be sent from memory.
+ * Whether a row waits behind an older one of its object: a register behind every register, so that nothing is granted on
+ * what the graph does not know yet; each behind what is being sent of the same subject. Who is taken out waits for nobody's grant.
+ */
+const isBehind = (row: string): string => `EXISTS (SELECT 1 FROM authz_outbox AS older
+  WHERE older.object = ${row}.object AND older.rowid < ${row}.rowid
+    AND (${isOfSame("older", row)} OR ${isForAll("older")} OR ${isForAll(row)}
+      OR (older.op = 'register' AND ${row}.op = 'register')))`;
+
+/**
+ * Holds a row for one sending, if it is still there, still held under this lease, and behind no other. What was deregistered
+ * since it was read, and what somebody else has taken over, must not be sent from memory.
  */
 function holdStatement(db: D1Database, id: string, leaseId: string, nowMs: number): D1PreparedStatement {
   return db
-    .prepare("UPDATE authz_outbox SET lease_until_ms = ?3 WHERE id = ?1 AND lease_id = ?2 RETURNING id")
+    .prepare(
+      `UPDATE authz_outbox SET lease_until_ms = ?3 WHERE id = ?1 AND lease_id = ?2 AND NOT ${isBehind("authz_outbox")}
+       RETURNING id`,
+    )
     .bind(id, leaseId, nowMs + LEASE_MS);
 }
 
@@ -70,56 +90,53 @@ function takenStatement(db: D1Database, id: string, leaseId: string): D1Prepared
   return db.prepare("DELETE FROM authz_outbox WHERE id = ?1 AND lease_id = ?2").bind(id, leaseId);
 }
 
+/** Not failed and not told: an older row of the same object goes first, or somebody else has taken this one over. */
+export type NotTold = ExceptionClass | "waits";
+
 /**
- * Sends what has just been committed, in order, up to the first failure. Where older rows of the same object wait, these
- * wait behind them.
+ * Sends what has just been committed, in order, up to the first that fails or has to wait.
  *
- * @returns why the graph did not take all of it, or null
+ * @returns why the graph did not take all of it, or null when it has
  */
 export async function sendPending(
   db: D1Database,
   graph: RemoteGraph,
   changes: readonly PendingChange[],
   now: () => number,
-): Promise<ExceptionClass | null> {
-  const [first] = changes;
-  if (first === undefined) return null;
-  const older = await db
-    .withSession("first-primary")
-    .prepare(
-      "SELECT COUNT(*) AS n FROM authz_outbox WHERE object = ?1 AND rowid < (SELECT rowid FROM authz_outbox WHERE id = ?2)",
-    )
-    .bind(first.object, first.id)
-    .first<number>("n");
-  if ((older ?? 0) > 0) {
-    await db.batch(changes.map(({ id }) => failedStatement(db, id, id, null, now())));
-    return null;
-  }
-  let failed: ExceptionClass | null = null;
-  const taken: D1PreparedStatement[] = [];
+): Promise<NotTold | null> {
+  const session = db.withSession("first-primary");
+  /** What is settled, written with the next statement that has to be. */
+  const settled: D1PreparedStatement[] = [];
+  const letGo = (from: number, error: ExceptionClass | null): void => {
+    settled.push(...changes.slice(from).map(({ id }) => failedStatement(db, id, id, error, now())));
+  };
+  let notTold: NotTold | null = null;
   for (const [index, change] of changes.entries()) {
     // oxlint-disable-next-line no-await-in-loop -- one after the other, in their order
-    const held = (await db.batch([...taken.splice(0), holdStatement(db, change.id, change.id, now())])).at(-1);
-    // Housekeeping has it, or a later deregister has made it pointless.
-    if (held?.results.length !== 1) continue;
+    const held = (await session.batch([...settled.splice(0), holdStatement(db, change.id, change.id, now())])).at(-1);
+    if (held?.results.length !== 1) {
+      notTold = "waits";
+      letGo(index, null);
+      break;
+    }
     // oxlint-disable-next-line no-await-in-loop -- the same
     const applied = await graph.apply(change);
-    if (applied.ok) {
-      taken.push(takenStatement(db, change.id, change.id));
-      continue;
+    if (!applied.ok) {
+      notTold = applied.error;
+      letGo(index, applied.error);
+      break;
     }
-    failed = applied.error;
-    taken.push(...changes.slice(index).map(({ id }) => failedStatement(db, id, id, applied.error, now())));
-    break;
+    settled.push(takenStatement(db, change.id, change.id));
   }
-  if (taken.length > 0) await db.batch(taken);
-  return failed;
+  if (settled.length > 0) await session.batch(settled);
+  return notTold;
 }
 
 /** What became of one round. */
 export type Drained = { sent: number; failed: number; depth: number };
 
 type OutboxRow = {
+  place: number;
   id: string;
   op: GraphChange["op"];
   object: string;
@@ -129,7 +146,7 @@ type OutboxRow = {
   attempts: number;
 };
 
-/** One round over what is due: the oldest of each object, each held while it is sent. */
+/** One round over what is due and behind nothing else, each held while it is sent. */
 export async function drainOutbox(deps: {
   db: D1Database;
   graph: RemoteGraph;
@@ -143,14 +160,13 @@ export async function drainOutbox(deps: {
     db
       .prepare(
         `UPDATE authz_outbox SET lease_id = ?1, lease_until_ms = ?2 WHERE rowid IN (
-           SELECT rowid FROM authz_outbox
-           WHERE rowid IN (SELECT MIN(rowid) FROM authz_outbox GROUP BY object) AND due_at_ms <= ?3 AND lease_until_ms <= ?3
-           ORDER BY rowid LIMIT ?4)
-         RETURNING id, op, object, principal, parent, relation, attempts`,
+           SELECT rowid FROM authz_outbox AS due
+           WHERE due_at_ms <= ?3 AND lease_until_ms <= ?3 AND NOT ${isBehind("due")} ORDER BY rowid LIMIT ?4)
+         RETURNING rowid AS place, id, op, object, principal, parent, relation, attempts`,
       )
       .bind(leaseId, now() + LEASE_MS, now(), SENT_AT_ONCE),
   ]);
-  const due = leased?.results ?? [];
+  const due = (leased?.results ?? []).toSorted((one, other) => one.place - other.place);
   let sent = 0;
   let failed = 0;
   for (const row of due) {

@@ -131,3 +131,76 @@ describe("a task that is deleted while its owners are still registered", () => {
     expect(await waiting()).toEqual([]);
   });
 });
+
+const UNAVAILABLE = (taskId: string) => ({ ok: false, code: "AUTHZ_UNAVAILABLE", data: { taskId } });
+
+describe("a share or its end", () => {
+  it("that the service was not told is no success, and stands in the outbox", async () => {
+    const taskId = await made();
+    expect(await share(taskId, "user:bob")).toMatchObject({ ok: true });
+    answer = () => 500;
+    expect(await share(taskId, "user:amy")).toMatchObject(UNAVAILABLE(taskId));
+    expect(await unshare(taskId, "user:bob")).toMatchObject(UNAVAILABLE(taskId));
+    expect(await waiting()).toEqual([
+      { op: "register", object: `task:${taskId}`, principal: "user:amy" },
+      { op: "deregister", object: `task:${taskId}`, principal: "user:bob" },
+    ]);
+  });
+
+  it("waits behind an earlier share that waits, and says so", async () => {
+    const taskId = await made();
+    answer = () => 500;
+    await share(taskId, "user:amy");
+    answer = () => 200;
+    told = [];
+    expect(await share(taskId, "user:carl")).toMatchObject(UNAVAILABLE(taskId));
+    expect(told).toEqual([]);
+    clockMs += 20_000;
+    await drain();
+    await drain();
+    expect(told.map(({ principal }) => principal)).toEqual(["user:amy", "user:carl"]);
+    expect(await waiting()).toEqual([]);
+  });
+
+  it("is taken back at once, whatever else of the task waits", async () => {
+    const taskId = await made();
+    await share(taskId, "user:bob");
+    answer = () => 500;
+    await share(taskId, "user:amy");
+    answer = () => 200;
+    told = [];
+    expect(await unshare(taskId, "user:bob")).toMatchObject({ ok: true });
+    expect(told).toEqual([{ op: "deregister", object: `task:${taskId}`, principal: "user:bob" }]);
+  });
+
+  it("is not answered with success while the share itself is on its way, and is told after it", async () => {
+    const taskId = await made();
+    answer = () => 500;
+    await share(taskId, "user:bob");
+    clockMs += 20_000;
+    told = [];
+    answer = async () => {
+      answer = () => 200;
+      expect(await unshare(taskId, "user:bob")).toMatchObject(UNAVAILABLE(taskId));
+      return 200;
+    };
+    await drain();
+    await drain();
+    expect(told.map(({ op }) => op)).toEqual(["register", "deregister"]);
+    expect(await waiting()).toEqual([]);
+  });
+
+  it("may be repeated: only the last word is kept and told", async () => {
+    const taskId = await made();
+    await share(taskId, "user:bob");
+    answer = () => 500;
+    for (const each of [unshare, share, unshare, unshare]) {
+      // oxlint-disable-next-line no-await-in-loop -- one after the other
+      expect(await each(taskId, "user:bob")).toMatchObject(UNAVAILABLE(taskId));
+    }
+    expect(await waiting()).toEqual([{ op: "deregister", object: `task:${taskId}`, principal: "user:bob" }]);
+    answer = () => 200;
+    expect(await unshare(taskId, "user:bob")).toMatchObject({ ok: true });
+    expect(await waiting()).toEqual([]);
+  });
+});
