@@ -97,5 +97,5 @@ export async function commitWrite(
 export async function tellRemote(ctx: GraphWriter, dual: DualWrite): Promise<NotTold | null> {
   const graph = remoteGraphOf(ctx.config);
   if (graph === null || dual.changes.length === 0) return null;
-  return sendPending(ctx.db, graph, dual.changes, ctx.now);
+  return sendPending(ctx.db, graph, dual.changes, ctx);
 }

@@ -151,6 +151,7 @@ const reconcileMethod = defineMethod({
     removed: count,
     unattributable: count,
     drift: count,
+    parked: z.optional(count),
     nextCursor: z.optional(z.string()),
   }),
   // Without `dryRun` nothing is changed.

@@ -13,6 +13,8 @@ export type PendingChange = GraphChange & { id: string };
 
 const RETRY_INITIAL_MS = 1_000;
 const RETRY_MAX_MS = 300_000;
+/** How long a parked row rests: whoever refused it may have been mended. */
+const PARKED_RETRY_MS = 3_600_000;
 const SENT_AT_ONCE = 50;
 /** A row is held anew directly before it is sent, and for longer than the sending can take: nobody else sends it meanwhile. */
 const LEASE_MS = REMOTE_CALL_MAX_MS * 2;
@@ -64,13 +66,13 @@ const isOfSame = (row: string, other: string): string =>
   `(${row}.principal IS ${other}.principal AND ${row}.relation IS ${other}.relation)`;
 
 /**
- * Whether a row waits behind an older one of its object: a register behind every register, so that nothing is granted on
- * what the graph does not know yet; each behind what is being sent of the same subject. Who is taken out waits for nobody's grant.
+ * Whether a row waits behind an older one of its object: a register behind every register that is not parked, so that nothing
+ * is granted on what the graph does not know yet; each behind what is being sent of the same subject. Who is taken out waits for nobody's grant.
  */
 const isBehind = (row: string): string => `EXISTS (SELECT 1 FROM authz_outbox AS older
   WHERE older.object = ${row}.object AND older.rowid < ${row}.rowid
     AND (${isOfSame("older", row)} OR ${isForAll("older")} OR ${isForAll(row)}
-      OR (older.op = 'register' AND ${row}.op = 'register')))`;
+      OR (older.op = 'register' AND ${row}.op = 'register' AND older.parked_at_ms IS NULL)))`;
 
 /**
  * Holds a row for one sending, if it is still there, still held under this lease, and behind no other. What was deregistered
@@ -102,7 +104,7 @@ export async function sendPending(
   db: D1Database,
   graph: RemoteGraph,
   changes: readonly PendingChange[],
-  now: () => number,
+  { now, log }: { now: () => number; log: Log },
 ): Promise<NotTold | null> {
   const session = db.withSession("first-primary");
   /** What is settled, written with the next statement that has to be. */
@@ -123,7 +125,11 @@ export async function sendPending(
     const applied = await graph.apply(change);
     if (!applied.ok) {
       notTold = applied.error;
-      letGo(index, applied.error);
+      if (isRefusedForGood(change, applied.error)) {
+        logParked(log, change, applied.error);
+        settled.push(parkStatement(db, change.id, change.id, applied.error, now()));
+        letGo(index + 1, null);
+      } else letGo(index, applied.error);
       break;
     }
     settled.push(takenStatement(db, change.id, change.id));
@@ -144,6 +150,8 @@ type OutboxRow = {
   parent: string | null;
   relation: string | null;
   attempts: number;
+  due_at_ms: number;
+  parked_at_ms: number | null;
 };
 
 /** One round over what is due and behind nothing else, each held while it is sent. */
@@ -161,12 +169,14 @@ export async function drainOutbox(deps: {
       .prepare(
         `UPDATE authz_outbox SET lease_id = ?1, lease_until_ms = ?2 WHERE rowid IN (
            SELECT rowid FROM authz_outbox AS due
-           WHERE due_at_ms <= ?3 AND lease_until_ms <= ?3 AND NOT ${isBehind("due")} ORDER BY rowid LIMIT ?4)
-         RETURNING rowid AS place, id, op, object, principal, parent, relation, attempts`,
+           WHERE due_at_ms <= ?3 AND lease_until_ms <= ?3 AND NOT ${isBehind("due")} ORDER BY due_at_ms, rowid LIMIT ?4)
+         RETURNING rowid AS place, id, op, object, principal, parent, relation, attempts, due_at_ms, parked_at_ms`,
       )
       .bind(leaseId, now() + LEASE_MS, now(), SENT_AT_ONCE),
   ]);
-  const due = (leased?.results ?? []).toSorted((one, other) => one.place - other.place);
+  const due = (leased?.results ?? []).toSorted(
+    (one, other) => one.due_at_ms - other.due_at_ms || one.place - other.place,
+  );
   let sent = 0;
   let failed = 0;
   for (const row of due) {
@@ -174,9 +184,10 @@ export async function drainOutbox(deps: {
     if ((await holdStatement(db, row.id, leaseId, now()).first()) === null) continue;
     // oxlint-disable-next-line no-await-in-loop -- the same
     const applied = await graph.apply(row);
+    const parks = !applied.ok && isRefusedForGood(row, applied.error);
     const statement = applied.ok
       ? takenStatement(db, row.id, leaseId)
-      : failedStatement(db, row.id, leaseId, applied.error, now());
+      : (parks ? parkStatement : failedStatement)(db, row.id, leaseId, applied.error, now());
     // oxlint-disable-next-line no-await-in-loop -- struck off before the next is sent
     await statement.run();
     if (applied.ok) {
@@ -184,12 +195,14 @@ export async function drainOutbox(deps: {
       continue;
     }
     failed += 1;
-    log.warn("authz.outbox_waits", {
-      object: row.object,
-      op: row.op,
-      attempts: row.attempts + 1,
-      exceptionClass: applied.error,
-    });
+    if (parks && row.parked_at_ms === null) logParked(log, row, applied.error);
+    else
+      log.warn("authz.outbox_waits", {
+        object: row.object,
+        op: row.op,
+        attempts: row.attempts + 1,
+        exceptionClass: applied.error,
+      });
     if (applied.error === "breaker_open") break;
   }
   await db
@@ -198,6 +211,7 @@ export async function drainOutbox(deps: {
     .run();
   const depth = (await db.prepare("SELECT COUNT(*) AS n FROM authz_outbox").first<number>("n")) ?? 0;
   gauge("task_fgac_outbox_depth", {}, depth);
+  gauge("task_fgac_outbox_parked", {}, await countParked(db));
   return { sent, failed, depth };
 }
 
@@ -217,6 +231,41 @@ function failedStatement(
        WHERE id = ?1 AND lease_id = ?2`,
     )
     .bind(id, leaseId, error, nowMs, RETRY_INITIAL_MS, RETRY_MAX_MS);
+}
+
+/**
+ * Whether the graph will say the same next time, as far as anybody can tell. A deregister is never given up: it is tried on
+ * as often as any other.
+ */
+function isRefusedForGood({ op }: Pick<GraphChange, "op">, error: ExceptionClass): boolean {
+  return op === "register" && error === "http_4xx";
+}
+
+/** Lets go of a row that was refused for good: it stays, is in no other's way, and is tried now and then. */
+function parkStatement(
+  db: D1Database,
+  id: string,
+  leaseId: string,
+  error: ExceptionClass,
+  nowMs: number,
+): D1PreparedStatement {
+  return db
+    .prepare(
+      `UPDATE authz_outbox SET lease_until_ms = 0, lease_id = NULL, last_error = ?3, attempts = attempts + 1,
+         parked_at_ms = COALESCE(parked_at_ms, ?4), due_at_ms = ?4 + ?5
+       WHERE id = ?1 AND lease_id = ?2`,
+    )
+    .bind(id, leaseId, error, nowMs, PARKED_RETRY_MS);
+}
+
+function logParked(log: Log, { object, op, principal }: GraphChange, exceptionClass: ExceptionClass): void {
+  log.error("authz.outbox_parked", { object, op, principal, exceptionClass });
+}
+
+/** @returns how many rows a remote graph has refused for good */
+export async function countParked(db: D1Database): Promise<number> {
+  const select = db.prepare("SELECT COUNT(*) AS n FROM authz_outbox WHERE parked_at_ms IS NOT NULL");
+  return (await select.first<number>("n")) ?? 0;
 }
 
 /** Logs what a caller need not wait for: the outbox has it. */

@@ -6,6 +6,7 @@
 import type { Config } from "../config.ts";
 import type { Log } from "../telemetry/log.ts";
 import { gauge } from "../telemetry/metrics.ts";
+import { countParked } from "./outbox.ts";
 
 /** Rows and objects that one page looks at. */
 export const SCANNED_AT_ONCE = 2_000;
@@ -37,6 +38,8 @@ export type Report = {
   /** Tasks whose owner nobody knows: made by the operator, or before creators were kept. */
   unattributable: number;
   drift: number;
+  /** Rows of the outbox that a remote graph refused for good, on the last page; absent where there are none. */
+  parked?: number;
   nextCursor?: string;
 };
 
@@ -83,7 +86,8 @@ export async function reconcile(deps: ReconcileDeps, options: ReconcileOptions):
       if (isLast) break;
     }
   }
-  return total();
+  const parked = deps.config.authzGraph === "d1" ? 0 : await countParked(deps.db);
+  return { ...total(), ...(parked === 0 ? {} : { parked }) };
 }
 
 /** Everything in one go, page by page, for the gauge. */

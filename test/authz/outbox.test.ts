@@ -204,3 +204,94 @@ describe("a share or its end", () => {
     expect(await waiting()).toEqual([]);
   });
 });
+
+/** A service that refuses one subject for good. */
+const refusing =
+  (subject: string, status = 400) =>
+  ({ principal }: Told): number =>
+    principal === subject ? status : 200;
+const attempts = (): Promise<{ attempts: number }[]> => rows("SELECT attempts FROM authz_outbox");
+const parkedRows = (): Promise<unknown[]> => rows("SELECT 1 FROM authz_outbox WHERE parked_at_ms IS NOT NULL");
+
+describe("a share that the service refuses for good", () => {
+  it("is kept, logged and reported, and tried once an hour", async () => {
+    const taskId = await made();
+    answer = refusing("user:eve");
+    expect(await share(taskId, "user:eve")).toMatchObject(UNAVAILABLE(taskId));
+    expect(logged.filter(([event]) => event === "authz.outbox_parked")).toHaveLength(1);
+    expect(await call(operator, "authz/reconcile", { dryRun: true })).toMatchObject({ result: { parked: 1 } });
+    told = [];
+    clockMs += 1_800_000;
+    await drain();
+    expect(told).toEqual([]);
+    clockMs += 1_900_000;
+    await drain();
+    expect(told).toHaveLength(1);
+    expect(await parkedRows()).toHaveLength(1);
+    clockMs += 3_700_000;
+    answer = () => 200;
+    await drain();
+    expect(await waiting()).toEqual([]);
+    expect(await call(operator, "authz/reconcile", { dryRun: true })).not.toHaveProperty("result.parked");
+  });
+
+  it("holds up no later share of the task, and no end of one", async () => {
+    const taskId = await made();
+    await share(taskId, "user:bob");
+    answer = refusing("user:eve");
+    await share(taskId, "user:eve");
+    told = [];
+    expect(await share(taskId, "user:carl")).toMatchObject({ ok: true });
+    expect(await unshare(taskId, "user:bob")).toMatchObject({ ok: true });
+    expect(told.map(({ op, principal }) => [op, principal])).toEqual([
+      ["register", "user:carl"],
+      ["deregister", "user:bob"],
+    ]);
+  });
+
+  it("is forgotten when it is taken back", async () => {
+    const taskId = await made();
+    answer = refusing("user:eve");
+    await share(taskId, "user:eve");
+    answer = () => 200;
+    expect(await unshare(taskId, "user:eve")).toMatchObject({ ok: true });
+    expect(await waiting()).toEqual([]);
+  });
+
+  it.each([408, 429])("is not one that it answers with %i: that is tried again soon", async (status) => {
+    const taskId = await made();
+    answer = refusing("user:eve", status);
+    await share(taskId, "user:eve");
+    expect(await parkedRows()).toEqual([]);
+    clockMs += 20_000;
+    answer = () => 200;
+    await drain();
+    expect(await waiting()).toEqual([]);
+  });
+});
+
+describe("many rows that fail", () => {
+  it("do not starve a fresh one", async () => {
+    await env.DB.prepare(
+      `INSERT INTO authz_outbox (id, op, object, principal, created_at_ms, due_at_ms)
+       WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60)
+       SELECT 'bad-' || i, 'deregister', 'task:bad' || i, 'user:eve', 0, ?1 FROM n`,
+    )
+      .bind(now())
+      .run();
+    answer = refusing("user:eve", 500);
+    await drain();
+    const fresh = await made();
+    answer = ({ principal }) => (principal === "user:eve" || principal === "user:carl" ? 500 : 200);
+    await share(fresh, "user:carl");
+    answer = refusing("user:eve", 500);
+    told = [];
+    for (let round = 0; round < 2; round += 1) {
+      clockMs += 15_000;
+      // oxlint-disable-next-line no-await-in-loop -- round after round
+      await drain();
+    }
+    expect(told).toContainEqual({ op: "register", object: `task:${fresh}`, principal: "user:carl" });
+    expect((await attempts()).every((row) => row.attempts > 0)).toBe(true);
+  });
+});
