@@ -7,6 +7,7 @@ import type { Config } from "../config.ts";
 import type { Log } from "../telemetry/log.ts";
 import { gauge } from "../telemetry/metrics.ts";
 import { countParked } from "./outbox.ts";
+import { isTaken } from "./taken-grants.ts";
 
 /** Rows and objects that one page looks at. */
 export const SCANNED_AT_ONCE = 2_000;
@@ -107,9 +108,14 @@ const HAS_CREATOR = "(t.creator_user_id IS NOT NULL OR t.creator_service_account
 
 /** A task that lacks a tuple which its row can give. */
 const TASK_LACKS = `(NOT ${has("task", "t.task_id", "tenant")} OR NOT ${has("task", "t.task_id", "parent")} OR (${NOT_OWNED} AND ${HAS_CREATOR}))`;
-const KEY_LACKS = `NOT ${HAS_ACCOUNT_GRANT}`;
+const KEY_LACKS = `(NOT ${HAS_ACCOUNT_GRANT} AND NOT ${isTaken("service_account", "k.service_account_id")})`;
+/** The grants of an agent. What others were granted on it, and what it was given elsewhere, is not its own. */
+const HAS_AGENT_GRANT = `(EXISTS (SELECT 1 FROM relationships WHERE object_type = 'agent' AND object_id = a.agent_did
+    AND (relation IN ('tenant', 'owner') OR (relation = 'executor' AND subject_type = 'agent' AND subject_id = a.agent_did)))
+  OR EXISTS (SELECT 1 FROM relationships WHERE subject_type = 'agent' AND subject_id = a.agent_did AND subject_relation = ''
+    AND object_type = 'tenant' AND relation = 'member'))`;
 /** An agent that never was in the graph. What an operator took from one that was is not given back. */
-const AGENT_LACKS = `(a.revoked_at_ms IS NULL AND NOT ${has("agent", "a.agent_did", "tenant")})`;
+const AGENT_LACKS = `(a.revoked_at_ms IS NULL AND NOT ${HAS_AGENT_GRANT} AND NOT ${isTaken("agent", "a.agent_did")})`;
 const ULID_LIKE = "length(subject_id) = 26 AND subject_id NOT GLOB '*[^0-9A-HJKMNP-TV-Z]*'";
 /** The grants of a service account; what else it was given, its tasks included, is not the key's. */
 const KEY_GRANTS = `subject_type = 'service_account' AND subject_relation = ''
@@ -168,7 +174,8 @@ async function mend({ db, config, now, log }: ReconcileDeps, phase: Phase, seen:
   const ids = [...seen.repair, ...seen.remove.map(({ id }) => id)];
   if (ids.length === 0) return;
   const isRemote = config.authzGraph !== "d1";
-  const texts = mending(phase).concat(isRemote ? telling(phase) : []);
+  // The telling first: it looks at what is missing, as the mending does.
+  const texts = (isRemote ? telling(phase) : []).concat(mending(phase));
   const nowMs = now();
   await db.batch(texts.map((text) => db.prepare(text).bind(JSON.stringify(ids), nowMs)));
   log.info("authz.reconciled", { phase, repaired: seen.repair.length, removed: seen.remove.length });
@@ -188,23 +195,23 @@ function mending(phase: Phase): string[] {
              COALESCE(t.creator_user_id, t.creator_service_account_id), '', ?2 ${from} AND ${NOT_OWNED} AND ${HAS_CREATOR} ${STANDS}`,
       ];
     }
-    case "apikeys": {
-      const from = `FROM api_keys AS k WHERE k.api_key_id ${NAMED}`;
+    case "apikeys":
       return [
-        `${INSERT} SELECT 'tenant', k.tenant_id, 'member', 'service_account', k.service_account_id, '', ?2 ${from} ${STANDS}`,
-        `${INSERT} SELECT 'agent', k.agent_did, 'executor', 'service_account', k.service_account_id, '', ?2 ${from} ${STANDS}`,
+        `${INSERT} WITH due AS MATERIALIZED (SELECT * FROM api_keys AS k WHERE k.api_key_id ${NAMED} AND ${KEY_LACKS})
+           SELECT 'tenant', tenant_id, 'member', 'service_account', service_account_id, '', ?2 FROM due
+           UNION ALL SELECT 'agent', agent_did, 'executor', 'service_account', service_account_id, '', ?2 FROM due
+           WHERE true ${STANDS}`,
       ];
-    }
-    case "agents": {
-      const from = `FROM agents AS a WHERE a.agent_did ${NAMED} AND a.revoked_at_ms IS NULL`;
+    case "agents":
       return [
-        `${INSERT} SELECT 'agent', a.agent_did, 'owner', 'user', a.owner_did, '', ?2 ${from} ${STANDS}`,
-        `${INSERT} SELECT 'agent', a.agent_did, 'executor', 'agent', a.agent_did, '', ?2 ${from} ${STANDS}`,
-        `${INSERT} SELECT 'tenant', a.tenant_id, 'member', 'user', a.owner_did, '', ?2 ${from} ${STANDS}`,
-        `${INSERT} SELECT 'tenant', a.tenant_id, 'member', 'agent', a.agent_did, '', ?2 ${from} ${STANDS}`,
-        `${INSERT} SELECT 'agent', a.agent_did, 'tenant', 'tenant', a.tenant_id, '', ?2 ${from} ${STANDS}`,
+        `${INSERT} WITH due AS MATERIALIZED (SELECT * FROM agents AS a WHERE a.agent_did ${NAMED} AND ${AGENT_LACKS})
+           SELECT 'agent', agent_did, 'tenant', 'tenant', tenant_id, '', ?2 FROM due
+           UNION ALL SELECT 'agent', agent_did, 'owner', 'user', owner_did, '', ?2 FROM due
+           UNION ALL SELECT 'agent', agent_did, 'executor', 'agent', agent_did, '', ?2 FROM due
+           UNION ALL SELECT 'tenant', tenant_id, 'member', 'user', owner_did, '', ?2 FROM due
+           UNION ALL SELECT 'tenant', tenant_id, 'member', 'agent', agent_did, '', ?2 FROM due
+           WHERE true ${STANDS}`,
       ];
-    }
     case "task-tuples":
       return [
         `DELETE FROM relationships WHERE object_type = 'task' AND object_id ${NAMED}
@@ -231,12 +238,14 @@ function telling(phase: Phase): string[] {
     case "apikeys":
       return [
         `${into} SELECT 'repair-key-' || k.api_key_id, 'register', 'agent:' || k.agent_did, 'service_account:' || k.service_account_id,
-           'tenant:' || k.tenant_id, 'executor', ?2, ?2 FROM api_keys AS k WHERE k.api_key_id ${NAMED} ON CONFLICT (id) DO NOTHING`,
+           'tenant:' || k.tenant_id, 'executor', ?2, ?2 FROM api_keys AS k WHERE k.api_key_id ${NAMED} AND ${KEY_LACKS}
+           ON CONFLICT (id) DO NOTHING`,
       ];
     case "agents":
       return [
         `${into} SELECT 'repair-agent-' || a.agent_did, 'register', 'agent:' || a.agent_did, 'user:' || a.owner_did,
-           'tenant:' || a.tenant_id, NULL, ?2, ?2 FROM agents AS a WHERE a.agent_did ${NAMED} ON CONFLICT (id) DO NOTHING`,
+           'tenant:' || a.tenant_id, NULL, ?2, ?2 FROM agents AS a WHERE a.agent_did ${NAMED} AND ${AGENT_LACKS}
+           ON CONFLICT (id) DO NOTHING`,
       ];
     case "task-tuples":
       return [

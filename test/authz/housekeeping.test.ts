@@ -1,10 +1,12 @@
 import { env } from "cloudflare:workers";
 import { beforeEach, describe, expect, it } from "vitest";
+import { agentGrants, apiKeyGrants } from "../../src/authz/grants.ts";
 import { reconcile } from "../../src/authz/reconcile.ts";
+import type { Tuple } from "../../src/authz/tuple.ts";
 import { type GraphDeps, type Progress, reconcilePage } from "../../src/housekeeping/graph.ts";
 import { runtimeOf } from "../../src/runtime.ts";
 import type { Log } from "../../src/telemetry/log.ts";
-import { type Agent, apiKeyOf, createTask, operator, register, result, tuplesOf } from "../tasks/house.ts";
+import { type Agent, apiKeyOf, codeOf, createTask, operator, register, result, tuplesOf } from "../tasks/house.ts";
 
 const silent: Log = { info() {}, warn() {}, error() {}, with: () => silent };
 const HOUR_MS = 3_600_000;
@@ -71,6 +73,95 @@ describe("housekeeping", () => {
     await result(operator, "authz/write", { deletes: [executor] });
     await wholePass(depsFor());
     expect(await tuplesOf(`agent:${agent.did}`)).not.toContain(`executor@${executor.subject}`);
+  });
+});
+
+/** Everything that registering an agent grants. */
+const grantsOf = ({ did, ownerDid, tenantId }: Agent) => agentGrants({ agentDid: did, ownerDid, tenantId });
+const take = (deletes: Tuple[]): Promise<unknown> => result(operator, "authz/write", { deletes });
+const give = (writes: Tuple[]): Promise<unknown> => result(operator, "authz/write", { writes });
+/** Loses the grants of an agent as no operator would. */
+async function lose({ did }: Agent): Promise<void> {
+  await env.DB.prepare(
+    `DELETE FROM relationships WHERE (object_type = 'agent' AND object_id = ?1 AND relation IN ('tenant', 'owner'))
+       OR (subject_type = 'agent' AND subject_id = ?1 AND relation IN ('member', 'executor'))`,
+  )
+    .bind(did)
+    .run();
+}
+const standing = async ({ did, tenantId }: Agent): Promise<string[]> => [
+  ...(await tuplesOf(`agent:${did}`)),
+  ...(await tuplesOf(`tenant:${tenantId}`)),
+];
+
+describe("what an operator took by hand stays taken", () => {
+  it("from an agent that keeps a grant", async () => {
+    const kept = `executor@agent:${agent.did}`;
+    await take(grantsOf(agent).filter(({ relation }) => relation !== "executor"));
+    await wholePass(depsFor());
+    expect(await standing(agent)).toEqual([kept]);
+    expect(await codeOf(agent, "task/create", { agentDid: agent.did })).toBe("PROXY_NOT_FOUND");
+  });
+
+  it("from an agent that keeps none", async () => {
+    await take(grantsOf(agent));
+    await wholePass(depsFor());
+    expect(await standing(agent)).toEqual([]);
+    expect(await result(operator, "authz/reconcile", { dryRun: true })).toMatchObject({ repaired: 0 });
+  });
+
+  it("from an API key that keeps none", async () => {
+    const key = await apiKeyOf(agent, ["tasks:write"]);
+    await take(apiKeyGrants({ serviceAccountId: key.serviceAccountId, agentDid: agent.did, tenantId: agent.tenantId }));
+    await wholePass(depsFor());
+    expect((await standing(agent)).join()).not.toContain(key.serviceAccountId);
+    expect(await codeOf(key, "task/create", { agentDid: agent.did })).toBe("PROXY_NOT_FOUND");
+  });
+
+  it("until the operator gives one again: then what is lost is given back as before", async () => {
+    const grants = grantsOf(agent);
+    await take(grants);
+    await give(grants.slice(0, 1));
+    await wholePass(depsFor());
+    expect(await standing(agent)).toEqual([`tenant@tenant:${agent.tenantId}`]);
+    await give(grants);
+    await lose(agent);
+    await wholePass(depsFor());
+    expect(await standing(agent)).toHaveLength(grants.length);
+  });
+
+  it("but an agent that is moved to another tenant in one call is not remembered as taken out", async () => {
+    const tenant = { object: `agent:${agent.did}`, relation: "tenant" };
+    await result(operator, "authz/write", {
+      deletes: [{ ...tenant, subject: `tenant:${agent.tenantId}` }],
+      writes: [{ ...tenant, subject: "tenant:elsewhere" }],
+    });
+    await lose(agent);
+    await wholePass(depsFor());
+    expect(await standing(agent)).toHaveLength(grantsOf(agent).length);
+  });
+});
+
+describe("an agent that lost its grants", () => {
+  it("gets all of them back, though others were granted on it and it was shared a task", async () => {
+    const key = await apiKeyOf(agent, ["tasks:write"]);
+    const { taskId } = await createTask(agent, { agentDid: agent.did });
+    await give([
+      { object: `agent:${agent.did}`, relation: "viewer", subject: "user:anne" },
+      { object: `task:${taskId}`, relation: "viewer", subject: `agent:${agent.did}` },
+    ]);
+    await lose(agent);
+    await wholePass(depsFor());
+    expect(await tuplesOf(`agent:${agent.did}`)).toEqual(
+      [
+        `executor@agent:${agent.did}`,
+        `executor@service_account:${key.serviceAccountId}`,
+        `owner@user:${agent.ownerDid}`,
+        `tenant@tenant:${agent.tenantId}`,
+        "viewer@user:anne",
+      ].toSorted(),
+    );
+    expect(await tuplesOf(`tenant:${agent.tenantId}`)).toContain(`member@agent:${agent.did}`);
   });
 });
 
