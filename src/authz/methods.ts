@@ -169,16 +169,6 @@ const reconcileMethod = defineMethod({
       tenants: { tasks: null, keys: null },
     });
     if (cursor === undefined && report.nextCursor === undefined) await noteDrift(ctx, report.drift);
-    if (!dryRun) {
-      const { scanned, repaired, removed } = report;
-      await auditStatement(ctx, {
-        action: "authz.reconcile",
-        subject: null,
-        agentDid: null,
-        result: "ok",
-        details: { scanned, repaired, removed },
-      }).run();
-    }
     return report;
   },
 });

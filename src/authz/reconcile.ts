@@ -4,6 +4,7 @@
  * that what was deleted meanwhile gets no tuple.
  */
 import type { Config } from "../config.ts";
+import { type AuditedCall, auditStatement } from "../identity/audit.ts";
 import type { Log } from "../telemetry/log.ts";
 import { gauge } from "../telemetry/metrics.ts";
 import { countParked } from "./outbox.ts";
@@ -11,13 +12,11 @@ import { isTaken } from "./taken-grants.ts";
 
 /** Rows and objects that one page looks at. */
 export const SCANNED_AT_ONCE = 2_000;
+/** How many of them an entry of the audit names. */
+const IDS_NAMED = 10;
 
-export type ReconcileDeps = {
-  db: D1Database;
-  config: Pick<Config, "authzGraph" | "registryUrl">;
-  now: () => number;
-  log: Log;
-};
+/** Beside what it works with: whom the audit names for what it does. */
+export type ReconcileDeps = AuditedCall & { config: Pick<Config, "authzGraph">; log: Log };
 
 export type ReconcileOptions = {
   dryRun: boolean;
@@ -92,7 +91,7 @@ export async function reconcile(deps: ReconcileDeps, options: ReconcileOptions):
 }
 
 /** Everything in one go, page by page, for the gauge. */
-export async function noteDrift(deps: ReconcileDeps, drift: number): Promise<void> {
+export async function noteDrift(deps: Pick<ReconcileDeps, "log">, drift: number): Promise<void> {
   gauge("task_fgac_drift", {}, drift);
   if (drift > 0) deps.log.warn("authz.drift", { drift });
 }
@@ -170,15 +169,31 @@ const INSERT = `INSERT INTO relationships (object_type, object_id, relation, sub
 const NAMED = "IN (SELECT value FROM json_each(?1))";
 const STANDS = "ON CONFLICT DO NOTHING";
 
-async function mend({ db, config, now, log }: ReconcileDeps, phase: Phase, seen: Seen): Promise<void> {
+async function mend(deps: ReconcileDeps, phase: Phase, seen: Seen): Promise<void> {
+  const { db, config, now, log } = deps;
   const ids = [...seen.repair, ...seen.remove.map(({ id }) => id)];
   if (ids.length === 0) return;
   const isRemote = config.authzGraph !== "d1";
   // The telling first: it looks at what is missing, as the mending does.
   const texts = (isRemote ? telling(phase) : []).concat(mending(phase));
   const nowMs = now();
-  await db.batch(texts.map((text) => db.prepare(text).bind(JSON.stringify(ids), nowMs)));
+  const removed = seen.remove.reduce((sum, { tuples }) => sum + tuples, 0);
+  await db.batch([
+    ...texts.map((text) => db.prepare(text).bind(JSON.stringify(ids), nowMs)),
+    auditStatement(deps, {
+      action: "authz.reconcile",
+      subject: null,
+      agentDid: null,
+      result: "ok",
+      details: { phase, repaired: seen.repair.length, removed, of: named(ids) },
+    }),
+  ]);
   log.info("authz.reconciled", { phase, repaired: seen.repair.length, removed: seen.remove.length });
+}
+
+/** Ids for the audit: each of a few, the first of many. */
+function named(ids: readonly string[]): string {
+  return ids.length > IDS_NAMED ? `${ids.slice(0, IDS_NAMED).join(" ")} …` : ids.join(" ");
 }
 
 /** The statements of a phase: ?1 the ids as JSON, ?2 the time. Each looks at the rows again. */

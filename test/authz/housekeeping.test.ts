@@ -6,7 +6,17 @@ import type { Tuple } from "../../src/authz/tuple.ts";
 import { type GraphDeps, type Progress, reconcilePage } from "../../src/housekeeping/graph.ts";
 import { runtimeOf } from "../../src/runtime.ts";
 import type { Log } from "../../src/telemetry/log.ts";
-import { type Agent, apiKeyOf, codeOf, createTask, operator, register, result, tuplesOf } from "../tasks/house.ts";
+import {
+  type Agent,
+  apiKeyOf,
+  codeOf,
+  createTask,
+  operator,
+  register,
+  result,
+  rows,
+  tuplesOf,
+} from "../tasks/house.ts";
 
 const silent: Log = { info() {}, warn() {}, error() {}, with: () => silent };
 const HOUR_MS = 3_600_000;
@@ -22,6 +32,8 @@ const depsFor = (settings: Record<string, string> = {}, laterMs = 0): GraphDeps 
   now: () => Date.now() + laterMs,
   log: silent,
 });
+
+const byNobody = () => ({ ...depsFor(), principal: null, origin: null, requestId: null });
 
 /** A task whose tuples were lost. */
 async function bareTask(of: Agent): Promise<string> {
@@ -165,17 +177,56 @@ describe("an agent that lost its grants", () => {
   });
 });
 
+type Entry = { actor: string; details: string };
+const entries = (): Promise<Entry[]> =>
+  rows<Entry>("SELECT actor, details FROM audit WHERE action = 'authz.reconcile' ORDER BY rowid");
+
+describe("what a reconciliation does is in the audit", () => {
+  it("with whom it was done to, by the operator or by the proxy itself, and nothing where nothing was done", async () => {
+    await wholePass(depsFor());
+    const before = (await entries()).length;
+    const tasks = [await bareTask(agent), await bareTask(agent)];
+    await result(operator, "authz/reconcile", { dryRun: true });
+    expect(await entries()).toHaveLength(before);
+    await result(operator, "authz/reconcile", { dryRun: false });
+    await result(operator, "authz/reconcile", { dryRun: false });
+    await lose(agent);
+    await wholePass(depsFor());
+    await wholePass(depsFor());
+    const made = (await entries()).slice(before);
+    expect(made.map(({ actor, details }) => [actor, JSON.parse(details)])).toEqual([
+      ["operator", { phase: "tasks", repaired: 2, removed: 0, of: tasks.toSorted().join(" ") }],
+      ["sallyport", { phase: "agents", repaired: 1, removed: 0, of: agent.did }],
+    ]);
+  });
+
+  it("or is not done", async () => {
+    const taskId = await bareTask(agent);
+    const noAudit = new Proxy(env.DB, {
+      get(target, name) {
+        if (name === "prepare") {
+          return (sql: string) => target.prepare(sql.replace("INTO audit ", "INTO no_such_table "));
+        }
+        const member: unknown = Reflect.get(target, name);
+        return typeof member === "function" ? (member.bind(target) as unknown) : member;
+      },
+    });
+    await expect(wholePass({ ...depsFor(), db: noAudit })).rejects.toThrow();
+    expect(await tuplesOf(`task:${taskId}`)).toEqual([]);
+  });
+});
+
 describe("a reconciliation", () => {
   it("can be stopped anywhere and resumed, and then has seen and done the same", async () => {
     const bare = [await bareTask(agent), await bareTask(agent), await bareTask(agent)];
     const options = { dryRun: true, graceMs: 0, tenants: { tasks: null, keys: null } };
-    const whole = await reconcile(depsFor(), { ...options, cursor: null });
+    const whole = await reconcile(byNobody(), { ...options, cursor: null });
     const total = { scanned: 0, repaired: 0, removed: 0, unattributable: 0, drift: 0 };
     let cursor: string | null = null;
     let pages = 0;
     do {
       // oxlint-disable-next-line no-await-in-loop -- page after page
-      const page: Awaited<ReturnType<typeof reconcile>> = await reconcile(depsFor(), { ...options, cursor, limit: 2 });
+      const page: Awaited<ReturnType<typeof reconcile>> = await reconcile(byNobody(), { ...options, cursor, limit: 2 });
       for (const name of Object.keys(total) as (keyof typeof total)[]) total[name] += page[name];
       cursor = page.nextCursor ?? null;
       pages += 1;
@@ -187,6 +238,6 @@ describe("a reconciliation", () => {
 
   it("refuses a cursor that is none", async () => {
     const options = { dryRun: true, graceMs: 0, tenants: { tasks: null, keys: null } };
-    await expect(reconcile(depsFor(), { ...options, cursor: "elsewhere:1" })).rejects.toThrow(RangeError);
+    await expect(reconcile(byNobody(), { ...options, cursor: "elsewhere:1" })).rejects.toThrow(RangeError);
   });
 });
