@@ -274,10 +274,18 @@ function telling(phase: Phase): string[] {
 
 // ---- one tenant ----------------------------------------------------------------------------------------------------
 
+/** A grant of a service account whose key is gone. */
+const KEY_IS_GONE = `${KEY_GRANTS} AND ${ULID_LIKE}
+  AND NOT EXISTS (SELECT 1 FROM api_keys WHERE service_account_id = subject_id)`;
+
 /** One tenant's drift, as an SQL expression over ?1, the tenant: what would be repaired, and tuples without a row. */
 export const TENANT_DRIFT = `(
   (SELECT COUNT(*) FROM tasks AS t WHERE t.tenant_id = ?1 AND ${TASK_LACKS})
   + (SELECT COUNT(*) FROM api_keys AS k WHERE k.tenant_id = ?1 AND ${KEY_LACKS})
   + (SELECT COUNT(*) FROM agents AS a WHERE a.tenant_id = ?1 AND ${AGENT_LACKS})
+  + (SELECT COUNT(*) FROM relationships WHERE object_type = 'tenant' AND object_id = ?1 AND ${KEY_IS_GONE})
+  + (SELECT COUNT(*) FROM relationships WHERE object_type = 'agent' AND ${KEY_IS_GONE} AND object_id IN (
+      SELECT placed.object_id FROM relationships AS placed WHERE placed.subject_type = 'tenant' AND placed.subject_id = ?1
+        AND placed.subject_relation = '' AND placed.object_type = 'agent' AND placed.relation = 'tenant'))
   + (SELECT COUNT(*) FROM relationships AS gone WHERE gone.subject_type = 'tenant' AND gone.subject_id = ?1 AND gone.subject_relation = ''
       AND gone.object_type = 'task' AND gone.relation = 'tenant' AND NOT EXISTS (SELECT 1 FROM tasks WHERE task_id = gone.object_id)))`;
