@@ -35,7 +35,7 @@ export function outboxStatement(db: D1Database, change: PendingChange, nowMs: nu
       change.parent,
       change.relation,
       nowMs,
-      nowMs + LEASE_MS,
+      nowMs + REMOTE_CALL_MAX_MS,
     );
 }
 
@@ -67,7 +67,8 @@ const isOfSame = (row: string, other: string): string =>
 
 /**
  * Whether a row waits behind an older one of its object: a register behind every register that is not parked, so that nothing
- * is granted on what the graph does not know yet; each behind what is being sent of the same subject. Who is taken out waits for nobody's grant.
+ * is granted on what the graph does not know yet; each behind what is being sent of the same subject. Who is taken out waits
+ * for nobody's grant.
  */
 const isBehind = (row: string): string => `EXISTS (SELECT 1 FROM authz_outbox AS older
   WHERE older.object = ${row}.object AND older.rowid < ${row}.rowid
