@@ -9,7 +9,14 @@ import type { CallContext } from "../rpc/method.ts";
 import { count } from "../telemetry/metrics.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { err, ok, type Result } from "../wire/result.ts";
-import { outboxStatement, pending, type PendingChange, sendPending, supersededStatement } from "./outbox.ts";
+import {
+  type NotTold,
+  outboxStatement,
+  pending,
+  type PendingChange,
+  sendPending,
+  supersededStatement,
+} from "./outbox.ts";
 import { type ExceptionClass, type GraphChange, remoteGraphOf } from "./remote.ts";
 import { isSecondTenant } from "./tuples.ts";
 
@@ -39,7 +46,8 @@ export function outboxStatements(db: D1Database, { changes }: DualWrite, nowMs: 
   if (first === undefined) return [];
   return [
     ...changes.map((change) => outboxStatement(db, change, nowMs)),
-    ...(first.op === "deregister" ? [supersededStatement(db, nowMs, first.object)] : []),
+    // Nothing waits for an owner who is new with the object.
+    ...(first.op === "deregister" || first.relation !== null ? [supersededStatement(db, nowMs, first.object)] : []),
   ];
 }
 
@@ -86,8 +94,8 @@ export async function commitWrite(
 }
 
 /** Tells a remote graph what was committed. @returns why it did not take all of it, or null; the outbox has the rest */
-export async function tellRemote(ctx: GraphWriter, dual: DualWrite): Promise<ExceptionClass | null> {
+export async function tellRemote(ctx: GraphWriter, dual: DualWrite): Promise<NotTold | null> {
   const graph = remoteGraphOf(ctx.config);
   if (graph === null || dual.changes.length === 0) return null;
-  return sendPending(ctx.db, graph, dual.changes, ctx.now);
+  return sendPending(ctx.db, graph, dual.changes, ctx);
 }

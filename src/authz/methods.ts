@@ -11,6 +11,7 @@ import { sallyportGraph } from "./graph.ts";
 import { validateTuple } from "./model.ts";
 import { noteDrift, parseReconcileCursor, reconcile } from "./reconcile.ts";
 import { SALLYPORT_MODEL } from "./sallyport-model.ts";
+import { givenStatement, takenStatement } from "./taken-grants.ts";
 import { formatTuple, parseTuple, type Tuple } from "./tuple.ts";
 import { deleteTuples, readTuples, writeTuples } from "./tuples.ts";
 
@@ -43,11 +44,14 @@ const write = defineMethod({
     for (const each of deletes) mustBe(each, parseTuple(each));
     // Deletes first: so an object can move to another tenant in one call.
     const removal = deleteTuples(ctx.db, deletes);
+    const written = writeTuples(ctx.db, writes, { nowMs: ctx.now() });
     const committed = await commitWrite(
       ctx,
       [
+        takenStatement(ctx.db, deletes, ctx.now()),
         ...removal,
-        ...writeTuples(ctx.db, writes, { nowMs: ctx.now() }),
+        ...written,
+        givenStatement(ctx.db, writes),
         auditStatement(ctx, {
           action: "authz.write",
           subject: null,
@@ -59,7 +63,7 @@ const write = defineMethod({
       null,
     );
     if (!committed.ok) throw new ProxyError("PROXY_CONFLICT", { detail: "writes: an object stands in one tenant." });
-    const changes = committed.value.slice(0, -1).map(({ meta }) => meta.changes);
+    const changes = committed.value.slice(1, 1 + removal.length + written.length).map(({ meta }) => meta.changes);
     return { deleted: sum(changes.slice(0, removal.length)), written: sum(changes.slice(removal.length)) };
   },
 });
@@ -151,6 +155,7 @@ const reconcileMethod = defineMethod({
     removed: count,
     unattributable: count,
     drift: count,
+    parked: z.optional(count),
     nextCursor: z.optional(z.string()),
   }),
   // Without `dryRun` nothing is changed.
@@ -164,16 +169,6 @@ const reconcileMethod = defineMethod({
       tenants: { tasks: null, keys: null },
     });
     if (cursor === undefined && report.nextCursor === undefined) await noteDrift(ctx, report.drift);
-    if (!dryRun) {
-      const { scanned, repaired, removed } = report;
-      await auditStatement(ctx, {
-        action: "authz.reconcile",
-        subject: null,
-        agentDid: null,
-        result: "ok",
-        details: { scanned, repaired, removed },
-      }).run();
-    }
     return report;
   },
 });

@@ -4,18 +4,19 @@
  * that what was deleted meanwhile gets no tuple.
  */
 import type { Config } from "../config.ts";
+import { type AuditedCall, auditStatement } from "../identity/audit.ts";
 import type { Log } from "../telemetry/log.ts";
 import { gauge } from "../telemetry/metrics.ts";
+import { countParked } from "./outbox.ts";
+import { isTaken } from "./taken-grants.ts";
 
 /** Rows and objects that one page looks at. */
 export const SCANNED_AT_ONCE = 2_000;
+/** How many of them an entry of the audit names. */
+const IDS_NAMED = 10;
 
-export type ReconcileDeps = {
-  db: D1Database;
-  config: Pick<Config, "authzGraph" | "registryUrl">;
-  now: () => number;
-  log: Log;
-};
+/** Beside what it works with: whom the audit names for what it does. */
+export type ReconcileDeps = AuditedCall & { config: Pick<Config, "authzGraph">; log: Log };
 
 export type ReconcileOptions = {
   dryRun: boolean;
@@ -37,6 +38,8 @@ export type Report = {
   /** Tasks whose owner nobody knows: made by the operator, or before creators were kept. */
   unattributable: number;
   drift: number;
+  /** Rows of the outbox that a remote graph refused for good, on the last page; absent where there are none. */
+  parked?: number;
   nextCursor?: string;
 };
 
@@ -83,11 +86,12 @@ export async function reconcile(deps: ReconcileDeps, options: ReconcileOptions):
       if (isLast) break;
     }
   }
-  return total();
+  const parked = deps.config.authzGraph === "d1" ? 0 : await countParked(deps.db);
+  return { ...total(), ...(parked === 0 ? {} : { parked }) };
 }
 
 /** Everything in one go, page by page, for the gauge. */
-export async function noteDrift(deps: ReconcileDeps, drift: number): Promise<void> {
+export async function noteDrift(deps: Pick<ReconcileDeps, "log">, drift: number): Promise<void> {
   gauge("task_fgac_drift", {}, drift);
   if (drift > 0) deps.log.warn("authz.drift", { drift });
 }
@@ -103,9 +107,14 @@ const HAS_CREATOR = "(t.creator_user_id IS NOT NULL OR t.creator_service_account
 
 /** A task that lacks a tuple which its row can give. */
 const TASK_LACKS = `(NOT ${has("task", "t.task_id", "tenant")} OR NOT ${has("task", "t.task_id", "parent")} OR (${NOT_OWNED} AND ${HAS_CREATOR}))`;
-const KEY_LACKS = `NOT ${HAS_ACCOUNT_GRANT}`;
+const KEY_LACKS = `(NOT ${HAS_ACCOUNT_GRANT} AND NOT ${isTaken("service_account", "k.service_account_id")})`;
+/** The grants of an agent. What others were granted on it, and what it was given elsewhere, is not its own. */
+const HAS_AGENT_GRANT = `(EXISTS (SELECT 1 FROM relationships WHERE object_type = 'agent' AND object_id = a.agent_did
+    AND (relation IN ('tenant', 'owner') OR (relation = 'executor' AND subject_type = 'agent' AND subject_id = a.agent_did)))
+  OR EXISTS (SELECT 1 FROM relationships WHERE subject_type = 'agent' AND subject_id = a.agent_did AND subject_relation = ''
+    AND object_type = 'tenant' AND relation = 'member'))`;
 /** An agent that never was in the graph. What an operator took from one that was is not given back. */
-const AGENT_LACKS = `(a.revoked_at_ms IS NULL AND NOT ${has("agent", "a.agent_did", "tenant")})`;
+const AGENT_LACKS = `(a.revoked_at_ms IS NULL AND NOT ${HAS_AGENT_GRANT} AND NOT ${isTaken("agent", "a.agent_did")})`;
 const ULID_LIKE = "length(subject_id) = 26 AND subject_id NOT GLOB '*[^0-9A-HJKMNP-TV-Z]*'";
 /** The grants of a service account; what else it was given, its tasks included, is not the key's. */
 const KEY_GRANTS = `subject_type = 'service_account' AND subject_relation = ''
@@ -160,14 +169,31 @@ const INSERT = `INSERT INTO relationships (object_type, object_id, relation, sub
 const NAMED = "IN (SELECT value FROM json_each(?1))";
 const STANDS = "ON CONFLICT DO NOTHING";
 
-async function mend({ db, config, now, log }: ReconcileDeps, phase: Phase, seen: Seen): Promise<void> {
+async function mend(deps: ReconcileDeps, phase: Phase, seen: Seen): Promise<void> {
+  const { db, config, now, log } = deps;
   const ids = [...seen.repair, ...seen.remove.map(({ id }) => id)];
   if (ids.length === 0) return;
   const isRemote = config.authzGraph !== "d1";
-  const texts = mending(phase).concat(isRemote ? telling(phase) : []);
+  // The telling first: it looks at what is missing, as the mending does.
+  const texts = (isRemote ? telling(phase) : []).concat(mending(phase));
   const nowMs = now();
-  await db.batch(texts.map((text) => db.prepare(text).bind(JSON.stringify(ids), nowMs)));
+  const removed = seen.remove.reduce((sum, { tuples }) => sum + tuples, 0);
+  await db.batch([
+    ...texts.map((text) => db.prepare(text).bind(JSON.stringify(ids), nowMs)),
+    auditStatement(deps, {
+      action: "authz.reconcile",
+      subject: null,
+      agentDid: null,
+      result: "ok",
+      details: { phase, repaired: seen.repair.length, removed, of: named(ids) },
+    }),
+  ]);
   log.info("authz.reconciled", { phase, repaired: seen.repair.length, removed: seen.remove.length });
+}
+
+/** Ids for the audit: each of a few, the first of many. */
+function named(ids: readonly string[]): string {
+  return ids.length > IDS_NAMED ? `${ids.slice(0, IDS_NAMED).join(" ")} …` : ids.join(" ");
 }
 
 /** The statements of a phase: ?1 the ids as JSON, ?2 the time. Each looks at the rows again. */
@@ -184,23 +210,23 @@ function mending(phase: Phase): string[] {
              COALESCE(t.creator_user_id, t.creator_service_account_id), '', ?2 ${from} AND ${NOT_OWNED} AND ${HAS_CREATOR} ${STANDS}`,
       ];
     }
-    case "apikeys": {
-      const from = `FROM api_keys AS k WHERE k.api_key_id ${NAMED}`;
+    case "apikeys":
       return [
-        `${INSERT} SELECT 'tenant', k.tenant_id, 'member', 'service_account', k.service_account_id, '', ?2 ${from} ${STANDS}`,
-        `${INSERT} SELECT 'agent', k.agent_did, 'executor', 'service_account', k.service_account_id, '', ?2 ${from} ${STANDS}`,
+        `${INSERT} WITH due AS MATERIALIZED (SELECT * FROM api_keys AS k WHERE k.api_key_id ${NAMED} AND ${KEY_LACKS})
+           SELECT 'tenant', tenant_id, 'member', 'service_account', service_account_id, '', ?2 FROM due
+           UNION ALL SELECT 'agent', agent_did, 'executor', 'service_account', service_account_id, '', ?2 FROM due
+           WHERE true ${STANDS}`,
       ];
-    }
-    case "agents": {
-      const from = `FROM agents AS a WHERE a.agent_did ${NAMED} AND a.revoked_at_ms IS NULL`;
+    case "agents":
       return [
-        `${INSERT} SELECT 'agent', a.agent_did, 'owner', 'user', a.owner_did, '', ?2 ${from} ${STANDS}`,
-        `${INSERT} SELECT 'agent', a.agent_did, 'executor', 'agent', a.agent_did, '', ?2 ${from} ${STANDS}`,
-        `${INSERT} SELECT 'tenant', a.tenant_id, 'member', 'user', a.owner_did, '', ?2 ${from} ${STANDS}`,
-        `${INSERT} SELECT 'tenant', a.tenant_id, 'member', 'agent', a.agent_did, '', ?2 ${from} ${STANDS}`,
-        `${INSERT} SELECT 'agent', a.agent_did, 'tenant', 'tenant', a.tenant_id, '', ?2 ${from} ${STANDS}`,
+        `${INSERT} WITH due AS MATERIALIZED (SELECT * FROM agents AS a WHERE a.agent_did ${NAMED} AND ${AGENT_LACKS})
+           SELECT 'agent', agent_did, 'tenant', 'tenant', tenant_id, '', ?2 FROM due
+           UNION ALL SELECT 'agent', agent_did, 'owner', 'user', owner_did, '', ?2 FROM due
+           UNION ALL SELECT 'agent', agent_did, 'executor', 'agent', agent_did, '', ?2 FROM due
+           UNION ALL SELECT 'tenant', tenant_id, 'member', 'user', owner_did, '', ?2 FROM due
+           UNION ALL SELECT 'tenant', tenant_id, 'member', 'agent', agent_did, '', ?2 FROM due
+           WHERE true ${STANDS}`,
       ];
-    }
     case "task-tuples":
       return [
         `DELETE FROM relationships WHERE object_type = 'task' AND object_id ${NAMED}
@@ -227,12 +253,14 @@ function telling(phase: Phase): string[] {
     case "apikeys":
       return [
         `${into} SELECT 'repair-key-' || k.api_key_id, 'register', 'agent:' || k.agent_did, 'service_account:' || k.service_account_id,
-           'tenant:' || k.tenant_id, 'executor', ?2, ?2 FROM api_keys AS k WHERE k.api_key_id ${NAMED} ON CONFLICT (id) DO NOTHING`,
+           'tenant:' || k.tenant_id, 'executor', ?2, ?2 FROM api_keys AS k WHERE k.api_key_id ${NAMED} AND ${KEY_LACKS}
+           ON CONFLICT (id) DO NOTHING`,
       ];
     case "agents":
       return [
         `${into} SELECT 'repair-agent-' || a.agent_did, 'register', 'agent:' || a.agent_did, 'user:' || a.owner_did,
-           'tenant:' || a.tenant_id, NULL, ?2, ?2 FROM agents AS a WHERE a.agent_did ${NAMED} ON CONFLICT (id) DO NOTHING`,
+           'tenant:' || a.tenant_id, NULL, ?2, ?2 FROM agents AS a WHERE a.agent_did ${NAMED} AND ${AGENT_LACKS}
+           ON CONFLICT (id) DO NOTHING`,
       ];
     case "task-tuples":
       return [
@@ -246,10 +274,18 @@ function telling(phase: Phase): string[] {
 
 // ---- one tenant ----------------------------------------------------------------------------------------------------
 
+/** A grant of a service account whose key is gone. */
+const KEY_IS_GONE = `${KEY_GRANTS} AND ${ULID_LIKE}
+  AND NOT EXISTS (SELECT 1 FROM api_keys WHERE service_account_id = subject_id)`;
+
 /** One tenant's drift, as an SQL expression over ?1, the tenant: what would be repaired, and tuples without a row. */
 export const TENANT_DRIFT = `(
   (SELECT COUNT(*) FROM tasks AS t WHERE t.tenant_id = ?1 AND ${TASK_LACKS})
   + (SELECT COUNT(*) FROM api_keys AS k WHERE k.tenant_id = ?1 AND ${KEY_LACKS})
   + (SELECT COUNT(*) FROM agents AS a WHERE a.tenant_id = ?1 AND ${AGENT_LACKS})
+  + (SELECT COUNT(*) FROM relationships WHERE object_type = 'tenant' AND object_id = ?1 AND ${KEY_IS_GONE})
+  + (SELECT COUNT(*) FROM relationships WHERE object_type = 'agent' AND ${KEY_IS_GONE} AND object_id IN (
+      SELECT placed.object_id FROM relationships AS placed WHERE placed.subject_type = 'tenant' AND placed.subject_id = ?1
+        AND placed.subject_relation = '' AND placed.object_type = 'agent' AND placed.relation = 'tenant'))
   + (SELECT COUNT(*) FROM relationships AS gone WHERE gone.subject_type = 'tenant' AND gone.subject_id = ?1 AND gone.subject_relation = ''
       AND gone.object_type = 'task' AND gone.relation = 'tenant' AND NOT EXISTS (SELECT 1 FROM tasks WHERE task_id = gone.object_id)))`;

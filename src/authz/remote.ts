@@ -28,6 +28,8 @@ export const EXCEPTION_CLASSES = [
   "http_502",
   "http_503",
   "http_504",
+  "http_408",
+  "http_429",
   "http_4xx",
   "http_5xx",
   "unexpected_answer",
@@ -221,6 +223,9 @@ function classOf(status: number): ExceptionClass {
   if (status === 502) return "http_502";
   if (status === 503) return "http_503";
   if (status === 504) return "http_504";
+  // These two say nothing of the call itself.
+  if (status === 408) return "http_408";
+  if (status === 429) return "http_429";
   if (status >= 500) return "http_5xx";
   return status >= 400 ? "http_4xx" : "unexpected_answer";
 }

@@ -9,6 +9,9 @@ export const RECONCILE_EVERY_MS = 300_000;
 /** A tuple that somebody writes by hand before its row is there is given this time. */
 const GRACE_MS = 600_000;
 
+/** Whom the audit names: no caller. */
+const BY_ITSELF = { principal: null, origin: null, requestId: null };
+
 /** Where the last page ended and what this pass has seen so far; kept by the object. */
 export type Progress = { cursor: string | null; drift: number };
 
@@ -28,12 +31,15 @@ export async function drainGraphOutbox(deps: GraphDeps): Promise<void> {
 export async function reconcilePage(deps: GraphDeps, before: Progress | undefined): Promise<Progress> {
   const { fgacTasksDualWrite: tasks, fgacAgentApiKeysDualWrite: keys } = deps.config;
   if (tasks === "off") return { cursor: null, drift: 0 };
-  const report = await reconcile(deps, {
-    dryRun: false,
-    cursor: before?.cursor ?? null,
-    graceMs: GRACE_MS,
-    tenants: { tasks: tenantsOf(tasks), keys: tenantsOf(keys) },
-  });
+  const report = await reconcile(
+    { ...deps, ...BY_ITSELF },
+    {
+      dryRun: false,
+      cursor: before?.cursor ?? null,
+      graceMs: GRACE_MS,
+      tenants: { tasks: tenantsOf(tasks), keys: tenantsOf(keys) },
+    },
+  );
   const drift = (before?.drift ?? 0) + report.drift;
   if (report.nextCursor !== undefined) return { cursor: report.nextCursor, drift };
   await noteDrift(deps, drift);

@@ -15,8 +15,11 @@ export type AuditEvent = {
   details?: Record<string, string | number | boolean | null>;
 };
 
-/** The part of a call that an audit row tells of. */
-export type AuditedCall = Pick<CallContext, "db" | "principal" | "origin" | "requestId" | "now">;
+/** The part of a call that an audit row tells of; nobody calls where the proxy does something by itself. */
+export type AuditedCall = Pick<CallContext, "db" | "origin" | "now"> & {
+  principal: Principal | null;
+  requestId: string | null;
+};
 
 /** @returns the principal as a subject `type:id`, as the audit and the graph name it. */
 export function actorOf(principal: Principal): string {
@@ -54,7 +57,7 @@ function appendStatement(call: AuditedCall, event: AuditEvent, condition: string
     .bind(
       newUlid(nowMs),
       nowMs,
-      actorOf(call.principal),
+      call.principal === null ? "sallyport" : actorOf(call.principal),
       event.action,
       event.subject,
       event.agentDid,

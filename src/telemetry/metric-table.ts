@@ -129,6 +129,11 @@ export const METRICS = {
     help: "Writes waiting for a remote relationship graph.",
     labels: [],
   },
+  task_fgac_outbox_parked: {
+    kind: "gauge",
+    help: "Of these, registers that the remote relationship graph refused for good.",
+    labels: [],
+  },
   sallyport_breaker_open: {
     kind: "gauge",
     help: "1 while the breaker before a dependency is open or probing in the isolate that answers.",

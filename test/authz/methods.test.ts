@@ -1,5 +1,6 @@
 import { env } from "cloudflare:workers";
 import { beforeAll, describe, expect, it } from "vitest";
+import { newUlid } from "../../src/wire/ulid.ts";
 import {
   type Agent,
   apiKeyOf,
@@ -119,6 +120,36 @@ describe("reconciliation", () => {
     expect(await result(operator, "authz/enforce", { tenantId: agent.tenantId, enforce: true })).toEqual({
       tenantId: agent.tenantId,
       enforce: true,
+      drift: 0,
+    });
+  });
+});
+
+describe("enforcement of a tenant", () => {
+  it.each([
+    ["membership", (of: Agent) => ({ object: `tenant:${of.tenantId}`, relation: "member" })],
+    ["executor", (of: Agent) => ({ object: `agent:${of.did}`, relation: "executor" })],
+  ])("is refused while a service account without a key has a grant: %s", async (_name, grant) => {
+    const [one, other] = [await register(), await register()];
+    const subject = `service_account:${newUlid(Date.now())}`;
+    await result(operator, "authz/write", { writes: [{ ...grant(one), subject }] });
+    const enforce = (of: Agent) => rpc(operator, "authz/enforce", { tenantId: of.tenantId, enforce: true });
+    expect((await enforce(one)).error?.data).toMatchObject({ code: "PROXY_CONFLICT", drift: 1 });
+    expect((await enforce(other)).result).toMatchObject({ drift: 0 });
+    expect(await result(operator, "authz/reconcile", { dryRun: false })).toMatchObject({ removed: 1 });
+    expect((await enforce(one)).result).toMatchObject({ drift: 0 });
+  });
+
+  it("is not held up by grants of keys, nor by service accounts that the operator named", async () => {
+    const tenant = await register();
+    await apiKeyOf(tenant, ["tasks:read"]);
+    await result(operator, "authz/write", {
+      writes: [
+        { object: `tenant:${tenant.tenantId}`, relation: "member", subject: "service_account:builds" },
+        { object: `agent:${tenant.did}`, relation: "executor", subject: "service_account:builds" },
+      ],
+    });
+    expect(await result(operator, "authz/enforce", { tenantId: tenant.tenantId, enforce: true })).toMatchObject({
       drift: 0,
     });
   });

@@ -93,7 +93,7 @@ describe.each([register, deregister])("$op", (change) => {
     [400, "http_4xx"],
     [401, "http_4xx"],
     [409, "http_4xx"],
-    [429, "http_4xx"],
+    [429, "http_429"],
     [500, "http_5xx"],
     [501, "http_5xx"],
     [302, "unexpected_answer"],

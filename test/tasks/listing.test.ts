@@ -7,6 +7,7 @@ import {
   apiKeyOf,
   createTask,
   type Holder,
+  operator,
   register,
   result,
   rpcResponse,
@@ -99,6 +100,25 @@ describe("an agent of an external registry", () => {
       ok: true,
       result: { task: { tenantId: agent.tenantId, creatorUserId: agent.ownerDid } },
     });
+  });
+
+  it("that the operator placed in a tenant before joins that one, with its owner, and no other", async () => {
+    const settings = { ...env, REGISTRY_URL: "https://registry.example" } as unknown as Env;
+    const placed: Agent = { ...agent, did: agent.did.replace(/.{26}$/, "01JDA00000000000000000000X") };
+    await result(operator, "authz/write", {
+      writes: [{ object: `agent:${placed.did}`, relation: "tenant", subject: "tenant:acme" }],
+    });
+    const ctx = await contextOf(placed, env.DB, { settings });
+    expect(await joinGraph(ctx)).toBe(true);
+    expect(await tuplesOf(`agent:${placed.did}`)).toEqual(
+      [`executor@agent:${placed.did}`, `owner@user:${agent.ownerDid}`, "tenant@tenant:acme"].toSorted(),
+    );
+    expect(await tuplesOf("tenant:acme")).toEqual(
+      [`member@agent:${placed.did}`, `member@user:${agent.ownerDid}`].toSorted(),
+    );
+    expect(await tuplesOf(`tenant:${agent.tenantId}`)).not.toContain(`member@agent:${placed.did}`);
+    const made = await runtimeOf(settings).dispatcher.dispatch(ctx, "rpc", "task/create", { agentDid: placed.did });
+    expect(made).toMatchObject({ ok: true, result: { task: { tenantId: "acme" } } });
   });
 
   it("whose authority has ended meanwhile gets none", async () => {

@@ -18,6 +18,7 @@ const report = z.object({
   removed: z.number(),
   unattributable: z.number(),
   drift: z.number(),
+  parked: z.optional(z.number()),
   nextCursor: z.optional(z.string()),
 });
 const enforced = z.object({ tenantId: z.string(), enforce: z.boolean(), drift: z.number() });
@@ -163,7 +164,7 @@ async function read(session: Session, { object, relation, subject }: Partial<Tup
 
 async function reconcile(session: Session, dryRun: boolean): Promise<void> {
   const { call } = await session.operator();
-  const total = { scanned: 0, repaired: 0, removed: 0, unattributable: 0, drift: 0 };
+  const total = { scanned: 0, repaired: 0, removed: 0, unattributable: 0, drift: 0, parked: 0 };
   let cursor: string | undefined;
   do {
     const found = expected(
@@ -175,11 +176,12 @@ async function reconcile(session: Session, dryRun: boolean): Promise<void> {
     total.removed += found.removed;
     total.unattributable += found.unattributable;
     total.drift += found.drift;
+    total.parked += found.parked ?? 0;
     cursor = found.nextCursor;
   } while (cursor !== undefined);
   const what = dryRun ? ["to repair", "to remove"] : ["repaired", "removed"];
   session.output.result(
     { dryRun, ...total },
-    `${total.scanned} looked at, ${total.repaired} ${what[0]}, ${total.removed} ${what[1]}, ${total.unattributable} of nobody known`,
+    `${total.scanned} looked at, ${total.repaired} ${what[0]}, ${total.removed} ${what[1]}, ${total.unattributable} of nobody known${total.parked === 0 ? "" : `, ${total.parked} refused by the remote graph`}`,
   );
 }
