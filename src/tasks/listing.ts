@@ -1,6 +1,7 @@
 /** `task/list`: what the caller may read, found through the graph and not by filtering everything. At most three round trips. */
 import { sallyportGraph } from "../authz/graph.ts";
 import { graphUnavailable } from "../authz/permission.ts";
+import { noteBookmark, readSession } from "../authz/read-session.ts";
 import { remoteGraphOf } from "../authz/remote.ts";
 import { read } from "../identity/commit.ts";
 import type { CallContext } from "../rpc/method.ts";
@@ -16,9 +17,9 @@ export type Page = { agentDid: string | null; cursor: string | null; limit: numb
 
 /** A page, oldest first, of no more tasks than fit. One that is shorter than asked for has a `nextCursor` where there may be more. */
 export async function listTasks(ctx: CallContext, page: Page): Promise<{ tasks: ShownTask[]; nextCursor?: string }> {
-  const session = ctx.db.withSession(ctx.bookmarks?.given ?? "first-primary");
+  const session = readSession(ctx);
   const listed = await read(listFrom(ctx, session, actorOf(ctx.principal), page));
-  if (ctx.bookmarks) ctx.bookmarks.latest = session.getBookmark() ?? ctx.bookmarks.latest;
+  noteBookmark(ctx, session);
   return listed;
 }
 
