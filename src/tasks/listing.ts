@@ -18,19 +18,20 @@ export type Page = { agentDid: string | null; cursor: string | null; limit: numb
 /** A page, oldest first, of no more tasks than fit. One that is shorter than asked for has a `nextCursor` where there may be more. */
 export async function listTasks(ctx: CallContext, page: Page): Promise<{ tasks: ShownTask[]; nextCursor?: string }> {
   const session = readSession(ctx);
-  const listed = await read(listFrom(ctx, session, actorOf(ctx.principal), page));
+  const listed = await listFrom(ctx, session, actorOf(ctx.principal), page);
   noteBookmark(ctx, session);
   return listed;
 }
 
 async function listFrom(ctx: CallContext, session: D1DatabaseSession, actor: Actor | null, page: Page) {
-  if (actor === null) return shownPage(await listRows(session, null, page), null);
-  const caller = await findCaller(session, actor);
-  if (!isEnforced(ctx.config, caller.enforce)) return shownPage(await listRows(session, { actor, caller }, page), null);
+  if (actor === null) return shownPage(await read(listRows(session, null, page)), null);
+  const caller = await read(findCaller(session, actor));
+  if (!isEnforced(ctx.config, caller.enforce))
+    return shownPage(await read(listRows(session, { actor, caller }, page)), null);
 
   const wanted = page.agentDid === null ? page.limit : LOOKED_THROUGH_MAX;
   const { ids, more } = await readable(ctx, session, actor.subject, { limit: wanted, cursor: page.cursor });
-  return shownPage(await pickRows(session, ids, { actor, agentDid: page.agentDid, limit: page.limit }), more);
+  return shownPage(await read(pickRows(session, ids, { actor, agentDid: page.agentDid, limit: page.limit })), more);
 }
 
 /** The next ids that the subject may read, and where to go on. */
@@ -48,7 +49,9 @@ async function readable(
     return { ids: found.value, more: found.value.length < page.limit ? null : (found.value.at(-1) ?? null) };
   }
   const { limit, cursor } = page;
-  const listed = await sallyportGraph.listObjects(session, question, { limit, ...(cursor === null ? {} : { cursor }) });
+  const listed = await read(
+    sallyportGraph.listObjects(session, question, { limit, ...(cursor === null ? {} : { cursor }) }),
+  );
   if (!listed.ok) throw graphUnavailable(listed.error.reason);
   const ids = listed.value.objects.map((object) => object.slice(object.indexOf(":") + 1)).filter(isUlid);
   return { ids, more: listed.value.nextCursor ?? null };
