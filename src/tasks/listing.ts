@@ -1,4 +1,4 @@
-/** `task/list`: what the caller may read, found through the graph and not by filtering everything. At most three round trips. */
+/** `task/list`: what the caller may read, found through the graph or by who made it, and not by filtering everything. At most three round trips. */
 import { sallyportGraph } from "../authz/graph.ts";
 import { graphUnavailable } from "../authz/permission.ts";
 import { noteBookmark, readSession } from "../authz/read-session.ts";
@@ -7,15 +7,20 @@ import { read } from "../identity/commit.ts";
 import type { CallContext } from "../rpc/method.ts";
 import { isUlid } from "../wire/ulid.ts";
 import { type Actor, actorOf } from "./actor.ts";
-import { isEnforced } from "./decision.ts";
-import { findCaller, listRows, pickRows, type ShownTask, shownTask, type TaskPage } from "./store.ts";
+import { findReach, listEverything, listPermitted, type TaskPage } from "./pages.ts";
+import { type ShownTask, shownTask } from "./store.ts";
 
 /** How many of the graph's answers are looked through for the tasks of one agent. */
 const LOOKED_THROUGH_MAX = 1_000;
 
 export type Page = { agentDid: string | null; cursor: string | null; limit: number };
 
-/** A page, oldest first, of no more tasks than fit. One that is shorter than asked for has a `nextCursor` where there may be more. */
+/**
+ * A page, oldest first, of no more tasks than fit. One that is shorter than asked for has a `nextCursor` where there may be more.
+ * It holds what `task/get` would show: of each task its own tenant says whether the graph decides or its creator does.
+ *
+ * @throws ProxyError AUTHZ_UNAVAILABLE when the graph cannot say; PROXY_AUTH_DEPENDENCY_UNAVAILABLE when D1 fails
+ */
 export async function listTasks(ctx: CallContext, page: Page): Promise<{ tasks: ShownTask[]; nextCursor?: string }> {
   const session = readSession(ctx);
   const listed = await listFrom(ctx, session, actorOf(ctx.principal), page);
@@ -24,14 +29,15 @@ export async function listTasks(ctx: CallContext, page: Page): Promise<{ tasks: 
 }
 
 async function listFrom(ctx: CallContext, session: D1DatabaseSession, actor: Actor | null, page: Page) {
-  if (actor === null) return shownPage(await read(listRows(session, null, page)), null);
-  const caller = await read(findCaller(session, actor));
-  if (!isEnforced(ctx.config, caller.enforce))
-    return shownPage(await read(listRows(session, { actor, caller }, page)), null);
-
+  if (actor === null) return shownPage(await read(listEverything(session, page)), null);
+  const enforced = ctx.config.fgacEnforce;
+  const reach = await read(findReach(session, actor, enforced));
+  // Where the graph decides nothing it is not asked, and that it is out of reach is not heard.
   const wanted = page.agentDid === null ? page.limit : LOOKED_THROUGH_MAX;
-  const { ids, more } = await readable(ctx, session, actor.subject, { limit: wanted, cursor: page.cursor });
-  return shownPage(await read(pickRows(session, ids, { actor, agentDid: page.agentDid, limit: page.limit })), more);
+  const { ids, more } = reach.graphDecides
+    ? await readable(ctx, session, actor.subject, { limit: wanted, cursor: page.cursor })
+    : { ids: [], more: null };
+  return shownPage(await read(listPermitted(session, { actor, reach, enforced, ids, upTo: more }, page)), more);
 }
 
 /** The next ids that the subject may read, and where to go on. */
