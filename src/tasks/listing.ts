@@ -56,7 +56,7 @@ async function readable(
   }
   const { limit, cursor } = page;
   const listed = await read(
-    sallyportGraph.listObjects(session, question, { limit, ...(cursor === null ? {} : { cursor }) }),
+    sallyportGraph.listObjects(session, question, { limit, lenient: true, ...(cursor === null ? {} : { cursor }) }),
   );
   if (!listed.ok) throw graphUnavailable(listed.error.reason);
   const ids = listed.value.objects.map((object) => object.slice(object.indexOf(":") + 1)).filter(isUlid);
