@@ -13,6 +13,7 @@ import { type AgentDid, parseAgentDid } from "../wire/did.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { actorOf, senderSubject } from "./actor.ts";
 import { noSuchTask, permittedTask } from "./decision.ts";
+import { roomForShare, withinShareLimit } from "./share-limit.ts";
 import { type ShownTask, shownTask, TASK_COLUMNS, type TaskKey, type TaskRow } from "./store.ts";
 
 const PAYLOAD_BYTES_MAX = 1_048_576;
@@ -71,7 +72,11 @@ export async function deleteTask(ctx: CallContext, key: TaskKey, operatorsAgent:
 
 export type Share = { taskId: string; subject: string; relation: "editor" | "viewer" };
 
-/** Shares a task with a subject, or takes it back. @throws ProxyError PROXY_BAD_REQUEST for a subject that cannot be one */
+/**
+ * Shares a task with a subject, or takes it back.
+ *
+ * @throws ProxyError PROXY_BAD_REQUEST for a subject that cannot be one, PROXY_CONFLICT for one too many
+ */
 export async function changeShare(ctx: CallContext, op: "register" | "deregister", share: Share): Promise<Share> {
   const { relation, subject } = share;
   const wellFormed = validateTuple(SALLYPORT_MODEL, { object: taskObject("any"), relation, subject });
@@ -81,9 +86,10 @@ export async function changeShare(ctx: CallContext, op: "register" | "deregister
   const tuple = { object, relation, subject };
   const dual = dualWrite(ctx, op, [{ object, principal: subject, parent: agentObject(row.agent_did), relation }]);
   const nowMs = ctx.now();
-  const committed = await commitWrite(
+  const committing = commitWrite(
     ctx,
     [
+      ...(op === "register" ? [roomForShare(ctx.db, share)] : []),
       ...(op === "register" ? writeTuples(ctx.db, [tuple], { nowMs }) : deleteTuples(ctx.db, [tuple])),
       auditStatement(ctx, {
         action: op === "register" ? "task.share" : "task.unshare",
@@ -95,6 +101,7 @@ export async function changeShare(ctx: CallContext, op: "register" | "deregister
     ],
     dual,
   );
+  const committed = await withinShareLimit(committing);
   if (!committed.ok) throw new ProxyError("PROXY_CONFLICT");
   const failed = await tellRemote(ctx, dual);
   if (failed !== null) throw graphUnavailable(`the remote graph: ${failed}`, { taskId: row.task_id });

@@ -1,0 +1,7 @@
+-- What bounds the cost of one call for everybody.
+
+-- Never holds a row: sharing a task inserts 0 here when the task is shared with as many subjects as it may be, and is thereby
+-- undone whole.
+CREATE TABLE share_guard (
+  has_room INTEGER NOT NULL CONSTRAINT task_has_room_for_a_share CHECK (has_room = 1)
+);
