@@ -5,3 +5,9 @@
 CREATE TABLE share_guard (
   has_room INTEGER NOT NULL CONSTRAINT task_has_room_for_a_share CHECK (has_room = 1)
 );
+
+-- The agents of a person, for a list of what belongs to them.
+CREATE INDEX agents_by_owner ON agents (owner_did, agent_did);
+
+-- Whether creators decide anywhere, while the graph decides for most.
+CREATE INDEX tenant_enforcement_off ON tenant_enforcement (tenant_id) WHERE enforce = 0;

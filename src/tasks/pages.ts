@@ -70,7 +70,7 @@ export async function listPermitted(session: D1DatabaseSession, by: Permitted, p
   const values = bindings(page.limit);
   const branches = [
     ...(by.ids.length === 0 ? [] : [grantedBranch(by, page, values)]),
-    ...(by.reach.creatorDecides ? [creatorsBranch(by, page, values)] : []),
+    ...(by.reach.creatorDecides ? creatorsBranches(by, page, values) : []),
   ];
   return branches.length === 0 ? { rows: [], hasMore: false } : readPage(session, branches, values);
 }
@@ -83,7 +83,8 @@ function grantedBranch({ actor, ids, enforced }: Permitted, page: PageLimits, va
       AND ${isMember("t.tenant_id", values.bind(type), values.bind(id))} ${ofAgent(page, values)}`;
 }
 
-function creatorsBranch(by: Permitted, page: PageLimits, values: Bindings): string {
+/** One branch for each index that leads to the actor's own tasks, so that nobody else's are passed on the way. */
+function creatorsBranches(by: Permitted, page: PageLimits, values: Bindings): string[] {
   const { actor, reach, enforced, upTo } = by;
   const conditions = [
     `t.task_id > ${values.bind(page.cursor ?? "")}`,
@@ -91,18 +92,35 @@ function creatorsBranch(by: Permitted, page: PageLimits, values: Bindings): stri
     // Behind it the graph has more to say, and a page has no gaps.
     ...(upTo === null ? [] : [`t.task_id <= ${values.bind(upTo)}`]),
     ...(actor.kind === "device" ? [] : [`t.tenant_id = ${values.bind(reach.tenantId)}`]),
-  ];
-  if (actor.serviceAccountId !== null)
-    conditions.push(`t.creator_service_account_id = ${values.bind(actor.serviceAccountId)}`);
-  else {
-    const user = values.bind(actor.userId);
-    conditions.push(`(t.creator_user_id = ${user} OR ${ownerOf("t.agent_did")} = ${user})`);
+  ].join(" AND ");
+  if (actor.serviceAccountId !== null) {
+    return [
+      `SELECT t.task_id FROM tasks AS t INDEXED BY tasks_by_creator_service_account
+       WHERE t.creator_service_account_id = ${values.bind(actor.serviceAccountId)} AND ${conditions} ${ofAgent(page, values)}`,
+    ];
   }
-  return `SELECT t.task_id FROM tasks AS t WHERE ${conditions.join(" AND ")} ${ofAgent(page, values)}`;
+  const user = values.bind(actor.userId);
+  return [
+    `SELECT t.task_id FROM tasks AS t INDEXED BY tasks_by_creator_user
+     WHERE t.creator_user_id = ${user} AND ${conditions} ${ofAgent(page, values)}`,
+    `SELECT t.task_id FROM (${agentsOwnedBy(user)}) AS owned
+     CROSS JOIN tasks AS t ON t.task_id IN (
+       SELECT t.task_id FROM tasks AS t INDEXED BY tasks_by_agent
+       WHERE t.agent_did = owned.agent_did AND ${conditions} ORDER BY t.task_id LIMIT ?1 + 1)
+     WHERE TRUE ${ofAgent(page, values, "owned")}`,
+  ];
 }
 
-function ofAgent({ agentDid }: PageLimits, values: Bindings): string {
-  return agentDid === null ? "" : `AND t.agent_did = ${values.bind(agentDid)}`;
+/** A person's agents by index; the registry's word goes before the graph's, as in `ownerOf`. */
+function agentsOwnedBy(user: string): string {
+  return `SELECT agent_did FROM agents WHERE owner_did = ${user}
+    UNION SELECT e.object_id FROM relationships AS e INDEXED BY relationships_by_subject
+      WHERE e.subject_type = 'user' AND e.subject_id = ${user} AND e.subject_relation = '' AND e.object_type = 'agent'
+        AND e.relation = 'owner' AND ${ownerOf("e.object_id")} = ${user}`;
+}
+
+function ofAgent({ agentDid }: PageLimits, values: Bindings, table = "t"): string {
+  return agentDid === null ? "" : `AND ${table}.agent_did = ${values.bind(agentDid)}`;
 }
 
 /** A page has to fit into one frame of the relay socket, with what stands around it; one task fits always. */
