@@ -170,6 +170,10 @@ export function tooComplex(reason: string): AuthzError {
   return { code: "authorization_model_resolution_too_complex", reason };
 }
 
+export function isTooComplex({ code }: AuthzError): boolean {
+  return code === "authorization_model_resolution_too_complex";
+}
+
 function contextProblem(model: Model, contextual: readonly Tuple[] | undefined): AuthzError | null {
   for (const tuple of contextual ?? []) {
     const valid = validateTuple(model, tuple);

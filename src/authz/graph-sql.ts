@@ -11,11 +11,11 @@ import { reversePlan, type ExpansionPlan, type ForwardPlan } from "./expansion-p
 import type { Model } from "./model.ts";
 
 /**
- * A row as it comes back: a tuple, or with `kind` `c` a candidate's id, with `n` how many nodes were followed, with
- * `m` how many tuples named a candidate.
+ * A row as it comes back: a tuple, or with `kind` `c` a candidate's id, with `n` how many nodes were followed for
+ * the checks, with `r` how many were reached from the subject, with `m` how many tuples named a candidate.
  */
 export type GraphRow = [
-  kind: "t" | "c" | "n" | "m",
+  kind: "t" | "c" | "n" | "r" | "m",
   objectType: string | null,
   objectId: string | number | null,
   relation: string | null,
@@ -75,7 +75,7 @@ export function listSql(model: Model, type: string, relation: string, forward: F
     ${nodes(`SELECT ${text(type)}, i, ${text(relation)} FROM candidate
       UNION SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?1)`)}
     SELECT * FROM (SELECT 'c', NULL, i, NULL, NULL, NULL, NULL FROM candidate ORDER BY i)
-    UNION ALL SELECT 'n', NULL, count(*), NULL, NULL, NULL, NULL FROM reached
+    UNION ALL SELECT 'r', NULL, count(*), NULL, NULL, NULL, NULL FROM reached
     UNION ALL SELECT 'm', NULL, count(*), NULL, NULL, NULL, NULL FROM named
     UNION ALL SELECT * FROM (${nodeRows(holders)} LIMIT ?6)`;
 }

@@ -4,6 +4,7 @@ import {
   checkRequestProblem,
   decide,
   filterAllowed,
+  isTooComplex,
   listRequestProblem,
   tooComplex,
   verdictOf,
@@ -28,6 +29,8 @@ export const MAX_TUPLES = 50_000;
 export const MAX_PAGE = 1_000;
 /** How often a page goes on looking when candidates turn out not to be allowed. */
 const MAX_ROUNDS = 8;
+/** How often a page asks again for a part of its candidates, where all of them together are too complex. */
+const MAX_PARTS = 40;
 
 /** One page of a list: `nextCursor`, where there may be more, is the id after which to go on. */
 export type ObjectPage = { objects: string[]; nextCursor?: string };
@@ -37,12 +40,13 @@ export type Graph = {
   check(db: D1Database | D1DatabaseSession, request: CheckRequest): Promise<Result<boolean, AuthzError>>;
   /**
    * Objects of a type to which the subject is related, by id, `limit` (≤ {@link MAX_PAGE}) after `cursor`: one round trip, as
-   * long as no more than a few candidates are refused. A short page with a `nextCursor` is possible.
+   * long as no more than a few candidates are refused. A short page with a `nextCursor` is possible. Candidates that are too
+   * complex together are checked in parts; one that is too complex alone is an error, or with `lenient` not listed.
    */
   listObjects(
     db: D1Database | D1DatabaseSession,
     request: ListObjectsRequest,
-    page?: { limit?: number; cursor?: string },
+    page?: { limit?: number; cursor?: string; lenient?: boolean },
   ): Promise<Result<ObjectPage, AuthzError>>;
   /** Like `check`, and says why: the tuples that allowed, or what would have been needed. */
   explain(db: D1Database | D1DatabaseSession, request: CheckRequest): Promise<Result<Explanation, AuthzError>>;
@@ -74,28 +78,67 @@ export function createGraph(model: Model): Graph {
     return text;
   };
 
-  const load = async (db: TupleStore, request: CheckRequest): Promise<Result<TupleIndex, AuthzError>> => {
+  /** Reads what checks of some objects of one type depend on. */
+  const load = async (
+    db: TupleStore,
+    request: Pick<CheckRequest, "subject" | "relation" | "contextualTuples">,
+    objects: readonly [string, ...string[]],
+  ): Promise<Result<TupleIndex, AuthzError>> => {
     const subject = subjectParts(request.subject);
     const context = contextRoots(model, request.contextualTuples);
     const rows = await db
-      .prepare(statementFor("check", request, typeOf(request.object), context))
+      .prepare(statementFor("check", request, typeOf(objects[0]), context))
       .bind(
-        JSON.stringify([nodeOf(request.object, request.relation), ...context]),
+        JSON.stringify([...objects.map((object) => nodeOf(object, request.relation)), ...context]),
         ...subject,
         MAX_NODES,
         MAX_TUPLES + 1,
       )
       .raw<GraphRow>();
-    const read = readRows(rows);
-    if (!read.ok) return read;
-    return ok(withContext(model, indexTuples(model, read.value.tuples), request.contextualTuples));
+    const { tuples, problem } = readRows(rows);
+    if (problem !== null) return err(problem);
+    return ok(withContext(model, indexTuples(model, tuples), request.contextualTuples));
+  };
+
+  /**
+   * Checks candidates in parts, each as large as can be decided at once, and as many of them as there are `parts` left for.
+   *
+   * @returns those that are allowed, and how many of the first were looked at
+   */
+  const filterInParts = async (
+    db: TupleStore,
+    request: ListObjectsRequest,
+    candidates: readonly string[],
+    { parts, lenient }: { parts: { left: number }; lenient: boolean },
+  ): Promise<Result<{ allowed: string[]; decided: number }, AuthzError>> => {
+    const allowed: string[] = [];
+    let decided = 0;
+    for (let size = Math.ceil(candidates.length / 2); decided < candidates.length && parts.left > 0; parts.left -= 1) {
+      const [first, ...rest] = candidates.slice(decided, decided + size);
+      if (first === undefined) break;
+      const part: [string, ...string[]] = [first, ...rest];
+      // oxlint-disable-next-line no-await-in-loop -- how large the next part may be is known by this one
+      const tuples = await load(db, request, part);
+      const found = tuples.ok ? filterAllowed(model, tuples.value, request.subject, request.relation, part) : tuples;
+      if (!found.ok) {
+        if (!isTooComplex(found.error)) return found;
+        if (rest.length > 0) {
+          size = Math.ceil(part.length / 2);
+          continue;
+        }
+        if (!lenient) return found;
+      } else allowed.push(...found.value);
+      decided += part.length;
+      size *= 2;
+    }
+    return ok({ allowed, decided });
   };
 
   return {
     async check(db, request) {
       const problem = checkRequestProblem(model, request);
       if (problem !== null) return err(problem);
-      const tuples = await load(atPrimary(db), request);
+      const tuples = await load(atPrimary(db), request, [request.object]);
       if (!tuples.ok) return tuples;
       const decided = decide(model, tuples.value, request.subject, [request]);
       return decided.ok ? verdictOf(decided.value.evaluation, 0) : decided;
@@ -104,7 +147,7 @@ export function createGraph(model: Model): Graph {
     async explain(db, request) {
       const problem = checkRequestProblem(model, request);
       if (problem !== null) return err(problem);
-      const tuples = await load(atPrimary(db), request);
+      const tuples = await load(atPrimary(db), request, [request.object]);
       if (!tuples.ok) return tuples;
       const decided = decide(model, tuples.value, request.subject, [request]);
       if (!decided.ok) return decided;
@@ -127,6 +170,7 @@ export function createGraph(model: Model): Graph {
       // An object is often named twice: by its owner and by its parent.
       const namedCount = 3 * candidateCount;
       const objects: string[] = [];
+      const parts = { left: MAX_PARTS };
       let cursor = page.cursor ?? "";
       for (let round = 0; round < MAX_ROUNDS; round += 1) {
         // oxlint-disable-next-line no-await-in-loop -- each round goes on where the last one ended
@@ -144,18 +188,25 @@ export function createGraph(model: Model): Graph {
           )
           .raw<GraphRow>();
         const read = readRows(rows);
-        if (!read.ok) return read;
-        const { candidates } = read.value;
-        const tuples = withContext(model, indexTuples(model, read.value.tuples), request.contextualTuples);
-        const found = candidates.map((id) => formatObject(request.type, id));
-        const allowed = filterAllowed(model, tuples, request.subject, request.relation, found);
-        if (!allowed.ok) return allowed;
-        objects.push(...allowed.value);
+        if (read.reached >= MAX_NODES) return err(tooComplex("its subject leads to too many objects"));
+        const found = read.candidates.map((id) => formatObject(request.type, id));
+        const tuples = withContext(model, indexTuples(model, read.tuples), request.contextualTuples);
+        const atOnce: Result<string[], AuthzError> =
+          read.problem === null
+            ? filterAllowed(model, tuples, request.subject, request.relation, found)
+            : err(read.problem);
+        if (!atOnce.ok && !isTooComplex(atOnce.error)) return atOnce;
+        const filtered: Result<{ allowed: string[]; decided: number }, AuthzError> = atOnce.ok
+          ? ok({ allowed: atOnce.value, decided: found.length })
+          : // oxlint-disable-next-line no-await-in-loop -- each round goes on where the last one ended
+            await filterInParts(store, request, found, { parts, lenient: page.lenient ?? false });
+        if (!filtered.ok) return filtered;
+        objects.push(...filtered.value.allowed);
         if (objects.length > limit) return ok(pageOf(objects.slice(0, limit)));
-        const last = candidates.at(-1);
-        const isLast = candidates.length < candidateCount && read.value.named < namedCount;
-        if (last === undefined || isLast) return ok({ objects });
-        cursor = last;
+        const { decided } = filtered.value;
+        cursor = read.candidates[decided - 1] ?? cursor;
+        if (decided < found.length) break;
+        if (found.length < candidateCount && read.named < namedCount) return ok({ objects });
       }
       return ok({ objects, nextCursor: cursor });
     },
@@ -172,19 +223,25 @@ function pageOf(objects: string[]): ObjectPage {
   return last === undefined ? { objects } : { objects, nextCursor: last.slice(last.indexOf(":") + 1) };
 }
 
-type Read = { tuples: Tuple[]; candidates: string[]; named: number };
+type Read = {
+  tuples: Tuple[];
+  candidates: string[];
+  /** How many tuples named a candidate, and how many nodes were reached on the way to them. */
+  named: number;
+  reached: number;
+  /** Why `tuples` are not all that the checks depend on, or null. */
+  problem: AuthzError | null;
+};
 
-function readRows(rows: readonly GraphRow[]): Result<Read, AuthzError> {
+function readRows(rows: readonly GraphRow[]): Read {
   const tuples: Tuple[] = [];
   const candidates: string[] = [];
-  let named = 0;
+  const counted = { n: 0, m: 0, r: 0 };
   for (const [kind, objectType, objectId, relation, subjectType, subjectId, subjectRelation] of rows) {
     if (kind === "c") {
       candidates.push(String(objectId));
-    } else if (kind === "m") {
-      named = Number(objectId);
-    } else if (kind === "n") {
-      if (Number(objectId) >= MAX_NODES) return err(tooComplex("it leads to too many objects"));
+    } else if (kind !== "t") {
+      counted[kind] = Number(objectId);
     } else if (objectType !== null && relation !== null && subjectType !== null && subjectId !== null) {
       tuples.push({
         object: formatObject(objectType, String(objectId)),
@@ -193,9 +250,13 @@ function readRows(rows: readonly GraphRow[]): Result<Read, AuthzError> {
       });
     }
   }
-  return tuples.length >= MAX_TUPLES
-    ? err(tooComplex("it depends on too many tuples"))
-    : ok({ tuples, candidates, named });
+  const problem =
+    counted.n >= MAX_NODES
+      ? tooComplex("it leads to too many objects")
+      : tuples.length >= MAX_TUPLES
+        ? tooComplex("it depends on too many tuples")
+        : null;
+  return { tuples, candidates, named: counted.m, reached: counted.r, problem };
 }
 
 type NodeKey = [type: string, id: string, relation: string];

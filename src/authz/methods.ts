@@ -9,6 +9,7 @@ import { setEnforcement } from "./enforcement.ts";
 import type { AuthzError } from "./engine.ts";
 import { sallyportGraph } from "./graph.ts";
 import { validateTuple } from "./model.ts";
+import { noteBookmark, readSession } from "./read-session.ts";
 import { noteDrift, parseReconcileCursor, reconcile } from "./reconcile.ts";
 import { SALLYPORT_MODEL } from "./sallyport-model.ts";
 import { givenStatement, takenStatement } from "./taken-grants.ts";
@@ -80,7 +81,7 @@ const readTuplesMethod = defineMethod({
   }),
   result: z.object({ tuples: z.array(tuple), nextCursor: z.optional(z.string()) }),
   handler: async (ctx, { object, relation, subject, cursor }) => {
-    const session = ctx.db.withSession(ctx.bookmarks?.given ?? "first-primary");
+    const session = readSession(ctx);
     const filter = {
       ...(object === undefined ? {} : { object }),
       ...(relation === undefined ? {} : { relation }),
@@ -88,7 +89,7 @@ const readTuplesMethod = defineMethod({
     };
     const page = await readTuples(session, filter, { limit: PAGE_MAX, ...(cursor === undefined ? {} : { cursor }) });
     if (!page.ok) throw invalid(page.error);
-    if (ctx.bookmarks) ctx.bookmarks.latest = session.getBookmark() ?? ctx.bookmarks.latest;
+    noteBookmark(ctx, session);
     return page.value;
   },
 });
@@ -127,7 +128,7 @@ const listObjects = defineMethod({
   params: z.object({ subject: part, relation: part, type: part, contextualTuples: z.optional(tuples) }),
   result: z.object({ objects: z.array(z.string()) }),
   handler: async (ctx, { subject, relation, type, contextualTuples }) => {
-    const session = ctx.db.withSession(ctx.bookmarks?.given ?? "first-primary");
+    const session = readSession(ctx);
     const question = { subject, relation, type, ...(contextualTuples === undefined ? {} : { contextualTuples }) };
     const objects: string[] = [];
     let cursor: string | undefined;
@@ -139,7 +140,7 @@ const listObjects = defineMethod({
       cursor = page.value.nextCursor;
     } while (cursor !== undefined && objects.length < OBJECTS_MAX);
     if (cursor !== undefined) throw invalid(`there are more than ${OBJECTS_MAX}`);
-    if (ctx.bookmarks) ctx.bookmarks.latest = session.getBookmark() ?? ctx.bookmarks.latest;
+    noteBookmark(ctx, session);
     return { objects };
   },
 });

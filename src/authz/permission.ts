@@ -1,13 +1,15 @@
 /** One question to the graph that decides: D1's own, read at the primary, or the remote one. */
 import type { CallContext } from "../rpc/method.ts";
 import { ProxyError } from "../wire/problem.ts";
+import { isTooComplex } from "./engine.ts";
 import { sallyportGraph } from "./graph.ts";
 import { remoteGraphOf } from "./remote.ts";
 
 export type Question = { subject: string; relation: string; object: string };
 
 /**
- * Asks the graph. In D1 it costs one read, whatever the answer.
+ * Asks the graph. In D1 it costs one read, whatever the answer. What is too complex to decide is not granted: as an error it
+ * would tell those who may not know of an object that it is there.
  *
  * @throws ProxyError AUTHZ_UNAVAILABLE when the graph cannot say: neither yes nor no is guessed
  */
@@ -21,8 +23,9 @@ export async function isPermitted(ctx: Pick<CallContext, "db" | "config">, quest
   const checked = await sallyportGraph.check(ctx.db, question).catch((cause: unknown) => {
     throw new ProxyError("PROXY_AUTH_DEPENDENCY_UNAVAILABLE", { reason: "D1 failed", cause });
   });
-  if (!checked.ok) throw graphUnavailable(checked.error.reason);
-  return checked.value;
+  if (checked.ok) return checked.value;
+  if (isTooComplex(checked.error)) return false;
+  throw graphUnavailable(checked.error.reason);
 }
 
 export function graphUnavailable(reason: string, data: Record<string, unknown> = {}): ProxyError {

@@ -14,6 +14,7 @@ import { type AgentDid, parseAgentDid } from "../wire/did.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { actorOf, senderSubject } from "./actor.ts";
 import { noSuchTask, permittedTask } from "./decision.ts";
+import { roomForShare, withinShareLimit } from "./share-limit.ts";
 import { type ShownTask, shownTask, TASK_COLUMNS, type TaskKey, type TaskRow } from "./store.ts";
 
 const PAYLOAD_BYTES_MAX = 1_048_576;
@@ -73,7 +74,11 @@ export async function deleteTask(ctx: CallContext, key: TaskKey, operatorsAgent:
 
 export type Share = { taskId: string; subject: string; relation: "editor" | "viewer" };
 
-/** Shares a task with a subject, or takes it back. @throws ProxyError PROXY_BAD_REQUEST for a subject that cannot be one */
+/**
+ * Shares a task with a subject, or takes it back.
+ *
+ * @throws ProxyError PROXY_BAD_REQUEST for a subject that cannot be one, PROXY_CONFLICT for one too many
+ */
 export async function changeShare(ctx: CallContext, op: "register" | "deregister", share: Share): Promise<Share> {
   const { relation, subject } = share;
   const wellFormed = validateTuple(SALLYPORT_MODEL, { object: taskObject("any"), relation, subject });
@@ -83,10 +88,11 @@ export async function changeShare(ctx: CallContext, op: "register" | "deregister
   const tuple = { object, relation, subject };
   const dual = dualWrite(ctx, op, [{ object, principal: subject, parent: agentObject(row.agent_did), relation }]);
   const nowMs = ctx.now();
-  await commitOn(
+  const committing = commitOn(
     ctx,
     row,
     [
+      ...(op === "register" ? [roomForShare(ctx.db, share)] : []),
       ...(op === "register" ? writeTuples(ctx.db, [tuple], { nowMs }) : deleteTuples(ctx.db, [tuple])),
       auditOfEffectStatement(ctx, {
         action: op === "register" ? "task.share" : "task.unshare",
@@ -98,6 +104,7 @@ export async function changeShare(ctx: CallContext, op: "register" | "deregister
     ],
     dual,
   );
+  await withinShareLimit(committing);
   const failed = await tellRemote(ctx, dual);
   if (failed !== null) throw graphUnavailable(`the remote graph: ${failed}`, { taskId: row.task_id });
   return { taskId: row.task_id, relation, subject };

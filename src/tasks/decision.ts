@@ -41,24 +41,35 @@ export async function permittedTask(
 /** Decides on what was read; the graph is asked in any case. */
 async function decideOn(ctx: CallContext, actor: Actor, found: Found, permission: TaskPermission): Promise<TaskRow> {
   const { config } = ctx;
-  const row = found.row !== null && (found.isMember || !isEnforced(config, found.taskEnforce)) ? found.row : null;
+  // What the actor cannot see by the rule of the task's tenant is from here on a task that does not exist.
+  const isVisible = (row: TaskRow): boolean =>
+    isEnforced(config, found.taskEnforce) ? found.isMember : mayByCreator(actor, row, found);
+  const row = found.row !== null && isVisible(found.row) ? found.row : null;
   const enforced = isEnforced(config, row === null ? found.callerEnforce : found.taskEnforce);
   const object = row !== null && isUlid(row.task_id) ? taskObject(row.task_id) : NOBODYS_TASK;
   const granted = await ask(ctx, enforced, { subject: actor.subject, relation: permission, object });
-  if (row === null) throw noSuchTask("no such task, or one of another tenant");
-  const native = mayByCreator(actor, row, found);
-  if (enforced ? granted : native) return row;
-  throw noSuchTask(enforced ? `the graph does not grant ${permission}` : "neither creator nor the agent's owner");
+  if (row === null) throw noSuchTask("no such task, one of another tenant, or neither creator nor the agent's owner");
+  if (!enforced || granted) return row;
+  throw noSuchTask(`the graph does not grant ${permission}`);
 }
 
-/** The graph is asked even where it does not decide yet, so that every refusal costs the same reads; D1's, that is. */
+/**
+ * The graph is asked even where it does not decide yet, so that every refusal costs the same reads; D1's, that is. What it
+ * answers is not listened to there, nor that it cannot.
+ */
 async function ask(
   ctx: CallContext,
   enforced: boolean,
   question: { subject: string; relation: string; object: string },
 ): Promise<boolean> {
-  if (!enforced && ctx.config.authzGraph !== "d1") return false;
-  return isPermitted(ctx, question);
+  if (enforced) return isPermitted(ctx, question);
+  if (ctx.config.authzGraph !== "d1") return false;
+  try {
+    await isPermitted(ctx, question);
+  } catch (error) {
+    if (!(error instanceof ProxyError)) throw error;
+  }
+  return false;
 }
 
 /** While the graph does not decide: the creator does, and whoever owns the task's agent. Contract §6, `FGAC_ENFORCE`. */

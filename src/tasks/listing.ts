@@ -1,35 +1,43 @@
-/** `task/list`: what the caller may read, found through the graph and not by filtering everything. At most three round trips. */
+/** `task/list`: what the caller may read, found through the graph or by who made it, and not by filtering everything. At most three round trips. */
 import { sallyportGraph } from "../authz/graph.ts";
 import { graphUnavailable } from "../authz/permission.ts";
+import { noteBookmark, readSession } from "../authz/read-session.ts";
 import { remoteGraphOf } from "../authz/remote.ts";
 import { read } from "../identity/commit.ts";
 import type { CallContext } from "../rpc/method.ts";
 import { isUlid } from "../wire/ulid.ts";
 import { type Actor, actorOf } from "./actor.ts";
-import { isEnforced } from "./decision.ts";
-import { findCaller, listRows, pickRows, type ShownTask, shownTask, type TaskPage } from "./store.ts";
+import { findReach, listEverything, listPermitted, type TaskPage } from "./pages.ts";
+import { type ShownTask, shownTask } from "./store.ts";
 
 /** How many of the graph's answers are looked through for the tasks of one agent. */
 const LOOKED_THROUGH_MAX = 1_000;
 
 export type Page = { agentDid: string | null; cursor: string | null; limit: number };
 
-/** A page, oldest first, of no more tasks than fit. One that is shorter than asked for has a `nextCursor` where there may be more. */
+/**
+ * A page, oldest first, of no more tasks than fit. One that is shorter than asked for has a `nextCursor` where there may be more.
+ * It holds what `task/get` would show: of each task its own tenant says whether the graph decides or its creator does.
+ *
+ * @throws ProxyError AUTHZ_UNAVAILABLE when the graph cannot say; PROXY_AUTH_DEPENDENCY_UNAVAILABLE when D1 fails
+ */
 export async function listTasks(ctx: CallContext, page: Page): Promise<{ tasks: ShownTask[]; nextCursor?: string }> {
-  const session = ctx.db.withSession(ctx.bookmarks?.given ?? "first-primary");
-  const listed = await read(listFrom(ctx, session, actorOf(ctx.principal), page));
-  if (ctx.bookmarks) ctx.bookmarks.latest = session.getBookmark() ?? ctx.bookmarks.latest;
+  const session = readSession(ctx);
+  const listed = await listFrom(ctx, session, actorOf(ctx.principal), page);
+  noteBookmark(ctx, session);
   return listed;
 }
 
 async function listFrom(ctx: CallContext, session: D1DatabaseSession, actor: Actor | null, page: Page) {
-  if (actor === null) return shownPage(await listRows(session, null, page), null);
-  const caller = await findCaller(session, actor);
-  if (!isEnforced(ctx.config, caller.enforce)) return shownPage(await listRows(session, { actor, caller }, page), null);
-
+  if (actor === null) return shownPage(await read(listEverything(session, page)), null);
+  const enforced = ctx.config.fgacEnforce;
+  const reach = await read(findReach(session, actor, enforced));
+  // Where the graph decides nothing it is not asked, and that it is out of reach is not heard.
   const wanted = page.agentDid === null ? page.limit : LOOKED_THROUGH_MAX;
-  const { ids, more } = await readable(ctx, session, actor.subject, { limit: wanted, cursor: page.cursor });
-  return shownPage(await pickRows(session, ids, { actor, agentDid: page.agentDid, limit: page.limit }), more);
+  const { ids, more } = reach.graphDecides
+    ? await readable(ctx, session, actor.subject, { limit: wanted, cursor: page.cursor })
+    : { ids: [], more: null };
+  return shownPage(await read(listPermitted(session, { actor, reach, enforced, ids, upTo: more }, page)), more);
 }
 
 /** The next ids that the subject may read, and where to go on. */
@@ -47,7 +55,9 @@ async function readable(
     return { ids: found.value, more: found.value.length < page.limit ? null : (found.value.at(-1) ?? null) };
   }
   const { limit, cursor } = page;
-  const listed = await sallyportGraph.listObjects(session, question, { limit, ...(cursor === null ? {} : { cursor }) });
+  const listed = await read(
+    sallyportGraph.listObjects(session, question, { limit, lenient: true, ...(cursor === null ? {} : { cursor }) }),
+  );
   if (!listed.ok) throw graphUnavailable(listed.error.reason);
   const ids = listed.value.objects.map((object) => object.slice(object.indexOf(":") + 1)).filter(isUlid);
   return { ids, more: listed.value.nextCursor ?? null };

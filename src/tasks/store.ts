@@ -1,6 +1,5 @@
 /** The rows of `tasks`, and what a decision about one reads beside it, in one statement. */
 import { read } from "../identity/commit.ts";
-import { MAX_SERVER_FRAME_BYTES } from "../wire/frames.ts";
 import type { Actor } from "./actor.ts";
 
 export type TaskRow = {
@@ -19,7 +18,7 @@ export type TaskRow = {
 
 export const TASK_COLUMNS = `task_id, tenant_id, name, agent_did, status, params, metadata, creator_user_id,
   creator_service_account_id, created_at_ms, updated_at_ms`;
-const columnsOf = (table: string): string => TASK_COLUMNS.replaceAll(/\w+/g, (column) => `${table}.${column}`);
+export const columnsOf = (table: string): string => TASK_COLUMNS.replaceAll(/\w+/g, (column) => `${table}.${column}`);
 
 /** A task as the wire shows it. */
 export function shownTask(row: TaskRow) {
@@ -43,15 +42,16 @@ export type ShownTask = ReturnType<typeof shownTask>;
 export type TaskKey = { taskId: string } | { taskName: string };
 
 /** An agent's tenant and owner: the graph's word first, since an operator may have moved it; then the registry's. */
-const tenantOf = (did: string): string => `COALESCE(
+export const tenantOf = (did: string): string => `COALESCE(
   (SELECT subject_id FROM relationships WHERE object_type = 'agent' AND object_id = ${did} AND relation = 'tenant'),
   (SELECT tenant_id FROM agents WHERE agent_did = ${did}))`;
-const ownerOf = (did: string): string => `COALESCE(
+export const ownerOf = (did: string): string => `COALESCE(
   (SELECT owner_did FROM agents WHERE agent_did = ${did}),
   (SELECT subject_id FROM relationships WHERE object_type = 'agent' AND object_id = ${did} AND relation = 'owner'
      AND subject_type = 'user' ORDER BY subject_id LIMIT 1))`;
-const enforceOf = (tenant: string): string => `(SELECT enforce FROM tenant_enforcement WHERE tenant_id = ${tenant})`;
-const isMember = (tenant: string, type: string, id: string): string => `EXISTS (SELECT 1 FROM relationships
+export const enforceOf = (tenant: string): string =>
+  `(SELECT enforce FROM tenant_enforcement WHERE tenant_id = ${tenant})`;
+export const isMember = (tenant: string, type: string, id: string): string => `EXISTS (SELECT 1 FROM relationships
   WHERE object_type = 'tenant' AND object_id = ${tenant} AND relation = 'member'
     AND subject_type = ${type} AND subject_id = ${id} AND subject_relation = '')`;
 
@@ -199,91 +199,7 @@ export function insertTask(db: D1Database, row: TaskRow): D1PreparedStatement {
     );
 }
 
-function subjectParts(subject: string): [type: string, id: string] {
+export function subjectParts(subject: string): [type: string, id: string] {
   const colon = subject.indexOf(":");
   return [subject.slice(0, colon), subject.slice(colon + 1)];
-}
-
-/** The asking agent's tenant, for a list. */
-export type Caller = { tenantId: string | null; enforce: 0 | 1 | null };
-
-export async function findCaller(session: D1DatabaseSession, actor: Actor): Promise<Caller> {
-  const select = session
-    .prepare(
-      `WITH caller (tenant_id) AS (SELECT ${tenantOf("?1")}) SELECT tenant_id, ${enforceOf("caller.tenant_id")} AS enforce FROM caller`,
-    )
-    .bind(actor.agentDid);
-  const row = await select.first<{ tenant_id: string | null; enforce: 0 | 1 | null }>();
-  return { tenantId: row?.tenant_id ?? null, enforce: row?.enforce ?? null };
-}
-
-/** Tasks of one page, and whether there are more behind them. */
-export type TaskPage = { rows: TaskRow[]; hasMore: boolean };
-
-/** A page has to fit into one frame of the relay socket, with what stands around it; one task fits always. */
-const PAGE_BYTES_MAX = MAX_SERVER_FRAME_BYTES - 4_096;
-/** More than what is shown of a task beside `params` and `metadata`. */
-const HEAD_BYTES_MAX = 4_096;
-
-/**
- * Runs a list: so many tasks, and no more than fit. What is left out is not read, so that a page costs no more than it shows.
- *
- * @param from SQL from `FROM` on, with the tasks as `t` and values from `?2` on
- */
-async function readPage(session: D1DatabaseSession, from: string, limit: number, values: readonly unknown[]) {
-  const select = session
-    .prepare(
-      `WITH page (task_id, bytes) AS (
-         SELECT t.task_id, octet_length(t.params) + octet_length(t.metadata) + ${HEAD_BYTES_MAX}
-         ${from} ORDER BY t.task_id LIMIT ?1 + 1),
-       filled (task_id, bytes, upto) AS (SELECT task_id, bytes, SUM(bytes) OVER (ORDER BY task_id) FROM page)
-       SELECT ${columnsOf("t")}, (SELECT COUNT(*) FROM page) AS found
-       FROM filled CROSS JOIN tasks AS t ON t.task_id = filled.task_id
-       WHERE filled.upto <= ${PAGE_BYTES_MAX} OR filled.upto = filled.bytes ORDER BY t.task_id LIMIT ?1`,
-    )
-    .bind(limit, ...values);
-  const { results } = await select.all<TaskRow & { found: number }>();
-  return { rows: results, hasMore: (results[0]?.found ?? 0) > results.length };
-}
-
-/**
- * Tasks by their own columns: everything for the operator; while the graph does not decide, what the actor created and what
- * belongs to its owner's agents.
- */
-export async function listRows(
-  session: D1DatabaseSession,
-  by: { actor: Actor; caller: Caller } | null,
-  page: { agentDid: string | null; cursor: string | null; limit: number },
-): Promise<TaskPage> {
-  const values: (string | null)[] = [page.cursor ?? ""];
-  const bind = (value: string | null): string => `?${values.push(value) + 1}`;
-  const conditions = ["t.task_id > ?2"];
-  if (page.agentDid !== null) conditions.push(`t.agent_did = ${bind(page.agentDid)}`);
-  if (by !== null) {
-    const { actor, caller } = by;
-    if (actor.kind !== "device") conditions.push(`t.tenant_id = ${bind(caller.tenantId)}`);
-    if (actor.serviceAccountId !== null)
-      conditions.push(`t.creator_service_account_id = ${bind(actor.serviceAccountId)}`);
-    else {
-      const user = bind(actor.userId);
-      conditions.push(`(t.creator_user_id = ${user} OR ${ownerOf("t.agent_did")} = ${user})`);
-    }
-  }
-  return readPage(session, `FROM tasks AS t WHERE ${conditions.join(" AND ")}`, page.limit, values);
-}
-
-/** Tasks by their ids, in their order; those alone that stand in a tenant of the actor's. */
-export async function pickRows(
-  session: D1DatabaseSession,
-  ids: readonly string[],
-  { actor, agentDid, limit }: { actor: Actor; agentDid: string | null; limit: number },
-): Promise<TaskPage> {
-  if (ids.length === 0) return { rows: [], hasMore: false };
-  return readPage(
-    session,
-    `FROM json_each(?2) AS wanted CROSS JOIN tasks AS t ON t.task_id = wanted.value
-     WHERE (?3 IS NULL OR t.agent_did = ?3) AND ${isMember("t.tenant_id", "?4", "?5")}`,
-    limit,
-    [JSON.stringify(ids), agentDid, ...subjectParts(actor.subject)],
-  );
 }

@@ -158,6 +158,33 @@ describe("a list", () => {
     expect(page).toEqual({ ok: true, value: { objects: ["task:zz"] } });
   });
 
+  test("decides in parts what is too complex together, and leaves out alone what is too complex alone, where it is lenient", async () => {
+    const dozen = Array.from({ length: 12 }, (_, index) => `t${String(index).padStart(2, "0")}`);
+    await write([
+      ...home,
+      ...dozen.flatMap(task),
+      ...dozen.map((id) => t(`task:${id}#viewer@user:ann`)),
+      ...Array.from({ length: 6_000 }, (_, index) => `g${index}`).flatMap((group) =>
+        ["t00", "t01", "t02", "t11"].map((id) => t(`task:${id}#viewer@group:${id}-${group}#member`)),
+      ),
+    ]);
+    const request = { type: "task", relation: "read", subject: "user:ann" };
+    const all = dozen.map((id) => `task:${id}`);
+    expect(await graph.listObjects(env.DB, request)).toEqual({ ok: true, value: { objects: all } });
+
+    await write(Array.from({ length: 15_000 }, (_, index) => t(`task:t01#viewer@group:more-${index}#member`)));
+    const counted = countRoundTrips(env.DB);
+    expect(await graph.listObjects(counted.db, request, { lenient: true })).toEqual({
+      ok: true,
+      value: { objects: all.filter((object) => object !== "task:t01") },
+    });
+    expect(counted.trips()).toBeLessThan(12);
+    expect(await graph.listObjects(env.DB, request)).toMatchObject({
+      ok: false,
+      error: { code: "authorization_model_resolution_too_complex" },
+    });
+  });
+
   test("finds what groups in groups, direct shares and the parent agent give, each once", async () => {
     await write([
       ...home,
