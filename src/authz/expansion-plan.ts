@@ -162,6 +162,27 @@ export function reversePlan(model: Model, targetType: string, targetRelation: st
   return { direct, from, names, targetIsRecursive };
 }
 
+/** Nothing is related but what some subject of `tupleset` has the asking subject as its `relation` for, by a tuple of its own. */
+export type TupleGate = { readonly tupleset: string; readonly relation: string };
+
+/** The gate before a relation, where it is an intersection with one; null where groups or everyone could open it. */
+export function gateOf(model: Model, type: string, relation: string): TupleGate | null {
+  const relations = model.types.get(type);
+  const rewrite = relations?.get(relation)?.rewrite;
+  if (rewrite?.kind !== "intersection") return null;
+  for (const child of rewrite.children) {
+    const operand = child.kind === "computed" ? relations?.get(child.relation)?.rewrite : child;
+    if (operand?.kind !== "from") continue;
+    const isPlain = [...subjectsOf(model, type, operand.tupleset)].every(
+      (parent) =>
+        model.types.get(parent)?.get(operand.relation)?.rewrite.kind === "direct" &&
+        [...subjectsOf(model, parent, operand.relation)].every((subject) => !/[#*]/.test(subject)),
+    );
+    if (isPlain) return { tupleset: operand.tupleset, relation: operand.relation };
+  }
+  return null;
+}
+
 function subjectsOf(model: Model, type: string, relation: string): ReadonlySet<string> {
   return model.types.get(type)?.get(relation)?.subjects ?? new Set();
 }

@@ -7,12 +7,12 @@
  * and joins are CROSS JOIN so that they run in the order they are written: from what is known to what it leads to. A `+` keeps
  * SQLite from building an index over a handful of steps, which costs more than it saves.
  */
-import { reversePlan, type ExpansionPlan, type ForwardPlan } from "./expansion-plan.ts";
+import { reversePlan, type ExpansionPlan, type ForwardPlan, type TupleGate } from "./expansion-plan.ts";
 import type { Model } from "./model.ts";
 
 /**
  * A row as it comes back: a tuple, or with `kind` `c` a candidate's id, with `n` how many nodes were followed for
- * the checks, with `r` how many were reached from the subject, with `m` how many tuples named a candidate.
+ * the checks, with `r` how many were reached from the subject, with `m` how many tuples named a candidate, and the last id that they named.
  */
 export type GraphRow = [
   kind: "t" | "c" | "n" | "r" | "m",
@@ -42,9 +42,15 @@ export function checkSql(plan: ForwardPlan): string {
  * Parameters: ?1 further `[type, id, relation]` nodes to read for (contextual tuples lead there), ?2 ?3 ?4 the subject, ?5 the
  * most nodes to follow, ?6 the most rows, ?7 `[type, id, relation]` nodes known to be reached, ?8 the id after which to go
  * on, ?9 how many candidates, ?10 how many tuples that name one. One object may be named by several, so either may end the
- * statement first; where the second does, it is as if there were more. Nothing is sorted but the best ?10.
+ * statement first; where the second does, it is as if there were more. Nothing is sorted but the best ?10. What the gate keeps
+ * out is no candidate: nothing is followed for it.
  */
-export function listSql(model: Model, type: string, relation: string, forward: ForwardPlan): string {
+export function listSql(
+  model: Model,
+  type: string,
+  relation: string,
+  { forward, gate }: { forward: ForwardPlan; gate: TupleGate | null },
+): string {
   const plan = reversePlan(model, type, relation);
   const isTarget = (step: { type: string; relation: string }): boolean =>
     !plan.targetIsRecursive && step.type === type && step.relation === relation;
@@ -71,12 +77,12 @@ export function listSql(model: Model, type: string, relation: string, forward: F
       UNION ALL ${reverseHops("last", "e.object_id", holders, "e.object_id > ?8").join(" UNION ALL ")}
       ORDER BY 1 LIMIT ?10
     ),
-    candidate(i) AS MATERIALIZED (SELECT DISTINCT i FROM named ORDER BY i LIMIT ?9),
+    candidate(i) AS MATERIALIZED (SELECT DISTINCT i FROM named${passes(type, gate)} ORDER BY i LIMIT ?9),
     ${nodes(`SELECT ${text(type)}, i, ${text(relation)} FROM candidate
       UNION SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?1)`)}
     SELECT * FROM (SELECT 'c', NULL, i, NULL, NULL, NULL, NULL FROM candidate ORDER BY i)
     UNION ALL SELECT 'r', NULL, count(*), NULL, NULL, NULL, NULL FROM reached
-    UNION ALL SELECT 'm', NULL, count(*), NULL, NULL, NULL, NULL FROM named
+    UNION ALL SELECT 'm', NULL, count(*), max(i), NULL, NULL, NULL FROM named
     UNION ALL SELECT * FROM (${nodeRows(holders)} LIMIT ?6)`;
 }
 
@@ -148,6 +154,15 @@ function nodeRows(holders: string): string {
       FROM node CROSS JOIN jump AS s ON +s.t = node.t AND +s.r = node.r
       CROSS JOIN relationships AS e
         ON e.object_type = node.t AND e.object_id = node.i AND e.relation = s.d AND e.subject_relation = ''`;
+}
+
+function passes(type: string, gate: TupleGate | null): string {
+  if (gate === null) return "";
+  return ` WHERE EXISTS (SELECT 1 FROM relationships AS p CROSS JOIN relationships AS g
+        ON g.object_type = p.subject_type AND g.object_id = p.subject_id AND g.relation = ${text(gate.relation)}
+        AND g.subject_type = ?2 AND g.subject_id = ?3 AND g.subject_relation = ?4
+      WHERE p.object_type = ${text(type)} AND p.object_id = named.i AND p.relation = ${text(gate.tupleset)}
+        AND p.subject_relation = '')`;
 }
 
 /** From the subject, and from what has been reached, to the objects whose tuples name them. */

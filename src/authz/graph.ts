@@ -13,7 +13,7 @@ import {
   type CheckRequest,
   type ListObjectsRequest,
 } from "./engine.ts";
-import { forwardPlan, relationsFrom, reversePlan } from "./expansion-plan.ts";
+import { forwardPlan, gateOf, relationsFrom, reversePlan } from "./expansion-plan.ts";
 import { explainDecision, type Explanation } from "./explain.ts";
 import { checkSql, listSql, type GraphRow } from "./graph-sql.ts";
 import type { Model } from "./model.ts";
@@ -61,7 +61,7 @@ export function createGraph(model: Model): Graph {
   const statements = new Map<string, string>();
   const statementFor = (
     kind: "check" | "list",
-    request: { subject: string; relation: string },
+    request: Pick<CheckRequest, "subject" | "relation" | "contextualTuples">,
     type: string,
     context: readonly NodeKey[],
   ): string => {
@@ -69,12 +69,15 @@ export function createGraph(model: Model): Graph {
     const [subjectType, , subjectRelation] = subjectParts(request.subject);
     const subjectKind = subjectRelation === "" ? subjectType : `${subjectType}#${subjectRelation}`;
     const key = `${kind} ${type}#${relation} ${subjectKind}`;
-    const known = context.length === 0 ? statements.get(key) : undefined;
+    const hasContext = (request.contextualTuples ?? []).length > 0;
+    const known = hasContext ? undefined : statements.get(key);
     if (known !== undefined) return known;
     const roots = context.map(([rootType, , rootRelation]) => ({ type: rootType, relation: rootRelation }));
     const plan = forwardPlan(model, [{ type, relation }, ...roots], subjectKind);
-    const text = kind === "check" ? checkSql(plan) : listSql(model, type, relation, plan);
-    if (context.length === 0) statements.set(key, text);
+    // Contextual tuples may open a gate, and a userset has none of its own: then the checks alone decide.
+    const gate = hasContext || subjectRelation !== "" ? null : gateOf(model, type, relation);
+    const text = kind === "check" ? checkSql(plan) : listSql(model, type, relation, { forward: plan, gate });
+    if (!hasContext) statements.set(key, text);
     return text;
   };
 
@@ -204,9 +207,10 @@ export function createGraph(model: Model): Graph {
         objects.push(...filtered.value.allowed);
         if (objects.length > limit) return ok(pageOf(objects.slice(0, limit)));
         const { decided } = filtered.value;
-        cursor = read.candidates[decided - 1] ?? cursor;
+        const isCut = found.length >= candidateCount || decided < found.length;
+        cursor = (isCut ? read.candidates[decided - 1] : read.lastNamed) ?? cursor;
         if (decided < found.length) break;
-        if (found.length < candidateCount && read.named < namedCount) return ok({ objects });
+        if (!isCut && read.named < namedCount) return ok({ objects });
       }
       return ok({ objects, nextCursor: cursor });
     },
@@ -226,9 +230,10 @@ function pageOf(objects: string[]): ObjectPage {
 type Read = {
   tuples: Tuple[];
   candidates: string[];
-  /** How many tuples named a candidate, and how many nodes were reached on the way to them. */
+  /** How many tuples named a candidate, how many nodes were reached on the way to them, and the last id named. */
   named: number;
   reached: number;
+  lastNamed: string | null;
   /** Why `tuples` are not all that the checks depend on, or null. */
   problem: AuthzError | null;
 };
@@ -237,11 +242,13 @@ function readRows(rows: readonly GraphRow[]): Read {
   const tuples: Tuple[] = [];
   const candidates: string[] = [];
   const counted = { n: 0, m: 0, r: 0 };
+  let lastNamed: string | null = null;
   for (const [kind, objectType, objectId, relation, subjectType, subjectId, subjectRelation] of rows) {
     if (kind === "c") {
       candidates.push(String(objectId));
     } else if (kind !== "t") {
       counted[kind] = Number(objectId);
+      if (kind === "m") lastNamed = relation;
     } else if (objectType !== null && relation !== null && subjectType !== null && subjectId !== null) {
       tuples.push({
         object: formatObject(objectType, String(objectId)),
@@ -256,7 +263,7 @@ function readRows(rows: readonly GraphRow[]): Read {
       : tuples.length >= MAX_TUPLES
         ? tooComplex("it depends on too many tuples")
         : null;
-  return { tuples, candidates, named: counted.m, reached: counted.r, problem };
+  return { tuples, candidates, named: counted.m, reached: counted.r, lastNamed, problem };
 }
 
 type NodeKey = [type: string, id: string, relation: string];

@@ -158,6 +158,31 @@ describe("a list", () => {
     expect(page).toEqual({ ok: true, value: { objects: ["task:zz"] } });
   });
 
+  test("follows nothing for what the tenant gate refuses, however much that would be", async () => {
+    const strange = ids.flatMap((id) => [
+      t(`task:${id}#tenant@tenant:away`),
+      t(`task:${id}#viewer@user:ann`),
+      ...Array.from({ length: 100 }, (_, index) => t(`task:${id}#viewer@group:${index}-${id}#member`)),
+    ]);
+    await write([...home, ...strange, ...task("zz"), t("task:zz#viewer@user:ann")]);
+    const request = { type: "task", relation: "read", subject: "user:ann" };
+    const counted = countRoundTrips(env.DB);
+    expect(await graph.listObjects(counted.db, request)).toEqual({ ok: true, value: { objects: ["task:zz"] } });
+    expect(counted.trips()).toBe(1);
+  });
+
+  test("passes a gate that a contextual tuple opens, and no further one by it", async () => {
+    await write([...task("1"), ...task("2"), t("task:1#viewer@user:bob"), t("agent:a#tenant@tenant:home")]);
+    const request = { type: "task", relation: "read", subject: "user:bob" };
+    const contextualTuples = [t("tenant:home#member@user:bob")];
+    expect(await graph.listObjects(env.DB, request)).toEqual({ ok: true, value: { objects: [] } });
+    expect(await graph.listObjects(env.DB, { ...request, contextualTuples })).toEqual({
+      ok: true,
+      value: { objects: ["task:1"] },
+    });
+    expect(await graph.listObjects(env.DB, request)).toEqual({ ok: true, value: { objects: [] } });
+  });
+
   test("decides in parts what is too complex together, and leaves out alone what is too complex alone, where it is lenient", async () => {
     const dozen = Array.from({ length: 12 }, (_, index) => `t${String(index).padStart(2, "0")}`);
     await write([

@@ -18,6 +18,7 @@ import { readsOf } from "./reads.ts";
 
 let stranger: Agent;
 let sibling: Agent;
+let friend: Agent;
 let victim: Agent;
 let device: Device;
 let own: Task;
@@ -27,6 +28,7 @@ let later: Task;
 beforeAll(async () => {
   stranger = await register();
   sibling = await register({ tenantId: stranger.tenantId });
+  friend = await register({ tenantId: stranger.tenantId });
   victim = await register();
   device = await pairDevice(victim, ["tasks:read"]);
   own = await createTask(victim, { agentDid: victim.did });
@@ -34,6 +36,7 @@ beforeAll(async () => {
   later = await createTask(victim, { agentDid: victim.did });
   await result(stranger, "task/share", { taskId: huge.taskId, subject: `agent:${victim.did}`, relation: "viewer" });
   await result(stranger, "task/share", { taskId: huge.taskId, subject: `user:${victim.ownerDid}`, relation: "viewer" });
+  await result(stranger, "task/share", { taskId: huge.taskId, subject: `agent:${friend.did}`, relation: "viewer" });
   await env.DB.prepare(
     `INSERT INTO relationships (object_type, object_id, relation, subject_type, subject_id, subject_relation, created_at_ms)
      WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
@@ -56,6 +59,11 @@ test("a list that such a task was shared into holds everything else", async () =
   expect(idsOf(await result(victim, "task/list", {}))).toEqual(mine);
   expect(idsOf(await result(victim, "task/list", { agentDid: victim.did }))).toEqual(mine);
   expect(idsOf(await result(device, "task/list", {}))).toEqual(mine);
+});
+
+test("nor does a list within its tenant fail by it", async () => {
+  const { taskId } = await createTask(friend, { agentDid: friend.did });
+  expect(idsOf(await result(friend, "task/list", {}))).toEqual([taskId]);
 });
 
 describe.each([
