@@ -1,5 +1,6 @@
 /** The methods of contract §5, API keys. */
 import * as z from "zod/mini";
+import { noteBookmark, readSession } from "../authz/read-session.ts";
 import type { Reply } from "../rpc/dispatcher.ts";
 import { askGate } from "../rpc/gate-call.ts";
 import { type CallContext, defineMethod, type GateLocal, type Method, type Scope, SCOPES } from "../rpc/method.ts";
@@ -78,13 +79,13 @@ const list = defineMethod({
   handler: async (ctx, params) => {
     if (params.agentDid !== undefined && ctx.agentDid !== null && params.agentDid !== ctx.agentDid) throw notYours();
     const limit = params.limit ?? PAGE_MAX;
-    const session = ctx.db.withSession(ctx.bookmarks?.given ?? "first-primary");
+    const session = readSession(ctx);
     const rows = await listApiKeys(session, {
       agentDid: ctx.agentDid ?? params.agentDid ?? null,
       cursor: params.cursor ?? null,
       limit,
     });
-    if (ctx.bookmarks) ctx.bookmarks.latest = session.getBookmark() ?? ctx.bookmarks.latest;
+    noteBookmark(ctx, session);
     const shown = rows.slice(0, limit);
     const last = shown.at(-1);
     return {
