@@ -13,6 +13,7 @@ const NEW = OLD.replace("1", "3");
 const LISTS: [string, () => Agent | typeof operator][] = [
   ["task/list", () => agent],
   ["authz/read", () => operator],
+  ["apikey/list", () => agent],
 ];
 
 let agent: Agent;
