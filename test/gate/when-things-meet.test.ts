@@ -184,9 +184,9 @@ describe("an end that the disk did not take", () => {
   });
 
   /** Awaited on the spot: an RPC promise that is handed on counts as one that nobody handles. */
-  async function outcomeOf(call: () => Promise<unknown>): Promise<string> {
+  async function outcomeOf(work: () => Promise<unknown>): Promise<string> {
     try {
-      await call();
+      await work();
       return "done";
     } catch {
       return "failed";
