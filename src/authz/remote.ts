@@ -28,6 +28,9 @@ export const EXCEPTION_CLASSES = [
   "http_502",
   "http_503",
   "http_504",
+  "http_401",
+  "http_403",
+  "http_404",
   "http_408",
   "http_429",
   "http_4xx",
@@ -223,7 +226,10 @@ function classOf(status: number): ExceptionClass {
   if (status === 502) return "http_502";
   if (status === 503) return "http_503";
   if (status === 504) return "http_504";
-  // These two say nothing of the call itself.
+  // These say nothing of the call itself: a credential that is changing, a route that is being deployed, a bad moment.
+  if (status === 401) return "http_401";
+  if (status === 403) return "http_403";
+  if (status === 404) return "http_404";
   if (status === 408) return "http_408";
   if (status === 429) return "http_429";
   if (status >= 500) return "http_5xx";

@@ -19,14 +19,24 @@ export type QueueRow = {
   updated_at_ms: number;
   socket_id: string | null;
   reason: string | null;
+  revived: 0 | 1;
 };
 
-const COLUMNS = "delivery_id, lane, state, bytes, created_at_ms, attempts, due_at_ms, updated_at_ms, socket_id, reason";
+const COLUMNS =
+  "delivery_id, lane, state, bytes, created_at_ms, attempts, due_at_ms, updated_at_ms, socket_id, reason, revived";
 
 export type QueueRows = ReturnType<typeof createQueueRows>;
 
 export function createQueueRows(sql: SqlStorage, deadLetterRetentionMs: number) {
   return {
+    /** Their senders' gates know that they wait again. */
+    toldOfRevival(deliveryIds: readonly string[]): void {
+      sql.exec(
+        "UPDATE queue SET revived = 0 WHERE delivery_id IN (SELECT value FROM json_each(?))",
+        JSON.stringify(deliveryIds),
+      );
+    },
+
     /** What waits, and what has ended and its sender's gate does not know yet; in the order of their ids. */
     unreported: (): Iterable<QueueRow> =>
       sql.exec<QueueRow>(`SELECT ${COLUMNS} FROM queue WHERE reported = 0 ORDER BY delivery_id`),
@@ -110,7 +120,7 @@ export function createQueueRows(sql: SqlStorage, deadLetterRetentionMs: number) 
       if (row === undefined) return null;
       sql.exec(
         `UPDATE queue SET state = 0, attempts = 0, reason = NULL, created_at_ms = ?1, updated_at_ms = ?1, due_at_ms = ?1,
-           reported = 0, envelope = json_remove(envelope, '$.trustEpoch') WHERE delivery_id = ?2`,
+           reported = 0, revived = 1, envelope = json_remove(envelope, '$.trustEpoch') WHERE delivery_id = ?2`,
         nowMs,
         deliveryId,
       );

@@ -53,9 +53,16 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
   const rows = createQueueRows(sql, limits.deadLetterRetentionMs);
   /** Attempts that a socket has left unanswered since it last answered one. */
   const missed = new Map<string, number>();
+  const oweRevival = (lane: string, deliveryId: string, atMs: number): void => {
+    const again = { deliveryId, delivered: false, reason: null, attempts: 0, atMs, waitsAgain: true } as const;
+    if (hasGate(lane)) reports.owe(lane, again);
+  };
+
   for (const row of rows.unreported()) {
-    if (row.state === QUEUE_STATE.queued) lanes.insert(entryOf(row));
-    else {
+    if (row.state === QUEUE_STATE.queued) {
+      lanes.insert(entryOf(row));
+      if (row.revived === 1) oweRevival(row.lane, row.delivery_id, row.updated_at_ms);
+    } else {
       const { delivery_id: deliveryId, reason, attempts, updated_at_ms: atMs } = row;
       reports.owe(row.lane, { deliveryId, delivered: row.state === QUEUE_STATE.delivered, reason, attempts, atMs });
     }
@@ -343,7 +350,11 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
     isReportUrgent: reports.isUrgent,
 
     /** The sender's gate has them on disk. */
-    reported: (sender: AgentDid, outcomes: readonly Outcome[]): void => reports.done(sender, outcomes, lanes.has),
+    reported(sender: AgentDid, outcomes: readonly Outcome[]): void {
+      const revived = outcomes.filter(({ waitsAgain }) => waitsAgain === true).map(({ deliveryId }) => deliveryId);
+      if (revived.length > 0) rows.toldOfRevival(revived);
+      reports.done(sender, outcomes, lanes.has);
+    },
 
     /** Whether somebody waits for the end of a message that is on its way to a socket. */
     isAwaited: (deliveryId: string): boolean => lanes.find(deliveryId)?.isAwaited === true,
@@ -361,8 +372,7 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
       const row = rows.revive(deliveryId, nowMs);
       if (row === null) return false;
       lanes.insert({ ...entryOf(row), attempts: 0, createdAtMs: nowMs, dueAtMs: nowMs, socketId: null });
-      const again = { delivered: false, reason: null, attempts: 0, atMs: nowMs, waitsAgain: true } as const;
-      if (hasGate(row.lane)) reports.owe(row.lane, { deliveryId, ...again });
+      oweRevival(row.lane, deliveryId, nowMs);
       return true;
     },
 

@@ -52,6 +52,9 @@ const MIGRATIONS: readonly string[] = [
    CREATE INDEX outbox_ended ON outbox (receipt_due, updated_at_ms) WHERE state >= 2;`,
 
   `CREATE TABLE ended_api_keys (api_key_id TEXT PRIMARY KEY, forget_at_ms INTEGER) WITHOUT ROWID;`,
+
+  // A dead letter that waits again, of which its sender's gate has not heard yet.
+  `ALTER TABLE queue ADD COLUMN revived INTEGER NOT NULL DEFAULT 0;`,
 ];
 
 const EXISTS = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'schema_migrations'";

@@ -86,6 +86,7 @@ export function createCrl(settings: RegistrySettings, dependency: Dependency, ke
   let newestIat: number | null = null;
   /** What KV is known to have of it. */
   let markedIat: number | null = null;
+  let isRecalled = false;
   let lastGoodAtMs: number | null = null;
   let tooOldWarnedAtMs = Number.NEGATIVE_INFINITY;
 
@@ -134,10 +135,11 @@ export function createCrl(settings: RegistrySettings, dependency: Dependency, ke
 
   /** A new isolate has seen nothing: others have. @returns false when the store cannot say what */
   async function recall(scope: RequestScope): Promise<boolean> {
-    if (newestIat !== null || markedIat !== null) return true;
+    if (isRecalled) return true;
     try {
       markedIat = await mark.read(scope);
-      newestIat = markedIat;
+      if (markedIat !== null) newestIat = Math.max(newestIat ?? markedIat, markedIat);
+      isRecalled = true;
       return true;
     } catch (error) {
       scope.log.warn("registry.mark_unreadable", { reason: error instanceof Error ? error.name : typeof error });
@@ -204,6 +206,7 @@ export function createCrl(settings: RegistrySettings, dependency: Dependency, ke
       return null;
     }
     const { list, head } = verified.value;
+    await recall(scope);
     if (newestIat !== null && head.iat < newestIat) return null;
     newestIat = head.iat;
     scope.background(markSeen(head.iat, scope));

@@ -76,7 +76,8 @@ export async function cachedCall<T>(call: CachedCall<T>): Promise<Result<Served<
 
 /**
  * The part of {@link cachedCall} that needs no waiting, for callers that cannot wait: a fresh value, or an older one
- * that nobody has to wait for, its refresh begun in the background, or none while the breaker is open.
+ * that nobody has to wait for, its refresh begun in the background, or none while the breaker is open. Where the last call
+ * has failed, nobody waits for the next to fail as well.
  *
  * @returns null when only waiting could give a value
  */
@@ -87,6 +88,10 @@ export function servedFromMemory<T>(call: CachedCall<T>): Served<T> | null {
     return { value: held.value, cache: "hit", ageMs: held.ageMs };
   }
   if (held.phase !== "gone" && isOpen(call.dependency.breaker, call.scope.now())) return serveStale(call, held);
+  if (held.phase === "if-error" && call.refresh === "background" && isFailing(call)) {
+    refreshInBackground(call);
+    return serveStale(call, held);
+  }
   if (held.phase !== "revalidate" || call.refresh === "foreground") return null;
   refreshInBackground(call);
   return serveStale(call, held);
@@ -126,10 +131,14 @@ async function refreshOrStale<T>(call: CachedCall<T>, held: Held<T>): Promise<Re
   return ok(serveStale(call, now));
 }
 
+/** The last call to it has failed. */
+function isFailing<T>({ dependency }: CachedCall<T>): boolean {
+  return dependency.breaker.snapshot().failures > 0;
+}
+
 function serveStale<T>(call: CachedCall<T>, held: Held<T>): Served<T> {
-  const { breaker, staleWarning } = call.dependency;
-  const isFailing = held.phase === "if-error" || breaker.snapshot().failures > 0;
-  if (isFailing) staleWarning.warn(call.scope.log, held.ageMs, call.scope.now());
+  const isStaleByFault = held.phase === "if-error" || isFailing(call);
+  if (isStaleByFault) call.dependency.staleWarning.warn(call.scope.log, held.ageMs, call.scope.now());
   return { value: held.value, cache: "stale", ageMs: held.ageMs };
 }
 

@@ -91,7 +91,7 @@ describe.each([register, deregister])("$op", (change) => {
 
   it.each<[number, string]>([
     [400, "http_4xx"],
-    [401, "http_4xx"],
+    [401, "http_401"],
     [409, "http_4xx"],
     [429, "http_429"],
     [500, "http_5xx"],
@@ -117,7 +117,7 @@ it(
 
 it("what is not there any more counts as deregistered, and not as registered", async () => {
   expect((await serviceThat([404]).graph.apply(deregister)).ok).toBe(true);
-  expect(await serviceThat([404]).graph.apply(register)).toEqual({ ok: false, error: "http_4xx" });
+  expect(await serviceThat([404]).graph.apply(register)).toEqual({ ok: false, error: "http_404" });
 });
 
 describe("a check", () => {
@@ -126,7 +126,7 @@ describe("a check", () => {
   it.each<[Deed, unknown]>([
     [200, { ok: true, value: true }],
     [403, { ok: true, value: false }],
-    [404, { ok: false, error: "http_4xx" }],
+    [404, { ok: false, error: "http_404" }],
     [201, { ok: false, error: "unexpected_answer" }],
     [301, { ok: false, error: "unexpected_answer" }],
     [500, { ok: false, error: "http_5xx" }],

@@ -52,6 +52,24 @@ function onQueue<T>(work: (desk: Desk) => T, over: Partial<QueueLimits> = {}): P
 const many = (n: number, over: Partial<Parcel> = {}): Parcel[] => Array.from({ length: n }, () => parcel(over));
 const ids = (pushes: Push[]): string[] => pushes.map(({ deliveryId }) => deliveryId);
 
+describe("a dead letter that is replayed", () => {
+  test("is owed to its sender as waiting again until that gate knows, over an eviction", async () => {
+    const seen = await onQueue(({ queue, take, anew }) => {
+      const one = parcel();
+      take(alice, [one]);
+      queue.acknowledge(one.deliveryId, false, "not today", START_MS);
+      queue.reported(alice, queue.reportsFor(alice));
+      queue.replay(one.deliveryId, START_MS + 1);
+      const woken = anew();
+      const owed = woken.reportsFor(alice);
+      woken.reported(alice, owed);
+      return { id: one.deliveryId, owed, after: anew().owedReports() };
+    });
+    expect(seen.owed).toMatchObject([{ deliveryId: seen.id, waitsAgain: true, atMs: START_MS + 1 }]);
+    expect(seen.after).toEqual([]);
+  });
+});
+
 describe("taking over", () => {
   test("takes a fifth of the queue from one sender, from the start, and the rest when there is room", async () => {
     const seen = await onQueue(({ queue, take }) => {
@@ -413,7 +431,7 @@ describe("reports", () => {
       woken.acknowledge(one.deliveryId, true, null, START_MS + 2);
       return { pushed, reports: woken.reportsFor(alice) };
     });
-    expect(seen).toMatchObject({ pushed: 1, reports: [{ delivered: true }] });
+    expect(seen).toMatchObject({ pushed: 1, reports: [{ waitsAgain: true }, { delivered: true }] });
   });
 
   test("are owed to nobody for the proxy's own messages and for senders that are no agents", async () => {

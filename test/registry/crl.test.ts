@@ -224,6 +224,25 @@ describe("a registry that is set back", () => {
     expect(said("registry.mark_unreadable")).toHaveLength(1);
   });
 
+  it("cannot do so by way of an isolate that KV once told nothing", async () => {
+    const kv = createFakeKv();
+    const warm = await open({ kv: kv.binding() });
+    await warm.isRevoked(jti(7));
+    await warm.settle();
+    await warm.fake.publish(warm.key, [], START_MS - 60_000, { exp: START_MS / 1_000 + 90_000 });
+    kv.fault = "down";
+    const blind = createIsolate(warm.fake, { kv: kv.binding() });
+    expect(await blind.isRevoked(jti(7))).toMatchObject({ value: { revoked: false } });
+    await blind.settle();
+    kv.fault = null;
+    await pass(6 * MINUTE_MS);
+    await blind.isRevoked(jti(7));
+    await blind.settle();
+    expect(blind.said("security.crl_rolled_back")).toHaveLength(1);
+    const cold = createIsolate(warm.fake, { kv: kv.binding() });
+    expect(await cold.isRevoked(jti(7))).toMatchObject({ value: { revoked: true } });
+  });
+
   it("may publish again with the same iat", async () => {
     const { isRevoked, fake, key, settle } = await open();
     await isRevoked(jti(7));

@@ -82,6 +82,27 @@ describe("signing keys", () => {
   });
 });
 
+describe("keys that are over while the registry hangs", () => {
+  it("make one request wait, and then nobody, however seldom one comes", async () => {
+    const { find, fake, settle } = await open();
+    await find("k1");
+    fake.faults.keys = "hanging";
+    await pass(2 * HOUR_MS);
+    const first = find("k1");
+    await pass(6_000);
+    expect(await first).toMatchObject({ ok: true, value: { cache: "stale" } });
+    for (let request = 0; request < 4; request += 1) {
+      // oxlint-disable-next-line no-await-in-loop -- one after the other
+      await pass(20_000);
+      // The clock stands still while this is awaited: whoever waited would wait for ever.
+      // oxlint-disable-next-line no-await-in-loop
+      expect(await find("k1")).toMatchObject({ ok: true, value: { cache: "stale" } });
+    }
+    await pass(6_000);
+    await settle();
+  });
+});
+
 describe("a key that is not in the document", () => {
   it("is asked for at once where the document is known to have changed, whatever was asked a moment ago", async () => {
     const { find, fake, registry } = await open();
