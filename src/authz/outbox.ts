@@ -234,10 +234,7 @@ function failedStatement(
     .bind(id, leaseId, error, nowMs, RETRY_INITIAL_MS, RETRY_MAX_MS);
 }
 
-/**
- * Whether the graph will say the same next time, as far as anybody can tell. A deregister is never given up: it is tried on
- * as often as any other.
- */
+/** Whether the graph will say the same next time, as far as one can tell. A deregister is never given up: it is tried again. */
 function isRefusedForGood({ op }: Pick<GraphChange, "op">, error: ExceptionClass): boolean {
   return op === "register" && error === "http_4xx";
 }

@@ -240,7 +240,7 @@ export class Gate extends DurableObject<Env> {
         return runner.run(authority, { ...request, bookmarks }, { surface: request.surface, method, params });
       });
       // What was counted is on disk before the answer, also where no call has written anything.
-      if (request.calls.length > 1) await commits.commitChecked(() => undefined);
+      if (ref !== null && request.calls.length > 1) await commits.commitChecked(() => undefined);
       return { ok: true, replies, bookmark: bookmarks.latest };
     });
   }
