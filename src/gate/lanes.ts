@@ -42,6 +42,43 @@ export function createLanes() {
       for (const lane of lanes.values()) if (test(lane)) return true;
       return false;
     },
+    /** How many messages are on their way to each socket. */
+    inFlight(): Map<string, number> {
+      const load = new Map<string, number>();
+      for (const { socketId } of entries.values()) {
+        if (socketId !== null) load.set(socketId, (load.get(socketId) ?? 0) + 1);
+      }
+      return load;
+    },
+
+    /** When the first acknowledgement of a socket falls due; null when nothing is on its way there. */
+    firstDueMs(socketId: string): number | null {
+      let due = Infinity;
+      for (const entry of entries.values()) if (entry.socketId === socketId) due = Math.min(due, entry.dueAtMs);
+      return due === Infinity ? null : due;
+    },
+
+    /**
+     * When something here falls due: a missing acknowledgement, a retry that a socket waits for, an expiry. What could go
+     * by now and has not is held back by something on its way, and goes when that ends.
+     */
+    nextDueMs(ttlMs: number, hasSocket: boolean, nowMs: number): number | null {
+      let due = Infinity;
+      for (const lane of lanes.values()) {
+        let isFirst = true;
+        for (const entry of lane.entries) {
+          if (entry.socketId !== null) {
+            due = Math.min(due, entry.dueAtMs);
+            continue;
+          }
+          due = Math.min(due, entry.createdAtMs + ttlMs);
+          if (isFirst && hasSocket && entry.dueAtMs > nowMs) due = Math.min(due, entry.dueAtMs);
+          isFirst = false;
+        }
+      }
+      return due === Infinity ? null : due;
+    },
+
     entries: (): Iterable<LaneEntry> => entries.values(),
     count: (): number => entries.size,
     bytes: (): number => bytes,

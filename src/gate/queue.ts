@@ -229,21 +229,12 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
 
     /** When the oldest message that is on its way to a socket was pushed; null when none is. */
     oldestPushMs(socketId: string): number | null {
-      let oldest = Infinity;
-      for (const entry of lanes.entries()) {
-        if (entry.socketId === socketId) oldest = Math.min(oldest, entry.dueAtMs - ACK_TIMEOUT_MS);
-      }
-      return oldest === Infinity ? null : oldest;
+      const dueAtMs = lanes.firstDueMs(socketId);
+      return dueAtMs === null ? null : dueAtMs - ACK_TIMEOUT_MS;
     },
 
     /** How many messages are on their way to each socket. */
-    inFlight(): Map<string, number> {
-      const load = new Map<string, number>();
-      for (const { socketId } of lanes.entries()) {
-        if (socketId !== null) load.set(socketId, (load.get(socketId) ?? 0) + 1);
-      }
-      return load;
-    },
+    inFlight: lanes.inFlight,
 
     /** The recipient's word on a message: delivered, or refused and dead at once. False for one that no longer waits. */
     acknowledge(deliveryId: string, accepted: boolean, reason: string | null, nowMs: number): boolean {
@@ -307,26 +298,8 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
       }
     },
 
-    /**
-     * When something here falls due: a missing acknowledgement, a retry that a socket waits for, an expiry. What could go
-     * by now and has not is held back by something on its way, and goes when that ends.
-     */
-    nextDueMs(hasSocket: boolean, nowMs: number): number | null {
-      let due = Infinity;
-      for (const lane of lanes.each()) {
-        let isFirst = true;
-        for (const entry of lane.entries) {
-          if (entry.socketId !== null) {
-            due = Math.min(due, entry.dueAtMs);
-            continue;
-          }
-          due = Math.min(due, entry.createdAtMs + limits.ttlMs);
-          if (isFirst && hasSocket && entry.dueAtMs > nowMs) due = Math.min(due, entry.dueAtMs);
-          isFirst = false;
-        }
-      }
-      return due === Infinity ? null : due;
-    },
+    /** When something here falls due. @param hasSocket whether a retry could go anywhere */
+    nextDueMs: (hasSocket: boolean, nowMs: number): number | null => lanes.nextDueMs(limits.ttlMs, hasSocket, nowMs),
 
     /** Dead-letters what a sender has waiting here unpushed. */
     endLane(lane: string, reason: string, nowMs: number): void {
