@@ -1,17 +1,17 @@
 /** Every route on one page: method, path, who may come, and what answers. */
 import { type Context, Hono } from "hono";
 import { HOOK, type RouteNeeds } from "./auth/form.ts";
-import { addressLimit } from "./http/address-limit.ts";
-import { type HttpEnv, requestScope } from "./http/request-scope.ts";
-import { hook } from "./http/hook.ts";
-import { bodyParams, methodRoute, noParams, pathAndQuery, queryParams } from "./http/method-route.ts";
-import { measure } from "./http/measure.ts";
-import { metrics } from "./http/metrics.ts";
-import { health, ready, time } from "./http/probes.ts";
-import { claimDevice } from "./http/claim-device.ts";
-import { rpc } from "./http/rpc.ts";
-import { relayConnect } from "./http/relay-connect.ts";
-import { accessValidationResponse, crlResponse, keysResponse } from "./identity/documents.ts";
+import { addressLimit } from "./http/middleware/rate-limit.ts";
+import { type HttpEnv, requestScope } from "./http/middleware/request-context.ts";
+import { hook } from "./http/routes/hook.ts";
+import { bodyParams, methodRoute, noParams, pathAndQuery, queryParams } from "./http/routes/method-route.ts";
+import { measure } from "./http/middleware/request-metrics.ts";
+import { metrics } from "./http/routes/metrics.ts";
+import { health, ready, time } from "./http/routes/health.ts";
+import { claimDevice } from "./http/routes/device-claim.ts";
+import { rpc } from "./http/routes/rpc.ts";
+import { relayConnect } from "./http/routes/relay-connect.ts";
+import { accessValidationResponse, crlResponse, keysResponse } from "./identity/documents/documents.ts";
 import { ProxyError } from "./wire/problem.ts";
 import { ACCESS_VALIDATE_PATH, CRL_PATH, KEYS_PATH } from "./wire/registry-documents.ts";
 

@@ -2,29 +2,29 @@
  * What one isolate holds beyond a request: settings, bounded caches, breakers and the dispatcher. Made once, from the
  * bindings; nothing of a request is kept here.
  */
-import { endApiKeysStatements } from "./apikeys/deletion.ts";
-import { apiKeyMethods } from "./apikeys/methods.ts";
-import { auditMethods } from "./audit/methods.ts";
+import { endApiKeysStatements } from "./apikeys/delete.ts";
+import { apiKeyMethods } from "./rpc/methods/apikeys.ts";
+import { auditMethods } from "./rpc/methods/audit.ts";
 import { type Chain, createChain } from "./auth/chain.ts";
 import { createOperatorTokens } from "./auth/credential.ts";
 import { createReplayMemory } from "./auth/replay.ts";
 import { createTokenMemory } from "./auth/token.ts";
 import { createTrustStage, type TrustStage } from "./auth/trust.ts";
-import { authzMethods } from "./authz/methods.ts";
+import { authzMethods } from "./rpc/methods/authz.ts";
 import { agentRegistration } from "./authz/registration.ts";
 import { type Config, parseConfig, type SettingProblem } from "./config.ts";
-import { deliveryMethods } from "./deliveries/methods.ts";
-import { createLockout, type Lockout } from "./gate/lockout.ts";
-import { embeddedRegistryFetch } from "./identity/documents.ts";
-import { identityMethods } from "./identity/methods.ts";
+import { deliveryMethods } from "./rpc/methods/deliveries.ts";
+import { createLockout, type Lockout } from "./auth/lockout.ts";
+import { embeddedRegistryFetch } from "./identity/documents/documents.ts";
+import { identityMethods } from "./rpc/methods/identity.ts";
 import { createRegistry, externalRegistry, type Registry, type RequestScope } from "./registry/registry.ts";
 import type { Deadline } from "./resilience/deadline.ts";
-import { deviceMethods } from "./rpc/devices.ts";
+import { deviceMethods } from "./rpc/methods/devices.ts";
 import { createDispatcher, type Dispatcher } from "./rpc/dispatcher.ts";
-import { countCall, countTransition } from "./telemetry/dependency-numbers.ts";
+import { countCall, countTransition } from "./telemetry/dependency-metrics.ts";
 import { createLog, type Log } from "./telemetry/log.ts";
-import { taskMethods } from "./tasks/methods.ts";
-import { trustMethods } from "./trust/methods.ts";
+import { taskMethods } from "./rpc/methods/tasks.ts";
+import { trustMethods } from "./rpc/methods/trust.ts";
 import { lookUpTrust } from "./trust/pairs.ts";
 import { endTicketsStatement } from "./trust/ticket-store.ts";
 

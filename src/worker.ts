@@ -1,7 +1,7 @@
 /** The door: requests, the clock, and the objects behind them. */
 import { app } from "./app.ts";
 import { createLog, errorFields } from "./telemetry/log.ts";
-import { errorResponse } from "./http/request-scope.ts";
+import { errorResponse } from "./http/middleware/request-context.ts";
 
 export { Gate } from "./gate/gate.ts";
 export { Housekeeping } from "./housekeeping/housekeeping.ts";

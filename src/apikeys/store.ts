@@ -1,9 +1,9 @@
 /** The rows of `api_keys`. Read at the primary: a key that was deleted is over for whoever asks next. */
-import type { ApiKeyGrant } from "../gate/credentials.ts";
-import { actorOf } from "../identity/audit.ts";
-import { isFenceFailure, read } from "../identity/commit.ts";
+import type { ApiKeyGrant } from "../gate/admission/device-token.ts";
+import { actorOf } from "../audit/entry.ts";
+import { isFenceFailure, read } from "../database/batch.ts";
 import { type Principal, SCOPES, type Scope } from "../rpc/method.ts";
-import { apiKeyAuthority } from "../gate/authority.ts";
+import { apiKeyAuthority } from "../authority/agent.ts";
 import type { AgentDid } from "../wire/did.ts";
 import { ProxyError } from "../wire/problem.ts";
 

@@ -1,10 +1,10 @@
 /** Which tenants the graph decides for. It is turned on for a tenant only while nothing of that tenant is missing in it. */
 import { type Config, isOnFor } from "../config.ts";
-import { auditStatement } from "../identity/audit.ts";
+import { auditStatement } from "../audit/entry.ts";
 import type { CallContext } from "../rpc/method.ts";
 import { ProxyError } from "../wire/problem.ts";
-import { commitWrite } from "./dual-write.ts";
-import { TENANT_DRIFT } from "./reconcile.ts";
+import { commitWrite } from "./sync/dual-write.ts";
+import { TENANT_DRIFT } from "./sync/reconcile.ts";
 
 export type Enforcement = { tenantId: string; enforce: boolean; drift: number };
 

@@ -1,5 +1,5 @@
 /** The tuples that stand by themselves (contract §5): what registering an agent, an API key and a task grants, and no more. */
-import type { Tuple } from "./tuple.ts";
+import type { Tuple } from "./engine/tuple.ts";
 
 /** `user:<did>`, the subject of a person and of a device that acts for one. */
 export function userSubject(ownerDid: string): string {

@@ -1,9 +1,9 @@
 /** One question to the graph that decides: D1's own, read at the primary, or the remote one. */
 import type { CallContext } from "../rpc/method.ts";
 import { ProxyError } from "../wire/problem.ts";
-import { isTooComplex } from "./engine.ts";
-import { sallyportGraph } from "./graph.ts";
-import { remoteGraphOf } from "./remote.ts";
+import { isTooComplex } from "./engine/check.ts";
+import { sallyportGraph } from "./store/graph.ts";
+import { remoteGraphOf } from "./sync/remote.ts";
 
 export type Question = { subject: string; relation: string; object: string };
 

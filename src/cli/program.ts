@@ -1,23 +1,23 @@
 /** The command `sallyport`: its options, its families, and how an action is run. */
 import { Command, CommanderError } from "commander";
-import { EXIT, type ExitCode } from "./failure.ts";
-import { agentFamily } from "./families/agent.ts";
-import { apiKeyFamily } from "./families/apikey.ts";
-import { auditFamily } from "./families/audit.ts";
-import { authzFamily } from "./families/authz.ts";
-import { deadLettersFamily } from "./families/dead-letters.ts";
-import { deviceFamily } from "./families/device.ts";
-import { doctorFamily } from "./families/doctor.ts";
-import { initFamily } from "./families/init.ts";
-import { listenFamily } from "./families/listen.ts";
-import { messageFamily } from "./families/message.ts";
-import { pairFamily } from "./families/pair.ts";
-import { sharedFamily } from "./families/shared.ts";
-import { taskFamily } from "./families/task.ts";
-import { trustFamily } from "./families/trust.ts";
-import type { Family, Run } from "./family.ts";
-import { createOutput, type Streams } from "./output.ts";
-import { openSession } from "./session.ts";
+import { EXIT, type ExitCode } from "./terminal/errors.ts";
+import { agentFamily } from "./commands/agent.ts";
+import { apiKeyFamily } from "./commands/apikey.ts";
+import { auditFamily } from "./commands/audit.ts";
+import { authzFamily } from "./commands/authz.ts";
+import { deadLettersFamily } from "./commands/dead-letters.ts";
+import { deviceFamily } from "./commands/device.ts";
+import { doctorFamily } from "./commands/doctor.ts";
+import { initFamily } from "./commands/init.ts";
+import { listenFamily } from "./commands/listen.ts";
+import { messageFamily } from "./commands/message.ts";
+import { pairFamily } from "./commands/pair.ts";
+import { sharedFamily } from "./commands/shared.ts";
+import { taskFamily } from "./commands/task.ts";
+import { trustFamily } from "./commands/trust.ts";
+import type { Family, Run } from "./session/command.ts";
+import { createOutput, type Streams } from "./terminal/output.ts";
+import { openSession } from "./session/session.ts";
 
 /** A new family is one file, and one entry here. */
 const FAMILIES: readonly Family[] = [

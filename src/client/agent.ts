@@ -17,17 +17,17 @@ import {
   createCredentialKeeper,
   memoryStore,
   type OnCredential,
-} from "./agent-credential.ts";
-import { type Authorize, type Call, type ConnectionOptions, createCaller, parseAnswer } from "./caller.ts";
-import { createDeadLetters, type DeadLetters } from "./dead-letters.ts";
-import { createDevices, type Devices } from "./devices.ts";
-import { ProblemError } from "./errors.ts";
-import type { Keys } from "./keys.ts";
-import { type CallBatch, type CallMethod, createCallBatch, createCallMethod, type Send } from "./methods.ts";
-import { createPairing, type Pairing } from "./pairing.ts";
-import { payloadTextOf } from "./payload.ts";
-import { connectRelay, type RelayConnection, type RelayHandlers, type RelayOptions } from "./relay.ts";
-import { createRelayTicket, type RelayTicket } from "./relay-ticket.ts";
+} from "./transport/agent-credential.ts";
+import { type Authorize, type Call, type ConnectionOptions, createCaller, parseAnswer } from "./transport/http-call.ts";
+import { createDeadLetters, type DeadLetters } from "./methods/dead-letters.ts";
+import { createDevices, type Devices } from "./methods/devices.ts";
+import { ProblemError } from "./transport/errors.ts";
+import type { Keys } from "./transport/keys.ts";
+import { type CallBatch, type CallMethod, createCallBatch, createCallMethod, type Send } from "./methods/rpc.ts";
+import { createPairing, type Pairing } from "./methods/pairing.ts";
+import { payloadTextOf } from "./transport/payload.ts";
+import { connectRelay, type RelayConnection, type RelayHandlers, type RelayOptions } from "./relay/connection.ts";
+import { createRelayTicket, type RelayTicket } from "./relay/ticket.ts";
 
 export type AgentClientOptions = ConnectionOptions & {
   readonly keys: Keys;

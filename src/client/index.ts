@@ -13,10 +13,15 @@ export {
   type DeliveryStatus,
   type Message,
 } from "./agent.ts";
-export { type AgentCredential, aitLifetime, type CredentialStore, type OnCredential } from "./agent-credential.ts";
-export type { AuditEntry, AuditPage, AuditQuery } from "./audit.ts";
-export type { ConnectionOptions, Fetch } from "./caller.ts";
-export type { DeadLetter, DeadLetterPage, DeadLetters } from "./dead-letters.ts";
+export {
+  type AgentCredential,
+  aitLifetime,
+  type CredentialStore,
+  type OnCredential,
+} from "./transport/agent-credential.ts";
+export type { AuditEntry, AuditPage, AuditQuery } from "./methods/audit.ts";
+export type { ConnectionOptions, Fetch } from "./transport/http-call.ts";
+export type { DeadLetter, DeadLetterPage, DeadLetters } from "./methods/dead-letters.ts";
 export {
   type ApprovedDevice,
   type DeviceRequest,
@@ -30,11 +35,11 @@ export {
   type RotatedSecret,
   type Scope,
   SCOPES,
-} from "./devices.ts";
-export * from "./errors.ts";
+} from "./methods/devices.ts";
+export * from "./transport/errors.ts";
 export { createInstallationClient, type InstallationClient } from "./installation.ts";
-export { deviceIdOf, exportKeys, generateKeys, importKeys, type Keys, type KeysJwk } from "./keys.ts";
-export type { CallBatch, CallMethod, MethodCall, Outcome } from "./methods.ts";
+export { deviceIdOf, exportKeys, generateKeys, importKeys, type Keys, type KeysJwk } from "./transport/keys.ts";
+export type { CallBatch, CallMethod, MethodCall, Outcome } from "./methods/rpc.ts";
 export {
   type AgentRegistration,
   createApiKeyClient,
@@ -43,7 +48,7 @@ export {
   type OperatorClient,
   type RegisteredAgent,
 } from "./operator.ts";
-export type { Pairing, PairConfirmation, PairProfile, PairTicket, Peer } from "./pairing.ts";
+export type { Pairing, PairConfirmation, PairProfile, PairTicket, Peer } from "./methods/pairing.ts";
 export type {
   EnqueueResult,
   IncomingMessage,
@@ -54,7 +59,7 @@ export type {
   RelayHandlers,
   RelayOptions,
   RelayState,
-} from "./relay.ts";
+} from "./relay/connection.ts";
 export {
   type ClaimedToken,
   claimDeviceToken,
@@ -64,7 +69,7 @@ export {
   type RelayClient,
   type SharedClientOptions,
 } from "./relay-client.ts";
-export { connectByTicket, type RelayTicket, type TicketConnection } from "./relay-ticket.ts";
-export type { Trust, TrustedPair, TrustPage } from "./trust.ts";
-export { proofHeaders, signRequest } from "./signing.ts";
-export type { Socket, SocketConstructor, SocketEvent } from "./socket.ts";
+export { connectByTicket, type RelayTicket, type TicketConnection } from "./relay/ticket.ts";
+export type { Trust, TrustedPair, TrustPage } from "./methods/trust.ts";
+export { proofHeaders, signRequest } from "./transport/signing.ts";
+export type { Socket, SocketConstructor, SocketEvent } from "./relay/socket.ts";

@@ -9,8 +9,8 @@
  * ```
  */
 import * as z from "zod/mini";
-import { anonymous, type ConnectionOptions, createCaller, parseAnswer } from "./caller.ts";
-import { ProblemError, UnexpectedAnswerError } from "./errors.ts";
+import { anonymous, type ConnectionOptions, createCaller, parseAnswer } from "./transport/http-call.ts";
+import { ProblemError, UnexpectedAnswerError } from "./transport/errors.ts";
 
 const time = z.object({ unixMs: z.number() });
 

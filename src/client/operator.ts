@@ -11,12 +11,12 @@
  * ```
  */
 import * as z from "zod/mini";
-import { type AuditPage, type AuditQuery, listAudit } from "./audit.ts";
-import { type Call, type ConnectionOptions, createCaller, parseAnswer } from "./caller.ts";
-import { createDeadLetters, type DeadLetters } from "./dead-letters.ts";
-import { createDevices, type Devices } from "./devices.ts";
-import { type CallBatch, type CallMethod, createCallBatch, createCallMethod, type Send } from "./methods.ts";
-import { createTrust, type Trust } from "./trust.ts";
+import { type AuditPage, type AuditQuery, listAudit } from "./methods/audit.ts";
+import { type Call, type ConnectionOptions, createCaller, parseAnswer } from "./transport/http-call.ts";
+import { createDeadLetters, type DeadLetters } from "./methods/dead-letters.ts";
+import { createDevices, type Devices } from "./methods/devices.ts";
+import { type CallBatch, type CallMethod, createCallBatch, createCallMethod, type Send } from "./methods/rpc.ts";
+import { createTrust, type Trust } from "./methods/trust.ts";
 
 const registered = z.object({
   agentDid: z.string(),

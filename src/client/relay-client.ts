@@ -12,13 +12,13 @@
  * ```
  */
 import * as z from "zod/mini";
-import { type Authorize, type ConnectionOptions, createCaller, parseAnswer } from "./caller.ts";
-import { createDevices, type Devices } from "./devices.ts";
-import type { Keys } from "./keys.ts";
-import { type CallBatch, type CallMethod, createCallBatch, createCallMethod, type Send } from "./methods.ts";
-import { connectRelay, type RelayConnection, type RelayHandlers, type RelayOptions } from "./relay.ts";
-import { createRelayTicket, type RelayTicket } from "./relay-ticket.ts";
-import { proofHeaders } from "./signing.ts";
+import { type Authorize, type ConnectionOptions, createCaller, parseAnswer } from "./transport/http-call.ts";
+import { createDevices, type Devices } from "./methods/devices.ts";
+import type { Keys } from "./transport/keys.ts";
+import { type CallBatch, type CallMethod, createCallBatch, createCallMethod, type Send } from "./methods/rpc.ts";
+import { connectRelay, type RelayConnection, type RelayHandlers, type RelayOptions } from "./relay/connection.ts";
+import { createRelayTicket, type RelayTicket } from "./relay/ticket.ts";
+import { proofHeaders } from "./transport/signing.ts";
 
 const AGENT_HEADER = "X-Claw-Agent-Did";
 

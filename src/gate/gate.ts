@@ -16,8 +16,14 @@ import type { AgentDid } from "../wire/did.ts";
 import { problemResponse, ProxyError, proxyErrorFrom } from "../wire/problem.ts";
 import { RELAY_CLOSE } from "../wire/relay-close.ts";
 import { newUlid } from "../wire/ulid.ts";
-import { admitAgent, type AgentAdmission, GateRefusal, type Submission, type SubmissionReply } from "./admission.ts";
-import type { AuthorityRef } from "./authority.ts";
+import {
+  admitAgent,
+  type AgentAdmission,
+  GateRefusal,
+  type Submission,
+  type SubmissionReply,
+} from "./admission/agent.ts";
+import type { AuthorityRef } from "../authority/agent.ts";
 import {
   admitApiKey,
   admitCredential,
@@ -26,18 +32,18 @@ import {
   type ClaimProof,
   countFurtherCall,
   type GateCredential,
-} from "./credentials.ts";
-import type { Outcome, Parcel, TakeOver } from "./delivery.ts";
-import { createExchange } from "./exchange.ts";
-import { createGroupCommit, type GroupCommit } from "./group-commit.ts";
-import { createHouse, type House } from "./house.ts";
-import { raiseStatement } from "./local.ts";
-import { createMailroom, type Mailroom } from "./mailroom.ts";
-import { createRelay, type Relay } from "./relay.ts";
-import { createRunner, type Runner } from "./running.ts";
-import { hasSchema } from "./schema.ts";
-import { createUpkeep, type Upkeep } from "./upkeep.ts";
-import { readUpgrade, type Upgrade, UPGRADE_HEADER } from "./upgrade.ts";
+} from "./admission/device-token.ts";
+import type { Outcome, Parcel, TakeOver } from "./protocol/transfer.ts";
+import { createExchange } from "./outbox/transfer.ts";
+import { createGroupCommit, type GroupCommit } from "./storage/group-commit.ts";
+import { createHouse, type House } from "./state.ts";
+import { raiseStatement } from "./calls/operations.ts";
+import { createMailroom, type Mailroom } from "./outbox/submission.ts";
+import { createRelay, type Relay } from "./relay/connection.ts";
+import { createRunner, type Runner } from "./calls/runner.ts";
+import { hasSchema } from "./storage/schema.ts";
+import { createUpkeep, type Upkeep } from "./maintenance.ts";
+import { readUpgrade, type Upgrade, UPGRADE_HEADER } from "./protocol/upgrade.ts";
 
 /** Who calls, as the Worker verified it. */
 export type GateCaller =

@@ -1,5 +1,5 @@
 /** Forgetting in pieces: a statement that has too much to delete would hold everybody up, or end at the database's own limit. */
-import type { Outcome } from "./rhythm.ts";
+import type { Outcome } from "./schedule.ts";
 
 /** Rows of each kind that one statement deletes at most. */
 export const PIECE_ROWS = 1_000;

@@ -4,7 +4,7 @@ import type { Passed } from "../auth/chain.ts";
 import type { RouteNeeds } from "../auth/form.ts";
 import { refusal } from "../auth/reasons.ts";
 import { ProxyError, proxyErrorFrom } from "../wire/problem.ts";
-import { addressOf, chainScope, type HttpEnv } from "./request-scope.ts";
+import { addressOf, chainScope, type HttpEnv } from "./middleware/request-context.ts";
 
 /** @throws ProxyError with the chain's refusal; 429 once an address has guessed too often. A token that verifies is never refused for it. */
 export async function authenticate(c: Context<HttpEnv>, needs: RouteNeeds): Promise<Passed> {

@@ -2,7 +2,7 @@
 import { decodeBase64Url, encodeBase64Url } from "../wire/base64url.ts";
 import type { AgentDid, HumanDid } from "../wire/did.ts";
 import { ProxyError } from "../wire/problem.ts";
-import { guard, read } from "./commit.ts";
+import { guard, read } from "../database/batch.ts";
 import type { Registry } from "./registry.ts";
 
 /** An agent as it stands in the registry. */

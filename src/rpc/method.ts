@@ -4,13 +4,13 @@
  */
 import type * as z from "zod/mini";
 import type { Config } from "../config.ts";
-import type { ApiKeys } from "../gate/api-keys.ts";
-import type { Devices } from "../gate/devices.ts";
+import type { ApiKeys } from "../authority/ended-api-keys.ts";
+import type { Devices } from "../authority/devices.ts";
 import type { Gate } from "../gate/gate.ts";
-import type { DeliveryStatus } from "../gate/outbox.ts";
-import type { DeadLetter } from "../gate/queue.ts";
-import type { SharedSecret } from "../gate/shared-secret.ts";
-import type { AuditEvent } from "../identity/audit.ts";
+import type { DeliveryStatus } from "../gate/outbox/outbox.ts";
+import type { DeadLetter } from "../gate/queue/queue.ts";
+import type { SharedSecret } from "../authority/shared-secret.ts";
+import type { AuditEvent } from "../audit/entry.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { AgentDid, HumanDid } from "../wire/did.ts";
 import type { ProblemCode } from "../wire/problem.ts";

@@ -1,6 +1,6 @@
 /** The rows of `tasks`, and what a decision about one reads beside it, in one statement. */
-import { read } from "../identity/commit.ts";
-import type { Actor } from "./actor.ts";
+import { read } from "../database/batch.ts";
+import type { Actor } from "../authz/actor.ts";
 
 export type TaskRow = {
   task_id: string;

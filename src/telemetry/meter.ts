@@ -2,8 +2,8 @@
  * What this isolate has counted and not yet handed to the aggregate. Counting is memory alone; batches leave under
  * `waitUntil`, some seconds apart, never on a request's path. Only counts are kept here, nothing of a request.
  */
-import type { CounterName, GaugeName, HistogramName, LabelsOf } from "./metric-table.ts";
-import { createTally, type Snapshot } from "./tally.ts";
+import type { CounterName, GaugeName, HistogramName, LabelsOf } from "./metric-definitions.ts";
+import { createTally, type Snapshot } from "./metric-series.ts";
 
 /** Numbers on their way to the aggregate, which takes each batch once, by its id. */
 export type Batch = { id: string } & Snapshot;

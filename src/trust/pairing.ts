@@ -3,7 +3,7 @@ import { newUlid } from "../wire/ulid.ts";
 import type { AgentDid } from "../wire/did.ts";
 import { ProxyError } from "../wire/problem.ts";
 import type { Authority } from "../rpc/method.ts";
-import { type DebtDeps, notifyInitiator, NOTIFY_GRACE_MS } from "./debts.ts";
+import { type DebtDeps, notifyInitiator, NOTIFY_GRACE_MS } from "./notifications.ts";
 import { makeTrustStatement } from "./pairs.ts";
 import type { Profile } from "./profile.ts";
 import { commit, read } from "./store.ts";

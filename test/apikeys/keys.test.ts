@@ -1,6 +1,6 @@
 import { env } from "cloudflare:workers";
 import { beforeAll, describe, expect, it } from "vitest";
-import type { ApiKeyGrant } from "../../src/gate/credentials.ts";
+import type { ApiKeyGrant } from "../../src/gate/admission/device-token.ts";
 import { findApiKey } from "../../src/apikeys/store.ts";
 import { sha256Base64Url } from "../../src/wire/proof.ts";
 import { newUlid } from "../../src/wire/ulid.ts";
@@ -22,7 +22,7 @@ import {
   rpc,
   rpcResponse,
   tuplesOf,
-} from "../tasks/house.ts";
+} from "../support/world.ts";
 
 let agent: Agent;
 beforeAll(async () => {

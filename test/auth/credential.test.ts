@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { createOperatorTokens, readAuthorization, readCredential, sealCredential } from "../../src/auth/credential.ts";
 import { sha256Base64Url } from "../../src/wire/proof.ts";
-import { newAgentDid, NOW_MS } from "../trust/call.ts";
+import { newAgentDid, NOW_MS } from "../trust/call-context.ts";
 
 const WINDOW = { nowMs: NOW_MS, skewMaxSeconds: 300 };
 const REQUEST = { method: "POST", pathWithQuery: "/rpc" };

@@ -12,9 +12,9 @@ import { type AgentDid, newDid } from "../../src/wire/did.ts";
 import { PROOF_HEADERS, sha256Base64Url, signProof } from "../../src/wire/proof.ts";
 import { err, ok } from "../../src/wire/result.ts";
 import { newUlid } from "../../src/wire/ulid.ts";
-import { NOW_MS, recordingLog } from "../trust/call.ts";
+import { NOW_MS, recordingLog } from "../trust/call-context.ts";
 
-export { NOW_MS, recordingLog } from "../trust/call.ts";
+export { NOW_MS, recordingLog } from "../trust/call-context.ts";
 
 export const ISSUER = "https://registry.sallyport.example";
 export const AUTHORITY = "registry.sallyport.example";

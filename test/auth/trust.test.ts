@@ -2,7 +2,7 @@ import { beforeEach, describe, expect, test } from "vitest";
 import { createTrustStage, type TrustStage } from "../../src/auth/trust.ts";
 import type { Trust } from "../../src/trust/pairs.ts";
 import type { AgentDid } from "../../src/wire/did.ts";
-import { newAgentDid } from "../trust/call.ts";
+import { newAgentDid } from "../trust/call-context.ts";
 import { NOW_MS, recordingLog, requestScope, TRUST_SETTINGS } from "./fixture.ts";
 
 const TRUSTED: Trust = { trusted: true, epoch: 7 };

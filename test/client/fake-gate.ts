@@ -1,5 +1,5 @@
 /** A Sallyport of the test's own: answers as told, and looks at every proof as the real one does. */
-import type { Fetch } from "../../src/client/caller.ts";
+import type { Fetch } from "../../src/client/transport/http-call.ts";
 import { type AgentCredential, generateKeys, type Keys } from "../../src/client/index.ts";
 import { decodeBase64Url, encodeBase64Url } from "../../src/wire/base64url.ts";
 import { importEd25519PublicKey, PROOF_HEADERS, sha256Base64Url, verifyProof } from "../../src/wire/proof.ts";

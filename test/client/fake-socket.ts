@@ -1,6 +1,6 @@
 /** Sockets of the test's own: the test is the server, and decides when they open, what comes in, and how they end. */
 import type { Socket, SocketConstructor, SocketEvent } from "../../src/client/index.ts";
-import { frameHead, deliverFrame } from "../../src/wire/frame-text.ts";
+import { frameHead, deliverFrame } from "../../src/wire/frame-encoder.ts";
 import { parseAgentDid, type AgentDid } from "../../src/wire/did.ts";
 import { AGENT_DID, PEER_DID } from "./fake-gate.ts";
 

@@ -1,9 +1,9 @@
 import { existsSync, readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
-import { AUTHZ_ERROR_NUMBERS, check, listObjects } from "../../src/authz/engine.ts";
-import { parseModel, validateTuple, type Model, type ModelDocument } from "../../src/authz/model.ts";
-import type { Tuple } from "../../src/authz/tuple.ts";
-import { indexTuples } from "../../src/authz/tuple-index.ts";
+import { AUTHZ_ERROR_NUMBERS, check, listObjects } from "../../src/authz/engine/check.ts";
+import { parseModel, validateTuple, type Model, type ModelDocument } from "../../src/authz/engine/model.ts";
+import type { Tuple } from "../../src/authz/engine/tuple.ts";
+import { indexTuples } from "../../src/authz/engine/tuple-index.ts";
 
 /** OpenFGA's own tests, models compiled to JSON; kept beside the project, not in it. */
 const DATA = new URL("../../../shared/conformance/openfga.json", import.meta.url);

@@ -12,7 +12,7 @@ import { OPERATOR_TOKEN, type Proxy, startProxy } from "./proxy.ts";
 const FOLDER = join(import.meta.dirname, "../../src/client");
 
 /** Modules that `index.ts` exports something of: each has an example. */
-const modules = [...readFileSync(join(FOLDER, "index.ts"), "utf8").matchAll(/from "\.\/([\w-]+)\.ts"/g)].map(
+const modules = [...readFileSync(join(FOLDER, "index.ts"), "utf8").matchAll(/from "\.\/([\w/-]+)\.ts"/g)].map(
   ([, name = ""]) => name,
 );
 
@@ -71,7 +71,7 @@ const preparations: Record<string, () => Promise<Record<string, unknown>>> = {
     return { keys };
   },
   /** A credential that nobody else renews. */
-  async "agent-credential"() {
+  async "transport/agent-credential"() {
     const { operator } = given as { operator: library.OperatorClient };
     const keys = await library.generateKeys();
     const registration = { name: "renewed", framework: "test", publicKey: keys.publicKey };
@@ -103,14 +103,15 @@ async function run(code: string, names: Record<string, unknown>): Promise<[print
 test("every module that is exported has an example, and nothing else of the folder is taken for one", () => {
   expect(modules.length).toBeGreaterThan(10);
   expect(modules.filter((name) => examplesOf(name).length === 0)).toEqual([]);
-  const withExamples = readdirSync(FOLDER)
+  const withExamples = readdirSync(FOLDER, { recursive: true, encoding: "utf8" })
+    .filter((file) => file.endsWith(".ts"))
     .map((file) => file.replace(/\.ts$/, ""))
     .filter((name) => examplesOf(name).length > 0);
   expect(withExamples.toSorted()).toEqual([...new Set(modules)].toSorted());
 });
 
 // The example of trust ends every trust, and so is the last.
-test.each(modules.filter((name) => name !== "trust").concat("trust"))(
+test.each(modules.filter((name) => name !== "methods/trust").concat("methods/trust"))(
   "the example of %s runs, and prints what stands behind it",
   async (name) => {
     for (const code of examplesOf(name)) {

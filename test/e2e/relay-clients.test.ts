@@ -15,7 +15,7 @@ import {
   type RelayConnection,
   type Scope,
 } from "../../src/client/index.ts";
-import { type Door, openDoor } from "./door.ts";
+import { type Door, openDoor } from "../support/websocket-proxy.ts";
 import { OPERATOR_TOKEN, type Proxy, startProxy } from "./proxy.ts";
 
 let proxy: Proxy;

@@ -14,7 +14,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { buildBundle } from "../bench/bundle.ts";
 import { freePort } from "../e2e/proxy.ts";
-import type { HostAnswer, HostPlan, HostQuery } from "./host.ts";
+import type { HostAnswer, HostPlan, HostQuery } from "./miniflare-host.ts";
 
 const READY_WITHIN_MS = 60_000;
 const REVIVED_WITHIN_MS = 15_000;
@@ -133,7 +133,7 @@ export async function startProgram({ settings = {}, stateDir: givenDir, edit }: 
     });
 
   const launch = async (): Promise<void> => {
-    const started = fork(join(import.meta.dirname, "host.ts"), [JSON.stringify(plan)], {
+    const started = fork(join(import.meta.dirname, "miniflare-host.ts"), [JSON.stringify(plan)], {
       detached: true,
       stdio: ["ignore", "ignore", "pipe", "ipc"],
       env: { ...process.env, TMPDIR: workDir },

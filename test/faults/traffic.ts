@@ -3,7 +3,16 @@ import type { Agent } from "../e2e/agent.ts";
 import { request } from "../e2e/agent.ts";
 import { ulid } from "../e2e/relay-client.ts";
 import type { History } from "./history.ts";
-import { type Asked, hasWorked, post, signedAnew, type SignedMessage, signMessage, sleep, type Town } from "./town.ts";
+import {
+  type Asked,
+  hasWorked,
+  post,
+  signedAnew,
+  type SignedMessage,
+  signMessage,
+  sleep,
+  type Town,
+} from "./participants.ts";
 
 export type Load = {
   /** Ends the load and waits for what is under way. */

@@ -12,7 +12,7 @@ import {
   type Signed,
 } from "../e2e/agent.ts";
 import { OPERATOR_TOKEN } from "../e2e/proxy.ts";
-import { proofOf } from "../faults/holders.ts";
+import { proofOf } from "../faults/credential-clients.ts";
 import { anyText, spoiled } from "./arbitraries.ts";
 
 const SCOPES = ["relay", "send", "tasks:read", "tasks:write", "devices", "admin"];

@@ -1,6 +1,6 @@
 import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import type { Parcel } from "../../src/gate/delivery.ts";
+import type { Parcel } from "../../src/gate/protocol/transfer.ts";
 import type { AgentDid } from "../../src/wire/did.ts";
 import { isUlid } from "../../src/wire/ulid.ts";
 import {
@@ -18,7 +18,7 @@ import {
   sent,
   START_MS,
   stopClock,
-} from "./fixture.ts";
+} from "../support/gate.ts";
 
 const TTL_MS = 3_600_000;
 

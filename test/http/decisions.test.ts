@@ -13,7 +13,7 @@ import {
   OPERATOR_TOKEN,
   pairDevice,
   register,
-} from "../tasks/house.ts";
+} from "../support/world.ts";
 
 const ORIGIN = "https://proxy.example";
 const OPERATOR = { Authorization: `Bearer ${OPERATOR_TOKEN}` };

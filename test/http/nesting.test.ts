@@ -2,7 +2,7 @@
 import { env } from "cloudflare:workers";
 import { afterEach, beforeAll, beforeEach, describe, expect, type MockInstance, test, vi } from "vitest";
 import { newUlid } from "../../src/wire/ulid.ts";
-import { eventually } from "../gate/fixture.ts";
+import { eventually } from "../support/gate.ts";
 import {
   type Agent,
   apiKeyOf,
@@ -13,7 +13,7 @@ import {
   operator,
   register,
   rpc,
-} from "../tasks/house.ts";
+} from "../support/world.ts";
 
 const DEPTHS = [129, 1_001, 5_000, 100_000];
 /** So many objects, one in the other. */

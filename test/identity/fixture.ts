@@ -2,8 +2,8 @@
 import { env } from "cloudflare:workers";
 import { type Config, parseConfig } from "../../src/config.ts";
 import type { IdentityHooks } from "../../src/identity/hooks.ts";
-import { identityMethods } from "../../src/identity/methods.ts";
-import type { Credentials } from "../../src/identity/register.ts";
+import { identityMethods } from "../../src/rpc/methods/identity.ts";
+import type { Credentials } from "../../src/identity/lifecycle/register.ts";
 import { registryOf } from "../../src/identity/registry.ts";
 import type { Authority, CallContext, EndAgent, GateLocal, Principal } from "../../src/rpc/method.ts";
 import type { Log } from "../../src/telemetry/log.ts";

@@ -1,6 +1,6 @@
 import { env } from "cloudflare:workers";
 import { afterEach, describe, expect, test, vi } from "vitest";
-import { MINUTE_MS, newTown, SECOND_MS, tallied } from "./town.ts";
+import { MINUTE_MS, newTown, SECOND_MS, tallied } from "./harness.ts";
 
 // Thousands of requests, whose time on a busy machine is not what this is about.
 vi.setConfig({ testTimeout: 90_000 });

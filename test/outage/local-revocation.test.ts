@@ -3,7 +3,7 @@ import { afterEach, expect, test, vi } from "vitest";
 import { encodeBase64Url } from "../../src/wire/base64url.ts";
 import type { AgentDid } from "../../src/wire/did.ts";
 import { newKeyPair, rawPublicKey } from "../auth/fixture.ts";
-import { type Agent, FAULTS, MINUTE_MS, newTown, type Town } from "./town.ts";
+import { type Agent, FAULTS, MINUTE_MS, newTown, type Town } from "./harness.ts";
 
 vi.setConfig({ testTimeout: 60_000 });
 afterEach(() => {

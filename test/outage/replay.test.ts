@@ -1,7 +1,7 @@
 import { abortAllDurableObjects, evictDurableObject, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { afterEach, expect, test, vi } from "vitest";
-import { type Agent, newTown, SECOND_MS, tallied } from "./town.ts";
+import { type Agent, newTown, SECOND_MS, tallied } from "./harness.ts";
 
 // Thousands of requests, whose time on a busy machine is not what this is about.
 vi.setConfig({ testTimeout: 90_000 });

@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, test, vi } from "vitest";
-import { type Agent, FAULTS, MINUTE_MS, newTown, SECOND_MS } from "./town.ts";
+import { type Agent, FAULTS, MINUTE_MS, newTown, SECOND_MS } from "./harness.ts";
 
 vi.setConfig({ testTimeout: 60_000 });
 afterEach(() => {

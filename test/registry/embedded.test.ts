@@ -1,7 +1,7 @@
 /** The embedded registry over the real D1, asked by the same client as any other. */
 import { env } from "cloudflare:workers";
 import { describe, expect, it } from "vitest";
-import { embeddedRegistryFetch } from "../../src/identity/documents.ts";
+import { embeddedRegistryFetch } from "../../src/identity/documents/documents.ts";
 import {
   call,
   claimsOf,

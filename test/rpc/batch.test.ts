@@ -2,7 +2,7 @@
 import { describe, expect, test } from "vitest";
 import { BATCH_ANSWERS_MAX, runInOrder } from "../../src/rpc/batch.ts";
 import type { Reply } from "../../src/rpc/dispatcher.ts";
-import { authorization, createTask, fetchWorker, operator, register, type RpcAnswer } from "../tasks/house.ts";
+import { authorization, createTask, fetchWorker, operator, register, type RpcAnswer } from "../support/world.ts";
 
 const ofSize = (characters: number): Reply => ({ ok: true, result: "x".repeat(characters) });
 

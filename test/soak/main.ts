@@ -10,7 +10,7 @@ import { freePort } from "../e2e/proxy.ts";
 import type { History } from "../faults/history.ts";
 import { startProgram } from "../faults/program.ts";
 import { createRandom } from "../faults/random.ts";
-import { settle, sleep } from "../faults/town.ts";
+import { settle, sleep } from "../faults/participants.ts";
 import { startRecipients } from "../faults/traffic.ts";
 import { type Disk, diskOf } from "./disk.ts";
 import { type Memory, openMemoryProbe } from "./memory.ts";

@@ -3,8 +3,8 @@ import { env } from "cloudflare:workers";
 import { beforeAll, expect, test } from "vitest";
 import type { Bookmarks } from "../../src/rpc/method.ts";
 import { runtimeOf } from "../../src/runtime.ts";
-import { type Agent, operator, register } from "./house.ts";
-import { contextOf } from "./reads.ts";
+import { type Agent, operator, register } from "../support/world.ts";
+import { contextOf } from "../support/db-spy.ts";
 
 const OLD = `${"0".repeat(8)}-${"1".repeat(8)}-${"0".repeat(8)}-${"a".repeat(32)}`;
 const MIDDLE = OLD.replace("1", "2");

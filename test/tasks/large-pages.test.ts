@@ -3,9 +3,18 @@ import { env } from "cloudflare:workers";
 import { beforeAll, describe, expect, test } from "vitest";
 import { runtimeOf } from "../../src/runtime.ts";
 import { MAX_SERVER_FRAME_BYTES, parseServerFrame } from "../../src/wire/frames.ts";
-import { eventually } from "../gate/fixture.ts";
-import { type Agent, authorization, createTask, fetchWorker, operator, register, result, type Task } from "./house.ts";
-import { contextOf } from "./reads.ts";
+import { eventually } from "../support/gate.ts";
+import {
+  type Agent,
+  authorization,
+  createTask,
+  fetchWorker,
+  operator,
+  register,
+  result,
+  type Task,
+} from "../support/world.ts";
+import { contextOf } from "../support/db-spy.ts";
 
 type Page = { tasks: Task[]; nextCursor?: string };
 type List = (params: Record<string, unknown>) => Promise<Page>;

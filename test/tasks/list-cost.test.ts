@@ -12,8 +12,8 @@ import {
   pairDevice,
   register,
   type Task,
-} from "./house.ts";
-import { contextOf } from "./reads.ts";
+} from "../support/world.ts";
+import { contextOf } from "../support/db-spy.ts";
 
 let agent: Agent;
 let device: Device;

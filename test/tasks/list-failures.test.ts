@@ -2,8 +2,8 @@
 import { env } from "cloudflare:workers";
 import { afterEach, beforeAll, expect, test, vi } from "vitest";
 import { runtimeOf } from "../../src/runtime.ts";
-import { type Agent, createTask, register } from "./house.ts";
-import { contextOf } from "./reads.ts";
+import { type Agent, createTask, register } from "../support/world.ts";
+import { contextOf } from "../support/db-spy.ts";
 
 let agent: Agent;
 

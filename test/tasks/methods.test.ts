@@ -1,6 +1,6 @@
 import { beforeAll, describe, expect, it } from "vitest";
 import type { AgentDid } from "../../src/wire/did.ts";
-import { rows as gateRows } from "../gate/fixture.ts";
+import { rows as gateRows } from "../support/gate.ts";
 import {
   type Agent,
   apiKeyOf,
@@ -15,7 +15,7 @@ import {
   rows,
   type Task,
   tuplesOf,
-} from "./house.ts";
+} from "../support/world.ts";
 
 let agent: Agent;
 let stranger: Agent;

@@ -18,8 +18,8 @@ import {
   rpc,
   rpcResponse,
   type Task,
-} from "./house.ts";
-import { readsOf } from "./reads.ts";
+} from "../support/world.ts";
+import { readsOf } from "../support/db-spy.ts";
 
 let agent: Agent;
 let sibling: Agent;

@@ -2,7 +2,7 @@
 import { env } from "cloudflare:workers";
 import { beforeEach, expect, test } from "vitest";
 import { SHARES_MAX } from "../../src/tasks/share-limit.ts";
-import { type Agent, codeOf, createTask, register, result, rows, rpc, type Task, tuplesOf } from "./house.ts";
+import { type Agent, codeOf, createTask, register, result, rows, rpc, type Task, tuplesOf } from "../support/world.ts";
 
 let agent: Agent;
 let task: Task;

@@ -13,8 +13,8 @@ import {
   result,
   rpcResponse,
   type Task,
-} from "./house.ts";
-import { readsOf } from "./reads.ts";
+} from "../support/world.ts";
+import { readsOf } from "../support/db-spy.ts";
 
 let stranger: Agent;
 let sibling: Agent;

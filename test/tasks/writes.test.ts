@@ -15,8 +15,8 @@ import {
   register,
   rows,
   tuplesOf,
-} from "./house.ts";
-import { contextOf, FENCE, watch } from "./reads.ts";
+} from "../support/world.ts";
+import { contextOf, FENCE, watch } from "../support/db-spy.ts";
 
 let agent: Agent;
 let device: Device;

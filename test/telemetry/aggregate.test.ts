@@ -2,7 +2,7 @@ import { evictDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { expect, test } from "vitest";
 import type { Batch } from "../../src/telemetry/meter.ts";
-import { createTally, type Snapshot } from "../../src/telemetry/tally.ts";
+import { createTally, type Snapshot } from "../../src/telemetry/metric-series.ts";
 
 const aggregateOf = (name: string) => {
   const stub = env.HOUSEKEEPING.getByName(name);

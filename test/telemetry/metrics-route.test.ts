@@ -2,7 +2,7 @@ import { createExecutionContext } from "cloudflare:test";
 import { env, exports } from "cloudflare:workers";
 import { describe, expect, test } from "vitest";
 import { app } from "../../src/app.ts";
-import { POINT_BLOBS, POINT_DOUBLES } from "../../src/telemetry/request-numbers.ts";
+import { POINT_BLOBS, POINT_DOUBLES } from "../../src/telemetry/request-metrics.ts";
 import { parseOpenMetrics, valueOf } from "./open-metrics-parser.ts";
 
 const OPERATOR = { Authorization: `Bearer ${env.OPERATOR_TOKEN}` };

@@ -1,8 +1,8 @@
 import { env } from "cloudflare:workers";
 import { beforeEach, describe, expect, test } from "vitest";
 import type { CallContext, Method } from "../../src/rpc/method.ts";
-import { retryOwedNotifications } from "../../src/trust/debts.ts";
-import { pairConfirm, pairPeers, pairStart, pairStatus } from "../../src/trust/methods.ts";
+import { retryOwedNotifications } from "../../src/trust/notifications.ts";
+import { pairConfirm, pairPeers, pairStart, pairStatus } from "../../src/rpc/methods/trust.ts";
 import { lookUpTrust } from "../../src/trust/pairs.ts";
 import { hashPairTicket, newPairTicket, type PairTicket } from "../../src/trust/ticket.ts";
 import {
@@ -12,7 +12,7 @@ import {
   pruneTickets,
 } from "../../src/trust/ticket-store.ts";
 import type { AgentDid } from "../../src/wire/did.ts";
-import { authorityOf, callBy, type House, newAgentDid, newHouse } from "./call.ts";
+import { authorityOf, callBy, type House, newAgentDid, newHouse } from "./call-context.ts";
 
 const ALICE = { agentName: "alice", humanName: "Alice Doe", proxyOrigin: "https://proxy.example.com" };
 const BOB = { agentName: "bob", humanName: "Bob Roe" };

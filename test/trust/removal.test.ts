@@ -1,10 +1,17 @@
 import { env } from "cloudflare:workers";
 import { beforeEach, describe, expect, test } from "vitest";
-import { retryOwedFences } from "../../src/trust/debts.ts";
-import { pairConfirm, pairRemove, pairStart, trustList, trustMethods, trustRemove } from "../../src/trust/methods.ts";
+import { retryOwedFences } from "../../src/trust/notifications.ts";
+import {
+  pairConfirm,
+  pairRemove,
+  pairStart,
+  trustList,
+  trustMethods,
+  trustRemove,
+} from "../../src/rpc/methods/trust.ts";
 import { listOwedFences, listPeers, lookUpTrust } from "../../src/trust/pairs.ts";
 import type { AgentDid } from "../../src/wire/did.ts";
-import { callBy, type House, newAgentDid, newHouse } from "./call.ts";
+import { callBy, type House, newAgentDid, newHouse } from "./call-context.ts";
 
 let house: House;
 let alice: AgentDid;

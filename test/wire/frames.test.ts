@@ -1,7 +1,7 @@
 import { fc, test as property } from "@fast-check/vitest";
 import { describe, expect, test } from "vitest";
 import { type AgentDid, parseAgentDid } from "../../src/wire/did.ts";
-import * as build from "../../src/wire/frame-text.ts";
+import * as build from "../../src/wire/frame-encoder.ts";
 import {
   isReplyTo,
   MAX_CLIENT_FRAME_BYTES,

@@ -3,7 +3,7 @@
  * alone: what takes a million requests to build up is put in place in seconds. Built for the bench alone.
  */
 import proxy, { Gate as PlainGate } from "../../../src/worker.ts";
-import { migrate } from "../../../src/gate/schema.ts";
+import { migrate } from "../../../src/gate/storage/schema.ts";
 import { startDeadline } from "../../../src/resilience/deadline.ts";
 import { runtimeOf } from "../../../src/runtime.ts";
 import { createLog } from "../../../src/telemetry/log.ts";

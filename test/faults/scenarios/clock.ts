@@ -1,6 +1,6 @@
 import { type Agent, send } from "../../e2e/agent.ts";
 import { startProgram } from "../program.ts";
-import { post, settle, type SignedMessage, signMessage, type Town } from "../town.ts";
+import { post, settle, type SignedMessage, signMessage, type Town } from "../participants.ts";
 import { replay, settled, startRecipients } from "../traffic.ts";
 import { QUICK_RETRIES } from "./kills.ts";
 import { accepted, count, type Scenario } from "./scenario.ts";

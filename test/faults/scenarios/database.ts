@@ -1,11 +1,11 @@
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
-import { startCouriers } from "../couriers.ts";
-import { startAuthorities } from "../authorities.ts";
+import { startCouriers } from "../socket-senders.ts";
+import { startAuthorities } from "../revocation-load.ts";
 import { startProgram } from "../program.ts";
 import { lookAtTasks, startTasks } from "../tasks.ts";
-import { settle, sleep, told } from "../town.ts";
+import { settle, sleep, told } from "../participants.ts";
 import { settled, startRecipients, startSenders } from "../traffic.ts";
 import { QUICK_RETRIES } from "./kills.ts";
 import { accepted, count, type Scenario } from "./scenario.ts";

@@ -1,8 +1,8 @@
-import { startCouriers } from "../couriers.ts";
-import { startAuthorities } from "../authorities.ts";
+import { startCouriers } from "../socket-senders.ts";
+import { startAuthorities } from "../revocation-load.ts";
 import { startProgram } from "../program.ts";
 import { lookAtTasks, startTasks } from "../tasks.ts";
-import { settle, sleep, told } from "../town.ts";
+import { settle, sleep, told } from "../participants.ts";
 import { settled, startRecipients, startSenders } from "../traffic.ts";
 import { accepted, count, deadLettered, repeats, type Scenario } from "./scenario.ts";
 

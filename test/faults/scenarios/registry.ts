@@ -1,7 +1,7 @@
 import { type Agent, hookOf, register, request, send, signedHeaders } from "../../e2e/agent.ts";
 import { startProgram } from "../program.ts";
 import { MOODS, startFaultyRegistry } from "../registry-server.ts";
-import { hasWorked, settle, sleep, told } from "../town.ts";
+import { hasWorked, settle, sleep, told } from "../participants.ts";
 import { settled, startRecipients, startSenders } from "../traffic.ts";
 import { QUICK_RETRIES } from "./kills.ts";
 import { accepted, count, type Scenario } from "./scenario.ts";

@@ -1,7 +1,7 @@
-import { type Cable, layCable } from "../cable.ts";
-import { startCouriers } from "../couriers.ts";
+import { type Cable, layCable } from "../../support/tcp-proxy.ts";
+import { startCouriers } from "../socket-senders.ts";
 import { startProgram } from "../program.ts";
-import { settle, sleep, told } from "../town.ts";
+import { settle, sleep, told } from "../participants.ts";
 import { settled, startRecipients, startSenders } from "../traffic.ts";
 import { QUICK_RETRIES } from "./kills.ts";
 import { accepted, deadLettered, repeats, type Scenario } from "./scenario.ts";

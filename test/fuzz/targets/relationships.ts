@@ -1,11 +1,11 @@
 /** Tuples, models and checks: what anybody may write down, and what the engine makes of it. */
 import * as fc from "fast-check";
-import { check, listObjects } from "../../../src/authz/engine.ts";
-import { type ModelDocument, parseModel, validateTuple } from "../../../src/authz/model.ts";
-import { SALLYPORT_MODEL } from "../../../src/authz/sallyport-model.ts";
-import { indexTuples } from "../../../src/authz/tuple-index.ts";
-import { formatObject, formatSubject, parseTuple, type Tuple } from "../../../src/authz/tuple.ts";
-import { randomCase } from "../../authz/random-graphs.ts";
+import { check, listObjects } from "../../../src/authz/engine/check.ts";
+import { type ModelDocument, parseModel, validateTuple } from "../../../src/authz/engine/model.ts";
+import { SALLYPORT_MODEL } from "../../../src/authz/store/sallyport-model.ts";
+import { indexTuples } from "../../../src/authz/engine/tuple-index.ts";
+import { formatObject, formatSubject, parseTuple, type Tuple } from "../../../src/authz/engine/tuple.ts";
+import { randomCase } from "../../authz/engine/random-graphs.ts";
 import { agentDid, anyText, mutated } from "../arbitraries.ts";
 import { must, target } from "../target.ts";
 

@@ -1,0 +1,125 @@
+/** `apikey/create`: a key for a service account of an agent. The grant comes first; without it there is no key. */
+import { commitWrite, dualWrite } from "../authz/sync/dual-write.ts";
+import { agentObject, apiKeyGrants, serviceAccountSubject, tenantObject } from "../authz/grants.ts";
+import { leftToOutbox, outboxStatement, pending } from "../authz/sync/outbox.ts";
+import { graphUnavailable } from "../authz/permission.ts";
+import { type GraphChange, remoteGraphOf } from "../authz/sync/remote.ts";
+import { writeTuples } from "../authz/store/tuples.ts";
+import { SECRET_PREFIXES } from "../auth/credential.ts";
+import { isOnFor } from "../config.ts";
+import { auditStatement } from "../audit/entry.ts";
+import type { CallContext, GateLocal, Scope } from "../rpc/method.ts";
+import { scopesOf } from "../rpc/method.ts";
+import { actorOf } from "../authz/actor.ts";
+import { findTarget } from "../tasks/store.ts";
+import { encodeBase64Url } from "../wire/base64url.ts";
+import type { AgentDid } from "../wire/did.ts";
+import { ProxyError } from "../wire/problem.ts";
+import { sha256Base64Url } from "../wire/proof.ts";
+import { newUlid } from "../wire/ulid.ts";
+import { backingOf, insertApiKey } from "./store.ts";
+
+export type NewApiKey = { name: string; scopes: readonly Scope[]; expiresAtMs: number | null };
+export type CreatedApiKey = { apiKeyId: string; serviceAccountId: string; key: string };
+
+/**
+ * Makes a key for the agent whose gate this is. The key is in the answer and nowhere else. One made with a key or a device
+ * token ends with that at the latest, also where no end was asked for.
+ *
+ * @throws ProxyError PROXY_AUTH_FORBIDDEN for scopes beyond the creator's own, or an end after the creator's;
+ *         PROXY_NOT_FOUND for an agent that is not there; AUTHZ_UNAVAILABLE when a remote graph does not take the grant: then
+ *         there is no key
+ */
+export async function createApiKey(
+  ctx: CallContext,
+  gate: GateLocal,
+  agentDid: AgentDid,
+  wanted: NewApiKey,
+): Promise<CreatedApiKey> {
+  const held = scopesOf(ctx.principal);
+  if (!wanted.scopes.every((scope) => held.includes(scope))) {
+    throw new ProxyError("PROXY_AUTH_FORBIDDEN", { reason: "a key's scopes never exceed its creator's" });
+  }
+  const nowMs = ctx.now();
+  if (wanted.expiresAtMs !== null && wanted.expiresAtMs <= nowMs) {
+    throw new ProxyError("PROXY_BAD_REQUEST", { detail: "expiresAtMs: is in the past." });
+  }
+  const { firstMaker, endsAtMs } = await backingOf(ctx.db, ctx.principal);
+  const expiresAtMs = wanted.expiresAtMs ?? endsAtMs;
+  if (endsAtMs !== null && (expiresAtMs === null || expiresAtMs > endsAtMs)) {
+    throw new ProxyError("PROXY_AUTH_FORBIDDEN", { reason: "a key never outlives what it was made with" });
+  }
+  const actor = actorOf(ctx.principal);
+  const target = await findTarget(ctx.db, null, { agentDid, name: null });
+  if (target.tenantId === null || target.isRevoked)
+    throw new ProxyError("PROXY_NOT_FOUND", { reason: "no such agent, or a revoked one" });
+
+  const key = `${SECRET_PREFIXES.apiKey}${encodeBase64Url(crypto.getRandomValues(new Uint8Array(32)))}`;
+  const keyHash = await sha256Base64Url(new TextEncoder().encode(key));
+  const { tenantId } = target;
+  const made = { apiKeyId: newUlid(nowMs), serviceAccountId: newUlid(nowMs), agentDid, tenantId };
+  const generation = gate.apiKeys.generation();
+  const writesBoth = isOnFor(ctx.config.fgacAgentApiKeysDualWrite, tenantId);
+  const change = grantChange(made);
+  const isRemote = writesBoth && ctx.config.authzGraph !== "d1";
+  if (isRemote) await grantAtRemote(ctx, change);
+  try {
+    const committed = await commitWrite(
+      ctx,
+      [
+        insertApiKey(ctx.db, {
+          ...made,
+          keyHash,
+          name: wanted.name,
+          scopes: wanted.scopes,
+          generation,
+          creatorUserId: actor?.userId ?? null,
+          creatorServiceAccountId: actor?.serviceAccountId ?? null,
+          firstMaker,
+          createdAtMs: nowMs,
+          expiresAtMs,
+        }),
+        ...(writesBoth ? writeTuples(ctx.db, apiKeyGrants(made), { nowMs }) : []),
+        auditStatement(ctx, {
+          action: "apikey.create",
+          subject: `apikey:${made.apiKeyId}`,
+          agentDid,
+          result: "ok",
+          details: { name: wanted.name, scopes: wanted.scopes.join(" "), serviceAccountId: made.serviceAccountId },
+        }),
+      ],
+      writesBoth && !isRemote ? dualWrite(ctx, "register", []) : null,
+    );
+    if (!committed.ok) throw new ProxyError("PROXY_CONFLICT");
+  } catch (error) {
+    if (isRemote) await takeBack(ctx, change);
+    throw error;
+  }
+  // Everything of the agent may have been ended while this was committed; such a key never works.
+  if (gate.apiKeys.generation() !== generation) {
+    throw new ProxyError("PROXY_CONFLICT", { detail: "The agent's credentials were ended at the same moment." });
+  }
+  return { apiKeyId: made.apiKeyId, serviceAccountId: made.serviceAccountId, key };
+}
+
+/** What a remote graph hears of a key's service account. */
+export function grantChange(key: { serviceAccountId: string; agentDid: string; tenantId: string }): GraphChange {
+  return {
+    op: "register",
+    object: agentObject(key.agentDid),
+    principal: serviceAccountSubject(key.serviceAccountId),
+    parent: tenantObject(key.tenantId),
+    relation: "executor",
+  };
+}
+
+async function grantAtRemote(ctx: CallContext, change: GraphChange): Promise<void> {
+  const granted = await remoteGraphOf(ctx.config)?.apply(change);
+  if (granted !== undefined && !granted.ok) throw graphUnavailable(`the remote graph: ${granted.error}`);
+}
+
+/** The grant stands and the key does not: the outbox takes the grant back. */
+async function takeBack(ctx: CallContext, change: GraphChange): Promise<void> {
+  const statement = outboxStatement(ctx.db, pending({ ...change, op: "deregister" }, ctx.now()), ctx.now());
+  await statement.run().catch((error: unknown) => leftToOutbox(ctx.log, change.object, error));
+}

@@ -1,0 +1,99 @@
+/** `apikey/delete`, with the guarantee of contract §5: when it answers, the key is over, and so is everything under it. */
+import { commitWrite, dualWrite, tellRemote } from "../authz/sync/dual-write.ts";
+import { apiKeyGrants } from "../authz/grants.ts";
+import { leftToOutbox } from "../authz/sync/outbox.ts";
+import { deleteTuples } from "../authz/store/tuples.ts";
+import { ENDED_EPOCH } from "../authority/ended-api-keys.ts";
+import { apiKeyAuthority } from "../authority/agent.ts";
+import { auditOfEffectStatement } from "../audit/entry.ts";
+import type { CallContext, Fenced, GateLocal } from "../rpc/method.ts";
+import { ProxyError } from "../wire/problem.ts";
+import { grantChange } from "./create.ts";
+import { type ApiKeyRow, findApiKeyById } from "./store.ts";
+
+export type DeletedApiKey = { apiKeyId: string; deletedAtMs: number; fenced: Fenced };
+
+/**
+ * Ends a key of the agent whose gate this is: in the gate and at the primary, with the calls under it, then its row and its
+ * grants. May be repeated until it has succeeded.
+ *
+ * @throws ProxyError PROXY_NOT_FOUND for a key that is not there or another agent's; DRAIN_TIMEOUT
+ */
+export async function deleteApiKey(ctx: CallContext, gate: GateLocal, apiKeyId: string): Promise<DeletedApiKey> {
+  const row = await findApiKeyById(ctx.db, apiKeyId);
+  if (row === null || row.agent_did !== ctx.agentDid)
+    throw new ProxyError("PROXY_NOT_FOUND", { reason: "no such key of this agent" });
+  const { principal } = ctx;
+  const { fenced } = await gate.end({
+    apply() {
+      gate.apiKeys.end(apiKeyId);
+      if (principal.kind === "apiKey" && principal.apiKeyId === apiKeyId) ctx.authority.endedItself(ENDED_EPOCH);
+    },
+    raise: () => [{ authority: apiKeyAuthority(apiKeyId), epoch: ENDED_EPOCH }],
+  });
+  const deletedAtMs = ctx.now();
+  const change = changeOf(row);
+  const dual = dualWrite(ctx, "deregister", [change]);
+  await commitWrite(
+    ctx,
+    [
+      ctx.db.prepare("DELETE FROM api_keys WHERE api_key_id = ?1").bind(apiKeyId),
+      auditOfEffectStatement(ctx, {
+        action: "apikey.delete",
+        subject: `apikey:${apiKeyId}`,
+        agentDid: row.agent_did,
+        result: "ok",
+        details: { name: row.name },
+      }),
+      ...deleteTuples(ctx.db, grantsOf(row)),
+    ],
+    dual,
+  );
+  gate.apiKeys.gone(apiKeyId, deletedAtMs);
+  const failed = await tellRemote(ctx, dual);
+  if (failed !== null) leftToOutbox(ctx.log, change.object, failed);
+  return { apiKeyId, deletedAtMs, fenced };
+}
+
+function changeOf(row: ApiKeyRow) {
+  return grantChange({ serviceAccountId: row.service_account_id, agentDid: row.agent_did, tenantId: row.tenant_id });
+}
+
+function grantsOf(row: ApiKeyRow) {
+  return apiKeyGrants({ serviceAccountId: row.service_account_id, agentDid: row.agent_did, tenantId: row.tenant_id });
+}
+
+/**
+ * What ends every key of an agent, for the commit that ends the agent: fencing tokens, grants, rows. The gate has raised its
+ * generation by then. A remote graph hears of it by the outbox.
+ */
+export function endApiKeysStatements(
+  { db, config, now }: Pick<CallContext, "db" | "config" | "now">,
+  agentDid: string,
+): D1PreparedStatement[] {
+  const told = db
+    .prepare(
+      `INSERT INTO authz_outbox (id, op, object, principal, parent, relation, created_at_ms, due_at_ms)
+       SELECT 'end-' || api_key_id, 'deregister', 'agent:' || agent_did, 'service_account:' || service_account_id,
+         'tenant:' || tenant_id, 'executor', ?2, ?2 FROM api_keys WHERE agent_did = ?1
+       ON CONFLICT (id) DO NOTHING`,
+    )
+    .bind(agentDid, now());
+  return [
+    ...(config.authzGraph === "d1" ? [] : [told]),
+    db
+      .prepare(
+        `INSERT INTO authority_epochs (authority, epoch) SELECT 'apikey:' || api_key_id, ?2 FROM api_keys WHERE agent_did = ?1
+         ON CONFLICT (authority) DO UPDATE SET epoch = MAX(epoch, excluded.epoch)`,
+      )
+      .bind(agentDid, ENDED_EPOCH),
+    db
+      .prepare(
+        `DELETE FROM relationships WHERE subject_type = 'service_account' AND relation IN ('member', 'executor')
+           AND object_type IN ('tenant', 'agent') AND subject_relation = ''
+           AND subject_id IN (SELECT service_account_id FROM api_keys WHERE agent_did = ?1)`,
+      )
+      .bind(agentDid),
+    db.prepare("DELETE FROM api_keys WHERE agent_did = ?1").bind(agentDid),
+  ];
+}

@@ -1,0 +1,58 @@
+/**
+ * API keys as the agent's gate sees them. The keys themselves stand in D1, where each call reads them anew; here stands
+ * which of them are over, so that what a call read a moment ago ends in the turn that ends its key.
+ */
+import type { AuthorityRef } from "./agent.ts";
+import { readNumber, writeMeta } from "../gate/storage/schema.ts";
+
+/** How long an end is remembered after the key's row has gone: far longer than any look-up that still saw the row. */
+const REMEMBERED_MS = 3_600_000;
+/** The fencing token of a key that is over. A key is ended once and its id never comes again. */
+export const ENDED_EPOCH = 1;
+
+export type ApiKeyRef = Extract<AuthorityRef, { kind: "apiKey" }>;
+export type ApiKeys = ReturnType<typeof createApiKeys>;
+
+export function createApiKeys(sql: SqlStorage) {
+  let generation = readNumber(sql, "api_key_generation") ?? 0;
+  const ended = new Set(
+    sql
+      .exec<{ api_key_id: string }>("SELECT api_key_id FROM ended_api_keys")
+      .toArray()
+      .map((row) => row.api_key_id),
+  );
+
+  return {
+    /** What a new key is made under; whatever ends everything of the agent raises it. */
+    generation: (): number => generation,
+
+    /** Whether what began under a key may go on. `lastWord`: the answer to the call by which it ended itself. */
+    holds: (ref: ApiKeyRef): boolean =>
+      ref.generation === generation && (!ended.has(ref.principal.apiKeyId) || ref.lastWord === true),
+
+    /** Ends a key; doing it twice changes nothing. */
+    end(apiKeyId: string): void {
+      sql.exec("INSERT INTO ended_api_keys (api_key_id) VALUES (?) ON CONFLICT DO NOTHING", apiKeyId);
+      ended.add(apiKeyId);
+    },
+
+    /** The key's row has gone from D1, so that its end need not be remembered for ever. */
+    gone(apiKeyId: string, nowMs: number): void {
+      sql.exec("UPDATE ended_api_keys SET forget_at_ms = ? WHERE api_key_id = ?", nowMs + REMEMBERED_MS, apiKeyId);
+    },
+
+    /** Ends every key made so far. */
+    endAll(): void {
+      generation += 1;
+      writeMeta(sql, "api_key_generation", generation);
+    },
+
+    prune(nowMs: number): void {
+      for (const row of sql
+        .exec<{ api_key_id: string }>("DELETE FROM ended_api_keys WHERE forget_at_ms < ? RETURNING api_key_id", nowMs)
+        .toArray()) {
+        ended.delete(row.api_key_id);
+      }
+    },
+  };
+}

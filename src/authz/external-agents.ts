@@ -1,0 +1,41 @@
+/** Agents of an external registry are registered elsewhere: here they get their tuples at their first verified call. */
+import { defaultTenantId } from "../identity/lifecycle/register.ts";
+import type { CallContext } from "../rpc/method.ts";
+import { errorFields } from "../telemetry/log.ts";
+import { agentStatements } from "./registration.ts";
+
+/**
+ * Gives the calling agent its tenant, its owner and itself, once. Where the operator has placed it in a tenant before, it joins
+ * that one. A failure is logged and tried again at the next call; until then the graph grants nothing.
+ *
+ * @returns whether the calling agent is in the graph now
+ */
+export async function joinGraph(
+  ctx: Pick<CallContext, "db" | "config" | "now" | "log" | "authority" | "principal">,
+): Promise<boolean> {
+  const { principal } = ctx;
+  if (principal.kind !== "agent") return false;
+  const { agentDid, ownerDid } = principal;
+  try {
+    const tenantId = (await standingTenant(ctx.db, agentDid)) ?? defaultTenantId(ownerDid);
+    // Placed between the read and this, it is refused whole, and joins at the next call.
+    await ctx.db.batch([...ctx.authority.fence(ctx.db), ...agentStatements(ctx, { agentDid, ownerDid, tenantId })]);
+    ctx.log.info("authz.agent_joined", { agentDid, tenantId });
+    return true;
+  } catch (error) {
+    ctx.log.error("authz.join_failed", { agentDid, ...errorFields(error) });
+    return false;
+  }
+}
+
+/** @returns the tenant that an agent stands in, read at the primary */
+function standingTenant(db: D1Database, agentDid: string): Promise<string | null> {
+  return db
+    .withSession("first-primary")
+    .prepare(
+      `SELECT subject_id FROM relationships
+       WHERE object_type = 'agent' AND object_id = ?1 AND relation = 'tenant' AND subject_type = 'tenant'`,
+    )
+    .bind(agentDid)
+    .first<string>("subject_id");
+}

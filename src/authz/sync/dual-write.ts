@@ -1,0 +1,101 @@
+/**
+ * Writing both: a row and its tuples in one commit, and, where the graph is a remote one, what it has yet to hear in the same
+ * commit and the telling after it.
+ */
+import type { Config } from "../../config.ts";
+import { isFenceFailure } from "../../database/batch.ts";
+import { authorityEnded } from "../../call/caller.ts";
+import type { CallContext } from "../../rpc/method.ts";
+import { count } from "../../telemetry/metrics.ts";
+import { ProxyError } from "../../wire/problem.ts";
+import { err, ok, type Result } from "../../wire/result.ts";
+import {
+  type NotTold,
+  outboxStatement,
+  pending,
+  type PendingChange,
+  sendPending,
+  supersededStatement,
+} from "./outbox.ts";
+import { type ExceptionClass, type GraphChange, remoteGraphOf } from "./remote.ts";
+import { isSecondTenant } from "../store/tuples.ts";
+
+/** What a write of the graph needs of its call. */
+export type GraphWriter = Pick<CallContext, "db" | "config" | "now" | "log" | "authority" | "bookmarks">;
+
+/** A dual write: which way, and what a remote graph is told of it. */
+export type DualWrite = {
+  op: GraphChange["op"];
+  /** Empty where the graph is D1's own. */
+  changes: readonly PendingChange[];
+};
+
+/** @returns the dual write of some changes; they are empty while the graph is D1's own */
+export function dualWrite(
+  around: { config: Config; now: () => number },
+  op: GraphChange["op"],
+  changes: readonly Omit<GraphChange, "op">[],
+): DualWrite {
+  if (around.config.authzGraph === "d1") return { op, changes: [] };
+  return { op, changes: changes.map((change) => pending({ ...change, op }, around.now())) };
+}
+
+/** @returns the outbox rows of a dual write, for its commit */
+export function outboxStatements(db: D1Database, { changes }: DualWrite, nowMs: number): D1PreparedStatement[] {
+  const [first] = changes;
+  if (first === undefined) return [];
+  return [
+    ...changes.map((change) => outboxStatement(db, change, nowMs)),
+    // Nothing waits for an owner who is new with the object.
+    ...(first.op === "deregister" || first.relation !== null ? [supersededStatement(db, nowMs, first.object)] : []),
+  ];
+}
+
+/** Why a commit was undone, where the caller can be told something better than that. */
+export type Refused = "name-taken" | "second-tenant";
+
+/**
+ * Commits one batch under the caller's authority: fence first, whole or not at all.
+ *
+ * @param dual counted when given; its outbox rows are part of the batch
+ * @returns the results of `statements`, or why the batch was undone
+ * @throws ProxyError when the authority has ended, or PROXY_AUTH_DEPENDENCY_UNAVAILABLE when D1 fails
+ */
+export async function commitWrite(
+  ctx: GraphWriter,
+  statements: readonly D1PreparedStatement[],
+  dual: DualWrite | null,
+): Promise<Result<D1Result[], Refused>> {
+  const fence = ctx.authority.fence(ctx.db);
+  const isLocal = dual !== null && dual.changes.length === 0;
+  const tally = (what: "attempt" | "success" | "failure", exceptionClass: ExceptionClass): void => {
+    if (isLocal) count(`task_fgac_dual_write_${what}`, { op: dual.op, exception_class: exceptionClass });
+  };
+  const session = ctx.db.withSession("first-primary");
+  ctx.authority.assertCurrent();
+  tally("attempt", "none");
+  try {
+    const results = await session.batch([
+      ...fence,
+      ...statements,
+      ...(dual === null ? [] : outboxStatements(ctx.db, dual, ctx.now())),
+    ]);
+    tally("success", "none");
+    if (ctx.bookmarks) ctx.bookmarks.latest = session.getBookmark() ?? ctx.bookmarks.latest;
+    return ok(results.slice(fence.length, fence.length + statements.length));
+  } catch (error) {
+    if (isFenceFailure(error)) throw authorityEnded(ctx);
+    if (error instanceof Error && error.message.includes("UNIQUE constraint failed: tasks.name"))
+      return err("name-taken");
+    if (isSecondTenant(error)) return err("second-tenant");
+    tally("failure", "store");
+    throw new ProxyError("PROXY_AUTH_DEPENDENCY_UNAVAILABLE", { reason: "D1 failed", cause: error });
+  }
+}
+
+/** Tells a remote graph what was committed. @returns why it did not take all of it, or null; the outbox has the rest */
+export async function tellRemote(ctx: GraphWriter, dual: DualWrite): Promise<NotTold | null> {
+  const graph = remoteGraphOf(ctx.config);
+  if (graph === null || dual.changes.length === 0) return null;
+  return sendPending(ctx.db, graph, dual.changes, ctx);
+}

@@ -1,0 +1,222 @@
+/** `sallyport agent …`: the agents of this machine, and of the installation. */
+import { aitLifetime, exportKeys, generateKeys, type ListedAgent, type RegisteredAgent } from "../../client/index.ts";
+import { CliError, EXIT } from "../terminal/errors.ts";
+import type { Family } from "../session/command.ts";
+import { type AgentRecord, isAgentName } from "../storage/home.ts";
+import { mustConfirm, usage, wholeNumber } from "../session/input.ts";
+import { table, timeText } from "../terminal/output.ts";
+import { recordNamed, type Session } from "../session/session.ts";
+
+type RegisterOptions = {
+  framework: string;
+  owner?: string;
+  tenant?: string;
+  description?: string;
+  ttlSeconds?: number;
+  default: boolean;
+};
+
+export const agentFamily: Family = (program, run) => {
+  const agent = program.command("agent").description("register, renew and end agents");
+
+  agent
+    .command("register")
+    .description("make a key pair here and register a new agent with it (operator)")
+    .argument("<name>", "1 to 64 of A-Z a-z 0-9 . _ - and space")
+    .option("--framework <name>", "what the agent is built with", "sallyport")
+    .option("--owner <did>", "DID of the human who owns it; a new one otherwise")
+    .option("--tenant <id>", "tenant it belongs to; the owner's own otherwise")
+    .option("--description <text>", "at most 280 characters")
+    .option("--ttl-seconds <n>", "life of its identity token", wholeNumber("--ttl-seconds", 1, 1e10))
+    .option("--default", "let it act when no agent is named", false)
+    .action((name: string, options: RegisterOptions) => run((session) => register(session, name, options)));
+
+  agent
+    .command("list")
+    .description("the agents of this machine, or of the whole installation")
+    .option("--all", "every agent of the installation (operator)", false)
+    .action((options: { all: boolean }) => run((session) => (options.all ? listAll(session) : listHere(session))));
+
+  agent
+    .command("use")
+    .description("let an agent act when none is named")
+    .argument("<name>")
+    .action((name: string) => run((session) => use(session, name)));
+
+  agent
+    .command("reissue")
+    .description("get a new identity token before the old one expires")
+    .action(() => run(reissue));
+
+  agent
+    .command("rekey")
+    .description("give an agent a new key: after a lost key, or an expired identity token (operator)")
+    .argument("[name]", "an agent of this machine; with --did any name that is free here")
+    .option("--did <did>", "DID of an agent that is not on this machine yet")
+    .option("--yes", "do not ask", false)
+    .action((name: string | undefined, options: { did?: string; yes: boolean }) =>
+      run((session) => rekey(session, name, options)),
+    );
+
+  agent
+    .command("revoke")
+    .description("end an agent for good, with everything it holds (operator)")
+    .argument("<agent>", "name on this machine, or DID")
+    .option("--reason <text>", "kept in the audit log and the revocation list")
+    .option("--yes", "do not ask", false)
+    .action((who: string, options: { reason?: string; yes: boolean }) =>
+      run((session) => revoke(session, who, options)),
+    );
+};
+
+async function register(session: Session, name: string, options: RegisterOptions): Promise<void> {
+  const { home, output } = session;
+  await mustBeFree(session, name);
+  const operator = await session.operator();
+  const keys = await generateKeys();
+  const registered = await operator.registerAgent({
+    name,
+    framework: options.framework,
+    publicKey: keys.publicKey,
+    ownerDid: options.owner,
+    tenantId: options.tenant,
+    description: options.description,
+    ttlSeconds: options.ttlSeconds,
+  });
+  await home.writeAgent(await recordOf(session, name, registered, await exportKeys(keys)));
+  const isFirst = (await home.agentNames()).length === 1;
+  if (options.default || isFirst) await home.writeSettings({ ...(await session.settings()), defaultAgent: name });
+  const { agentDid, ownerDid } = registered;
+  output.result(
+    { name, agentDid, ownerDid, tenantId: registered.tenantId ?? null, file: home.agentPath(name) },
+    `registered ${name}\n  agent  ${agentDid}\n  owner  ${ownerDid}\n  file   ${home.agentPath(name)} (secret: it holds the key)`,
+  );
+}
+
+async function listHere(session: Session): Promise<void> {
+  const { home, output } = session;
+  const defaultAgent = (await home.settings())?.defaultAgent ?? null;
+  const records: AgentRecord[] = [];
+  for (const name of await home.agentNames()) {
+    const record = await home.agent(name);
+    if (record !== null) records.push(record);
+  }
+  const agents = records.map(({ name, agentDid, ownerDid, baseUrl, ait, keys }) => ({
+    name,
+    agentDid,
+    ownerDid,
+    baseUrl,
+    publicKey: keys.x,
+    aitExpiresAtMs: aitLifetime(ait).expiresAtMs,
+    isDefault: name === defaultAgent,
+  }));
+  const rows = agents.map((each) => [
+    each.isDefault ? "*" : "",
+    each.name,
+    each.agentDid,
+    timeText(each.aitExpiresAtMs),
+    each.baseUrl,
+  ]);
+  const words =
+    agents.length === 0
+      ? "no agents here yet: sallyport agent register NAME"
+      : table(["", "NAME", "AGENT", "IDENTITY UNTIL", "AT"], rows);
+  output.result({ agents }, words);
+}
+
+async function listAll(session: Session): Promise<void> {
+  const operator = await session.operator();
+  const agents: ListedAgent[] = [];
+  let cursor: string | undefined;
+  do {
+    const page = await operator.listAgents({ cursor });
+    agents.push(...page.agents);
+    cursor = page.nextCursor ?? undefined;
+  } while (cursor !== undefined);
+  const rows = agents.map(({ name, agentDid, status, framework, createdAtMs }) => [
+    name,
+    agentDid,
+    status,
+    framework,
+    timeText(createdAtMs),
+  ]);
+  session.output.result({ agents }, table(["NAME", "AGENT", "STATUS", "FRAMEWORK", "SINCE"], rows));
+}
+
+async function use(session: Session, name: string): Promise<void> {
+  await recordNamed(session.home, name);
+  await session.home.writeSettings({ ...(await session.settings()), defaultAgent: name });
+  session.output.result({ defaultAgent: name }, `${name} acts from now on`);
+}
+
+async function reissue(session: Session): Promise<void> {
+  const { record, client } = await session.agent();
+  await client.reissue();
+  const { expiresAtMs } = aitLifetime(client.credential().ait);
+  session.output.result(
+    { name: record.name, agentDid: record.agentDid, aitExpiresAtMs: expiresAtMs },
+    `${record.name} has a new identity token, good until ${timeText(expiresAtMs)}`,
+  );
+}
+
+async function rekey(
+  session: Session,
+  name: string | undefined,
+  options: { did?: string; yes: boolean },
+): Promise<void> {
+  const { home, output } = session;
+  if (options.did !== undefined) {
+    if (name === undefined) throw usage("give a name for the agent's file: sallyport agent rekey NAME --did DID");
+    await mustBeFree(session, name);
+  }
+  const stored =
+    options.did === undefined
+      ? await (name === undefined ? session.agentRecord() : recordNamed(session.home, name))
+      : null;
+  const agentDid = options.did ?? stored?.agentDid ?? "";
+  const fileName = name ?? stored?.name ?? "";
+  const operator = await session.operator();
+  await mustConfirm(
+    session,
+    options.yes,
+    `Give ${fileName} (${agentDid}) a new key? Everything issued to it before is over.`,
+  );
+  const keys = await generateKeys();
+  const rekeyed = await operator.rekeyAgent(agentDid, keys.publicKey);
+  await home.writeAgent(await recordOf(session, fileName, rekeyed, await exportKeys(keys)));
+  output.result(
+    { name: fileName, agentDid, ownerDid: rekeyed.ownerDid, file: home.agentPath(fileName) },
+    `${fileName} has a new key; its DID and its peers stay`,
+  );
+}
+
+async function revoke(session: Session, who: string, options: { reason?: string; yes: boolean }): Promise<void> {
+  const agentDid = who.startsWith("did:") ? who : (await recordNamed(session.home, who)).agentDid;
+  const operator = await session.operator();
+  await mustConfirm(session, options.yes, `End ${who} for good?`);
+  await operator.revokeAgent(agentDid, options.reason);
+  session.output.result(
+    { agentDid, revoked: true },
+    `${who} has been revoked: nothing under its name is accepted any more`,
+  );
+}
+
+async function recordOf(
+  session: Session,
+  name: string,
+  issued: RegisteredAgent,
+  keys: AgentRecord["keys"],
+): Promise<AgentRecord> {
+  const { agentDid, ownerDid, ait, access, refreshToken } = issued;
+  return { name, baseUrl: await session.baseUrl(), agentDid, ownerDid, keys, ait, access, refreshToken };
+}
+
+async function mustBeFree(session: Session, name: string): Promise<void> {
+  if (!isAgentName(name))
+    throw usage("an agent's name has 1 to 64 of A-Z a-z 0-9 . _ - and space, and begins with no dot");
+  if ((await session.home.agent(name)) === null) return;
+  throw new CliError("NAME_TAKEN", `there is an agent ${name} here already`, {
+    exitCode: EXIT.setup,
+    advice: `Take another name, or move its file away: ${session.home.agentPath(name)}`,
+  });
+}

@@ -1,0 +1,51 @@
+/** `sallyport audit`: who did what to whom. */
+import type { AuditEntry } from "../../client/index.ts";
+import type { Family } from "../session/command.ts";
+import { wholeNumber } from "../session/input.ts";
+import { oneLine, table, timeText } from "../terminal/output.ts";
+import type { Session } from "../session/session.ts";
+
+const PAGE_MAX = 100;
+
+type AuditOptions = { subject?: string; action?: string; limit: number; cursor?: string };
+
+export const auditFamily: Family = (program, run) => {
+  program
+    .command("audit")
+    .description("who did what to whom, newest first (operator)")
+    .option("--subject <subject>", "whom it was done to, e.g. agent:DID or device:DID/ID")
+    .option("--action <action>", "what was done, e.g. device.token.rotate")
+    .option("--limit <n>", "how many", wholeNumber("--limit", 1, 1e6), 50)
+    .option("--cursor <cursor>", "go on where an earlier list has ended")
+    .action((options: AuditOptions) => run((session) => audit(session, options)));
+};
+
+async function audit(session: Session, { subject, action, limit, cursor }: AuditOptions): Promise<void> {
+  const operator = await session.operator();
+  const entries: AuditEntry[] = [];
+  let next: string | null = cursor ?? null;
+  do {
+    const query = { subject, action, limit: Math.min(PAGE_MAX, limit - entries.length), cursor: next ?? undefined };
+    const page = await operator.audit(query);
+    entries.push(...page.entries);
+    next = page.nextCursor;
+  } while (next !== null && entries.length < limit);
+  session.output.result({ entries, nextCursor: next }, words(entries));
+  if (next !== null) session.output.remark(`there is more: --cursor ${next}`);
+}
+
+function words(entries: readonly AuditEntry[]): string {
+  if (entries.length === 0) return "nothing";
+  const rows = entries.map(({ atMs, actor, action, subject, origin, result, details }) => [
+    timeText(atMs),
+    actor,
+    action,
+    subject ?? "-",
+    result,
+    origin ?? "-",
+    Object.entries(details)
+      .map(([name, value]) => `${name}=${oneLine(typeof value === "string" ? value : JSON.stringify(value))}`)
+      .join(" "),
+  ]);
+  return table(["WHEN", "WHO", "WHAT", "WHOM", "RESULT", "FROM", "DETAILS"], rows);
+}

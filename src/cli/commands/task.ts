@@ -1,0 +1,168 @@
+/** `sallyport task …`: tasks of agents, and what is sent to them. */
+import type { Command } from "commander";
+import * as z from "zod/mini";
+import { type Acting, acting, addActing, agentDidOf, expected, jsonGiven } from "../session/acting-credential.ts";
+import type { Family } from "../session/command.ts";
+import { mustConfirm, readInput, usage, wholeNumber } from "../session/input.ts";
+import { table, timeText } from "../terminal/output.ts";
+import type { Session } from "../session/session.ts";
+
+const task = z.looseObject({
+  taskId: z.string(),
+  name: z.nullable(z.string()),
+  agentDid: z.string(),
+  status: z.string(),
+  createdAtMs: z.number(),
+  creatorUserId: z.nullable(z.string()),
+  creatorServiceAccountId: z.nullable(z.string()),
+});
+type Task = z.infer<typeof task>;
+const one = z.object({ task });
+const page = z.object({ tasks: z.array(task), nextCursor: z.optional(z.string()) });
+const sent = z.object({ deliveryId: z.string() });
+const shared = z.object({ taskId: z.string(), subject: z.string(), relation: z.string() });
+
+type Named = Acting & { name: boolean };
+type CreateOptions = Acting & { for?: string; name?: string; params?: string; metadata?: string };
+type ListOptions = Acting & { for?: string; limit?: number; cursor?: string; all: boolean };
+type ShareOptions = Acting & { as: string };
+type SendOptions = Named & { event: boolean };
+
+export const taskFamily: Family = (program, run) => {
+  const tasks = program.command("task").description("tasks of agents: made, found, shared, ended");
+
+  addActing(tasks.command("create").description("make a task for an agent"))
+    .option("--for <agent>", "DID, or the name of an agent of this machine; the one that acts otherwise")
+    .option("--name <name>", "unique within the tenant")
+    .option("--params <json>", "what the agent is to work with")
+    .option("--metadata <json>", "what it is to remember")
+    .action((options: CreateOptions) => run((session) => create(session, options)));
+
+  addActing(tasks.command("list").description("the tasks that you may read, oldest first"))
+    .option("--for <agent>", "those of one agent: DID, or a name on this machine")
+    .option("--limit <n>", "on one page, 1 to 100", wholeNumber("--limit", 1, 100))
+    .option("--cursor <cursor>", "from the page before")
+    .option("--all", "every page", false)
+    .action((options: ListOptions) => run((session) => list(session, options)));
+
+  byKey(tasks.command("get").description("a task, by its id")).action((key: string, options: Named) =>
+    run((session) => change(session, "task/get", key, options)),
+  );
+  byKey(tasks.command("cancel").description("end a task and keep it")).action((key: string, options: Named) =>
+    run((session) => change(session, "task/cancel", key, options)),
+  );
+  byKey(tasks.command("delete").description("end a task and forget it, with everything it was shared with"))
+    .option("--yes", "do not ask", false)
+    .action((key: string, options: Named & { yes: boolean }) =>
+      run(async (session) => {
+        await mustConfirm(session, options.yes, `Delete the task ${key}?`);
+        await change(session, "task/delete", key, options);
+      }),
+    );
+
+  for (const command of ["share", "unshare"] as const) {
+    addActing(
+      tasks.command(command).description(command === "share" ? "let somebody read or work on it" : "take that back"),
+    )
+      .argument("<task>", "its id")
+      .argument("<subject>", "agent:<did>, user:<did>, service_account:<id> or group:<id>#member")
+      .option("--as <relation>", "viewer or editor", "viewer")
+      .action((taskId: string, subject: string, options: ShareOptions) =>
+        run((session) => share(session, `task/${command}`, taskId, subject, options)),
+      );
+  }
+
+  byKey(tasks.command("send").description("send JSON to the task's agent"))
+    .argument("[json]", "the content; - or nothing for standard input")
+    .option("--event", "as an event, not as a message", false)
+    .action((key: string, json: string | undefined, options: SendOptions) =>
+      run((session) => send(session, key, json, options)),
+    );
+};
+
+function byKey(command: Command): Command {
+  return addActing(command).argument("<task>", "its id").option("--name", "the argument is its name", false);
+}
+
+async function create(session: Session, options: CreateOptions): Promise<void> {
+  const { name, params, metadata } = options;
+  const call = await acting(session, options);
+  const made = await call("task/create", {
+    agentDid: await agentDidOf(session, options.for),
+    ...(name === undefined ? {} : { name }),
+    ...(params === undefined ? {} : { params: jsonGiven("--params", params) }),
+    ...(metadata === undefined ? {} : { metadata: jsonGiven("--metadata", metadata) }),
+  });
+  show(session, expected(one, made).task);
+}
+
+async function list(session: Session, options: ListOptions): Promise<void> {
+  const call = await acting(session, options);
+  const { limit } = options;
+  const agentDid = options.for === undefined ? undefined : await agentDidOf(session, options.for);
+  const tasks: Task[] = [];
+  let cursor = options.cursor;
+  do {
+    const answer = await call("task/list", {
+      ...(agentDid === undefined ? {} : { agentDid }),
+      ...(limit === undefined ? {} : { limit }),
+      ...(cursor === undefined ? {} : { cursor }),
+    });
+    const read = expected(page, answer);
+    tasks.push(...read.tasks);
+    cursor = read.nextCursor;
+  } while (options.all && cursor !== undefined);
+  const rows = tasks.map((each) => [
+    each.taskId,
+    each.name ?? "",
+    each.status,
+    timeText(each.createdAtMs),
+    each.agentDid,
+  ]);
+  const words = tasks.length === 0 ? "no tasks" : table(["TASK", "NAME", "STATUS", "SINCE", "AGENT"], rows);
+  session.output.result({ tasks, nextCursor: cursor ?? null }, words);
+  if (cursor !== undefined) session.output.remark(`there is more: --cursor ${cursor}`);
+}
+
+async function change(session: Session, method: string, key: string, options: Named): Promise<void> {
+  const call = await acting(session, options);
+  show(session, expected(one, await call(method, keyOf(key, options))).task);
+}
+
+async function share(
+  session: Session,
+  method: string,
+  taskId: string,
+  subject: string,
+  options: ShareOptions,
+): Promise<void> {
+  const { as: relation } = options;
+  if (relation !== "viewer" && relation !== "editor") throw usage("--as is viewer or editor");
+  const call = await acting(session, options);
+  const done = expected(shared, await call(method, { taskId, subject, relation }));
+  const words = method === "task/share" ? `is ${relation} of` : `is no ${relation} any more of`;
+  session.output.result(done, `${subject} ${words} ${taskId}`);
+}
+
+async function send(session: Session, key: string, json: string | undefined, options: SendOptions): Promise<void> {
+  const text = json === undefined || json === "-" ? await readInput(session, "-") : json;
+  const content = jsonGiven("the content", text);
+  const call = await acting(session, options);
+  const method = options.event ? "event/send" : "message/send";
+  const { deliveryId } = expected(sent, await call(method, { ...keyOf(key, options), content }));
+  session.output.result({ deliveryId }, `on its way: ${deliveryId}`);
+}
+
+const keyOf = (key: string, { name }: Named): Record<string, string> => (name ? { taskName: key } : { taskId: key });
+
+function show(session: Session, each: Task): void {
+  const creator = each.creatorUserId ?? each.creatorServiceAccountId ?? "the operator";
+  const lines = [
+    `${each.taskId}${each.name === null ? "" : `  ${each.name}`}`,
+    `  status   ${each.status}`,
+    `  agent    ${each.agentDid}`,
+    `  creator  ${creator}`,
+    `  since    ${timeText(each.createdAtMs)}`,
+  ];
+  session.output.result({ task: each }, lines.join("\n"));
+}

@@ -1,0 +1,221 @@
+/** What `doctor` looks at, each a check with its own verdict and what to do about it. */
+import {
+  aitLifetime,
+  type AgentClient,
+  createInstallationClient,
+  importKeys,
+  type InstallationClient,
+  ProblemError,
+  UnreachableError,
+} from "../../client/index.ts";
+import { parseAitClaims } from "../../wire/ait.ts";
+import { decodeUnverifiedJws } from "../../wire/jws.ts";
+import { isSecret, readCheckout } from "./local-settings.ts";
+import { devicesCheckup } from "./device-checks.ts";
+import { adviceFor, shownFailure } from "../terminal/errors.ts";
+import { failed, type Finding, finding, ok } from "./finding.ts";
+import type { AgentRecord } from "../storage/home.ts";
+import { timeText } from "../terminal/output.ts";
+import type { Session } from "../session/session.ts";
+
+/** Refused by the server beyond this (contract §1), warned of before. */
+const SKEW_FAIL_MS = 300_000;
+const SKEW_WARN_MS = 30_000;
+const DAY_MS = 86_400_000;
+const LOOPBACK = new Set(["127.0.0.1", "localhost", "[::1]"]);
+
+/** Everything, in the order in which one thing depends on another. */
+export async function* checkup(session: Session): AsyncGenerator<Finding> {
+  const set = await settings(session);
+  yield set.finding;
+  if (set.baseUrl === null) return;
+  yield address(set.baseUrl);
+  const installation = createInstallationClient({ baseUrl: set.baseUrl, timeoutMs: 10_000 });
+  const reached = await reachability(installation);
+  yield reached;
+  const isReached = reached.verdict === "ok";
+  yield* checkoutSettings(session, set.baseUrl, isReached);
+  if (isReached) {
+    yield await readiness(installation);
+    yield await clock(installation);
+  }
+  yield await operatorToken(session, isReached);
+  yield* agents(session, isReached);
+  yield* devicesCheckup(session, isReached);
+}
+
+async function settings(session: Session): Promise<{ finding: Finding; baseUrl: string | null }> {
+  try {
+    const { baseUrl } = await session.settings();
+    return { finding: ok("settings", session.home.path), baseUrl };
+  } catch (error) {
+    return { finding: failed("settings", error), baseUrl: null };
+  }
+}
+
+/** Clients of a server with a bad setting see a bare 503: where its checkout is at hand, the setting is named. */
+async function* checkoutSettings(session: Session, baseUrl: string, isReached: boolean): AsyncGenerator<Finding> {
+  const check = "settings of the checkout";
+  try {
+    const checkout = await readCheckout(session.workingFolder);
+    if (checkout === null) return;
+    const isHere = LOOPBACK.has(URL.parse(baseUrl)?.hostname ?? "");
+    const bad = checkout.badSettings.filter(({ setting }) => isHere || !isSecret(setting));
+    if (bad.length === 0) yield ok(check, checkout.folder);
+    for (const { setting, problem, file } of bad) {
+      const advice = isReached
+        ? `Correct it in ${file}: what answers has another value, and a start with this one would be refused.`
+        : `Correct it in ${file}, and start the server again.`;
+      yield finding(check, isReached ? "warn" : "fail", `${setting} ${problem}`, advice);
+    }
+  } catch (error) {
+    yield failed(check, error);
+  }
+}
+
+function address(baseUrl: string): Finding {
+  const url = URL.parse(baseUrl);
+  if (url === null)
+    return finding("address", "fail", `${baseUrl} is no address`, "Run `sallyport init --url https://…`.");
+  if (url.protocol === "http:" && !LOOPBACK.has(url.hostname)) {
+    return finding("address", "warn", `${baseUrl} is not encrypted: tokens can be read on the way`, "Use https.");
+  }
+  return ok("address", baseUrl);
+}
+
+async function reachability(installation: InstallationClient): Promise<Finding> {
+  try {
+    await installation.health();
+    return ok("reachable", "it answers");
+  } catch (error) {
+    const { advice, ...rest } = failed("reachable", error);
+    return { ...rest, advice: advice ?? "Look at the server's log." };
+  }
+}
+
+async function readiness(installation: InstallationClient): Promise<Finding> {
+  try {
+    const { ready } = await installation.readiness();
+    if (ready) return ok("ready", "it can serve");
+    return finding("ready", "warn", "it cannot serve at the moment", "Look at its /ready and its log, and try again.");
+  } catch (error) {
+    return failed("ready", error);
+  }
+}
+
+async function clock(installation: InstallationClient): Promise<Finding> {
+  try {
+    const { offsetMs, roundTripMs } = await installation.serverTime();
+    const off = Math.abs(offsetMs);
+    const detail = `${(off / 1_000).toFixed(1)} s ${offsetMs >= 0 ? "behind" : "ahead of"} the server (± ${Math.ceil(roundTripMs / 2)} ms)`;
+    const advice = "Set this machine's clock: turn NTP on.";
+    if (off >= SKEW_FAIL_MS) return finding("clock", "fail", `${detail}: requests are refused beyond 300 s`, advice);
+    return off >= SKEW_WARN_MS ? finding("clock", "warn", detail, advice) : ok("clock", detail);
+  } catch (error) {
+    return failed("clock", error);
+  }
+}
+
+async function operatorToken(session: Session, isReached: boolean): Promise<Finding> {
+  try {
+    if ((await session.home.operatorToken()) === null) {
+      return finding("operator token", "skip", "none here; only registering, re-keying and revoking need one");
+    }
+    if (!isReached) return finding("operator token", "skip", "there is one; the server was not reached");
+    await (await session.operator()).listAgents();
+    return ok("operator token", "accepted");
+  } catch (error) {
+    return failed("operator token", error);
+  }
+}
+
+async function* agents(session: Session, isReached: boolean): AsyncGenerator<Finding> {
+  const names = await session.home.agentNames();
+  if (names.length === 0)
+    yield finding("agents", "warn", "there is no agent here yet", "Register one: `sallyport agent register NAME`.");
+  for (const name of names) yield* agent(session, name, isReached);
+}
+
+async function* agent(session: Session, name: string, isReached: boolean): AsyncGenerator<Finding> {
+  let record: AgentRecord | null;
+  try {
+    record = await session.home.agent(name);
+    if (record === null) return;
+    await importKeys(record.keys);
+    yield ok(`${name}: keys`, session.home.agentPath(name));
+  } catch (error) {
+    yield failed(`${name}: keys`, error);
+    return;
+  }
+  const identity = identityOf(name, record);
+  yield identity;
+  if (identity.verdict === "fail") return;
+  if (!isReached) {
+    yield finding(`${name}: access`, "skip", "the server was not reached");
+    return;
+  }
+  const { client } = await session.named(name);
+  yield* access(name, client);
+}
+
+function identityOf(name: string, record: AgentRecord): Finding {
+  const check = `${name}: identity token`;
+  const rekey = `Ask the operator for \`sallyport agent rekey ${name}\`.`;
+  const jws = decodeUnverifiedJws(record.ait);
+  const claims = jws.ok ? parseAitClaims(jws.value.claims) : jws;
+  if (!claims.ok) return finding(check, "fail", `it is none: ${claims.error}`, rekey);
+  if (claims.value.cnf.jwk.x !== record.keys.x)
+    return finding(check, "fail", "it is bound to another key than the one here", rekey);
+  if (claims.value.sub !== record.agentDid) return finding(check, "fail", "it is of another agent", rekey);
+  const { expiresAtMs } = aitLifetime(record.ait);
+  const leftMs = expiresAtMs - Date.now();
+  if (leftMs <= 0) return finding(check, "fail", `expired at ${timeText(expiresAtMs)}`, rekey);
+  const detail = `good until ${timeText(expiresAtMs)}`;
+  return leftMs < DAY_MS ? finding(check, "warn", detail, "Run `sallyport agent reissue`.") : ok(check, detail);
+}
+
+async function* access(name: string, client: AgentClient): AsyncGenerator<Finding> {
+  let peers;
+  try {
+    peers = await client.pairing.peers();
+    yield ok(
+      `${name}: access`,
+      `accepted; the access token is good until ${timeText(client.credential().access.expiresAtMs)}`,
+    );
+  } catch (error) {
+    yield accessFailed(name, error);
+    return;
+  }
+  yield peers.length === 0
+    ? finding(
+        `${name}: trust`,
+        "warn",
+        "no peers: nobody can write to it, and it to nobody",
+        "`sallyport pair start`, and `pair confirm` on the other side.",
+      )
+    : ok(`${name}: trust`, `${peers.length} ${peers.length === 1 ? "peer" : "peers"}`);
+  try {
+    const { deadLetters } = await client.deadLetters.list({ limit: 1 });
+    yield deadLetters.length === 0
+      ? ok(`${name}: dead letters`, "none")
+      : finding(`${name}: dead letters`, "warn", "there are some", "See `sallyport dead-letters list`.");
+  } catch (error) {
+    yield failed(`${name}: dead letters`, error);
+  }
+}
+
+function accessFailed(name: string, error: unknown): Finding {
+  const check = `${name}: access`;
+  if (error instanceof UnreachableError) return failed(check, error);
+  // The refresh token is what the server does not take: a used one, or a family that has ended.
+  if (error instanceof ProblemError && error.code === "PROXY_AUTH_INVALID_TOKEN") {
+    return finding(
+      check,
+      "fail",
+      `${error.message} (${error.code})`,
+      `Ask the operator for \`sallyport agent rekey ${name}\`.`,
+    );
+  }
+  const { message, code } = shownFailure(error);
+  return finding(check, "fail", `${message} (${code})`, adviceFor(code));
+}

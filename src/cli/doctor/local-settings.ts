@@ -1,0 +1,60 @@
+/** A checkout of Sallyport on this machine: its settings, read as the program itself reads them. */
+import { readFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { parseEnv } from "node:util";
+import { parseConfig } from "../../config.ts";
+import { hasCode } from "../storage/private-file.ts";
+
+/** A setting that cannot be used, and the file to correct it in. */
+export type BadSetting = { readonly setting: string; readonly problem: string; readonly file: string };
+
+export type Checkout = { readonly folder: string; readonly badSettings: readonly BadSetting[] };
+
+const SECRETS = new Set(["OPERATOR_TOKEN", "OPERATOR_TOKEN_NEXT", "REGISTRY_SIGNING_SECRET"]);
+
+/** Whether a setting is a secret: a deployed proxy has it from elsewhere. */
+export const isSecret = (setting: string): boolean => SECRETS.has(setting);
+
+/**
+ * @param startFolder where to begin to look; its parents are looked at too
+ * @returns the checkout with every setting that the program would refuse, or null where there is none
+ * @throws Error when `wrangler.toml` is none
+ */
+export async function readCheckout(startFolder: string): Promise<Checkout | null> {
+  const folder = await checkoutAbove(startFolder);
+  if (folder === null) return null;
+  const settingsFile = join(folder, "wrangler.toml");
+  const secretsFile = join(folder, ".dev.vars");
+  // Loaded only here: it takes longer than everything else that this command does.
+  const { unstable_readConfig: readConfig } = await import("wrangler");
+  const settings: Record<string, unknown> = readConfig({ config: settingsFile }, { hideWarnings: true }).vars;
+  const secrets = parseEnv((await textOf(secretsFile)) ?? "");
+  const parsed = parseConfig({ ...settings, ...secrets });
+  const fileOf = (setting: string): string =>
+    Object.hasOwn(secrets, setting) || isSecret(setting) ? secretsFile : settingsFile;
+  return {
+    folder,
+    badSettings: parsed.ok ? [] : parsed.error.map((bad) => ({ ...bad, file: fileOf(bad.setting) })),
+  };
+}
+
+async function checkoutAbove(folder: string): Promise<string | null> {
+  const manifest = await textOf(join(folder, "package.json"));
+  if (
+    manifest !== null &&
+    /"name":\s*"sallyport"/.test(manifest) &&
+    (await textOf(join(folder, "wrangler.toml"))) !== null
+  )
+    return folder;
+  const parent = dirname(folder);
+  return parent === folder ? null : checkoutAbove(parent);
+}
+
+async function textOf(file: string): Promise<string | null> {
+  try {
+    return await readFile(file, "utf8");
+  } catch (error) {
+    if (hasCode(error, "ENOENT") || hasCode(error, "EACCES") || hasCode(error, "ENOTDIR")) return null;
+    throw error;
+  }
+}

@@ -1,0 +1,89 @@
+/** What comes into the command besides its arguments: files, standard input, and answers of a person. */
+import { readFile } from "node:fs/promises";
+import { CliError, EXIT } from "../terminal/errors.ts";
+import { hasCode } from "../storage/private-file.ts";
+import type { Session } from "./session.ts";
+
+/** @param path `-` for standard input */
+export async function readInput(session: Session, path: string): Promise<string> {
+  if (path === "-") return session.standardInput();
+  try {
+    return await readFile(path, "utf8");
+  } catch (error) {
+    if (hasCode(error, "ENOENT")) throw usage(`there is no file ${path}`, error);
+    if (hasCode(error, "EISDIR")) throw usage(`${path} is a folder`, error);
+    if (hasCode(error, "EACCES")) throw usage(`${path} cannot be read by this user`, error);
+    throw error;
+  }
+}
+
+/**
+ * @param text the token alone, or lines of settings with `OPERATOR_TOKEN=…` such as `.dev.vars`
+ * @throws CliError when there is none in it
+ */
+export function operatorTokenIn(content: string): string {
+  const setting = /^\s*(?:export\s+)?OPERATOR_TOKEN\s*=\s*(?:"([^"\n]*)"|'([^'\n]*)'|(\S+))\s*$/m.exec(content);
+  const token = setting?.[1] ?? setting?.[2] ?? setting?.[3] ?? content.trim();
+  if (!/^[\x21-\x7e]{32,512}$/.test(token)) {
+    throw usage(
+      "there is no operator token in that: it has 32 visible characters or more, in a line of its own or as OPERATOR_TOKEN=…",
+    );
+  }
+  return token;
+}
+
+/** Asks for a line; only where somebody is there. */
+export async function askText(message: string, initialValue: string): Promise<string> {
+  const { text } = await prompts();
+  return answered(await text({ message, initialValue, output: process.stderr }));
+}
+
+/** Asks for a secret, which is not shown. */
+export async function askSecret(message: string): Promise<string> {
+  const { password } = await prompts();
+  return answered(await password({ message, output: process.stderr }));
+}
+
+/**
+ * Asks before something that cannot be undone.
+ *
+ * @param yes `--yes` was given
+ * @throws CliError when nobody is there to be asked and `--yes` was not given, or the answer is no
+ */
+export async function mustConfirm(session: Session, yes: boolean, message: string): Promise<void> {
+  if (yes) return;
+  if (!session.interactive) throw usage(`${message} Nobody is there to be asked: give --yes.`);
+  const { confirm } = await prompts();
+  if (!(await answered(await confirm({ message, initialValue: false, output: process.stderr })))) throw cancelled();
+}
+
+/** A whole number within bounds, as an option's parser. */
+export function wholeNumber(name: string, min: number, max: number): (value: string) => number {
+  return (value) => {
+    const parsed = Number(value);
+    if (!/^\d{1,15}$/.test(value) || parsed < min || parsed > max)
+      throw usage(`${name} must be a whole number from ${min} to ${max}`);
+    return parsed;
+  };
+}
+
+/** @returns a failure of the arguments */
+export function usage(message: string, cause?: unknown): CliError {
+  return new CliError("USAGE", message, { exitCode: EXIT.usage, cause });
+}
+
+async function answered<T>(answer: T): Promise<Exclude<T, symbol>> {
+  const { cancel, isCancel } = await prompts();
+  if (!isCancel(answer)) return answer as Exclude<T, symbol>;
+  cancel("Cancelled.", { output: process.stderr });
+  throw cancelled();
+}
+
+/** Loaded only when somebody is asked: most runs ask nobody. */
+function prompts() {
+  return import("@clack/prompts");
+}
+
+function cancelled(): CliError {
+  return new CliError("CANCELLED", "cancelled; nothing was done", { exitCode: EXIT.usage });
+}

@@ -1,0 +1,219 @@
+/**
+ * An agent's credential, kept usable: the access token is refreshed, the identity token reissued, each before its end.
+ *
+ * @example
+ * ```ts
+ * let saved = credential; // wherever the processes of this agent can all read and write it
+ * const store: CredentialStore = { update: async (renew) => (saved = await renew(saved)) };
+ * const agent = createAgentClient({ baseUrl, keys, credential, store });
+ * await agent.refresh();
+ * console.log(saved.refreshToken === agent.credential().refreshToken); // true
+ * ```
+ */
+import * as z from "zod/mini";
+import { decodeUnverifiedJws } from "../../wire/jws.ts";
+import { ACCESS_HEADER } from "../../wire/registry-documents.ts";
+import { type Authorize, type Caller, parseAnswer } from "./http-call.ts";
+import { CredentialExpiredError, ProblemError, UnexpectedAnswerError, UnreachableError } from "./errors.ts";
+import type { Keys } from "./keys.ts";
+import { proofHeaders } from "./signing.ts";
+
+/** What registration gives an agent, and what changes over time. All of it is secret but the DID. */
+export type AgentCredential = {
+  readonly agentDid: string;
+  /** The identity token, a compact JWS. */
+  readonly ait: string;
+  readonly access: { readonly token: string; readonly expiresAtMs: number };
+  readonly refreshToken: string;
+};
+
+/** Told whenever the credential has changed: store it before this resolves, for the old refresh token is used up. */
+export type OnCredential = (credential: AgentCredential) => void | Promise<void>;
+
+/**
+ * Where a credential lives that several processes share. A refresh token works once, so they must not use the same one:
+ * `update` reads what is stored now, lets `renew` work on it alone, stores what that gives, and resolves to it.
+ */
+export type CredentialStore = {
+  update(renew: (stored: AgentCredential) => Promise<AgentCredential>): Promise<AgentCredential>;
+};
+
+/** @returns a store in memory, which tells of every change */
+export function memoryStore(initial: AgentCredential, onCredential: OnCredential | undefined): CredentialStore {
+  let stored = initial;
+  return {
+    async update(renew) {
+      const next = await renew(stored);
+      if (next !== stored) {
+        stored = next;
+        await onCredential?.(next);
+      }
+      return next;
+    },
+  };
+}
+
+export type CredentialKeeper = {
+  /** The credential as it is now. */
+  readonly current: () => AgentCredential;
+  /** Headers for any call of the agent; refreshes and reissues first where that is due. */
+  readonly authorize: Authorize;
+  /** Renews the access token, unless somebody else has done so since `usedToken` was sent. */
+  refresh(usedToken: string): Promise<void>;
+  /** Reissues the identity token when its end is near. @throws CredentialExpiredError when it has passed. */
+  renewIdentity(): Promise<void>;
+  /** Renews the identity token now. */
+  reissue(): Promise<void>;
+  /** Whether the identity token has not expired. */
+  readonly isAlive: () => boolean;
+};
+
+const ACCESS_MARGIN_MS = 60_000;
+const IDENTITY_MARGIN_MAX_MS = 86_400_000;
+/** The share of an identity token's life in which it is renewed. */
+const IDENTITY_MARGIN_RATIO = 0.2;
+/** How long a failed reissue is left alone while the old token is still good. */
+const REISSUE_PAUSE_MS = 60_000;
+
+const refreshed = z.object({
+  access: z.object({ token: z.string(), expiresAtMs: z.number() }),
+  refreshToken: z.string(),
+});
+const reissued = z.object({ ait: z.string() });
+const lifetime = z.object({ iat: z.number(), exp: z.number() });
+
+/**
+ * @param ait a compact JWS
+ * @returns when it was issued and when it ends, in milliseconds; unverified
+ * @throws UnexpectedAnswerError when it is no identity token
+ */
+export function aitLifetime(ait: string): { issuedAtMs: number; expiresAtMs: number } {
+  const jws = decodeUnverifiedJws(ait);
+  const claims = jws.ok ? lifetime.safeParse(jws.value.claims) : null;
+  if (claims?.success !== true) throw new UnexpectedAnswerError("the identity token is none", null);
+  return { issuedAtMs: claims.data.iat * 1_000, expiresAtMs: claims.data.exp * 1_000 };
+}
+
+/**
+ * @param caller what the calls go through
+ * @param keys the keys that the identity token is bound to
+ * @param initial the credential to begin with
+ * @param store where it lives on
+ */
+export function createCredentialKeeper(
+  caller: Caller,
+  keys: Keys,
+  initial: AgentCredential,
+  store: CredentialStore,
+): CredentialKeeper {
+  let credential = initial;
+  let life = aitLifetime(initial.ait);
+  let refreshing: Promise<void> | null = null;
+  let reissuing: Promise<void> | null = null;
+  let lastRenewal: Promise<unknown> = Promise.resolve();
+  let reissueNotBeforeMs = 0;
+
+  const nowMs = caller.clock.nowMs;
+
+  const identity =
+    ({ ait }: AgentCredential): Authorize =>
+    async (parts) => ({ Authorization: `Claw ${ait}`, ...(await proofHeaders(keys, parts, nowMs())) });
+
+  // One renewal after the other: each builds on what the one before has stored.
+  const renew = (work: (stored: AgentCredential) => Promise<AgentCredential>): Promise<void> => {
+    const renewal = lastRenewal.then(async () => {
+      credential = await store.update(work);
+      life = aitLifetime(credential.ait);
+    });
+    // Its own caller learns of a failure; for the next one it is only the end of the wait.
+    lastRenewal = Promise.allSettled([renewal]);
+    return renewal;
+  };
+
+  const requestRefresh = async (stored: AgentCredential): Promise<AgentCredential> => {
+    const body = JSON.stringify({ refreshToken: stored.refreshToken });
+    const attempt = () => caller.call({ method: "POST", path: "/v1/agents/auth/refresh", body }, identity(stored));
+    let answer;
+    try {
+      answer = await attempt();
+    } catch (error) {
+      // The answer may be lost and the token used up: the server answers the same key once more for 60 s.
+      if (!(error instanceof UnreachableError)) throw error;
+      answer = await attempt();
+    }
+    return { ...stored, ...parseAnswer(refreshed, answer.json) };
+  };
+
+  const requestReissue = async (stored: AgentCredential): Promise<AgentCredential> => {
+    const call = { method: "POST", path: "/v1/agents/reissue", body: "{}" } as const;
+    const { json } = await caller.call(call, identity(stored));
+    return { ...stored, ...parseAnswer(reissued, json) };
+  };
+
+  const isFresh = (access: AgentCredential["access"]): boolean => access.expiresAtMs - ACCESS_MARGIN_MS > nowMs();
+  const refreshNow = (usedToken: string): Promise<void> =>
+    renew((stored) => {
+      // Another process that shares the store may have been faster.
+      const isRenewed = stored.access.token !== usedToken && isFresh(stored.access);
+      return isRenewed ? Promise.resolve(stored) : requestRefresh(stored);
+    });
+  const reissueNow = (usedAit: string): Promise<void> =>
+    renew((stored) => (stored.ait === usedAit ? requestReissue(stored) : Promise.resolve(stored)));
+
+  const isAlive = (): boolean => nowMs() < life.expiresAtMs;
+  /** Whether the identity token is to be renewed. */
+  const isDue = (): boolean => {
+    const { issuedAtMs, expiresAtMs } = life;
+    return (
+      nowMs() >= expiresAtMs - Math.min(IDENTITY_MARGIN_MAX_MS, (expiresAtMs - issuedAtMs) * IDENTITY_MARGIN_RATIO)
+    );
+  };
+
+  const keeper: CredentialKeeper = {
+    current: () => credential,
+    isAlive,
+
+    async authorize(parts) {
+      await keeper.renewIdentity();
+      if (!isFresh(credential.access)) await keeper.refresh(credential.access.token);
+      const used = credential;
+      return { [ACCESS_HEADER]: used.access.token, ...(await identity(used)(parts)) };
+    },
+
+    async refresh(usedToken) {
+      if (credential.access.token !== usedToken) return;
+      refreshing ??= refreshNow(usedToken).finally(() => {
+        refreshing = null;
+      });
+      await refreshing;
+    },
+
+    async renewIdentity() {
+      if (!isDue()) return;
+      if (!isAlive()) await renew((stored) => Promise.resolve(stored));
+      // Before anybody is told to re-key: it may be the own clock that is wrong.
+      if (!isAlive()) await caller.correctClock();
+      if (!isAlive()) {
+        throw new CredentialExpiredError("the identity token has expired; ask the operator to re-key the agent");
+      }
+      if (!isDue()) return;
+      if (nowMs() < reissueNotBeforeMs) return;
+      try {
+        await keeper.reissue();
+      } catch (error) {
+        // The old token is still good: whatever it is for decides by its own answer, and the next call tries again.
+        const isAnswer = error instanceof ProblemError || error instanceof UnexpectedAnswerError;
+        if (isAnswer ? (error.status ?? 0) < 429 : !(error instanceof UnreachableError)) throw error;
+        reissueNotBeforeMs = nowMs() + REISSUE_PAUSE_MS;
+      }
+    },
+
+    async reissue() {
+      reissuing ??= reissueNow(credential.ait).finally(() => {
+        reissuing = null;
+      });
+      await reissuing;
+    },
+  };
+  return keeper;
+}

@@ -1,0 +1,88 @@
+/** What the two ends of a delivery say to each other: the sender's gate, which holds the outbox, and the recipient's, which holds the queue. */
+import type { AgentDid } from "../../wire/did.ts";
+import { newUlid } from "../../wire/ulid.ts";
+
+/** What goes with a body, as JSON text in one column; the members are those of a `deliver` frame (contract §4). */
+export type Envelope = {
+  fromAgentDid: AgentDid | null;
+  fromSubject?: string;
+  contentType?: string;
+  conversationId?: string;
+  groupId?: string;
+  replyTo?: string;
+  traceparent?: string;
+  /** The trust epoch that the sender was judged by; absent where pairing is not consulted. */
+  trustEpoch?: number;
+  /** Somebody waits for the end of it (`Prefer: wait`): nothing on its way waits for company. */
+  isAwaited?: true;
+};
+
+/** One message of a hand-over. */
+export type Parcel = { deliveryId: string; createdAtMs: number; bytes: number; envelope: string; body: string };
+
+/** What a recipient's gate answers to a hand-over: how many of the batch, from its start, are on its disk. */
+export type TakeOver = { taken: number };
+
+/** How a message ended at its recipient, or that it has not: a dead letter that is replayed waits again. */
+export type Outcome = {
+  deliveryId: string;
+  delivered: boolean;
+  reason: string | null;
+  attempts: number;
+  /** When, by the recipient's gate: the later word on a message counts, and the same word again is a repeat. */
+  atMs: number;
+  waitsAgain?: true;
+};
+
+/** Most a hand-over carries. */
+export const PARCELS_AT_ONCE = 100;
+export const PARCEL_BYTES_AT_ONCE = 4 * 1_048_576;
+
+/** What a queue or an outbox holds at most, in bytes of bodies. */
+export const HELD_BYTES_MAX = 64 * 1_048_576;
+
+/** The first of a lull goes at once; what follows within this time goes together. */
+export const BATCH_TICK_MS = 250;
+/** The same for reports, which nobody waits for as a recipient does for a message. */
+export const REPORT_TICK_MS = 500;
+
+const ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+
+/**
+ * Ids of deliveries: ULIDs that only rise within one sender's gate, so that their order is the order of sending.
+ *
+ * @param last the highest id that the gate has given so far, or null
+ */
+export function createDeliveryIds(last: string | null): (nowMs: number) => string {
+  let previous = last ?? "";
+  return (nowMs) => {
+    const fresh = newUlid(nowMs);
+    previous = fresh > previous ? fresh : successor(previous);
+    return previous;
+  };
+}
+
+/** The next text in the order of Crockford's base 32. */
+function successor(id: string): string {
+  for (let index = id.length - 1; index >= 0; index--) {
+    const value = ALPHABET.indexOf(id.charAt(index));
+    if (value < ALPHABET.length - 1) {
+      return id.slice(0, index) + ALPHABET.charAt(value + 1) + "0".repeat(id.length - 1 - index);
+    }
+  }
+  throw new RangeError("the ids of this gate are exhausted");
+}
+
+/** How retries are spaced. */
+export type RetrySpacing = { initialMs: number; maxMs: number; jitterRatio: number };
+
+/**
+ * Doubling from the initial delay up to the longest, with jitter to both sides.
+ *
+ * @param failures how many attempts have failed so far, from 1
+ * @param random a number from 0 up to 1
+ */
+export function retryDelayMs(failures: number, spacing: RetrySpacing, random: number): number {
+  const plain = Math.min(spacing.maxMs, spacing.initialMs * 2 ** Math.min(30, Math.max(0, failures - 1)));
+  return Math.round(plain * (1 + spacing.jitterRatio * (2 * random - 1)));
+}

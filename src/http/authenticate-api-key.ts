@@ -1,0 +1,44 @@
+/** An API key over HTTP: read from D1 at the primary, on each request, before its agent's gate is asked. */
+import type { Context } from "hono";
+import { findApiKey, noteApiKeyUse } from "../apikeys/store.ts";
+import type { Passed } from "../auth/chain.ts";
+import { refusal } from "../auth/reasons.ts";
+import type { GateCaller } from "../gate/gate.ts";
+import type { AgentDid } from "../wire/did.ts";
+import { errorFields } from "../telemetry/log.ts";
+import { proxyErrorFrom } from "../wire/problem.ts";
+import { countGuess } from "./authenticate.ts";
+import { refusedByGate } from "./gate-client.ts";
+import { chainScope, type HttpEnv } from "./middleware/request-context.ts";
+
+/**
+ * @param keyHash of the presented key, base64url of SHA-256
+ * @returns the key's agent, and the key as its gate admits it
+ * @throws ProxyError PROXY_AUTH_INVALID_TOKEN for a key that is unknown, deleted or expired; it says no more;
+ *         429 once an address has guessed too often; PROXY_AUTH_DEPENDENCY_UNAVAILABLE when D1 fails
+ */
+export async function apiKeyCallerOf(
+  c: Context<HttpEnv>,
+  passed: Passed,
+  keyHash: string,
+): Promise<{ agentDid: AgentDid; caller: Extract<GateCaller, { kind: "apiKey" }> }> {
+  const nowMs = Date.now();
+  const key = await findApiKey(c.env.DB, keyHash).catch((thrown: unknown) => {
+    const error = proxyErrorFrom(thrown);
+    c.get("runtime").chain.conclude(passed, refusal("credential-unavailable", { code: error.code }), chainScope(c));
+    throw error;
+  });
+  if (key === null || (key.expMs !== null && key.expMs <= nowMs)) {
+    const refused = refusedByGate(c, passed, refusal("gate-credential-refused"));
+    countGuess(c);
+    throw refused;
+  }
+  const { lastUsedAtMs, ...grant } = key;
+  const noted = noteApiKeyUse(c.env.DB, { apiKeyId: key.principal.apiKeyId, lastUsedAtMs }, nowMs);
+  if (noted !== null) {
+    c.executionCtx.waitUntil(
+      noted.catch((error: unknown) => c.get("log").warn("apikey.use_not_noted", errorFields(error))),
+    );
+  }
+  return { agentDid: key.principal.agentDid, caller: { kind: "apiKey", key: grant } };
+}

@@ -1,0 +1,67 @@
+/** What every request has: an id, the isolate's runtime, a log of its own; and where every error becomes its answer. */
+import type { Context, MiddlewareHandler } from "hono";
+import type { ChainScope } from "../../auth/chain.ts";
+import type { Decision } from "../../auth/decision.ts";
+import type { Bookmarks } from "../../rpc/method.ts";
+import { BadSettings, type Runtime, runtimeOf } from "../../runtime.ts";
+import { createLog, errorFields, type Log } from "../../telemetry/log.ts";
+import { DATABASE_OUT_OF_REACH, problemResponse, proxyErrorFrom } from "../../wire/problem.ts";
+
+export type HttpEnv = {
+  Bindings: Env;
+  /** `decision`: what the chain decided, once it has; for the numbers. */
+  Variables: { requestId: string; log: Log; runtime: Runtime; decision?: Decision; bookmarks?: Bookmarks };
+};
+
+const REQUEST_ID_PATTERN = /^[A-Za-z0-9._:-]{8,128}$/;
+
+/** Accepts the caller's request id where it has the form (contract §3), else makes one; echoes it on every answer. */
+export const requestScope: MiddlewareHandler<HttpEnv> = async (c, next) => {
+  const offered = c.req.header("X-Request-Id");
+  const requestId = offered !== undefined && REQUEST_ID_PATTERN.test(offered) ? offered : crypto.randomUUID();
+  const log = createLog({ requestId });
+  c.set("requestId", requestId);
+  c.set("log", log);
+  try {
+    c.set("runtime", runtimeOf(c.env));
+  } catch (error) {
+    if (!(error instanceof BadSettings)) throw error;
+    for (const { setting, problem } of error.problems) log.error("setting.refused", { setting, problem });
+    return new Response(null, { status: 503, headers: { "Retry-After": "30", "X-Request-Id": requestId } });
+  }
+  await next();
+  if (c.res.status !== 101 && !c.res.headers.has("X-Request-Id")) c.res.headers.set("X-Request-Id", requestId);
+  return undefined;
+};
+
+/** The one place where what was thrown becomes an answer: a refusal says its code, anything else only that it failed. */
+export function errorResponse(thrown: Error, c: Context<HttpEnv>): Response {
+  const error = proxyErrorFrom(thrown);
+  const requestId = c.get("requestId") ?? crypto.randomUUID();
+  const isFault = error.code === "PROXY_INTERNAL" || error.reason === DATABASE_OUT_OF_REACH;
+  if (isFault) (c.get("log") ?? createLog({ requestId })).error("request.failed", errorFields(error.cause ?? error));
+  return problemResponse(error, requestId);
+}
+
+/** What the chain needs of this request. */
+export function chainScope(c: Context<HttpEnv>): ChainScope {
+  return {
+    now: Date.now,
+    log: c.get("log"),
+    background: (work) => c.executionCtx.waitUntil(work),
+    decided: (decision) => c.set("decision", decision),
+  };
+}
+
+/** The caller's address for limits and the audit; an IPv6 address by its /64, since one host owns all of it. */
+export function addressOf(request: Request): string | null {
+  const address = request.headers.get("CF-Connecting-IP");
+  if (address === null || !address.includes(":")) return address;
+  const [head = "", tail = ""] = address.split("::");
+  const left = head === "" ? [] : head.split(":");
+  const right = tail === "" ? [] : tail.split(":");
+  const groups = address.includes("::")
+    ? [...left, ...Array.from({ length: Math.max(0, 8 - left.length - right.length) }, () => "0"), ...right]
+    : left;
+  return `${groups.slice(0, 4).join(":")}::/64`;
+}

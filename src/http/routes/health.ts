@@ -1,0 +1,80 @@
+/** Routes that anyone may ask: the time, and whether this proxy is alive and ready. */
+import type { Context, Handler } from "hono";
+import { remoteGraphOf } from "../../authz/sync/remote.ts";
+import { startDeadline, withDeadline } from "../../resilience/deadline.ts";
+import { errorFields } from "../../telemetry/log.ts";
+import { chainScope, type HttpEnv } from "../middleware/request-context.ts";
+
+const NO_STORE = { "Cache-Control": "no-store" };
+
+/** `GET /v1/time`: for clients whose clock is off. */
+export const time: Handler<HttpEnv> = (c) => c.json({ unixMs: Date.now() }, 200, NO_STORE);
+
+/** `GET /health`: this isolate runs, and nothing else is said. */
+export const health: Handler<HttpEnv> = (c) => c.json({ status: "ok" }, 200, NO_STORE);
+
+type Reach = "ok" | "failing";
+/** What was seen of the stores, and when: whoever asks often does not ask them often. */
+type Probed = { atMs: number; database: Reach; gate: Reach };
+
+const PROBE_EVERY_MS = 1_000;
+/** Nobody's gate: it is asked for a message that it does not have, and keeps nothing. */
+const PROBED_GATE = "readiness";
+const probed = new WeakMap<Env, Probed>();
+
+/**
+ * `GET /ready`: each dependency with its breaker's state and the age of what is held of it; 503 while a request could not
+ * be served. What fails and is still answered for by an older copy does not make it 503: such a request is served.
+ */
+export const ready: Handler<HttpEnv> = async (c) => {
+  const { registry, registryScope, trust, config } = c.get("runtime");
+  const deadline = startDeadline(config.authDeadlineMs, Date.now);
+  const warm = async (): Promise<void> => {
+    try {
+      // A new isolate holds nothing yet: it looks before it speaks of the registry.
+      await registry.warm(registryScope({ ...chainScope(c), deadline }));
+    } finally {
+      deadline.end();
+    }
+  };
+  const [{ database, gate }] = await Promise.all([probeStores(c), warm()]);
+  const status = registry.status(Date.now());
+  const trustBreaker = trust.breaker();
+  // With the graph in D1 there is no more to depend on.
+  const graph = remoteGraphOf(config)?.breaker.snapshot();
+  const dependencies = {
+    ...status,
+    trust: { breaker: trustBreaker, database },
+    gate: { reach: gate },
+    ...(graph === undefined ? {} : { authz: { breaker: graph } }),
+  };
+  const isTrustUsable = database === "ok" || trust.size() > 0;
+  const isReady = status.keys.usable && status.crl.usable && isTrustUsable && gate === "ok";
+  return c.json({ status: isReady ? "ready" : "unavailable", dependencies }, isReady ? 200 : 503, {
+    ...NO_STORE,
+    ...(isReady ? {} : { "Retry-After": "1" }),
+  });
+};
+
+async function probeStores(c: Context<HttpEnv>): Promise<Probed> {
+  const nowMs = Date.now();
+  const known = probed.get(c.env);
+  if (known !== undefined && nowMs - known.atMs >= 0 && nowMs - known.atMs < PROBE_EVERY_MS) return known;
+  const { storeTimeoutMs } = c.get("runtime").config;
+  const reach = async (name: string, ask: () => Promise<unknown>): Promise<Reach> => {
+    try {
+      await withDeadline(storeTimeoutMs, ask);
+      return "ok";
+    } catch (error) {
+      c.get("log").warn("ready.store_failing", { store: name, ...errorFields(error) });
+      return "failing";
+    }
+  };
+  const [database, gate] = await Promise.all([
+    reach("database", () => c.env.DB.prepare("SELECT 1").first()),
+    reach("gate", () => c.env.GATE.getByName(PROBED_GATE).attempts("")),
+  ]);
+  const seen: Probed = { atMs: nowMs, database, gate };
+  probed.set(c.env, seen);
+  return seen;
+}

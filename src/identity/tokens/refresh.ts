@@ -1,0 +1,168 @@
+/** Refreshing an access token, contract §3: the refresh token is used once, a lost answer is answered again, reuse ends the family. */
+import type { CallContext } from "../../rpc/method.ts";
+import type { AgentDid } from "../../wire/did.ts";
+import { ProxyError } from "../../wire/problem.ts";
+import { auditStatement } from "../../audit/entry.ts";
+import { commit, contended, guard, read } from "../../database/batch.ts";
+import { ATTEMPTS_MAX, REFRESH_REPEAT_MS, registryOf, type Registry } from "../registry.ts";
+import { agentCaller, authorityEnded } from "../../call/caller.ts";
+import { endFamily, hashToken, insertPair, isSameHash, newTokenPair, type TokenPair } from "./token-pairs.ts";
+
+/** What is known of a refresh token. */
+export type RefreshRow = {
+  readonly refreshHash: string;
+  readonly familyId: string;
+  readonly agentDid: AgentDid;
+  /** The agent key that it was handed out to. */
+  readonly keyX: string;
+  readonly expiresAtMs: number;
+  readonly usedAtMs: number | null;
+  readonly endedAtMs: number | null;
+  readonly familyEndedAtMs: number | null;
+  /** The pair handed out last for it. */
+  readonly successorHash: string | null;
+  readonly successorUsedAtMs: number | null;
+};
+
+export type RefreshVerdict =
+  | { readonly kind: "first" }
+  /** The answer was lost: this successor, unused, gives way to a new one. */
+  | { readonly kind: "repeat"; readonly successorHash: string }
+  | { readonly kind: "refused"; readonly reason: string }
+  /** Somebody holds what they should not: the whole family ends. */
+  | { readonly kind: "reuse"; readonly reason: string };
+
+/**
+ * Judges one use of a refresh token.
+ *
+ * @param caller the agent whose proof came with it, and its key
+ */
+export function judgeRefresh(
+  row: RefreshRow | null,
+  caller: { agentDid: AgentDid; keyX: string },
+  nowMs: number,
+): RefreshVerdict {
+  if (row === null) return { kind: "refused", reason: "unknown refresh token" };
+  if (row.familyEndedAtMs !== null) return { kind: "refused", reason: "the token's family has ended" };
+  if (row.agentDid !== caller.agentDid || row.keyX !== caller.keyX)
+    return { kind: "reuse", reason: "used by another key" };
+  if (row.endedAtMs !== null) {
+    return nowMs - row.endedAtMs <= REFRESH_REPEAT_MS
+      ? { kind: "refused", reason: "superseded by a repeated refresh" }
+      : { kind: "reuse", reason: "used after it was superseded" };
+  }
+  if (row.usedAtMs === null) {
+    return row.expiresAtMs > nowMs ? { kind: "first" } : { kind: "refused", reason: "expired" };
+  }
+  const isLostAnswer = row.successorUsedAtMs === null && nowMs - row.usedAtMs <= REFRESH_REPEAT_MS;
+  if (row.successorHash === null || !isLostAnswer) return { kind: "reuse", reason: "used again" };
+  return { kind: "repeat", successorHash: row.successorHash };
+}
+
+/** What a refresh hands out. */
+export type Refreshed = { access: { token: string; expiresAtMs: number }; refreshToken: string };
+
+/**
+ * @param refreshToken as the agent holds it
+ * @throws ProxyError PROXY_AUTH_INVALID_TOKEN, which says no more, for every token that is not answered
+ */
+export async function refreshAccess(ctx: CallContext, refreshToken: string): Promise<Refreshed> {
+  const registry = registryOf(ctx);
+  const caller = agentCaller(ctx);
+  const hash = await hashToken(refreshToken);
+  for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt += 1) {
+    const row = await findRefresh(registry, hash);
+    const verdict = judgeRefresh(row, caller, registry.now());
+    if (row === null || verdict.kind === "refused") {
+      throw refused(verdict.kind === "refused" ? verdict.reason : "unknown refresh token");
+    }
+    if (verdict.kind === "reuse") {
+      await endReusedFamily(ctx, registry, row, verdict.reason);
+      throw refused(verdict.reason);
+    }
+    const pair = await newTokenPair(registry.now());
+    ctx.authority.assertCurrent();
+    const outcome = await commit(registry.db, [
+      ...ctx.authority.fence(registry.db),
+      guardUnmoved(registry, row, verdict),
+      ...supersede(registry, row, verdict, pair),
+      insertPair(registry, { familyId: row.familyId, agentDid: row.agentDid, keyX: row.keyX }, pair),
+    ]);
+    if (outcome.ok) {
+      ctx.authority.assertCurrent();
+      ctx.log.info("identity.refreshed", { agentDid: row.agentDid, repeated: verdict.kind === "repeat" });
+      const { accessToken, accessExpiresAtMs, refreshToken: next } = pair;
+      return { access: { token: accessToken, expiresAtMs: accessExpiresAtMs }, refreshToken: next };
+    }
+    if (outcome.error === "authority-ended") throw authorityEnded(ctx);
+  }
+  throw contended();
+}
+
+async function findRefresh(registry: Registry, hash: string): Promise<RefreshRow | null> {
+  const select = registry.db
+    .prepare(
+      `SELECT pair.refresh_hash AS refreshHash, pair.family_id AS familyId, pair.agent_did AS agentDid, pair.key_x AS keyX,
+         pair.refresh_expires_at_ms AS expiresAtMs, pair.used_at_ms AS usedAtMs, pair.ended_at_ms AS endedAtMs,
+         family.ended_at_ms AS familyEndedAtMs, pair.successor_hash AS successorHash, successor.used_at_ms AS successorUsedAtMs
+       FROM token_pairs AS pair
+         JOIN token_families AS family ON family.family_id = pair.family_id
+         LEFT JOIN token_pairs AS successor ON successor.refresh_hash = pair.successor_hash
+       WHERE pair.refresh_hash = ?1`,
+    )
+    .bind(hash);
+  const row = await read(select.first<RefreshRow>());
+  return row !== null && isSameHash(row.refreshHash, hash) ? row : null;
+}
+
+type Answered = Extract<RefreshVerdict, { kind: "first" | "repeat" }>;
+
+/** Of two uses at once the second finds the first one's successor, and judges anew. */
+function guardUnmoved(registry: Registry, row: RefreshRow, verdict: Answered): D1PreparedStatement {
+  return guard(
+    registry.db,
+    `EXISTS (
+       SELECT 1 FROM token_pairs AS pair
+         JOIN token_families AS family ON family.family_id = pair.family_id AND family.ended_at_ms IS NULL
+         LEFT JOIN token_pairs AS successor ON successor.refresh_hash = pair.successor_hash
+       WHERE pair.refresh_hash = ?1 AND pair.ended_at_ms IS NULL AND pair.successor_hash IS ?2 AND successor.used_at_ms IS NULL)`,
+    row.refreshHash,
+    verdict.kind === "repeat" ? verdict.successorHash : null,
+  );
+}
+
+function supersede(registry: Registry, row: RefreshRow, verdict: Answered, pair: TokenPair): D1PreparedStatement[] {
+  const { db } = registry;
+  const use = db
+    .prepare(
+      "UPDATE token_pairs SET used_at_ms = COALESCE(used_at_ms, ?2), successor_hash = ?3 WHERE refresh_hash = ?1",
+    )
+    .bind(row.refreshHash, pair.issuedAtMs, pair.refreshHash);
+  if (verdict.kind === "first") return [use];
+  const endLost = db.prepare("UPDATE token_pairs SET ended_at_ms = ?2 WHERE refresh_hash = ?1");
+  return [use, endLost.bind(verdict.successorHash, pair.issuedAtMs)];
+}
+
+async function endReusedFamily(ctx: CallContext, registry: Registry, row: RefreshRow, reason: string): Promise<void> {
+  ctx.authority.assertCurrent();
+  const outcome = await commit(registry.db, [
+    ...ctx.authority.fence(registry.db),
+    endFamily(registry, row.familyId, "refresh token reused"),
+    auditStatement(ctx, {
+      action: "identity.refresh.reuse",
+      subject: `agent:${row.agentDid}`,
+      agentDid: row.agentDid,
+      result: "family ended",
+      details: { reason },
+    }),
+  ]);
+  if (!outcome.ok) throw outcome.error === "authority-ended" ? authorityEnded(ctx) : contended();
+  ctx.log.warn("identity.refresh.reuse", { agentDid: row.agentDid, reason });
+}
+
+function refused(reason: string): ProxyError {
+  return new ProxyError("PROXY_AUTH_INVALID_TOKEN", {
+    detail: "The refresh token is not accepted; ask the operator to re-key the agent.",
+    reason: `refresh refused: ${reason}`,
+  });
+}

@@ -1,0 +1,161 @@
+/** The methods of contract §5, API keys. */
+import * as z from "zod/mini";
+import { noteBookmark, readSession } from "../../database/session.ts";
+import type { Reply } from "../dispatcher.ts";
+import { askGate } from "../../call/remote-gate.ts";
+import { type CallContext, defineMethod, type GateLocal, type Method, type Scope, SCOPES } from "../method.ts";
+import { PERMISSIONS } from "../permissions.ts";
+import { type AgentDid, parseAgentDid } from "../../wire/did.ts";
+import { ProxyError } from "../../wire/problem.ts";
+import { createApiKey } from "../../apikeys/create.ts";
+import { deleteApiKey } from "../../apikeys/delete.ts";
+import { type ApiKeyRow, findApiKeyById, listApiKeys, scopesOfRow } from "../../apikeys/store.ts";
+
+const PAGE_MAX = 100;
+
+const agentDid = z.string().check(
+  z.maxLength(512),
+  z.refine((text: string) => parseAgentDid(text) !== null, "is no agent DID"),
+);
+const apiKeyId = z.string().check(z.minLength(1), z.maxLength(64));
+const name = z.string().check(
+  z.minLength(1),
+  z.maxLength(64),
+  z.refine((text: string) => !/\p{Cc}/u.test(text) && text.isWellFormed(), "has a character that a name cannot have"),
+);
+const scopes = z.pipe(
+  z.array(z.enum(SCOPES)).check(z.minLength(1), z.maxLength(SCOPES.length)),
+  z.transform((list: Scope[]) => SCOPES.filter((scope) => list.includes(scope))),
+);
+const timeMs = z.int().check(z.nonnegative());
+
+const shownKey = z.object({
+  apiKeyId: z.string(),
+  serviceAccountId: z.string(),
+  agentDid: z.string(),
+  tenantId: z.string(),
+  name: z.string(),
+  scopes: z.array(z.string()),
+  creatorUserId: z.nullable(z.string()),
+  creatorServiceAccountId: z.nullable(z.string()),
+  createdAtMs: timeMs,
+  expiresAtMs: z.nullable(timeMs),
+  lastUsedAtMs: z.nullable(timeMs),
+});
+const deleted = z.object({
+  apiKeyId: z.string(),
+  deletedAtMs: timeMs,
+  fenced: z.object({ sockets: z.int(), inFlight: z.int() }),
+});
+
+const create = defineMethod({
+  name: "apikey/create",
+  surface: "rpc",
+  inGate: true,
+  permission: PERMISSIONS["apikey/create"],
+  params: z.object({ agentDid: z.optional(agentDid), name, scopes, expiresAtMs: z.optional(z.nullable(timeMs)) }),
+  result: z.object({ apiKeyId: z.string(), serviceAccountId: z.string(), key: z.string() }),
+  handler: async (ctx, params) => {
+    const { gate, self } = gateOf(ctx);
+    if (params.agentDid !== undefined && params.agentDid !== self) throw notYours();
+    return createApiKey(ctx, gate, self, {
+      name: params.name,
+      scopes: params.scopes,
+      expiresAtMs: params.expiresAtMs ?? null,
+    });
+  },
+});
+
+const list = defineMethod({
+  name: "apikey/list",
+  surface: "rpc",
+  permission: PERMISSIONS["apikey/list"],
+  params: z.object({
+    agentDid: z.optional(agentDid),
+    cursor: z.optional(z.string().check(z.maxLength(64))),
+    limit: z.optional(z.int().check(z.minimum(1), z.maximum(PAGE_MAX))),
+  }),
+  result: z.object({ apiKeys: z.array(shownKey), nextCursor: z.optional(z.string()) }),
+  handler: async (ctx, params) => {
+    if (params.agentDid !== undefined && ctx.agentDid !== null && params.agentDid !== ctx.agentDid) throw notYours();
+    const limit = params.limit ?? PAGE_MAX;
+    const session = readSession(ctx);
+    const rows = await listApiKeys(session, {
+      agentDid: ctx.agentDid ?? params.agentDid ?? null,
+      cursor: params.cursor ?? null,
+      limit,
+    });
+    noteBookmark(ctx, session);
+    const shown = rows.slice(0, limit);
+    const last = shown.at(-1);
+    return {
+      apiKeys: shown.map(shownApiKey),
+      ...(rows.length > limit && last !== undefined ? { nextCursor: last.api_key_id } : {}),
+    };
+  },
+});
+
+/** The operator names the key alone: its agent's gate is found by its row. */
+const remove = defineMethod({
+  name: "apikey/delete",
+  surface: "rpc",
+  permission: PERMISSIONS["apikey/delete"],
+  params: z.object({ apiKeyId }),
+  result: deleted,
+  handler: async (ctx, params) => {
+    if (ctx.gate !== null) return deleteApiKey(ctx, ctx.gate, params.apiKeyId);
+    const row = await findApiKeyById(ctx.db, params.apiKeyId);
+    if (row === null) throw notYours();
+    return inGateOf(ctx, row.agent_did, params);
+  },
+});
+
+export const apiKeyMethods: readonly Method[] = [create, list, remove];
+
+async function inGateOf(
+  ctx: CallContext,
+  did: AgentDid,
+  params: { apiKeyId: string },
+): Promise<z.infer<typeof deleted>> {
+  const { requestId, origin } = ctx;
+  const call = { caller: { kind: "operator" as const }, surface: "rpc" as const, requestId, origin, bookmark: null };
+  // An RPC hands back its answer in a wrapper for remote use; here the answer is plain data.
+  const answer = await askGate(
+    ctx,
+    async () =>
+      (await ctx.gates.of(did).call({ ...call, calls: [{ method: "apikey/delete", params }] })) as
+        | { ok: true; replies: Reply[] }
+        | { ok: false },
+  );
+  const reply = answer.ok ? answer.replies[0] : undefined;
+  if (reply === undefined)
+    throw new ProxyError("PROXY_INTERNAL", { reason: "the gate did not take the operator's call" });
+  if (reply.ok) return reply.result as z.infer<typeof deleted>;
+  throw new ProxyError(reply.code, { detail: reply.message, retryAfterMs: reply.retryAfterMs, data: reply.data });
+}
+
+function gateOf(ctx: CallContext): { gate: GateLocal; self: AgentDid } {
+  if (ctx.gate === null || ctx.agentDid === null)
+    throw new ProxyError("PROXY_BAD_REQUEST", { detail: "agentDid: name the agent." });
+  return { gate: ctx.gate, self: ctx.agentDid };
+}
+
+function notYours(): ProxyError {
+  return new ProxyError("PROXY_NOT_FOUND", { reason: "no such key, or another agent's" });
+}
+
+function shownApiKey(row: ApiKeyRow) {
+  return {
+    apiKeyId: row.api_key_id,
+    serviceAccountId: row.service_account_id,
+    agentDid: row.agent_did,
+    tenantId: row.tenant_id,
+    name: row.name,
+    scopes: scopesOfRow(row) as string[],
+    creatorUserId: row.creator_user_id,
+    creatorServiceAccountId: row.creator_service_account_id,
+    createdAtMs: row.created_at_ms,
+    expiresAtMs: row.expires_at_ms,
+    lastUsedAtMs: row.last_used_at_ms,
+  };
+}

@@ -1,0 +1,183 @@
+/** The methods of contract §5, Tasks. */
+import * as z from "zod/mini";
+import { defineMethod, type Method } from "../method.ts";
+import { PERMISSIONS } from "../permissions.ts";
+import { parseAgentDid } from "../../wire/did.ts";
+import { ProxyError } from "../../wire/problem.ts";
+import { actorOf } from "../../authz/actor.ts";
+import { cancelTask, changeShare, deleteTask, sendToTask, type Share } from "../../tasks/update.ts";
+import { createTask } from "../../tasks/create.ts";
+import { permittedTask } from "../../tasks/access.ts";
+import { listTasks } from "../../tasks/list.ts";
+import { shownTask, type TaskKey } from "../../tasks/store.ts";
+
+const PAGE_MAX = 100;
+/** `params` and `metadata`, as JSON; a row of D1 holds 2 MB. */
+const OBJECT_BYTES_MAX = 262_144;
+
+const plainText = (maxLength: number) =>
+  z.string().check(
+    z.minLength(1),
+    z.maxLength(maxLength),
+    z.refine((text: string) => !/\p{Cc}/u.test(text) && text.isWellFormed(), "has a character that it cannot have"),
+  );
+const agentDid = z.string().check(
+  z.maxLength(512),
+  z.refine((text: string) => parseAgentDid(text) !== null, "is no agent DID"),
+);
+const taskId = plainText(128);
+const taskName = plainText(128);
+/** With every member that came: a record of zod's would leave out one that is named `__proto__`. */
+const anyObject = z.custom<Record<string, unknown>>(
+  (value) => typeof value === "object" && value !== null && !Array.isArray(value),
+  "is no object",
+);
+const jsonObject = anyObject.check(
+  z.refine(
+    (value: Record<string, unknown>) => new TextEncoder().encode(JSON.stringify(value)).length <= OBJECT_BYTES_MAX,
+    `has more than ${OBJECT_BYTES_MAX} bytes`,
+  ),
+);
+const timeMs = z.int().check(z.nonnegative());
+
+/** By id or by name, and not by both. The operator, who is in no tenant, may add an agent of the tenant that a name is of. */
+const keyMembers = { taskId: z.optional(taskId), taskName: z.optional(taskName), agentDid: z.optional(agentDid) };
+type KeyParams = { taskId?: string | undefined; taskName?: string | undefined; agentDid?: string | undefined };
+const oneKey = z.refine<KeyParams>(
+  (params) => (params.taskId === undefined) !== (params.taskName === undefined),
+  "give either taskId or taskName",
+);
+
+const task = z.object({
+  taskId: z.string(),
+  name: z.nullable(z.string()),
+  tenantId: z.string(),
+  agentDid: z.string(),
+  status: z.enum(["running", "canceled"]),
+  params: anyObject,
+  metadata: anyObject,
+  creatorUserId: z.nullable(z.string()),
+  creatorServiceAccountId: z.nullable(z.string()),
+  createdAtMs: timeMs,
+  updatedAtMs: timeMs,
+});
+const oneTask = z.object({ task });
+
+const create = defineMethod({
+  name: "task/create",
+  surface: "rpc",
+  permission: PERMISSIONS["task/create"],
+  params: z.object({
+    agentDid,
+    name: z.optional(z.nullable(taskName)),
+    params: z.optional(z.nullable(jsonObject)),
+    metadata: z.optional(z.nullable(jsonObject)),
+  }),
+  result: oneTask,
+  handler: async (ctx, { agentDid: forAgent, name, params, metadata }) => ({
+    task: await createTask(ctx, {
+      agentDid: forAgent,
+      name: name ?? null,
+      params: params ?? {},
+      metadata: metadata ?? {},
+    }),
+  }),
+});
+
+const get = defineMethod({
+  name: "task/get",
+  surface: "rpc",
+  permission: PERMISSIONS["task/get"],
+  params: z.object(keyMembers).check(oneKey),
+  result: oneTask,
+  handler: async (ctx, params) => ({
+    task: shownTask(await permittedTask(ctx, actorOf(ctx.principal), keyOf(params), "read", params.agentDid ?? null)),
+  }),
+});
+
+const list = defineMethod({
+  name: "task/list",
+  surface: "rpc",
+  permission: PERMISSIONS["task/list"],
+  params: z.object({
+    agentDid: z.optional(agentDid),
+    cursor: z.optional(z.string().check(z.regex(/^[0-9A-HJKMNP-TV-Z]{26}$/))),
+    limit: z.optional(z.int().check(z.minimum(1), z.maximum(PAGE_MAX))),
+  }),
+  result: z.object({ tasks: z.array(task), nextCursor: z.optional(z.string()) }),
+  handler: (ctx, params) =>
+    listTasks(ctx, {
+      agentDid: params.agentDid ?? null,
+      cursor: params.cursor ?? null,
+      limit: params.limit ?? PAGE_MAX,
+    }),
+});
+
+const cancel = defineMethod({
+  name: "task/cancel",
+  surface: "rpc",
+  permission: PERMISSIONS["task/cancel"],
+  params: z.object(keyMembers).check(oneKey),
+  result: oneTask,
+  handler: async (ctx, params) => ({ task: await cancelTask(ctx, keyOf(params), params.agentDid ?? null) }),
+});
+
+const remove = defineMethod({
+  name: "task/delete",
+  surface: "rpc",
+  permission: PERMISSIONS["task/delete"],
+  params: z.object(keyMembers).check(oneKey),
+  result: oneTask,
+  handler: async (ctx, params) => ({ task: await deleteTask(ctx, keyOf(params), params.agentDid ?? null) }),
+});
+
+const shareMembers = z.object({ taskId, subject: plainText(512), relation: z.enum(["editor", "viewer"]) });
+
+const share = sharing("task/share", "register");
+const unshare = sharing("task/unshare", "deregister");
+
+const messageSend = sending("message/send", "message");
+const eventSend = sending("event/send", "event");
+
+export const taskMethods: readonly Method[] = [
+  create,
+  get,
+  list,
+  cancel,
+  remove,
+  share,
+  unshare,
+  messageSend,
+  eventSend,
+];
+
+function sharing(name: "task/share" | "task/unshare", op: "register" | "deregister"): Method {
+  return defineMethod({
+    name,
+    surface: "rpc",
+    permission: PERMISSIONS[name],
+    params: shareMembers,
+    result: shareMembers,
+    handler: (ctx, params): Promise<Share> => changeShare(ctx, op, params),
+  });
+}
+
+function sending(name: "message/send" | "event/send", kind: "message" | "event"): Method {
+  return defineMethod({
+    name,
+    surface: "rpc",
+    permission: PERMISSIONS[name],
+    params: z.object({ ...keyMembers, content: z.unknown() }).check(
+      oneKey,
+      z.refine<{ content?: unknown }>((params) => params.content !== undefined, "content is missing"),
+    ),
+    result: z.object({ deliveryId: z.string() }),
+    handler: (ctx, params) => sendToTask(ctx, kind, keyOf(params), params.content, params.agentDid ?? null),
+  });
+}
+
+function keyOf(params: KeyParams): TaskKey {
+  if (params.taskId !== undefined) return { taskId: params.taskId };
+  if (params.taskName !== undefined) return { taskName: params.taskName };
+  throw new ProxyError("PROXY_BAD_REQUEST", { detail: "give either taskId or taskName" });
+}

@@ -1,0 +1,179 @@
+/** The methods of trust: pairing for agents (behind their own routes), and the operator's view of all of it. */
+import * as z from "zod/mini";
+import { auditOfEffectStatement } from "../../audit/entry.ts";
+import { type CallContext, defineMethod, type Method } from "../method.ts";
+import { PERMISSIONS } from "../permissions.ts";
+import { type AgentDid, parseAgentDid } from "../../wire/did.ts";
+import { ProxyError } from "../../wire/problem.ts";
+import { layFences } from "../../trust/notifications.ts";
+import { confirmPairing, pairingStatus, startPairing } from "../../trust/pairing.ts";
+import { listPeers, listTrust, readRemoval, removeTrustStatements } from "../../trust/pairs.ts";
+import { profileSchema } from "../../trust/profile.ts";
+import { commit, read } from "../../trust/store.ts";
+import { PAIR_TICKET_TTL_SECONDS } from "../../trust/ticket.ts";
+
+const agentDid = z.custom<AgentDid>(
+  (value) => typeof value === "string" && parseAgentDid(value) !== null,
+  "is no agent DID",
+);
+const wholeNumber = z.int().check(z.nonnegative());
+const PAGE_MAX = 1_000;
+const pageLimit = z.optional(z.int().check(z.minimum(1), z.maximum(PAGE_MAX)));
+const cursor = z.optional(z.string().check(z.maxLength(1_024)));
+
+/** `POST /pair/start` → 200. */
+export const pairStart = defineMethod({
+  name: "pair.start",
+  surface: "http",
+  permission: PERMISSIONS["pair.start"],
+  invalidParams: "PROXY_PAIR_INVALID_BODY",
+  params: z.object({
+    initiatorProfile: profileSchema,
+    ttlSeconds: z.optional(
+      z.int().check(z.minimum(PAIR_TICKET_TTL_SECONDS.min), z.maximum(PAIR_TICKET_TTL_SECONDS.max)),
+    ),
+    allowResponderAgentDid: z.optional(agentDid),
+  }),
+  result: z.object({ ticket: z.string(), expiresAtMs: wholeNumber }),
+  handler: (ctx, params) =>
+    startPairing(ctx, {
+      initiatorDid: callingAgent(ctx),
+      profile: params.initiatorProfile,
+      ttlSeconds: params.ttlSeconds ?? PAIR_TICKET_TTL_SECONDS.default,
+      allowedResponderDid: params.allowResponderAgentDid ?? null,
+    }),
+});
+
+/** `POST /pair/confirm` → 201. */
+export const pairConfirm = defineMethod({
+  name: "pair.confirm",
+  surface: "http",
+  permission: PERMISSIONS["pair.confirm"],
+  invalidParams: "PROXY_PAIR_INVALID_BODY",
+  params: z.object({ ticket: z.string(), responderProfile: profileSchema }),
+  result: z.object({
+    paired: z.literal(true),
+    initiatorAgentDid: agentDid,
+    responderAgentDid: agentDid,
+    notified: z.boolean(),
+  }),
+  handler: async (ctx, params) => {
+    const confirmed = await confirmPairing(ctx, {
+      responderDid: callingAgent(ctx),
+      profile: params.responderProfile,
+      ticket: params.ticket,
+    });
+    return { paired: true as const, ...confirmed };
+  },
+});
+
+/** `POST /pair/status` → 200, for participants. */
+export const pairStatus = defineMethod({
+  name: "pair.status",
+  surface: "http",
+  permission: PERMISSIONS["pair.status"],
+  invalidParams: "PROXY_PAIR_INVALID_BODY",
+  params: z.object({ ticket: z.string() }),
+  result: z.object({ status: z.enum(["pending", "confirmed"]) }),
+  handler: async (ctx, params) => ({
+    status: await pairingStatus(ctx, { agentDid: callingAgent(ctx), ticket: params.ticket }),
+  }),
+});
+
+/** `POST /pair/remove` → 200. */
+export const pairRemove = defineMethod({
+  name: "pair.remove",
+  surface: "http",
+  permission: PERMISSIONS["pair.remove"],
+  invalidParams: "PROXY_PAIR_INVALID_BODY",
+  params: z.object({ peerAgentDid: agentDid }),
+  result: z.object({ removed: z.boolean() }),
+  handler: async (ctx, params) => ({ removed: await removeTrust(ctx, callingAgent(ctx), params.peerAgentDid) }),
+});
+
+/** `GET /pair/peers` → 200; the peer to go on after is the last of the page. */
+export const pairPeers = defineMethod({
+  name: "pair.peers",
+  surface: "http",
+  permission: PERMISSIONS["pair.peers"],
+  params: z.object({ after: z.optional(z.string().check(z.maxLength(512))) }),
+  result: z.object({ peers: z.array(z.object({ agentDid, agentName: z.string(), since: wholeNumber })) }),
+  handler: async (ctx, params) => ({
+    peers: await read(listPeers(ctx.db, callingAgent(ctx), { after: params.after ?? "", limit: PAGE_MAX })),
+  }),
+});
+
+/** Every trusted pair. */
+export const trustList = defineMethod({
+  name: "trust/list",
+  surface: "rpc",
+  permission: PERMISSIONS["trust/list"],
+  params: z.object({ cursor, limit: pageLimit }),
+  result: z.object({
+    pairs: z.array(z.object({ agentDid, peerAgentDid: agentDid, epoch: wholeNumber, since: wholeNumber })),
+    nextCursor: z.optional(z.string()),
+  }),
+  handler: async (ctx, params) => {
+    const { pairs, nextCursor } = await listTrust(ctx.db, {
+      cursor: params.cursor ?? null,
+      limit: params.limit ?? PAGE_MAX,
+    });
+    return nextCursor === null ? { pairs } : { pairs, nextCursor };
+  },
+});
+
+/** Ends the trust of two agents, whoever made it. */
+export const trustRemove = defineMethod({
+  name: "trust/remove",
+  surface: "rpc",
+  permission: PERMISSIONS["trust/remove"],
+  params: z.object({ agentDid, peerAgentDid: agentDid }),
+  result: z.object({ removed: z.boolean() }),
+  handler: async (ctx, params) => ({ removed: await removeTrust(ctx, params.agentDid, params.peerAgentDid) }),
+});
+
+export const trustMethods: readonly Method[] = [
+  pairStart,
+  pairConfirm,
+  pairStatus,
+  pairRemove,
+  pairPeers,
+  trustList,
+  trustRemove,
+];
+
+/**
+ * Ends trust: commits to D1, then leaves a fence in both gates, so that no cached trust lets either in after the answer
+ * and what they have queued for each other unpushed is dead-lettered. A removal that is repeated lays its fences again.
+ *
+ * @returns whether there was trust to end
+ * @throws ProxyError when the authority has ended, or 503 when a gate is out of reach: then the fences stay owed in D1
+ */
+export async function removeTrust(ctx: CallContext, a: AgentDid, b: AgentDid): Promise<boolean> {
+  if (a === b) return false;
+  const [update, select] = removeTrustStatements(ctx.db, a, b, ctx.now());
+  const audit = auditOfEffectStatement(ctx, {
+    action: "trust.remove",
+    subject: `agent:${a}`,
+    agentDid: a,
+    result: "ok",
+    details: { peerAgentDid: b },
+  });
+  const [updated, , selected] = await commit(ctx, [update, audit, select]);
+  const { removed, epoch } = readRemoval(updated, selected);
+  if (epoch === null) return false;
+  try {
+    await layFences(ctx, { a, b, epoch }, async (at, peer) => {
+      if (ctx.gate !== null && ctx.agentDid === at) ctx.gate.fencePeer(peer, epoch);
+      else await ctx.gates.of(at).fencePeer(peer, epoch);
+    });
+  } catch (error) {
+    throw new ProxyError("PROXY_AUTH_DEPENDENCY_UNAVAILABLE", { reason: "trust-fence-failed", cause: error });
+  }
+  return removed;
+}
+
+function callingAgent(ctx: CallContext): AgentDid {
+  if (ctx.principal.kind !== "agent") throw new ProxyError("PROXY_AUTH_FORBIDDEN", { reason: "not-an-agent" });
+  return ctx.principal.agentDid;
+}

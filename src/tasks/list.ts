@@ -1,0 +1,71 @@
+/** `task/list`: what the caller may read, found through the graph or by who made it, and not by filtering everything. At most three round trips. */
+import { sallyportGraph } from "../authz/store/graph.ts";
+import { graphUnavailable } from "../authz/permission.ts";
+import { noteBookmark, readSession } from "../database/session.ts";
+import { remoteGraphOf } from "../authz/sync/remote.ts";
+import { read } from "../database/batch.ts";
+import type { CallContext } from "../rpc/method.ts";
+import { isUlid } from "../wire/ulid.ts";
+import { type Actor, actorOf } from "../authz/actor.ts";
+import { findReach, listEverything, listPermitted, type TaskPage } from "./list-queries.ts";
+import { type ShownTask, shownTask } from "./store.ts";
+
+/** How many of the graph's answers are looked through for the tasks of one agent. */
+const LOOKED_THROUGH_MAX = 1_000;
+
+export type Page = { agentDid: string | null; cursor: string | null; limit: number };
+
+/**
+ * A page, oldest first, of no more tasks than fit. One that is shorter than asked for has a `nextCursor` where there may be more.
+ * It holds what `task/get` would show: of each task its own tenant says whether the graph decides or its creator does.
+ *
+ * @throws ProxyError AUTHZ_UNAVAILABLE when the graph cannot say; PROXY_AUTH_DEPENDENCY_UNAVAILABLE when D1 fails
+ */
+export async function listTasks(ctx: CallContext, page: Page): Promise<{ tasks: ShownTask[]; nextCursor?: string }> {
+  const session = readSession(ctx);
+  const listed = await listFrom(ctx, session, actorOf(ctx.principal), page);
+  noteBookmark(ctx, session);
+  return listed;
+}
+
+async function listFrom(ctx: CallContext, session: D1DatabaseSession, actor: Actor | null, page: Page) {
+  if (actor === null) return shownPage(await read(listEverything(session, page)), null);
+  const enforced = ctx.config.fgacEnforce;
+  const reach = await read(findReach(session, actor, enforced));
+  // Where the graph decides nothing it is not asked, and that it is out of reach is not heard.
+  const wanted = page.agentDid === null ? page.limit : LOOKED_THROUGH_MAX;
+  const { ids, more } = reach.graphDecides
+    ? await readable(ctx, session, actor.subject, { limit: wanted, cursor: page.cursor })
+    : { ids: [], more: null };
+  return shownPage(await read(listPermitted(session, { actor, reach, enforced, ids, upTo: more }, page)), more);
+}
+
+/** The next ids that the subject may read, and where to go on. */
+async function readable(
+  ctx: CallContext,
+  session: D1DatabaseSession,
+  subject: string,
+  page: { limit: number; cursor: string | null },
+): Promise<{ ids: string[]; more: string | null }> {
+  const question = { subject, relation: "read", type: "task" };
+  const remote = remoteGraphOf(ctx.config);
+  if (remote !== null) {
+    const found = await remote.search(question, page);
+    if (!found.ok) throw graphUnavailable(found.error);
+    return { ids: found.value, more: found.value.length < page.limit ? null : (found.value.at(-1) ?? null) };
+  }
+  const { limit, cursor } = page;
+  const listed = await read(
+    sallyportGraph.listObjects(session, question, { limit, lenient: true, ...(cursor === null ? {} : { cursor }) }),
+  );
+  if (!listed.ok) throw graphUnavailable(listed.error.reason);
+  const ids = listed.value.objects.map((object) => object.slice(object.indexOf(":") + 1)).filter(isUlid);
+  return { ids, more: listed.value.nextCursor ?? null };
+}
+
+/** @param more where to go on behind the last of these rows */
+function shownPage({ rows, hasMore }: TaskPage, more: string | null): { tasks: ShownTask[]; nextCursor?: string } {
+  const nextCursor = hasMore ? (rows.at(-1)?.task_id ?? null) : more;
+  const tasks = rows.map(shownTask);
+  return nextCursor === null ? { tasks } : { tasks, nextCursor };
+}

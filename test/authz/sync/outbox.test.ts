@@ -1,0 +1,297 @@
+/** The outbox of a remote graph when calls overlap: what was taken back is not granted again, and nothing else is held up. */
+import { env } from "cloudflare:workers";
+import { afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
+import { drainOutbox } from "../../../src/authz/sync/outbox.ts";
+import { createRemoteGraph, type GraphChange } from "../../../src/authz/sync/remote.ts";
+import type { Reply } from "../../../src/rpc/dispatcher.ts";
+import { runtimeOf } from "../../../src/runtime.ts";
+import type { Log } from "../../../src/telemetry/log.ts";
+import { type Agent, type Caller, operator, register, rows } from "../../support/world.ts";
+import { contextOf } from "../../support/db-spy.ts";
+
+type Told = Pick<GraphChange, "op" | "object" | "principal">;
+
+let agent: Agent;
+let settings: Env;
+let told: Told[];
+/** What the service answers; it may take its time, and other calls may come meanwhile. */
+let answer: (change: Told) => number | Promise<number>;
+let clockMs: number;
+const now = (): number => Date.now() + clockMs;
+let logged: [string, unknown][];
+const log: Log = {
+  info() {},
+  warn: (event, fields) => void logged.push([event, fields]),
+  error: (event, fields) => void logged.push([event, fields]),
+  with: () => log,
+};
+
+beforeAll(async () => {
+  agent = await register();
+}, 60_000);
+
+beforeEach(async () => {
+  // Another environment has another isolate's memory: a breaker of its own.
+  settings = { ...env, AUTHZ_GRAPH: "https://authz.example" } as unknown as Env;
+  told = [];
+  logged = [];
+  answer = () => 200;
+  clockMs = 0;
+  vi.stubGlobal("fetch", async (url: string, init: RequestInit): Promise<Response> => {
+    const { principal, resource } = JSON.parse(init.body as string) as {
+      principal: string | null;
+      resource: { type: string; selector: string };
+    };
+    const op = url.slice(url.lastIndexOf("/") + 1);
+    if (op !== "register" && op !== "deregister") return new Response(null, { status: 200 });
+    const change: Told = { op, object: `${resource.type}:${resource.selector}`, principal };
+    told.push(change);
+    return new Response(null, { status: await answer(change) });
+  });
+  await env.DB.prepare("DELETE FROM authz_outbox").run();
+});
+afterEach(() => {
+  vi.unstubAllGlobals();
+});
+
+async function call(caller: Caller, method: string, params: unknown): Promise<Reply> {
+  const context = { ...(await contextOf(caller, env.DB, { settings })), now, log };
+  return runtimeOf(settings).dispatcher.dispatch(context, "rpc", method, params);
+}
+
+async function made(): Promise<string> {
+  const reply = await call(operator, "task/create", { agentDid: agent.did });
+  if (!reply.ok) throw new Error(JSON.stringify(reply));
+  return (reply.result as { task: { taskId: string } }).task.taskId;
+}
+
+const share = (taskId: string, subject: string): Promise<Reply> =>
+  call(operator, "task/share", { taskId, subject, relation: "viewer" });
+const unshare = (taskId: string, subject: string): Promise<Reply> =>
+  call(operator, "task/unshare", { taskId, subject, relation: "viewer" });
+
+const waiting = (): Promise<Told[]> => rows("SELECT op, object, principal FROM authz_outbox ORDER BY rowid");
+
+/** A round of housekeeping. */
+async function drain(): Promise<void> {
+  const graph = createRemoteGraph({
+    url: "https://authz.example",
+    settings: { breakerFailures: 5, breakerWindowMs: 60_000, breakerOpenMs: 30_000 },
+    fetch: (url, init) => fetch(url, init),
+    now,
+    pause: async () => {},
+    random: () => 0,
+    log,
+    count() {},
+  });
+  await drainOutbox({ db: env.DB, graph, now, log });
+}
+
+/** The last thing that the service was told of a principal. */
+const lastOf = (object: string, principal: string): string | undefined =>
+  told.findLast((each) => each.object === object && (each.principal === principal || each.principal === null))?.op;
+
+describe("a share that is taken back while others are sent", () => {
+  it("is not granted again by a round that had read it before", async () => {
+    const [slow, revoked] = [await made(), await made()];
+    answer = () => 500;
+    await share(slow, "user:amy");
+    await share(revoked, "user:bob");
+    clockMs += 20_000;
+    told = [];
+    answer = async ({ principal }) => {
+      if (principal !== "user:amy") return 200;
+      // This one took longer than the round holds what it has read.
+      clockMs += 60_000;
+      answer = () => 200;
+      expect(await unshare(revoked, "user:bob")).toMatchObject({ ok: true });
+      return 200;
+    };
+    await drain();
+    expect(lastOf(`task:${revoked}`, "user:bob")).toBe("deregister");
+    expect(told.filter(({ principal }) => principal === "user:bob")).toHaveLength(1);
+    expect(await waiting()).toEqual([]);
+  });
+});
+
+describe("a task that is deleted while its owners are still registered", () => {
+  it("is not registered again by the call that made it", async () => {
+    answer = async ({ op, object }) => {
+      if (op === "deregister") return 200;
+      clockMs += 60_000;
+      answer = () => 200;
+      expect(await call(operator, "task/delete", { taskId: object.slice("task:".length) })).toMatchObject({ ok: true });
+      return 200;
+    };
+    await call(agent, "task/create", { agentDid: agent.did });
+    expect(told.map(({ op, principal }) => [op, principal])).toEqual([
+      ["register", `agent:${agent.did}`],
+      ["deregister", null],
+    ]);
+    expect(await waiting()).toEqual([]);
+  });
+});
+
+const UNAVAILABLE = (taskId: string) => ({ ok: false, code: "AUTHZ_UNAVAILABLE", data: { taskId } });
+
+describe("a share or its end", () => {
+  it("that the service was not told is no success, and stands in the outbox", async () => {
+    const taskId = await made();
+    expect(await share(taskId, "user:bob")).toMatchObject({ ok: true });
+    answer = () => 500;
+    expect(await share(taskId, "user:amy")).toMatchObject(UNAVAILABLE(taskId));
+    expect(await unshare(taskId, "user:bob")).toMatchObject(UNAVAILABLE(taskId));
+    expect(await waiting()).toEqual([
+      { op: "register", object: `task:${taskId}`, principal: "user:amy" },
+      { op: "deregister", object: `task:${taskId}`, principal: "user:bob" },
+    ]);
+  });
+
+  it("waits behind an earlier share that waits, and says so", async () => {
+    const taskId = await made();
+    answer = () => 500;
+    await share(taskId, "user:amy");
+    answer = () => 200;
+    told = [];
+    expect(await share(taskId, "user:carl")).toMatchObject(UNAVAILABLE(taskId));
+    expect(told).toEqual([]);
+    clockMs += 20_000;
+    await drain();
+    await drain();
+    expect(told.map(({ principal }) => principal)).toEqual(["user:amy", "user:carl"]);
+    expect(await waiting()).toEqual([]);
+  });
+
+  it("is taken back at once, whatever else of the task waits", async () => {
+    const taskId = await made();
+    await share(taskId, "user:bob");
+    answer = () => 500;
+    await share(taskId, "user:amy");
+    answer = () => 200;
+    told = [];
+    expect(await unshare(taskId, "user:bob")).toMatchObject({ ok: true });
+    expect(told).toEqual([{ op: "deregister", object: `task:${taskId}`, principal: "user:bob" }]);
+  });
+
+  it("is not answered with success while the share itself is on its way, and is told after it", async () => {
+    const taskId = await made();
+    answer = () => 500;
+    await share(taskId, "user:bob");
+    clockMs += 20_000;
+    told = [];
+    answer = async () => {
+      answer = () => 200;
+      expect(await unshare(taskId, "user:bob")).toMatchObject(UNAVAILABLE(taskId));
+      return 200;
+    };
+    await drain();
+    await drain();
+    expect(told.map(({ op }) => op)).toEqual(["register", "deregister"]);
+    expect(await waiting()).toEqual([]);
+  });
+
+  it("may be repeated: only the last word is kept and told", async () => {
+    const taskId = await made();
+    await share(taskId, "user:bob");
+    answer = () => 500;
+    for (const each of [unshare, share, unshare, unshare]) {
+      // oxlint-disable-next-line no-await-in-loop -- one after the other
+      expect(await each(taskId, "user:bob")).toMatchObject(UNAVAILABLE(taskId));
+    }
+    expect(await waiting()).toEqual([{ op: "deregister", object: `task:${taskId}`, principal: "user:bob" }]);
+    answer = () => 200;
+    expect(await unshare(taskId, "user:bob")).toMatchObject({ ok: true });
+    expect(await waiting()).toEqual([]);
+  });
+});
+
+/** A service that refuses one subject for good. */
+const refusing =
+  (subject: string, status = 400) =>
+  ({ principal }: Told): number =>
+    principal === subject ? status : 200;
+const attempts = (): Promise<{ attempts: number }[]> => rows("SELECT attempts FROM authz_outbox");
+const parkedRows = (): Promise<unknown[]> => rows("SELECT 1 FROM authz_outbox WHERE parked_at_ms IS NOT NULL");
+
+describe("a share that the service refuses for good", () => {
+  it("is kept, logged and reported, and tried once an hour", async () => {
+    const taskId = await made();
+    answer = refusing("user:eve");
+    expect(await share(taskId, "user:eve")).toMatchObject(UNAVAILABLE(taskId));
+    expect(logged.filter(([event]) => event === "authz.outbox_parked")).toHaveLength(1);
+    expect(await call(operator, "authz/reconcile", { dryRun: true })).toMatchObject({ result: { parked: 1 } });
+    told = [];
+    clockMs += 1_800_000;
+    await drain();
+    expect(told).toEqual([]);
+    clockMs += 1_900_000;
+    await drain();
+    expect(told).toHaveLength(1);
+    expect(await parkedRows()).toHaveLength(1);
+    clockMs += 3_700_000;
+    answer = () => 200;
+    await drain();
+    expect(await waiting()).toEqual([]);
+    expect(await call(operator, "authz/reconcile", { dryRun: true })).not.toHaveProperty("result.parked");
+  });
+
+  it("holds up no later share of the task, and no end of one", async () => {
+    const taskId = await made();
+    await share(taskId, "user:bob");
+    answer = refusing("user:eve");
+    await share(taskId, "user:eve");
+    told = [];
+    expect(await share(taskId, "user:carl")).toMatchObject({ ok: true });
+    expect(await unshare(taskId, "user:bob")).toMatchObject({ ok: true });
+    expect(told.map(({ op, principal }) => [op, principal])).toEqual([
+      ["register", "user:carl"],
+      ["deregister", "user:bob"],
+    ]);
+  });
+
+  it("is forgotten when it is taken back", async () => {
+    const taskId = await made();
+    answer = refusing("user:eve");
+    await share(taskId, "user:eve");
+    answer = () => 200;
+    expect(await unshare(taskId, "user:eve")).toMatchObject({ ok: true });
+    expect(await waiting()).toEqual([]);
+  });
+
+  it.each([408, 429])("is not one that it answers with %i: that is tried again soon", async (status) => {
+    const taskId = await made();
+    answer = refusing("user:eve", status);
+    await share(taskId, "user:eve");
+    expect(await parkedRows()).toEqual([]);
+    clockMs += 20_000;
+    answer = () => 200;
+    await drain();
+    expect(await waiting()).toEqual([]);
+  });
+});
+
+describe("many rows that fail", () => {
+  it("do not starve a fresh one", async () => {
+    await env.DB.prepare(
+      `INSERT INTO authz_outbox (id, op, object, principal, created_at_ms, due_at_ms)
+       WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60)
+       SELECT 'bad-' || i, 'deregister', 'task:bad' || i, 'user:eve', 0, ?1 FROM n`,
+    )
+      .bind(now())
+      .run();
+    answer = refusing("user:eve", 500);
+    await drain();
+    const fresh = await made();
+    answer = ({ principal }) => (principal === "user:eve" || principal === "user:carl" ? 500 : 200);
+    await share(fresh, "user:carl");
+    answer = refusing("user:eve", 500);
+    told = [];
+    for (let round = 0; round < 2; round += 1) {
+      clockMs += 15_000;
+      // oxlint-disable-next-line no-await-in-loop -- round after round
+      await drain();
+    }
+    expect(told).toContainEqual({ op: "register", object: `task:${fresh}`, principal: "user:carl" });
+    expect((await attempts()).every((row) => row.attempts > 0)).toBe(true);
+  });
+});

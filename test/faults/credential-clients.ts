@@ -1,0 +1,83 @@
+/** What the holders of a credential do with it: prove their key, call from somewhere, and write on a socket. */
+import { createHash, type KeyObject, randomUUID, sign } from "node:crypto";
+import type { Agent } from "../e2e/agent.ts";
+import { type Letter, letterTo, recordLetter } from "./socket-senders.ts";
+import type { Town } from "./participants.ts";
+
+let addresses = 0;
+/** An address of its own for each attempt, so that guessing is not what is refused. */
+export const freshAddress = (): Record<string, string> => {
+  addresses += 1;
+  return { "CF-Connecting-IP": `10.${(addresses >> 16) & 255}.${(addresses >> 8) & 255}.${addresses & 255}` };
+};
+
+/**
+ * A socket that enqueues without pause. An acknowledgement of a frame that was written after the end is an effect after it,
+ * and so is the message itself, whatever was said of it.
+ */
+export async function chatter(
+  town: Town,
+  from: Agent,
+  ticket: string,
+  to: string,
+  authority: string,
+): Promise<{ stop(): void } | null> {
+  const socket = new WebSocket(`${town.program.url.replace("http", "ws")}/relay/connect`, [
+    `sallyport.ticket.${ticket}`,
+  ]);
+  const opened = await new Promise<boolean>((resolve) => {
+    socket.addEventListener("open", () => resolve(true));
+    socket.addEventListener("error", () => resolve(false));
+    socket.addEventListener("close", () => resolve(false));
+  });
+  if (!opened) return null;
+  const written = new Map<string, Letter>();
+  const timer = setInterval(() => {
+    // Also while it is closing: the server may still read.
+    if (socket.readyState !== WebSocket.OPEN) return;
+    const letter = letterTo(from, to);
+    written.set(letter.id, letter);
+    socket.send(letter.text);
+  }, 8);
+  socket.addEventListener("message", ({ data }) => {
+    const frame = JSON.parse(String(data)) as { type: string; ackId: string; accepted: boolean; deliveryId: string };
+    const letter = frame.type === "enqueue_ack" ? written.get(frame.ackId) : undefined;
+    if (letter === undefined) return;
+    written.delete(letter.id);
+    recordLetter(town, from, letter, frame, authority);
+    town.history.record({
+      kind: "used",
+      begunAtMs: letter.begunAtMs,
+      atMs: performance.now(),
+      authority,
+      via: "frame",
+      accepted: frame.accepted,
+      boot: town.program.boots(),
+    });
+  });
+  // What was acknowledged while the socket was closing is heard; the rest nobody knows.
+  socket.addEventListener("close", () => {
+    for (const letter of written.values()) recordLetter(town, from, letter, null, authority);
+    written.clear();
+  });
+  return {
+    stop() {
+      clearInterval(timer);
+      socket.close();
+    },
+  };
+}
+
+export function proofOf(privateKey: KeyObject, path: string, body: string): Record<string, string> {
+  const timestamp = String(Math.floor(Date.now() / 1_000));
+  const nonce = randomUUID();
+  const hash = createHash("sha256").update(body).digest("base64url");
+  const text = ["CLAW-PROOF-V1", "POST", path, timestamp, nonce, hash].join("\n");
+  return {
+    "Content-Type": "application/json",
+    "X-Claw-Timestamp": timestamp,
+    "X-Claw-Nonce": nonce,
+    "X-Claw-Body-SHA256": hash,
+    "X-Claw-Proof": sign(null, Buffer.from(text), privateKey).toString("base64url"),
+  };
+}

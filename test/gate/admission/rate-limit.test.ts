@@ -1,0 +1,135 @@
+import { evictDurableObject } from "cloudflare:test";
+import { fc, test as property } from "@fast-check/vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import type { GateAnswer } from "../../../src/gate/gate.ts";
+import { createRate, type Rate } from "../../../src/gate/admission/rate-limit.ts";
+import {
+  admissionOf,
+  eventually,
+  gateOf,
+  newAgentDid,
+  onStorage,
+  pass,
+  send,
+  START_MS,
+  stopClock,
+} from "../../support/gate.ts";
+
+/** Asks and counts as the gate does. */
+function ask(rate: Rate, nowMs: number): boolean {
+  if (rate.waitMs(nowMs) > 0) return false;
+  rate.count(nowMs);
+  return true;
+}
+
+describe("a rate of 5 in 60 seconds", () => {
+  test("lets the sixth wait until the first is 60 seconds old, to the millisecond", async () => {
+    const seen = await onStorage((sql) => {
+      const rate = createRate(sql, 5);
+      const burst = [0, 100, 100, 100, 59_999].map((at) => ask(rate, START_MS + at));
+      return { burst, waits: [59_999, 60_000, 60_001].map((at) => rate.waitMs(START_MS + at)) };
+    });
+    expect(seen).toEqual({ burst: [true, true, true, true, true], waits: [1, 0, 0] });
+  });
+
+  test("counts nothing that it refused", async () => {
+    const accepted = await onStorage((sql) => {
+      const rate = createRate(sql, 5);
+      for (let n = 0; n < 500; n++) ask(rate, START_MS + n * 100);
+      return ask(rate, START_MS + 60_000);
+    });
+    expect(accepted).toBe(true);
+  });
+
+  test("goes on after a restart where it was, and keeps no more than a minute", async () => {
+    const seen = await onStorage((sql) => {
+      const before = createRate(sql, 5);
+      for (const at of [0, 1, 2, 2, 2]) before.count(START_MS + at);
+      before.save();
+      const after = createRate(sql, 5);
+      const wait = after.waitMs(START_MS + 10);
+      after.waitMs(START_MS + 60_001);
+      after.save();
+      return { wait, kept: sql.exec("SELECT at_ms - ? AS at, count FROM rate_counts", START_MS).toArray() };
+    });
+    expect(seen).toEqual({ wait: 59_990, kept: [{ at: 2, count: 3 }] });
+  });
+
+  test("of 0 is none", async () => {
+    const seen = await onStorage((sql) => {
+      const rate = createRate(sql, 0);
+      for (let n = 0; n < 10_000; n++) rate.count(START_MS);
+      rate.save();
+      return { wait: rate.waitMs(START_MS), rows: sql.exec("SELECT * FROM rate_counts").toArray().length };
+    });
+    expect(seen).toEqual({ wait: 0, rows: 0 });
+  });
+
+  property.prop([fc.array(fc.nat({ max: 20_000 }), { maxLength: 80 })], { numRuns: 30 })(
+    "lets no more than 5 pass in any 60 seconds, and never fewer without need",
+    async (gaps) => {
+      await onStorage((sql) => {
+        const rate = createRate(sql, 5);
+        const passed: number[] = [];
+        let nowMs = START_MS;
+        for (const gap of gaps) {
+          nowMs += gap;
+          const inWindow = passed.filter((at) => at > nowMs - 60_000).length;
+          const isAccepted = ask(rate, nowMs);
+          expect(isAccepted).toBe(inWindow < 5);
+          if (isAccepted) passed.push(nowMs);
+        }
+      });
+    },
+  );
+});
+
+describe("at the gate", () => {
+  beforeEach(() => stopClock());
+  afterEach(() => void vi.useRealTimers());
+
+  test("600 a minute pass and the next is told how long to wait, also after an eviction", async () => {
+    const [alice, bob] = [newAgentDid(), newAgentDid()];
+    // One idempotency key: what is counted is the request, not the message.
+    const request = () => send(alice, bob, {}, { idempotency: { key: "k", bodySha256: "s" } });
+    pass(999);
+    const replies = await Promise.all(Array.from({ length: 650 }, request));
+    expect(replies.filter(({ ok }) => ok)).toHaveLength(600);
+    pass(20_000);
+    await eventually(() => evictDurableObject(gateOf(alice)));
+    expect(await request()).toEqual({ ok: false, refusal: { reason: "gate-rate-exceeded", retryAfterMs: 40_000 } });
+    pass(39_999);
+    expect((await request()).ok).toBe(false);
+    pass(1);
+    expect((await request()).ok).toBe(true);
+  });
+
+  test("a batch counts each of its calls: those beyond the rate are refused one by one, those before stand", async () => {
+    const alice = newAgentDid();
+    const askAll = (calls: number) =>
+      gateOf(alice).call({
+        caller: { kind: "agent", admission: admissionOf(alice) },
+        surface: "rpc",
+        requestId: "test-request",
+        origin: null,
+        calls: Array.from({ length: calls }, () => ({ method: "device.pair.list", params: {} })),
+      }) as Promise<GateAnswer>;
+    const repliesOf = async (calls: number) => {
+      const answer = await askAll(calls);
+      if (!answer.ok) throw new Error(answer.refusal.reason);
+      return answer.replies;
+    };
+    for (const calls of [50, 50, 50, 50, 50, 50, 50, 50, 50, 50, 50, 30]) {
+      // oxlint-disable-next-line no-await-in-loop -- one after the other
+      expect((await repliesOf(calls)).every(({ ok }) => ok)).toBe(true);
+    }
+    pass(20_000);
+    await eventually(() => evictDurableObject(gateOf(alice)));
+    const replies = await repliesOf(50);
+    expect(replies.map(({ ok }) => ok)).toEqual(Array.from({ length: 50 }, (_, at) => at < 20));
+    expect(replies[20]).toMatchObject({ code: "PROXY_RATE_LIMIT_EXCEEDED", retryAfterMs: 40_000 });
+    expect(await askAll(1)).toEqual({ ok: false, refusal: { reason: "gate-rate-exceeded", retryAfterMs: 40_000 } });
+    pass(40_000);
+    expect((await repliesOf(50)).every(({ ok }) => ok)).toBe(true);
+  });
+});

@@ -1,0 +1,264 @@
+/**
+ * The revocation guarantee over random histories. The seed is printed; a failure names the shortest history that shows it.
+ * Every run tries some; before a release, and after any change to the gate, `HISTORIES=20000` tries as many as the guarantee is held to.
+ */
+import { runInDurableObject } from "cloudflare:test";
+import { env } from "cloudflare:workers";
+import { array, asyncProperty, check, constant, nat, oneof, record } from "fast-check";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { violations } from "./revocation-checker.ts";
+import { createWorld, START_MS, type Weakness, type World } from "./revocation-simulator.ts";
+
+const HISTORIES = Number(env.HISTORIES || 2_000);
+const AT_ONCE = 500;
+
+beforeEach(() => {
+  vi.useFakeTimers({ toFake: ["Date", "setTimeout", "clearTimeout"], now: START_MS });
+  // A proof is of no interest here and costs a hundred times what everything else does: whoever knows the token has the key.
+  vi.spyOn(crypto.subtle, "verify").mockResolvedValue(true);
+  vi.spyOn(crypto.subtle, "importKey").mockResolvedValue({} as CryptoKey);
+});
+afterEach(() => {
+  vi.restoreAllMocks();
+  vi.useRealTimers();
+});
+
+const PLANS: readonly string[][] = [
+  [],
+  ["local"],
+  ["d1"],
+  ["wait", "assert", "local"],
+  ["wait", "assert", "d1"],
+  // A handler that forgets to look again: the fence that its batch was begun with must hold it.
+  ["wait", "d1"],
+  ["d1", "wait", "local", "d1"],
+];
+
+const STEPS = {
+  connect: 4,
+  request: 4,
+  say: 6,
+  enqueue: 4,
+  heartbeat: 1,
+  deliver: 2,
+  rotate: 2,
+  revoke: 1,
+  remove: 1,
+  rotateItself: 2,
+  rotateByDevice: 1,
+  rotateShared: 2,
+  revokeAgent: 0.3,
+  rekeyAgent: 0.6,
+  claim: 3,
+  tick: 12,
+  release: 16,
+  releaseWithFault: 1,
+  drainTime: 1,
+  crash: 1,
+  evict: 1,
+} as const;
+
+type Step = { step: keyof typeof STEPS; a: number; b: number };
+
+const step = record({
+  step: oneof(
+    ...(Object.entries(STEPS) as [Step["step"], number][]).map(([name, weight]) => ({
+      weight: Math.round(weight * 10),
+      arbitrary: constant(name),
+    })),
+  ),
+  a: nat(1_000),
+  b: nat(1_000),
+});
+const steps = array(step, { minLength: 10, maxLength: 40, size: "max" });
+
+function take(world: World, { step: name, a, b }: Step): void {
+  const credential = world.credentials[a % world.credentials.length]!;
+  const sockets = world.sockets();
+  const socket = sockets[a % Math.max(1, sockets.length)];
+  const deviceId = world.deviceIds[a % world.deviceIds.length]!;
+  const manager = world.credentials.findLast((each) => each.kind === "device" && each.deviceId === world.deviceIds[0]);
+  const plan = PLANS[b % PLANS.length]!;
+  switch (name) {
+    case "connect":
+      return world.connect(credential);
+    case "request":
+      return world.request(credential, plan);
+    case "say":
+      return socket === undefined ? undefined : world.say(socket, plan);
+    case "enqueue":
+      return socket === undefined ? undefined : world.enqueue(socket);
+    case "heartbeat":
+      return socket === undefined ? undefined : world.heartbeat(socket);
+    case "deliver":
+      return world.deliver();
+    case "rotate":
+      return world.end(null, "device.token.rotate", { deviceId }, `device ${deviceId}`);
+    case "revoke":
+      return world.end(null, "device.token.revoke", { deviceId }, `device ${deviceId}`);
+    case "remove":
+      return world.end(null, "device.pair.remove", { deviceId }, `device ${deviceId}`);
+    case "rotateItself": {
+      const own = credential.kind === "device" ? credential.deviceId : deviceId;
+      const mine = sockets.find((each) => each.credential === credential.id);
+      if (credential.kind === "device")
+        world.end(
+          b % 2 === 0 && mine !== undefined ? mine : credential,
+          "device.token.rotate",
+          { deviceId: own },
+          `device ${own}`,
+        );
+      return undefined;
+    }
+    case "rotateByDevice":
+      return manager === undefined
+        ? undefined
+        : world.end(manager, "device.token.revoke", { deviceId: world.deviceIds[1] }, `device ${world.deviceIds[1]}`);
+    case "rotateShared":
+      return world.end(null, "shared.auth.rotate", {}, "shared");
+    case "revokeAgent":
+      return world.end(null, "test.end", {}, "agent");
+    case "rekeyAgent":
+      return world.rekey();
+    case "claim":
+      return world.claim(deviceId);
+    case "tick":
+      return world.pass(1);
+    case "release":
+    case "releaseWithFault":
+      return world.waiting() === 0 ? undefined : world.release(a, name === "releaseWithFault");
+    case "drainTime":
+      return world.pass(5_001);
+    case "crash":
+      return world.crash();
+    case "evict":
+      return world.evict();
+  }
+}
+
+/** Everything that is under way comes to its end, in some order. */
+async function finish(world: World, order: number): Promise<void> {
+  for (let rounds = 0; rounds < 200 && (world.waiting() > 0 || vi.getTimerCount() > 0); rounds += 1) {
+    if (world.waiting() > 0) world.release(order, false);
+    vi.advanceTimersToNextTimer();
+    // oxlint-disable-next-line no-await-in-loop
+    await world.turn();
+  }
+}
+
+type Tally = {
+  steps: number;
+  ends: number;
+  acknowledged: number;
+  effects: number;
+  accepted: number;
+  refused: number;
+  crashes: number;
+  evictions: number;
+};
+
+async function play(
+  storage: DurableObjectStorage,
+  taken: readonly Step[],
+  weakness: Weakness | null,
+  tally: Tally | null,
+): Promise<string[]> {
+  const world = await createWorld(storage, weakness);
+  for (const each of taken) {
+    // It sleeps only when nothing is under way.
+    // oxlint-disable-next-line no-await-in-loop
+    if (each.step === "evict") await finish(world, each.a);
+    take(world, each);
+    // oxlint-disable-next-line no-await-in-loop
+    await world.turn();
+  }
+  // What is over stays over after a crash, also for what arrives late; what is in order is still let in.
+  world.crash();
+  await finish(world, taken.length);
+  for (const credential of world.credentials.slice()) {
+    world.request(credential, ["d1"]);
+    world.connect(credential);
+  }
+  await finish(world, 0);
+  if (world.faults.length > 0) throw world.faults[0];
+  if (tally !== null) {
+    tally.steps += taken.length;
+    for (const event of world.history) {
+      if (event.kind === "end-asked") tally.ends += 1;
+      else if (event.kind === "end-answered" && event.ok) tally.acknowledged += 1;
+      else if (event.kind === "effect") tally.effects += 1;
+      else if (event.kind === "accepted") tally.accepted += 1;
+      else if (event.kind === "refused") tally.refused += 1;
+      else if (event.kind === "crash") tally.crashes += 1;
+      else if (event.kind === "eviction") tally.evictions += 1;
+    }
+  }
+  const found = violations(world.history);
+  return found.length === 0 ? found : [...found, ...world.history.map((event, at) => `${at} ${JSON.stringify(event)}`)];
+}
+
+/** @returns the shortest history that breaks the guarantee, or null */
+async function search(
+  histories: number,
+  seed: number,
+  weakness: Weakness | null,
+  tally: Tally | null,
+): Promise<string | null> {
+  for (let done = 0; done < histories; done += AT_ONCE) {
+    // oxlint-disable-next-line no-await-in-loop -- a new object each time, so that none grows without bound
+    const failure = await runInDurableObject(
+      env.GATE.getByName(`histories ${crypto.randomUUID()}`),
+      async (_gate, { storage }) => {
+        const result = await check(
+          asyncProperty(steps, async (taken) => {
+            const found = await play(storage, taken, weakness, tally);
+            if (found.length > 0) throw new Error(found.join("\n"));
+          }),
+          {
+            numRuns: Math.min(AT_ONCE, histories - done),
+            seed: seed + done,
+            endOnFailure: weakness !== null,
+            interruptAfterTimeLimit: undefined as never,
+          },
+        );
+        if (!result.failed) return null;
+        return `seed ${seed + done}, path ${result.counterexamplePath}\n${JSON.stringify(result.counterexample)}\n${String(result.errorInstance)}`;
+      },
+    );
+    if (failure !== null) return failure;
+  }
+  return null;
+}
+
+describe("whatever happens in whatever order", () => {
+  test(
+    "an end that was answered is the end, nothing valid is refused before, and no crash undoes it",
+    { timeout: 3_600_000 },
+    async () => {
+      const seed = Math.floor(Math.random() * 2 ** 31);
+      const tally: Tally = {
+        steps: 0,
+        ends: 0,
+        acknowledged: 0,
+        effects: 0,
+        accepted: 0,
+        refused: 0,
+        crashes: 0,
+        evictions: 0,
+      };
+      const failure = await search(HISTORIES, seed, null, tally);
+      console.log(`${HISTORIES} histories, seed ${seed}: ${JSON.stringify(tally)}`);
+      expect(failure).toBeNull();
+      // A search that nothing happens in finds nothing.
+      for (const count of Object.values(tally)) expect(count).toBeGreaterThan(HISTORIES / 10);
+    },
+  );
+
+  test.each<[string, Weakness]>([
+    ["nobody looks at the authority at that moment", "no-look"],
+    ["D1 takes batches of any epoch and nobody waits for calls in flight", "no-fence-in-d1"],
+    ["an end is forgotten in a crash", "no-disk"],
+  ])("the checker notices when %s", { timeout: 120_000 }, async (_what, weakness) => {
+    expect(await search(3_000, 7, weakness, null)).toMatch(/which is over since|nobody had asked for/);
+  });
+});

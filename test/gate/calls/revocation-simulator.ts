@@ -1,0 +1,627 @@
+/**
+ * A gate in a world where nothing happens by itself: its clock, its timers, D1, slow handlers and other parties move only when
+ * a history says so. Rooms, relay, runner and dispatcher are the real ones on real storage; D1 and the sockets are played.
+ */
+import { env } from "cloudflare:workers";
+import { vi } from "vitest";
+import * as z from "zod/mini";
+import { parseConfig } from "../../../src/config.ts";
+import { admitAgent, type AgentAdmission, GateRefusal } from "../../../src/gate/admission/agent.ts";
+import type { AuthorityRef } from "../../../src/authority/agent.ts";
+import { admitCredential, claimDeviceToken } from "../../../src/gate/admission/device-token.ts";
+import { createGroupCommit } from "../../../src/gate/storage/group-commit.ts";
+import { createHouse, type House } from "../../../src/gate/state.ts";
+import { createRelay } from "../../../src/gate/relay/connection.ts";
+import { createRunner } from "../../../src/gate/calls/runner.ts";
+import { migrate } from "../../../src/gate/storage/schema.ts";
+import { createDispatcher, type Reply } from "../../../src/rpc/dispatcher.ts";
+import { deviceMethods } from "../../../src/rpc/methods/devices.ts";
+import { defineMethod, type Scope, scopesOf } from "../../../src/rpc/method.ts";
+import type { Log } from "../../../src/telemetry/log.ts";
+import type { AgentDid, HumanDid } from "../../../src/wire/did.ts";
+import { ProxyError } from "../../../src/wire/problem.ts";
+import { sha256Base64Url } from "../../../src/wire/proof.ts";
+import type { Event } from "./revocation-checker.ts";
+
+export const SELF = "did:cdi:registry.sallyport.example:agent:01K00000000000000000000000" as AgentDid;
+const PEER = "did:cdi:registry.sallyport.example:agent:01K00000000000000000000001" as AgentDid;
+const OWNER = "did:cdi:registry.sallyport.example:human:01K00000000000000000000002" as HumanDid;
+export const START_MS = Date.UTC(2040, 0, 1, 12);
+const YEAR_MS = 365 * 86_400_000;
+
+/** What is taken out of the gate, to see that the checker notices. */
+export type Weakness =
+  /** Nothing is compared with the authority at that moment. */
+  | "no-look"
+  /** D1 takes every batch, and nobody waits for calls in flight. */
+  | "no-fence-in-d1"
+  /** An end forgets what it wrote when the process dies. */
+  | "no-disk";
+
+export type Credential = { id: string; targets: readonly string[] } & (
+  | { kind: "agent"; jti: string }
+  | { kind: "device"; deviceId: string; tokenHash: string }
+  | { kind: "shared"; secretHash: string }
+);
+
+type Task = { life: number; survives: boolean; run: (fails: boolean) => void };
+type Statement = { sql: string; args: unknown[]; bind: (...args: unknown[]) => Statement };
+type Asked = { credential: string | null; settle: (reply: Reply) => void };
+
+class PlayedSocket {
+  readyState: number = WebSocket.OPEN;
+  attachment: unknown = null;
+  readonly credential: string;
+  readonly hears: (socket: PlayedSocket, text: string) => void;
+  readonly ends: (socket: PlayedSocket, code: number) => void;
+  constructor(credential: string, hears: PlayedSocket["hears"], ends: PlayedSocket["ends"]) {
+    this.credential = credential;
+    this.hears = hears;
+    this.ends = ends;
+  }
+  send(text: string): void {
+    this.hears(this, text);
+  }
+  close(code: number): void {
+    this.readyState = WebSocket.CLOSING;
+    this.ends(this, code);
+  }
+  serializeAttachment(value: unknown): void {
+    this.attachment = structuredClone(value);
+  }
+  deserializeAttachment(): unknown {
+    return structuredClone(this.attachment);
+  }
+}
+
+const silent: Log = { info() {}, warn() {}, error() {}, with: () => silent };
+const config = (() => {
+  const parsed = parseConfig({ ...env, RATE_LIMIT_PER_AGENT: "0" });
+  if (!parsed.ok) throw new Error("bad settings");
+  return parsed.value;
+})();
+
+const ENDED_REASONS = ["gate-credential-refused", "gate-client-invalidated", "gate-agent-revoked"];
+const ENDED_CODES = ["PROXY_AUTH_REVOKED", "PROXY_AUTH_INVALID_TOKEN"];
+const TABLES =
+  "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' AND name NOT LIKE '\\_cf%' ESCAPE '\\' AND name <> 'schema_migrations'";
+
+/** Lets everything run that waits for nothing outside. */
+async function settled(): Promise<void> {
+  // oxlint-disable-next-line no-await-in-loop -- each is one turn of the microtask queue
+  for (let turn = 0; turn < 40; turn += 1) await Promise.resolve();
+}
+
+export type World = Awaited<ReturnType<typeof createWorld>>;
+
+export async function createWorld(storage: DurableObjectStorage, weakness: Weakness | null) {
+  // Nothing of an earlier history goes on in this one.
+  vi.clearAllTimers();
+  vi.setSystemTime(START_MS);
+  const { sql } = storage;
+  migrate(storage);
+  for (const { name } of sql.exec<{ name: string }>(TABLES).toArray()) sql.exec(`DELETE FROM ${name}`);
+
+  const history: Event[] = [];
+  const tasks: Task[] = [];
+  const asked = new Map<string, Asked>();
+  const credentials: Credential[] = [];
+  const jtis: { jti: string; expMs: number }[] = [];
+  let sockets: PlayedSocket[] = [];
+  let life = 0;
+  let serial = 0;
+  const next = (): string => `01K${String((serial += 1)).padStart(23, "0")}`;
+
+  // ---- D1: a batch arrives when it arrives, also after its sender has died ---------------------------------------------
+  const epochs = new Map<string, number>();
+  let isRevoked = false;
+  let rekeys = 0;
+  const statement = (text: string, args: unknown[] = []): Statement => ({
+    sql: text,
+    args,
+    bind: (...bound) => statement(text, bound),
+  });
+  const apply = (batch: readonly Statement[]): void => {
+    for (const { sql: text, args } of batch) {
+      if (text.startsWith("INSERT INTO fence") && weakness !== "no-fence-in-d1") {
+        if ((epochs.get(String(args[0])) ?? 0) > Number(args[1])) throw new Error("authority_is_current");
+      }
+      if (text === "REKEY" && (isRevoked || args[0] !== rekeys)) throw new Error("registry_is_as_read");
+    }
+    for (const { sql: text, args } of batch) {
+      if (text.startsWith("INSERT INTO authority_epochs"))
+        epochs.set(String(args[0]), Math.max(epochs.get(String(args[0])) ?? 0, Number(args[1])));
+      if (text === "REVOKE") isRevoked = true;
+      if (text === "REKEY") rekeys += 1;
+      if (text === "EFFECT") history.push({ kind: "effect", credential: String(args[0]), what: "row in D1" });
+    }
+  };
+  const db = {
+    prepare: (text: string) => statement(text),
+    withSession: () => db,
+    batch: (batch: Statement[]) =>
+      new Promise((resolve, reject) => {
+        const from = life;
+        tasks.push({
+          life,
+          survives: true,
+          run(fails) {
+            let failure: unknown = null;
+            try {
+              if (fails) throw new Error("D1 is out of reach");
+              apply(batch);
+            } catch (error) {
+              failure = error;
+            }
+            const answer = (): void =>
+              failure === null ? resolve(batch.map(() => ({ results: [] }))) : reject(failure);
+            if (from === life) tasks.push({ life, survives: false, run: answer });
+          },
+        });
+      }),
+  } as unknown as D1Database;
+
+  const hold = (): Promise<void> =>
+    new Promise((resolve) => tasks.push({ life, survives: false, run: () => resolve() }));
+
+  // ---- methods of the tests' own: slow handlers that look, or do not look, before what they do -------------------------
+  const effect = defineMethod({
+    name: "test.effect",
+    surface: "rpc",
+    permission: { callers: ["agent", "device", "shared"], scope: null },
+    params: z.object({ credential: z.string(), plan: z.array(z.string()) }),
+    result: z.object({ done: z.literal(true) }),
+    async handler(ctx, { credential, plan }) {
+      // Begun under this authority, however long it takes: what the fence in D1 is there for.
+      const begun = [...ctx.authority.fence(ctx.db), ctx.db.prepare("EFFECT").bind(credential)];
+      for (const step of plan) {
+        // oxlint-disable no-await-in-loop -- one step after the other
+        if (step === "wait") await hold();
+        if (step === "assert") ctx.authority.assertCurrent();
+        if (step === "local") ctx.gate?.send(PEER, { fromAgentDid: SELF, payload: JSON.stringify({ credential }) });
+        if (step === "d1") {
+          await ctx.db.batch(begun).catch((error: unknown) => {
+            if (error instanceof Error && error.message === "authority_is_current")
+              throw new ProxyError("PROXY_AUTH_REVOKED");
+            throw new ProxyError("PROXY_AUTH_DEPENDENCY_UNAVAILABLE", { cause: error });
+          });
+        }
+        // oxlint-enable no-await-in-loop
+      }
+      return { done: true as const };
+    },
+  });
+  const endAgent = defineMethod({
+    name: "test.end",
+    surface: "rpc",
+    permission: { callers: ["operator"], scope: null },
+    params: z.object({ keepJti: z.optional(z.string()) }),
+    result: z.object({ sockets: z.int(), inFlight: z.int() }),
+    async handler(ctx, { keepJti }) {
+      if (ctx.gate === null) throw new Error("no gate");
+      if (keepJti !== undefined && isRevoked) throw new ProxyError("PROXY_CONFLICT");
+      const version = rekeys;
+      return ctx.gate.endAgent({
+        reason: keepJti === undefined ? "revoked" : "rekeyed",
+        ...(keepJti === undefined ? {} : { keepJti }),
+        async commit(raise) {
+          await ctx.db
+            .batch([...raise, ctx.db.prepare(keepJti === undefined ? "REVOKE" : "REKEY").bind(version)])
+            .catch((error: unknown) => {
+              if (error instanceof Error && error.message === "registry_is_as_read")
+                throw new ProxyError("PROXY_CONFLICT");
+              throw new ProxyError("PROXY_AUTH_DEPENDENCY_UNAVAILABLE", { cause: error });
+            });
+          return [...jtis];
+        },
+      });
+    },
+  });
+  const dispatcher = createDispatcher([...deviceMethods, effect, endAgent]);
+
+  // ---- one life of the object -------------------------------------------------------------------------------------------
+  const openGate = () => {
+    const ctx = {
+      storage,
+      acceptWebSocket: (socket: unknown) => sockets.push(socket as PlayedSocket),
+      getWebSockets: () => sockets,
+    } as unknown as DurableObjectState;
+    const house = createHouse(ctx, config, silent);
+    if (weakness === "no-look") house.whyEnded = () => null;
+    if (weakness === "no-fence-in-d1") house.calls.drain = () => Promise.resolve(true);
+    const commits = createGroupCommit(
+      storage,
+      () => relay.push(Date.now()),
+      (error) => {
+        throw error;
+      },
+    );
+    const relay = createRelay(house, commits, {
+      self: SELF,
+      config,
+      now: Date.now,
+      log: silent,
+      trustEpoch: async () => {
+        await hold();
+        return 1;
+      },
+      call: (session, authority, { method, params }) =>
+        runner.run(
+          authority,
+          { requestId: "r", origin: session.origin, bookmarks: null },
+          { surface: "rpc", method, params },
+        ),
+    });
+    const runner = createRunner(house, commits, relay, {
+      self: SELF,
+      env: { DB: db } as unknown as Env,
+      config,
+      dispatcher: () => dispatcher,
+      now: Date.now,
+      log: silent,
+      gateOf: () => {
+        throw new Error("there is no other gate in this world");
+      },
+      putLocal: () => {
+        throw new Error("nothing is put locally in this world");
+      },
+      fencePeer() {},
+      wake: () => commits.wake(),
+      background() {},
+    });
+    return { house, commits, relay, runner };
+  };
+  let gate = openGate();
+
+  // ---- what is seen from outside ----------------------------------------------------------------------------------------
+  let seenOutbox = "";
+  const readOutbox = (): void => {
+    for (const row of sql
+      .exec<{ delivery_id: string; body: string }>(
+        "SELECT delivery_id, body FROM outbox WHERE delivery_id > ? ORDER BY delivery_id",
+        seenOutbox,
+      )
+      .toArray()) {
+      seenOutbox = row.delivery_id;
+      history.push({
+        kind: "effect",
+        credential: (JSON.parse(row.body) as { credential: string }).credential,
+        what: "message taken in",
+      });
+    }
+  };
+
+  const judge = (credential: string | null, what: string, reply: Reply): void => {
+    if (credential === null) return;
+    if (reply.ok) history.push({ kind: "accepted", credential, what });
+    else if (ENDED_CODES.includes(reply.code)) history.push({ kind: "refused", credential, what });
+  };
+
+  const hears = (socket: PlayedSocket, text: string): void => {
+    const frame = JSON.parse(text) as {
+      type: string;
+      id?: string;
+      ackId?: string;
+      ok?: boolean;
+      accepted?: boolean;
+      reason?: string;
+      payload?: unknown;
+      error?: { code: string };
+    };
+    const id = frame.type === "res" ? frame.id : frame.ackId;
+    const waiting = id === undefined ? undefined : asked.get(id);
+    if (waiting !== undefined && (frame.type === "res" || frame.type === "enqueue_ack")) {
+      asked.delete(id ?? "");
+      const isOk = frame.ok ?? frame.accepted ?? false;
+      const code = frame.error?.code ?? frame.reason ?? "";
+      waiting.settle(
+        isOk ? { ok: true, result: frame.payload } : { ok: false, code: code as "PROXY_CONFLICT", message: "" },
+      );
+    } else {
+      history.push({ kind: "handed-out", credential: socket.credential, what: frame.type });
+    }
+  };
+  const ends = (socket: PlayedSocket, code: number): void => {
+    if (code === 4001) history.push({ kind: "refused", credential: socket.credential, what: "socket closed" });
+  };
+
+  const issue = (credential: Credential, askedAt: number): void => {
+    credentials.push(credential);
+    history.push({ kind: "issued", credential: credential.id, targets: credential.targets, askedAt });
+  };
+  const agentCredential = (jti: string, askedAt = 0): void => {
+    jtis.push({ jti, expMs: START_MS + YEAR_MS });
+    issue({ kind: "agent", id: `agent ${jti.slice(-4)}`, targets: ["agent"], jti }, askedAt);
+  };
+  const deviceCredential = async (deviceId: string, token: string, askedAt = 0): Promise<void> => {
+    const tokenHash = await sha256Base64Url(new TextEncoder().encode(token));
+    issue(
+      {
+        kind: "device",
+        id: `${deviceId.slice(0, 2)} ${next().slice(-4)}`,
+        targets: [`device ${deviceId}`, "agent"],
+        deviceId,
+        tokenHash,
+      },
+      askedAt,
+    );
+  };
+  const sharedCredential = async (secret: string, askedAt = 0): Promise<void> => {
+    const secretHash = await sha256Base64Url(new TextEncoder().encode(secret));
+    issue({ kind: "shared", id: `shared ${next().slice(-4)}`, targets: ["shared", "agent"], secretHash }, askedAt);
+  };
+
+  const admit = async (credential: Credential): Promise<AuthorityRef | null> => {
+    const { house, commits } = gate;
+    const proof = {
+      method: "POST",
+      pathWithQuery: "/rpc",
+      timestamp: "0",
+      timestampMs: Date.now(),
+      nonce: next(),
+      bodySha256: "",
+      signature: new Uint8Array(64),
+    };
+    try {
+      if (credential.kind === "device") {
+        return await admitCredential(
+          { house, commits },
+          SELF,
+          { kind: "device", agentDid: SELF, tokenHash: credential.tokenHash, proof } as never,
+          null,
+        );
+      }
+      if (credential.kind === "shared") {
+        return await admitCredential(
+          { house, commits },
+          SELF,
+          { kind: "shared", agentDid: SELF, secretHash: credential.secretHash },
+          null,
+        );
+      }
+      const principal = {
+        kind: "agent" as const,
+        agentDid: SELF,
+        ownerDid: OWNER,
+        jti: credential.jti,
+        expMs: START_MS + YEAR_MS,
+        keyX: "key",
+      };
+      const admission: AgentAdmission = { principal, nonce: next(), timestampSeconds: Date.now() / 1_000 };
+      return await commits.commit(() => {
+        admitAgent(house.admission, admission, Date.now());
+        return {
+          kind: "agent",
+          epoch: house.authority.epoch(),
+          jti: credential.jti,
+          expMs: principal.expMs,
+          principal,
+        };
+      });
+    } catch (error) {
+      if (!(error instanceof GateRefusal)) throw error;
+      if (!ENDED_REASONS.includes(error.refusal.reason)) throw error;
+      history.push({ kind: "refused", credential: credential.id, what: error.refusal.reason });
+      return null;
+    }
+  };
+
+  /** Work that goes on while the history does. Its faults are the test's. */
+  const faults: unknown[] = [];
+  const going = (work: Promise<unknown>): void => void work.catch((error: unknown) => faults.push(error));
+
+  const call = (
+    credential: Credential | null,
+    method: string,
+    params: Record<string, unknown>,
+    then?: (reply: Reply) => unknown,
+  ): void => {
+    const { runner } = gate;
+    going(
+      (async () => {
+        const ref = credential === null ? null : await admit(credential);
+        if (credential !== null && ref === null) return;
+        const reply = await runner.run(
+          ref,
+          { requestId: "r", origin: null, bookmarks: null },
+          { surface: "rpc", method, params },
+        );
+        judge(credential?.id ?? null, method, reply);
+        await then?.(reply);
+      })(),
+    );
+  };
+
+  const ask = (socket: PlayedSocket, frame: Record<string, unknown>, then?: (reply: Reply) => unknown): void => {
+    const session = gate.house.sockets.of(socket as unknown as WebSocket);
+    if (session === null || socket.readyState !== WebSocket.OPEN) return;
+    const id = next();
+    asked.set(id, {
+      credential: socket.credential,
+      settle(reply) {
+        judge(socket.credential, String(frame["type"]), reply);
+        if (then !== undefined) going(Promise.resolve(then(reply)));
+      },
+    });
+    gate.relay.message(session, JSON.stringify({ v: 1, id, ts: new Date(Date.now()).toISOString(), ...frame }));
+  };
+
+  const world = {
+    history,
+    credentials,
+    faults,
+    deviceIds: [] as string[],
+    sockets: () => sockets.filter(({ readyState }) => readyState === WebSocket.OPEN),
+    waiting: () => tasks.filter((task) => task.survives || task.life === life).length,
+
+    connect(credential: Credential): void {
+      const { house, commits, relay } = gate;
+      going(
+        (async () => {
+          const ref = await admit(credential);
+          if (ref === null) return;
+          const socket = new PlayedSocket(credential.id, hears, ends);
+          const accepted = await commits.commit(() =>
+            house.whyEnded(ref) === null
+              ? house.sockets.accept(
+                  socket as unknown as WebSocket,
+                  { authority: ref, scopes: scopesOf(ref.principal), origin: null },
+                  Date.now(),
+                )
+              : null,
+          );
+          if (accepted === null) history.push({ kind: "refused", credential: credential.id, what: "upgrade" });
+          else relay.supersede(accepted.superseded);
+        })(),
+      );
+    },
+
+    request: (credential: Credential, plan: string[]) =>
+      call(credential, "test.effect", { credential: credential.id, plan }),
+    say: (socket: PlayedSocket, plan: string[]) =>
+      ask(socket, { type: "req", method: "test.effect", params: { credential: socket.credential, plan } }),
+    enqueue: (socket: PlayedSocket) =>
+      ask(socket, { type: "enqueue", toAgentDid: PEER, payload: { credential: socket.credential } }),
+    heartbeat: (socket: PlayedSocket) => ask(socket, { type: "heartbeat" }),
+
+    deliver(): void {
+      const { house, commits } = gate;
+      const parcel = {
+        deliveryId: next(),
+        createdAtMs: Date.now(),
+        bytes: 2,
+        envelope: JSON.stringify({ fromAgentDid: null }),
+        body: "{}",
+      };
+      going(commits.commit(() => house.queue.putLocal("test", parcel, Date.now())));
+    },
+
+    /** Ends an authority: by the operator, a credential over HTTP, or a frame on a socket. */
+    end(by: Credential | PlayedSocket | null, method: string, params: Record<string, unknown>, target: string): void {
+      const end = next();
+      const askedAt = history.length;
+      const lasting =
+        method === "test.end"
+          ? { lasting: "keepJti" in params ? ("unless-answered" as const) : ("for-good" as const) }
+          : {};
+      history.push({ kind: "end-asked", end, target, ...lasting });
+      const answered = (ok: boolean): void => void history.push({ kind: "end-answered", end, ok });
+      const took = async (result: Record<string, unknown>): Promise<void> => {
+        if (typeof result["token"] === "string")
+          await deviceCredential(String(params["deviceId"]), result["token"], askedAt);
+        if (typeof result["secret"] === "string") await sharedCredential(result["secret"], askedAt);
+        if (typeof params["keepJti"] === "string") agentCredential(params["keepJti"], askedAt);
+      };
+      const then = async (reply: Reply): Promise<void> => {
+        answered(reply.ok);
+        if (reply.ok) await took(reply.result as Record<string, unknown>);
+      };
+      if (by instanceof PlayedSocket) ask(by, { type: "req", method, params }, then);
+      else call(by, method, params, then);
+    },
+
+    rekey(): void {
+      world.end(null, "test.end", { keepJti: next() }, "agent");
+    },
+
+    claim(deviceId: string): void {
+      const proof = {
+        method: "POST",
+        pathWithQuery: "/v1/devices/claim",
+        timestamp: "0",
+        timestampMs: Date.now(),
+        nonce: next(),
+        bodySha256: "",
+        signature: new Uint8Array(64),
+      };
+      const { house, commits } = gate;
+      const askedAt = history.length;
+      going(
+        claimDeviceToken({ house, commits }, SELF, {
+          deviceId,
+          proof: proof as never,
+          address: null,
+          requestId: "claim",
+          tokenTtlMs: YEAR_MS,
+        }).then(
+          ({ token }) => deviceCredential(deviceId, token, askedAt),
+          (error: unknown) => {
+            if (!(error instanceof GateRefusal)) throw error;
+          },
+        ),
+      );
+    },
+
+    /** Lets one thing happen that is under way: a batch arrives, an answer comes back, a handler goes on. */
+    release(index: number, fails: boolean): void {
+      const task = tasks.splice(index % tasks.length, 1)[0];
+      if (task !== undefined && (task.survives || task.life === life)) task.run(fails);
+    },
+
+    pass: (ms: number) => void vi.advanceTimersByTime(ms),
+
+    /** The process dies: memory, sockets and whatever ran are gone; what is under way to D1 may still arrive. */
+    crash(): void {
+      history.push({ kind: "crash" });
+      life += 1;
+      vi.clearAllTimers();
+      asked.clear();
+      for (const socket of sockets) socket.readyState = WebSocket.CLOSED;
+      sockets = [];
+      if (weakness === "no-disk")
+        sql.exec(
+          "UPDATE devices SET epoch = 1, ended_at_ms = NULL, ended_as = NULL, token_sha256 = (SELECT token_sha256 FROM ended_device_tokens e WHERE e.device_id = devices.device_id ORDER BY rowid LIMIT 1), token_expires_at_ms = ? WHERE epoch > 1".replace(
+            "ORDER BY rowid ",
+            "",
+          ),
+          START_MS + YEAR_MS,
+        );
+      gate = openGate();
+    },
+
+    /** The object sleeps, which it does only when nothing is under way; its sockets stay open. */
+    evict(): void {
+      if (tasks.some((task) => task.life === life) || vi.getTimerCount() > 0) return;
+      history.push({ kind: "eviction" });
+      life += 1;
+      sockets = sockets.filter(({ readyState }) => readyState === WebSocket.OPEN);
+      gate = openGate();
+    },
+
+    async turn(): Promise<void> {
+      await settled();
+      readOutbox();
+    },
+  };
+
+  // An agent, two devices, the first of which manages the others, and a shared secret.
+  agentCredential(next());
+  for (const [letter, scopes] of [
+    ["a", ["relay", "send", "tasks:write", "devices"]],
+    ["b", ["relay", "send"]],
+  ] as [string, Scope[]][]) {
+    const deviceId = letter.repeat(22);
+    world.deviceIds.push(deviceId);
+    const request = {
+      deviceId,
+      publicKey: "A".repeat(43),
+      label: null,
+      scopes,
+      digest: "",
+      requestId: next(),
+      requestedBy: "",
+      expiresAtMs: 0,
+    };
+    const device = gate.house.devices.pair(request, Date.now());
+    // oxlint-disable-next-line no-await-in-loop
+    const sha256 = await sha256Base64Url(new TextEncoder().encode(`token of ${letter}`));
+    gate.house.devices.claim(device, { sha256, expiresAtMs: START_MS + YEAR_MS });
+    // oxlint-disable-next-line no-await-in-loop
+    await deviceCredential(deviceId, `token of ${letter}`);
+  }
+  gate.house.shared.replace(await sha256Base64Url(new TextEncoder().encode("first secret")));
+  await sharedCredential("first secret");
+  return world;
+}
+
+export type { House };

@@ -1,0 +1,225 @@
+import { fc, test as property } from "@fast-check/vitest";
+import { describe, expect, test } from "vitest";
+import {
+  chooseSocket,
+  LANE_WINDOW,
+  type LaneEntry,
+  nextOfLane,
+  type RatedSocket,
+  SOCKET_WINDOW,
+} from "../../../src/gate/queue/dispatch.ts";
+
+const entry = (n: number, over: Partial<LaneEntry> = {}): LaneEntry => ({
+  deliveryId: String(n).padStart(4, "0"),
+  lane: "did:a",
+  bytes: 1,
+  createdAtMs: 0,
+  attempts: 0,
+  dueAtMs: 0,
+  socketId: null,
+  isAwaited: false,
+  ...over,
+});
+const pushed = (n: number, socketId: string): LaneEntry => entry(n, { socketId, attempts: 1, dueAtMs: 30_000 });
+const socket = (socketId: string, inFlight = 0, missed = 0): RatedSocket => ({ socketId, inFlight, missed });
+
+describe("the next message of one sender", () => {
+  test.each<[string, LaneEntry[], string | null]>([
+    ["none of an empty lane", [], null],
+    ["the first that waits", [entry(1), entry(2)], "0001"],
+    ["the one behind those on their way", [pushed(1, "s"), entry(2), entry(3)], "0002"],
+    ["none while the first waits for its retry", [entry(1, { dueAtMs: 101, attempts: 1 }), entry(2)], null],
+    ["the retry when it is due", [entry(1, { dueAtMs: 100, attempts: 1 }), entry(2)], "0001"],
+    ["none before those that overtook it have ended", [entry(1, { attempts: 1 }), pushed(2, "s")], null],
+    [
+      "none when the window is full",
+      [...Array.from({ length: LANE_WINDOW }, (_, n) => pushed(n, "s")), entry(99)],
+      null,
+    ],
+    [
+      "the last of the window",
+      [...Array.from({ length: LANE_WINDOW - 1 }, (_, n) => pushed(n, "s")), entry(99)],
+      "0099",
+    ],
+  ])("is %s", (_, lane, expected) => {
+    expect(nextOfLane(lane, 100)?.deliveryId ?? null).toBe(expected);
+  });
+});
+
+describe("the socket for a message", () => {
+  test.each<[string, LaneEntry[], RatedSocket[], string | null]>([
+    ["none where none is open", [entry(1)], [], null],
+    ["the least loaded", [entry(1)], [socket("a", 2), socket("b", 1), socket("c", 3)], "b"],
+    ["the one that the lane is on", [pushed(1, "a"), entry(2)], [socket("a", 9), socket("b")], "a"],
+    [
+      "none while the one that the lane is on is full",
+      [pushed(1, "a"), entry(2)],
+      [socket("a", SOCKET_WINDOW), socket("b")],
+      null,
+    ],
+    ["none while the one that the lane is on is gone", [pushed(1, "gone"), entry(2)], [socket("b")], null],
+    ["none where all are full", [entry(1)], [socket("a", SOCKET_WINDOW)], null],
+    ["rather a busy one than one that does not answer", [entry(1)], [socket("dead", 0, 1), socket("b", 50)], "b"],
+    ["one that does not answer where there is no other", [entry(1)], [socket("dead", 0, 3)], "dead"],
+  ])("is %s", (_, lane, sockets, expected) => {
+    expect(chooseSocket(lane, sockets)?.socketId ?? null).toBe(expected);
+  });
+});
+
+/** What can happen to a queue, as fast-check draws it. */
+type Event =
+  | { kind: "arrive"; lane: number }
+  | { kind: "pump" }
+  | { kind: "acknowledge"; nth: number }
+  | { kind: "time out"; nth: number }
+  | { kind: "close"; socket: number }
+  | { kind: "pass" };
+
+const event = fc.oneof<fc.Arbitrary<Event>[]>(
+  fc.record({ kind: fc.constant("arrive" as const), lane: fc.nat({ max: 3 }) }),
+  fc.record({ kind: fc.constant("pump" as const) }),
+  fc.record({ kind: fc.constant("acknowledge" as const), nth: fc.nat({ max: 50 }) }),
+  fc.record({ kind: fc.constant("time out" as const), nth: fc.nat({ max: 50 }) }),
+  fc.record({ kind: fc.constant("close" as const), socket: fc.nat({ max: 2 }) }),
+  fc.record({ kind: fc.constant("pass" as const) }),
+);
+
+/** A queue in memory alone, driven by the two decisions as the gate drives them. */
+class Model {
+  nowMs = 0;
+  serial = 0;
+  lanes = new Map<string, LaneEntry[]>();
+  missed = new Map<string, number>();
+  /** Where those before and behind it were when each went. */
+  pushes: { deliveryId: string; socketId: string; ahead: (string | null)[]; behind: (string | null)[] }[] = [];
+
+  all(): LaneEntry[] {
+    return [...this.lanes.values()].flat();
+  }
+
+  pump(sockets: string[]): LaneEntry[] {
+    const loads = sockets.map((id) =>
+      socket(id, this.all().filter(({ socketId }) => socketId === id).length, this.missed.get(id)),
+    );
+    const went: LaneEntry[] = [];
+    for (let progress = true; progress;) {
+      progress = false;
+      for (const lane of this.lanes.values()) {
+        const next = nextOfLane(lane, this.nowMs);
+        const load = next === null ? null : chooseSocket(lane, loads);
+        if (next === null || load === null) continue;
+        const at = lane.indexOf(next);
+        const whereabouts = lane.map(({ socketId }) => socketId);
+        const { deliveryId } = next;
+        this.pushes.push({
+          deliveryId,
+          socketId: load.socketId,
+          ahead: whereabouts.slice(0, at),
+          behind: whereabouts.slice(at + 1),
+        });
+        next.socketId = load.socketId;
+        next.attempts += 1;
+        next.dueAtMs = this.nowMs + 30_000;
+        load.inFlight += 1;
+        went.push(next);
+        progress = true;
+      }
+    }
+    return went;
+  }
+
+  fail(one: LaneEntry): void {
+    one.socketId = null;
+    one.dueAtMs = this.nowMs + 1_000;
+  }
+
+  end(one: LaneEntry): void {
+    const lane = this.lanes.get(one.lane) ?? [];
+    lane.splice(lane.indexOf(one), 1);
+  }
+
+  apply(happened: Event): void {
+    const onTheirWay = this.all().filter(({ socketId }) => socketId !== null);
+    switch (happened.kind) {
+      case "arrive": {
+        const lane = `did:${happened.lane}`;
+        this.lanes.set(lane, [
+          ...(this.lanes.get(lane) ?? []),
+          entry((this.serial += 1), { lane, dueAtMs: this.nowMs }),
+        ]);
+        return;
+      }
+      case "pump":
+        this.pump(["s0", "s1", "s2"]);
+        return;
+      case "acknowledge": {
+        const one = onTheirWay[happened.nth];
+        if (one !== undefined) this.end(one);
+        return;
+      }
+      case "time out": {
+        const one = onTheirWay[happened.nth];
+        if (one === undefined) return;
+        this.missed.set(one.socketId ?? "", (this.missed.get(one.socketId ?? "") ?? 0) + 1);
+        this.fail(one);
+        return;
+      }
+      case "close":
+        for (const one of onTheirWay) if (one.socketId === `s${happened.socket}`) this.fail(one);
+        return;
+      case "pass":
+        this.nowMs += 400;
+    }
+  }
+}
+
+describe("whatever happens to the sockets", () => {
+  property.prop([fc.array(event, { maxLength: 120 })])(
+    "a message goes only when all of its sender before it are on their way on the same socket, and none behind it is",
+    (events) => {
+      const model = new Model();
+      for (const each of events) {
+        model.apply(each);
+        for (const { deliveryId, socketId, ahead, behind } of model.pushes.splice(0)) {
+          expect(ahead, deliveryId).toEqual(ahead.map(() => socketId));
+          expect(behind, deliveryId).toEqual(behind.map(() => null));
+        }
+      }
+    },
+  );
+
+  property.prop([fc.array(event, { maxLength: 120 })])(
+    "nobody starves: with time and an open socket that answers, everything is delivered, each sender's in order",
+    (events) => {
+      const model = new Model();
+      for (const each of events) model.apply(each);
+      for (const one of model.all()) if (one.socketId !== null) model.fail(one);
+      const delivered = new Map<string, string[]>();
+      const left = model.all().length;
+      for (let round = 0; round <= left; round++) {
+        model.nowMs += 30_000;
+        for (const one of model.pump(["s0"])) {
+          delivered.set(one.lane, [...(delivered.get(one.lane) ?? []), one.deliveryId]);
+          model.end(one);
+        }
+      }
+      expect(model.all()).toEqual([]);
+      for (const ids of delivered.values()) expect(ids).toEqual(ids.toSorted());
+    },
+  );
+
+  property.prop([fc.nat({ max: 40 }), fc.nat({ max: 40 })])(
+    "a sender whose message waits for its retry holds back no other",
+    (mine, others) => {
+      const model = new Model();
+      for (let n = 0; n <= mine; n++) model.apply({ kind: "arrive", lane: 0 });
+      for (let n = 0; n <= others; n++) model.apply({ kind: "arrive", lane: 1 });
+      const [first] = model.lanes.get("did:0") ?? [];
+      if (first === undefined) throw new Error("nothing waits");
+      first.dueAtMs = 1_000_000;
+      const went = model.pump(["s0"]);
+      expect(went.filter(({ lane }) => lane === "did:0")).toEqual([]);
+      expect(went).toHaveLength(Math.min(others + 1, LANE_WINDOW));
+    },
+  );
+});

@@ -1,0 +1,125 @@
+import { runInDurableObject } from "cloudflare:test";
+import { env, exports } from "cloudflare:workers";
+import { beforeAll, describe, expect, onTestFinished, test, vi } from "vitest";
+import { encodeBase64Url } from "../../../src/wire/base64url.ts";
+import { sha256Base64Url, signProof } from "../../../src/wire/proof.ts";
+import { eventually, listen, stopClock } from "../../support/gate.ts";
+import type { AgentDid } from "../../../src/wire/did.ts";
+
+type Agent = { did: AgentDid; ait: string; access: string; key: CryptoKey };
+type Answer = { status: number; body: Record<string, unknown> };
+
+const ORIGIN = "https://sallyport.test";
+const OPERATOR = { Authorization: `Bearer ${env.OPERATOR_TOKEN ?? ""}`, "Content-Type": "application/json" };
+
+async function register(name: string): Promise<Agent> {
+  const pair = (await crypto.subtle.generateKey("Ed25519", true, ["sign", "verify"])) as CryptoKeyPair;
+  const publicKey = encodeBase64Url(
+    new Uint8Array((await crypto.subtle.exportKey("raw", pair.publicKey)) as ArrayBuffer),
+  );
+  const body = JSON.stringify({ name, framework: "test", publicKey });
+  const answer = await exports.default.fetch(`${ORIGIN}/v1/agents`, { method: "POST", headers: OPERATOR, body });
+  const made = await answer.json<{ agentDid: AgentDid; ait: string; access: { token: string } }>();
+  return { did: made.agentDid, ait: made.ait, access: made.access.token, key: pair.privateKey };
+}
+
+async function post(from: Agent, to: Agent, payload: unknown, headers: Record<string, string> = {}): Promise<Answer> {
+  const body = JSON.stringify(payload);
+  const signed = {
+    method: "POST",
+    pathWithQuery: "/hooks/agent",
+    timestamp: String(Math.floor(Date.now() / 1_000)),
+    nonce: crypto.randomUUID(),
+    bodySha256: await sha256Base64Url(new TextEncoder().encode(body)),
+  };
+  const answer = await exports.default.fetch(ORIGIN + signed.pathWithQuery, {
+    method: "POST",
+    body,
+    headers: {
+      Authorization: `Claw ${from.ait}`,
+      "Content-Type": "application/json",
+      "X-Claw-Agent-Access": from.access,
+      "X-Claw-Recipient-Agent-Did": to.did,
+      "X-Claw-Timestamp": signed.timestamp,
+      "X-Claw-Nonce": signed.nonce,
+      "X-Claw-Body-SHA256": signed.bodySha256,
+      "X-Claw-Proof": await signProof(from.key, signed),
+      ...headers,
+    },
+  });
+  return { status: answer.status, body: await answer.json<Record<string, unknown>>() };
+}
+
+const rowsOf = (agent: Agent, query: string): Promise<unknown[]> =>
+  runInDurableObject(env.GATE.getByName(agent.did), (_gate, { storage }) => storage.sql.exec(query).toArray());
+
+let alice: Agent;
+let bob: Agent;
+
+beforeAll(async () => {
+  [alice, bob] = [await register("alice"), await register("bob")];
+  const [low, high] = [alice.did, bob.did].toSorted();
+  await env.DB.prepare(
+    "INSERT INTO trust_pairs (low_did, high_did, epoch, low_profile, high_profile, confirmed_at_ms) VALUES (?1, ?2, 1, '{}', '{}', ?3)",
+  )
+    .bind(low, high, Date.now())
+    .run();
+});
+
+describe("a send that waits for its delivery", () => {
+  test("is answered when the recipient acknowledges", async () => {
+    const relay = await listen(bob.did);
+    expect(await post(alice, bob, { n: 1 }, { Prefer: "wait=15" })).toMatchObject({
+      status: 202,
+      body: { accepted: true, state: "delivered", delivered: true, queued: false, queueDepth: 0 },
+    });
+    relay.socket.close(1000);
+  });
+
+  test("waits for nobody's company, nor does the next: both take no time of the clock", async () => {
+    const relay = await listen(bob.did);
+    stopClock(Date.now());
+    onTestFinished(() => void vi.useRealTimers());
+    for (let n = 0; n < 5; n++) {
+      // oxlint-disable-next-line no-await-in-loop -- one after the other
+      expect(await post(alice, bob, { n }, { Prefer: "wait=15" })).toMatchObject({ body: { delivered: true } });
+    }
+    expect(relay.frames.filter((frame) => "isAwaited" in frame)).toEqual([]);
+    relay.socket.close(1000);
+  });
+
+  test("is answered as queued when nobody does in time", async () => {
+    expect(await post(alice, bob, { n: 2 }, { Prefer: "wait=1" })).toMatchObject({
+      status: 202,
+      body: { accepted: true, state: "queued", delivered: false, queued: true },
+    });
+  });
+
+  test("is answered as queued when its gate dies meanwhile, and the message is there", async () => {
+    const answer = post(alice, bob, { n: 3 }, { Prefer: "wait=15" });
+    await eventually(async () =>
+      expect(await rowsOf(bob, "SELECT body FROM queue WHERE state = 0")).toContainEqual({ body: '{"n":3}' }),
+    );
+    await expect(
+      runInDurableObject(env.GATE.getByName(alice.did), (_gate, state) => state.abort("crash")),
+    ).rejects.toThrow("crash");
+    expect(await answer).toMatchObject({ status: 202, body: { accepted: true, state: "queued", delivered: false } });
+  });
+});
+
+describe("a send that does not wait", () => {
+  test("is answered whether the recipient's gate answers or not", async () => {
+    const nobody = await register("nobody");
+    const [low, high] = [alice.did, nobody.did].toSorted();
+    await env.DB.prepare(
+      "INSERT INTO trust_pairs (low_did, high_did, epoch, low_profile, high_profile, confirmed_at_ms) VALUES (?1, ?2, 1, '{}', '{}', ?3)",
+    )
+      .bind(low, high, Date.now())
+      .run();
+    const answer = await post(alice, nobody, { n: 1 });
+    expect(answer).toMatchObject({
+      status: 202,
+      body: { accepted: true, state: "queued", delivered: false, queued: true, queueDepth: 1 },
+    });
+  });
+});

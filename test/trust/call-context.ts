@@ -1,0 +1,122 @@
+/** A call of an agent's or the operator's, over the real D1, with gates that record what they are told. */
+import { env } from "cloudflare:workers";
+import type { Authority, CallContext, GateLocal, LocalMessage, Principal } from "../../src/rpc/method.ts";
+import type { Fields, Log } from "../../src/telemetry/log.ts";
+import type { PeerGate } from "../../src/trust/notifications.ts";
+import { type AgentDid, newDid } from "../../src/wire/did.ts";
+import { ProxyError } from "../../src/wire/problem.ts";
+import { newUlid } from "../../src/wire/ulid.ts";
+
+export const AUTHORITY = "registry.sallyport.example";
+export const NOW_MS = 1_790_000_000_000;
+
+export const newAgentDid = (): AgentDid => newDid(AUTHORITY, "agent", newUlid(NOW_MS));
+
+export type Line = { level: "info" | "warn" | "error"; event: string; fields: Fields };
+
+/** A log that can be read. */
+export function recordingLog(): Log & { lines: Line[] } {
+  const lines: Line[] = [];
+  const log: Log & { lines: Line[] } = {
+    lines,
+    info: (event, fields = {}) => void lines.push({ level: "info", event, fields }),
+    warn: (event, fields = {}) => void lines.push({ level: "warn", event, fields }),
+    error: (event, fields = {}) => void lines.push({ level: "error", event, fields }),
+    with: () => log,
+  };
+  return log;
+}
+
+export type House = {
+  nowMs: number;
+  log: ReturnType<typeof recordingLog>;
+  /** What each gate's queue was told, in order. */
+  told: { at: AgentDid; message: LocalMessage }[];
+  /** Fences as `gate <- peer @ epoch`, and whether they were laid from inside the gate. */
+  fences: { at: AgentDid; peer: AgentDid; epoch: number; local: boolean }[];
+  /** Gates that cannot be reached. */
+  broken: Set<AgentDid>;
+  gates: { of(did: AgentDid): PeerGate };
+};
+
+export function newHouse(): House {
+  const house: House = {
+    nowMs: NOW_MS,
+    log: recordingLog(),
+    told: [],
+    fences: [],
+    broken: new Set(),
+    gates: {
+      of: (at) => ({
+        notify: async (message) => {
+          if (house.broken.has(at)) throw new Error("the gate is out of reach");
+          house.told.push({ at, message });
+          return { deliveryId: message.deliveryId };
+        },
+        fencePeer: async (peer, epoch) => {
+          if (house.broken.has(at)) throw new Error("the gate is out of reach");
+          house.fences.push({ at, peer, epoch, local: false });
+        },
+      }),
+    },
+  };
+  return house;
+}
+
+/** What trust asks of an authority. */
+type Fencing = Pick<Authority, "assertCurrent" | "fence">;
+
+/** The operator's: nothing ends it. */
+const UNENDING: Fencing = { assertCurrent: () => {}, fence: () => [] };
+
+/** An authority that is fenced in D1 by the real table, and ends when `ended` says so. */
+export function authorityOf(agentDid: AgentDid, epoch = 0): Fencing & { ended: boolean } {
+  const authority: Fencing & { ended: boolean } = {
+    ended: false,
+    assertCurrent() {
+      if (authority.ended) throw new ProxyError("PROXY_AUTH_REVOKED");
+    },
+    fence: (db) => [
+      db
+        .prepare(
+          `INSERT INTO fence (current) SELECT 0
+           WHERE COALESCE((SELECT epoch FROM authority_epochs WHERE authority = ?1), 0) <> ?2`,
+        )
+        .bind(`agent:${agentDid}`, epoch),
+    ],
+  };
+  return authority;
+}
+
+const agentPrincipal = (agentDid: AgentDid): Principal => ({
+  kind: "agent",
+  agentDid,
+  ownerDid: newDid(AUTHORITY, "human", newUlid(NOW_MS)),
+  jti: newUlid(NOW_MS),
+  expMs: NOW_MS + 3_600_000,
+  keyX: "x".repeat(43),
+});
+
+/** The context of a call by this agent inside its own gate; `null` is the operator, in the Worker. */
+export function callBy(house: House, agentDid: AgentDid | null, authority?: Fencing): CallContext {
+  // Trust asks of its own gate to lay fences, and nothing else.
+  const gate: Pick<GateLocal, "fencePeer"> = {
+    fencePeer: (peer, epoch) => {
+      if (agentDid !== null) house.fences.push({ at: agentDid, peer, epoch, local: true });
+    },
+  };
+  return {
+    env,
+    db: env.DB,
+    principal: agentDid === null ? { kind: "operator" } : agentPrincipal(agentDid),
+    authority: (authority ?? (agentDid === null ? UNENDING : authorityOf(agentDid))) as Authority,
+    requestId: "test-request",
+    origin: null,
+    now: () => house.nowMs,
+    log: house.log,
+    agentDid,
+    gates: house.gates as unknown as CallContext["gates"],
+    gate: agentDid === null ? null : (gate as GateLocal),
+    config: {} as CallContext["config"],
+  };
+}
