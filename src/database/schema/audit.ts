@@ -1,0 +1,37 @@
+/** Who did what to whom, when, and with which result. */
+import { sql } from "drizzle-orm";
+import { check, index, integer, sqliteTable, text } from "drizzle-orm/sqlite-core";
+import type { AgentDid } from "../../wire/did.ts";
+
+/** Triggers: rows are appended, never changed or replaced, and deleted by retention alone. `details` is flat JSON without secrets. */
+export const audit = sqliteTable(
+  "audit",
+  {
+    id: text("id").primaryKey(),
+    atMs: integer("at_ms").notNull(),
+    actor: text("actor").notNull(),
+    action: text("action").notNull(),
+    subject: text("subject"),
+    agentDid: text("agent_did").$type<AgentDid>(),
+    origin: text("origin"),
+    result: text("result").notNull(),
+    requestId: text("request_id"),
+    details: text("details").notNull().default("{}"),
+  },
+  (table) => [
+    index("audit_by_time").on(table.atMs, table.id),
+    index("audit_by_subject").on(table.subject, table.atMs, table.id),
+    index("audit_by_action").on(table.action, table.atMs, table.id),
+    check("audit_details", sql`json_valid(${table.details})`),
+  ],
+);
+
+/** One row: how far retention has gone. Audit rows before it may be deleted, and no others. */
+export const auditRetention = sqliteTable(
+  "audit_retention",
+  {
+    id: integer("id").primaryKey(),
+    deleteBeforeMs: integer("delete_before_ms").notNull(),
+  },
+  (table) => [check("audit_retention_id", sql`${table.id} = 1`)],
+);
