@@ -1,23 +1,26 @@
 /** `apikey/create`: a key for a service account of an agent. The grant comes first; without it there is no key. */
-import { commitWrite, dualWrite } from "../authz/sync/dual-write.ts";
-import { agentObject, apiKeyGrants, serviceAccountSubject, tenantObject } from "../authz/grants.ts";
-import { leftToOutbox, outboxStatement, pending } from "../authz/sync/outbox.ts";
-import { graphUnavailable } from "../authz/permission.ts";
-import { type GraphChange, remoteGraphOf } from "../authz/sync/remote.ts";
-import { writeTuples } from "../authz/store/tuples.ts";
-import { SECRET_PREFIXES } from "../auth/credential.ts";
-import { isOnFor } from "../config.ts";
 import { auditStatement } from "../audit/entry.ts";
-import type { CallContext, GateLocal, Scope } from "../rpc/method.ts";
-import { scopesOf } from "../rpc/method.ts";
+import { scopesOf } from "../authority/principal.ts";
+import type { Scope } from "../authority/scopes.ts";
+import { SECRET_PREFIXES } from "../authority/secrets.ts";
 import { actorOf } from "../authz/actor.ts";
-import { findTarget } from "../tasks/store.ts";
+import { agentObject, apiKeyGrants, serviceAccountSubject, tenantObject } from "../authz/grants.ts";
+import { graphUnavailable } from "../authz/permission.ts";
+import { writeTuples } from "../authz/store/tuples.ts";
+import { commitWrite, dualWrite } from "../authz/sync/dual-write.ts";
+import { leftToOutbox, outboxStatement, pending } from "../authz/sync/outbox.ts";
+import { type GraphChange, remoteGraphOf } from "../authz/sync/remote.ts";
+import type { CallContext } from "../call/context.ts";
+import type { GateLocal } from "../call/gate.ts";
+import { isOnFor } from "../config.ts";
+import { findAgentTenant } from "../authz/tenants.ts";
 import { encodeBase64Url } from "../wire/base64url.ts";
 import type { AgentDid } from "../wire/did.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { sha256Base64Url } from "../wire/proof.ts";
 import { newUlid } from "../wire/ulid.ts";
-import { backingOf, insertApiKey } from "./store.ts";
+import { backingOf } from "./provenance.ts";
+import { insertApiKey } from "./store.ts";
 
 export type NewApiKey = { name: string; scopes: readonly Scope[]; expiresAtMs: number | null };
 export type CreatedApiKey = { apiKeyId: string; serviceAccountId: string; key: string };
@@ -50,7 +53,7 @@ export async function createApiKey(
     throw new ProxyError("PROXY_AUTH_FORBIDDEN", { reason: "a key never outlives what it was made with" });
   }
   const actor = actorOf(ctx.principal);
-  const target = await findTarget(ctx.db, null, { agentDid, name: null });
+  const target = await findAgentTenant(ctx.db, agentDid);
   if (target.tenantId === null || target.isRevoked)
     throw new ProxyError("PROXY_NOT_FOUND", { reason: "no such agent, or a revoked one" });
 

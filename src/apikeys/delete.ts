@@ -1,12 +1,13 @@
 /** `apikey/delete`, with the guarantee of contract §5: when it answers, the key is over, and so is everything under it. */
-import { commitWrite, dualWrite, tellRemote } from "../authz/sync/dual-write.ts";
-import { apiKeyGrants } from "../authz/grants.ts";
-import { leftToOutbox } from "../authz/sync/outbox.ts";
-import { deleteTuples } from "../authz/store/tuples.ts";
-import { ENDED_EPOCH } from "../authority/ended-api-keys.ts";
-import { apiKeyAuthority } from "../authority/agent.ts";
 import { auditOfEffectStatement } from "../audit/entry.ts";
-import type { CallContext, Fenced, GateLocal } from "../rpc/method.ts";
+import type { Fenced } from "../authority/authority.ts";
+import { apiKeyAuthority, ENDED_EPOCH } from "../authority/names.ts";
+import { apiKeyGrants } from "../authz/grants.ts";
+import { deleteTuples } from "../authz/store/tuples.ts";
+import { commitWrite, dualWrite, tellRemote } from "../authz/sync/dual-write.ts";
+import { leftToOutbox } from "../authz/sync/outbox.ts";
+import type { CallContext } from "../call/context.ts";
+import type { GateLocal } from "../call/gate.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { grantChange } from "./create.ts";
 import { type ApiKeyRow, findApiKeyById } from "./store.ts";

@@ -1,11 +1,10 @@
 /** The rows of `api_keys`. Read at the primary: a key that was deleted is over for whoever asks next. */
-import type { ApiKeyGrant } from "../gate/admission/device-token.ts";
-import { actorOf } from "../audit/entry.ts";
-import { isFenceFailure, read } from "../database/batch.ts";
-import { type Principal, SCOPES, type Scope } from "../rpc/method.ts";
-import { apiKeyAuthority } from "../authority/agent.ts";
+import { apiKeyAuthority } from "../authority/names.ts";
+import type { ApiKeyGrant } from "../authority/reference.ts";
+import { type Scope, SCOPES } from "../authority/scopes.ts";
+import { isFenceFailure } from "../database/fencing.ts";
+import { read } from "../database/read.ts";
 import type { AgentDid } from "../wire/did.ts";
-import { ProxyError } from "../wire/problem.ts";
 
 const MINUTE_MS = 60_000;
 
@@ -100,24 +99,6 @@ export async function findApiKeyById(db: D1Database, apiKeyId: string): Promise<
     .prepare(`SELECT ${API_KEY_COLUMNS} FROM api_keys WHERE api_key_id = ?1`)
     .bind(apiKeyId);
   return read(select.first<ApiKeyRow>());
-}
-
-/** Whoever stands behind a credential, and when the credential ends by itself. */
-export type Backing = { firstMaker: string | null; endsAtMs: number | null };
-
-/**
- * @returns for an API key the agent, device or operator at the beginning of its making, null where nobody wrote that down;
- *          for any other credential its holder
- * @throws ProxyError PROXY_AUTH_REVOKED for a key that has gone
- */
-export async function backingOf(db: D1Database, principal: Principal): Promise<Backing> {
-  if (principal.kind !== "apiKey") {
-    return { firstMaker: actorOf(principal), endsAtMs: principal.kind === "device" ? principal.expMs : null };
-  }
-  const row = await findApiKeyById(db, principal.apiKeyId);
-  if (row === null) throw new ProxyError("PROXY_AUTH_REVOKED", { reason: "the key has been deleted" });
-  const isOperators = row.creator_user_id === null && row.creator_service_account_id === null;
-  return { firstMaker: row.first_maker ?? (isOperators ? "operator" : null), endsAtMs: row.expires_at_ms };
 }
 
 /** Keys in the order they were made, one more than the page holds; an agent's own, or everybody's for the operator. */

@@ -1,5 +1,5 @@
 /** Rows of the audit: written in the batch of what they report, so that neither is there without the other. */
-import type { CallContext, Principal } from "../rpc/method.ts";
+import type { Principal } from "../authority/principal.ts";
 import { newUlid } from "../wire/ulid.ts";
 
 /** What is reported; who, when, from where and in which request follows from the call. */
@@ -16,7 +16,11 @@ export type AuditEvent = {
 };
 
 /** The part of a call that an audit row tells of; nobody calls where the proxy does something by itself. */
-export type AuditedCall = Pick<CallContext, "db" | "origin" | "now"> & {
+export type AuditedCall = {
+  db: D1Database;
+  now: () => number;
+  /** Where the call came from: an address, or null. */
+  origin: string | null;
   principal: Principal | null;
   requestId: string | null;
 };
@@ -66,24 +70,4 @@ function appendStatement(call: AuditedCall, event: AuditEvent, condition: string
       call.requestId,
       JSON.stringify(event.details ?? {}),
     );
-}
-
-/**
- * Deletes the audit before a moment, the oldest first, which it also declares: the database refuses every other delete.
- *
- * @param beforeMs milliseconds since 1970
- * @param limit rows, at most
- */
-export function auditRetentionStatements(db: D1Database, beforeMs: number, limit: number): D1PreparedStatement[] {
-  return [
-    db
-      .prepare(
-        `INSERT INTO audit_retention (id, delete_before_ms) VALUES (1, ?1)
-         ON CONFLICT (id) DO UPDATE SET delete_before_ms = MAX(delete_before_ms, excluded.delete_before_ms)`,
-      )
-      .bind(beforeMs),
-    db
-      .prepare("DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at_ms < ?1 ORDER BY at_ms, id LIMIT ?2)")
-      .bind(beforeMs, limit),
-  ];
 }

@@ -1,7 +1,7 @@
 /** Audit entries on their way to D1: written here in the commit of what they report, so that neither is there without the other. */
-import { actorOf, type AuditEvent } from "./entry.ts";
-import type { Principal } from "../rpc/method.ts";
+import type { Principal } from "../authority/principal.ts";
 import { newUlid } from "../wire/ulid.ts";
+import { actorOf, type AuditEvent } from "./entry.ts";
 
 const ENTRIES_AT_ONCE = 50;
 

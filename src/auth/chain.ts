@@ -3,7 +3,7 @@
  * that is made anyway. First the form of everything the caller sent is read, then the body, and only then is anything
  * fetched. Here alone a refusal becomes an error for the wire.
  */
-import type { Principal } from "../rpc/method.ts";
+import type { Principal } from "../authority/principal.ts";
 import type { Registry, RegistryFetch, RequestScope } from "../registry/registry.ts";
 import { type Deadline, startDeadline } from "../resilience/deadline.ts";
 import type { Log } from "../telemetry/log.ts";

@@ -2,14 +2,12 @@
  * Which credential a request carries (contract §2). Of a device token, a shared secret and an API key only the form is
  * judged here: the gate that holds their hashes decides. The operator's token is compared here, in constant time.
  */
+import { SECRET_PREFIXES } from "../authority/secrets.ts";
 import { encodeBase64Url } from "../wire/base64url.ts";
 import { type AgentDid, parseAgentDid } from "../wire/did.ts";
 import { err, ok, type Result } from "../wire/result.ts";
 import { type ProofForm, readProof, type SignedRequest } from "./proof.ts";
 import { type Refusal, refusal } from "./reasons.ts";
-
-/** Lets leak scanners find a secret; after each stand 32 random bytes in base64url. */
-export const SECRET_PREFIXES = { device: "spd_", shared: "sps_", apiKey: "spk_" } as const;
 
 export const AGENT_DID_HEADER = "X-Claw-Agent-Did";
 

@@ -2,27 +2,7 @@
  * Whose authority is over. The one truth about it for everything of this agent: sockets and calls carry what they began
  * with, and are compared with what is written here, at that moment.
  */
-import type { Principal } from "../rpc/method.ts";
-import { RELAY_CLOSE_REASON } from "../wire/relay-close.ts";
-import type { AgentPrincipal } from "../gate/admission/agent.ts";
-import type { ApiKeys } from "./ended-api-keys.ts";
-import type { Devices } from "./devices.ts";
-import { readNumber, readText, writeMeta } from "../gate/storage/schema.ts";
-import type { SharedSecret } from "./shared-secret.ts";
-
-/** What a socket or a call remembers of the authority it began under. Plain data: it stands in socket attachments. */
-export type AuthorityRef =
-  | { kind: "agent"; epoch: number; jti: string; expMs: number; principal: AgentPrincipal }
-  | { kind: "device"; epoch: number; expMs: number; principal: Extract<Principal, { kind: "device" }>; lastWord?: true }
-  | { kind: "shared"; epoch: number; expMs: null; principal: Extract<Principal, { kind: "shared" }> }
-  | {
-      kind: "apiKey";
-      epoch: number;
-      expMs: number | null;
-      principal: Extract<Principal, { kind: "apiKey" }>;
-      generation: number;
-      lastWord?: true;
-    };
+import { readNumber, readText, writeMeta } from "../database/meta.ts";
 
 /**
  * An end of the whole agent while it is under way. Several may be at once, a revocation and a re-key say: nothing is
@@ -141,49 +121,3 @@ export function createAgentAuthority(sql: SqlStorage) {
     },
   };
 }
-
-export type Authorities = { agent: AgentAuthority; devices: Devices; shared: SharedSecret; apiKeys: ApiKeys };
-
-/** Why something that began under an authority may not go on at this moment, as its socket is told; null when it may. */
-export function whyEnded(
-  { agent, devices, shared, apiKeys }: Authorities,
-  ref: AuthorityRef,
-  nowMs: number,
-): string | null {
-  switch (ref.kind) {
-    case "agent":
-      if (!agent.holds(ref)) return RELAY_CLOSE_REASON.agentRevoked;
-      break;
-    case "device":
-      if (agent.isEnded()) return RELAY_CLOSE_REASON.agentRevoked;
-      if (!devices.holds(ref)) return devices.endReason(ref.principal.deviceId);
-      break;
-    case "shared":
-      if (agent.isEnded()) return RELAY_CLOSE_REASON.agentRevoked;
-      if (!shared.holds(ref.epoch)) return RELAY_CLOSE_REASON.gatewayAuthChanged;
-      break;
-    case "apiKey":
-      if (agent.isEnded()) return RELAY_CLOSE_REASON.agentRevoked;
-      if (!apiKeys.holds(ref)) return RELAY_CLOSE_REASON.gatewayAuthChanged;
-      break;
-  }
-  return ref.expMs !== null && ref.expMs <= nowMs ? RELAY_CLOSE_REASON.credentialExpired : null;
-}
-
-/** The authority's name and epoch in D1, where effects are fenced. */
-export function fencingToken(self: string, ref: AuthorityRef): { authority: string; epoch: number } {
-  switch (ref.kind) {
-    case "agent":
-      return { authority: `agent:${self}`, epoch: ref.epoch };
-    case "device":
-      return { authority: deviceAuthority(self, ref.principal.deviceId), epoch: ref.epoch };
-    case "shared":
-      return { authority: sharedAuthority(self), epoch: ref.epoch };
-    case "apiKey":
-      return { authority: apiKeyAuthority(ref.principal.apiKeyId), epoch: ref.epoch };
-  }
-}
-
-export const deviceAuthority = (self: string, deviceId: string): string => `device:${self}/${deviceId}`;
-export const apiKeyAuthority = (apiKeyId: string): string => `apikey:${apiKeyId}`;
-export const sharedAuthority = (self: string): string => `shared:${self}`;

@@ -2,17 +2,18 @@
  * Relay clients paired with this agent: pairing requests, device keys, token hashes, epochs. A row and its epoch are the one
  * truth about a device; ending one is writing its row. Contract §2 and §5.
  */
-import { type Scope, SCOPES } from "../rpc/method.ts";
 import { decodeBase64Url, encodeBase64Url } from "../wire/base64url.ts";
 import { sha256Base64Url } from "../wire/proof.ts";
 import { RELAY_CLOSE_REASON } from "../wire/relay-close.ts";
-import type { AuthorityRef } from "./agent.ts";
+import { type PairRequest, pairRequestOf, type PairRequestRow } from "./pair-requests.ts";
+import type { Scope } from "./scopes.ts";
 import { sameHash } from "./secrets.ts";
 
-export const PAIR_REQUEST_TTL_MS = 300_000;
-export const PAIR_REQUESTS_MAX = 20;
 const DEVICE_ID_LENGTH = 22;
 const LAST_USED_GRAIN_MS = 60_000;
+
+/** What is read of the authority of something that began under a device. */
+export type DeviceRef = { principal: { deviceId: string }; epoch: number; lastWord?: true };
 
 export type EndedAs = "rotated" | "revoked" | "removed";
 
@@ -35,31 +36,10 @@ export type Device = {
   endedAs: EndedAs | null;
 };
 
-export type PairRequest = {
-  requestId: string;
-  deviceId: string;
-  publicKey: string;
-  label: string | null;
-  scopes: readonly Scope[];
-  digest: string;
-  requestedBy: string;
-  expiresAtMs: number;
-};
-
 /** @param publicKey 32 bytes in base64url */
 export async function deviceIdOf(publicKey: string): Promise<string> {
   const bytes = decodeBase64Url(publicKey) ?? new Uint8Array(0);
   return (await sha256Base64Url(bytes)).slice(0, DEVICE_ID_LENGTH);
-}
-
-/** What an approval is bound to: key, scopes and label, as they were shown. */
-export function pairDigest(request: {
-  publicKey: string;
-  label: string | null;
-  scopes: readonly Scope[];
-}): Promise<string> {
-  const shown = JSON.stringify([request.publicKey, inOrder(request.scopes), request.label]);
-  return sha256Base64Url(new TextEncoder().encode(shown));
 }
 
 /** A device token, shown once; only its hash is kept. */
@@ -67,11 +47,6 @@ export async function newDeviceToken(): Promise<{ token: string; sha256: string 
   const token = `spd_${encodeBase64Url(crypto.getRandomValues(new Uint8Array(32)))}`;
   return { token, sha256: await sha256Base64Url(new TextEncoder().encode(token)) };
 }
-
-/** Scopes in their one order, each once. */
-export const inOrder = (scopes: readonly Scope[]): Scope[] => SCOPES.filter((scope) => scopes.includes(scope));
-export const isWithin = (scopes: readonly Scope[], bounds: readonly Scope[]): boolean =>
-  scopes.every((scope) => bounds.includes(scope));
 
 type DeviceRow = {
   device_id: string;
@@ -145,7 +120,7 @@ export function createDevices(sql: SqlStorage) {
     list: (): Device[] => [...devices.values()].filter(({ endedAs }) => endedAs !== "removed"),
 
     /** Whether what began under a device's epoch may go on. `lastWord`: the answer to the call by which it ended itself. */
-    holds(ref: Extract<AuthorityRef, { kind: "device" }>): boolean {
+    holds(ref: DeviceRef): boolean {
       const device = devices.get(ref.principal.deviceId);
       return device !== undefined && device.epoch === ref.epoch && (device.endedAtMs === null || ref.lastWord === true);
     },
@@ -318,30 +293,6 @@ export function createDevices(sql: SqlStorage) {
       sql.exec("DELETE FROM pair_requests WHERE expires_at_ms <= ?", nowMs);
       sql.exec("DELETE FROM ended_device_tokens WHERE expires_at_ms <= ?", nowMs);
     },
-  };
-}
-
-type PairRequestRow = {
-  request_id: string;
-  device_id: string;
-  public_key: string;
-  label: string | null;
-  scopes: string;
-  digest: string;
-  requested_by: string;
-  expires_at_ms: number;
-};
-
-function pairRequestOf(row: PairRequestRow): PairRequest {
-  return {
-    requestId: row.request_id,
-    deviceId: row.device_id,
-    publicKey: row.public_key,
-    label: row.label,
-    scopes: JSON.parse(row.scopes) as Scope[],
-    digest: row.digest,
-    requestedBy: row.requested_by,
-    expiresAtMs: row.expires_at_ms,
   };
 }
 

@@ -2,15 +2,13 @@
  * API keys as the agent's gate sees them. The keys themselves stand in D1, where each call reads them anew; here stands
  * which of them are over, so that what a call read a moment ago ends in the turn that ends its key.
  */
-import type { AuthorityRef } from "./agent.ts";
-import { readNumber, writeMeta } from "../gate/storage/schema.ts";
+import { readNumber, writeMeta } from "../database/meta.ts";
 
 /** How long an end is remembered after the key's row has gone: far longer than any look-up that still saw the row. */
 const REMEMBERED_MS = 3_600_000;
-/** The fencing token of a key that is over. A key is ended once and its id never comes again. */
-export const ENDED_EPOCH = 1;
 
-export type ApiKeyRef = Extract<AuthorityRef, { kind: "apiKey" }>;
+/** What is read of the authority of something that began under a key. */
+export type ApiKeyRef = { principal: { apiKeyId: string }; generation: number; lastWord?: true };
 export type ApiKeys = ReturnType<typeof createApiKeys>;
 
 export function createApiKeys(sql: SqlStorage) {

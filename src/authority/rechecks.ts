@@ -2,7 +2,7 @@
  * Every kind of credential states what is looked at again, and when: a kind that states nothing does not compile. The table
  * in docs/security.md is compared with this one by a test, and the code with both.
  */
-import type { PrincipalKind } from "../rpc/method.ts";
+import type { PrincipalKind } from "./principal.ts";
 
 /** A relay ticket is no principal: it carries its issuer. */
 export type CredentialKind = PrincipalKind | "relayTicket";

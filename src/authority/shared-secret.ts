@@ -1,5 +1,5 @@
 /** The agent's shared relay secret: one at a time, told apart by its generation. Contract §2. */
-import { readNumber, readText, writeMeta } from "../gate/storage/schema.ts";
+import { readNumber, readText, writeMeta } from "../database/meta.ts";
 
 export type SharedSecret = ReturnType<typeof createSharedSecret>;
 

@@ -1,8 +1,8 @@
 /** Who acts on a task: its subject in the graph, and whom a task that it makes names as its creator and its owners. */
-import { agentObject, serviceAccountSubject, userSubject } from "./grants.ts";
-import type { Principal } from "../rpc/method.ts";
+import type { Principal } from "../authority/principal.ts";
 import type { AgentDid } from "../wire/did.ts";
 import { ProxyError } from "../wire/problem.ts";
+import { agentObject, serviceAccountSubject, userSubject } from "./grants.ts";
 
 export type Actor = {
   /** The one subject that the graph is asked about. */

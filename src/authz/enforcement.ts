@@ -1,7 +1,7 @@
 /** Which tenants the graph decides for. It is turned on for a tenant only while nothing of that tenant is missing in it. */
-import { type Config, isOnFor } from "../config.ts";
 import { auditStatement } from "../audit/entry.ts";
-import type { CallContext } from "../rpc/method.ts";
+import type { CallContext } from "../call/context.ts";
+import { type Config, isOnFor } from "../config.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { commitWrite } from "./sync/dual-write.ts";
 import { TENANT_DRIFT } from "./sync/reconcile.ts";

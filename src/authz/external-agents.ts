@@ -1,6 +1,6 @@
 /** Agents of an external registry are registered elsewhere: here they get their tuples at their first verified call. */
+import type { CallContext } from "../call/context.ts";
 import { defaultTenantId } from "../identity/lifecycle/register.ts";
-import type { CallContext } from "../rpc/method.ts";
 import { errorFields } from "../telemetry/log.ts";
 import { agentStatements } from "./registration.ts";
 

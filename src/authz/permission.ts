@@ -1,5 +1,5 @@
 /** One question to the graph that decides: D1's own, read at the primary, or the remote one. */
-import type { CallContext } from "../rpc/method.ts";
+import type { CallContext } from "../call/context.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { isTooComplex } from "./engine/check.ts";
 import { sallyportGraph } from "./store/graph.ts";

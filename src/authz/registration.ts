@@ -1,9 +1,9 @@
 /** What registering an agent grants, in the registration's own commit. Agents of an external registry get it at their first call. */
+import type { CallContext } from "../call/context.ts";
 import type { RegistrationStatements } from "../identity/hooks.ts";
-import type { CallContext } from "../rpc/method.ts";
-import { dualWrite, outboxStatements } from "./sync/dual-write.ts";
 import { agentGrants, agentObject, tenantObject, userSubject } from "./grants.ts";
 import { writeTuples } from "./store/tuples.ts";
+import { dualWrite, outboxStatements } from "./sync/dual-write.ts";
 
 export type NewAgent = { agentDid: string; ownerDid: string; tenantId: string };
 

@@ -1,7 +1,7 @@
 /** The agent that calls about itself, and what it is told when its authority ended under the call. */
-import type { CallContext } from "../rpc/method.ts";
 import type { AgentDid } from "../wire/did.ts";
 import { ProxyError } from "../wire/problem.ts";
+import type { CallContext } from "./context.ts";
 
 /**
  * @returns the calling agent and the key that its proof was made with

@@ -1,7 +1,34 @@
-/** A method's call to a gate other than the one it runs in. */
+/** What a call may ask of a gate other than the one it runs in. */
 import { errorFields } from "../telemetry/log.ts";
 import { ProxyError, proxyErrorFrom } from "../wire/problem.ts";
-import type { CallContext } from "../rpc/method.ts";
+import type { Log } from "../telemetry/log.ts";
+import type { AgentDid } from "../wire/did.ts";
+import type { LocalMessage } from "./gate.ts";
+import type { Reply } from "./reply.ts";
+
+/** Another agent's gate, as far as a call may use it. */
+export type RemoteGate = {
+  /** Puts a message of the proxy's own into that agent's queue; on disk before the answer. */
+  notify(message: LocalMessage): Promise<{ deliveryId: string }>;
+  /** Keeps a peer below a trust epoch out; on disk before the answer. */
+  fencePeer(peer: AgentDid, trustEpoch: number): Promise<void>;
+  /** Attempts so far on a message that waits there, or null. */
+  attempts(deliveryId: string): Promise<number | null>;
+  /** Runs calls of the operator there. */
+  call(request: OperatorCall): Promise<OperatorAnswer>;
+};
+
+/** Calls that an operator makes on the agent of another gate. */
+export type OperatorCall = {
+  caller: { kind: "operator" };
+  surface: "rpc" | "http";
+  requestId: string;
+  origin: string | null;
+  bookmark: string | null;
+  calls: { method: string; params: unknown }[];
+};
+
+export type OperatorAnswer = { ok: true; replies: readonly Reply[] } | { ok: false };
 
 /**
  * Asks a gate. One that fails is out of reach, as it is for every request: whether it did what it was asked nobody knows, and
@@ -9,7 +36,7 @@ import type { CallContext } from "../rpc/method.ts";
  *
  * @throws ProxyError what the gate refused with; PROXY_AUTH_DEPENDENCY_UNAVAILABLE where it did not answer
  */
-export async function askGate<T>({ log }: Pick<CallContext, "log">, call: () => Promise<T>): Promise<T> {
+export async function askGate<T>({ log }: { log: Log }, call: () => Promise<T>): Promise<T> {
   try {
     return await call();
   } catch (thrown) {

@@ -4,78 +4,45 @@
  */
 import { DurableObject } from "cloudflare:workers";
 import { refusalError } from "../auth/reasons.ts";
-import { runInOrder } from "../rpc/batch.ts";
-import { type Reply, refusal } from "../rpc/dispatcher.ts";
-import type { Bookmarks, LocalMessage, Scope } from "../rpc/method.ts";
-import { scopesOf } from "../rpc/method.ts";
-import { type Runtime, runtimeOf } from "../runtime.ts";
+import { scopesOf } from "../authority/principal.ts";
+import type { AuthorityRef } from "../authority/reference.ts";
+import type { LocalMessage } from "../call/gate.ts";
+import type { Reply } from "../call/reply.ts";
+import { raiseStatement } from "../database/fencing.ts";
+import type { Bookmarks } from "../database/session.ts";
 import { startDeadline } from "../resilience/deadline.ts";
+import { runInOrder } from "../rpc/batch.ts";
+import { refusal } from "../rpc/dispatcher.ts";
+import { type Runtime, runtimeOf } from "../runtime.ts";
 import { createLog, errorFields, type Log } from "../telemetry/log.ts";
 import { flushSoon } from "../telemetry/metrics.ts";
 import type { AgentDid } from "../wire/did.ts";
 import { problemResponse, ProxyError, proxyErrorFrom } from "../wire/problem.ts";
 import { RELAY_CLOSE } from "../wire/relay-close.ts";
 import { newUlid } from "../wire/ulid.ts";
-import {
-  admitAgent,
-  type AgentAdmission,
-  GateRefusal,
-  type Submission,
-  type SubmissionReply,
-} from "./admission/agent.ts";
-import type { AuthorityRef } from "../authority/agent.ts";
-import {
-  admitApiKey,
-  admitCredential,
-  type ApiKeyGrant,
-  claimDeviceToken,
-  type ClaimProof,
-  countFurtherCall,
-  type GateCredential,
-} from "./admission/device-token.ts";
-import type { Outcome, Parcel, TakeOver } from "./protocol/transfer.ts";
-import { createExchange } from "./outbox/transfer.ts";
-import { createGroupCommit, type GroupCommit } from "./storage/group-commit.ts";
-import { createHouse, type House } from "./state.ts";
-import { raiseStatement } from "./calls/operations.ts";
-import { createMailroom, type Mailroom } from "./outbox/submission.ts";
-import { createRelay, type Relay } from "./relay/connection.ts";
+import { admitAgent } from "./admission/agent.ts";
+import { admitApiKey } from "./admission/api-key.ts";
+import { claimDeviceToken } from "./admission/device-claim.ts";
+import { admitDeviceToken } from "./admission/device-token.ts";
+import { admitShared } from "./admission/shared-secret.ts";
+import type { CredentialStores } from "./admission/stores.ts";
+import { countFurtherCall } from "./admission/rate-limit.ts";
 import { createRunner, type Runner } from "./calls/runner.ts";
-import { hasSchema } from "./storage/schema.ts";
 import { createUpkeep, type Upkeep } from "./maintenance.ts";
+import { createMailroom, type Mailroom } from "./outbox/submission.ts";
+import { createExchange } from "./outbox/transfer.ts";
+import type { Claim, ClaimAnswer, GateAnswer, GateCall, GateCaller } from "./protocol/calls.ts";
+import { GateRefusal } from "./protocol/refusal.ts";
+import type { AgentAdmission, Submission, SubmissionReply } from "./protocol/submission.ts";
+import type { Outcome, Parcel, TakeOver } from "./protocol/transfer.ts";
 import { readUpgrade, type Upgrade, UPGRADE_HEADER } from "./protocol/upgrade.ts";
-
-/** Who calls, as the Worker verified it. */
-export type GateCaller =
-  | { kind: "agent"; admission: AgentAdmission }
-  /** `address` is whom failures are counted against. */
-  | { kind: "credential"; credential: GateCredential; address: string | null }
-  | { kind: "apiKey"; key: ApiKeyGrant }
-  | { kind: "operator" };
-
-/** A device asks for the token that waits for it. */
-export type Claim = { deviceId: string; proof: ClaimProof; address: string | null; requestId: string };
-
-export type ClaimAnswer =
-  | { ok: true; token: string; scopes: readonly Scope[]; epoch: number; expiresAtMs: number }
-  | { ok: false; refusal: GateRefusal["refusal"] };
-
-export type GateCall = {
-  caller: GateCaller;
-  surface: "rpc" | "http";
-  requestId: string;
-  origin: string | null;
-  /** How fresh a list must be. */
-  bookmark?: string | null;
-  /** In their order; what follows the end of its own authority is refused. */
-  calls: { method: string; params: unknown }[];
-};
-
-export type GateAnswer =
-  | { ok: true; replies: Reply[]; bookmark: string | null }
-  | { ok: false; refusal: GateRefusal["refusal"] };
+import { createRelay, type Relay } from "./relay/connection.ts";
+import { createHouse, type House } from "./state.ts";
+import { createGroupCommit, type GroupCommit } from "./storage/group-commit.ts";
+import { hasSchema } from "./storage/schema.ts";
 
 type Open = {
+  credentials: CredentialStores;
   house: House;
   commits: GroupCommit;
   relay: Relay;
@@ -154,7 +121,7 @@ export class Gate extends DurableObject<Env> {
       wake: () => upkeep.wake(),
       background,
     });
-    this.#open = { house, commits, relay, mailroom, upkeep, runner };
+    this.#open = { credentials: { ...house, commits }, house, commits, relay, mailroom, upkeep, runner };
     commits.wake();
     return this.#open;
   }
@@ -238,7 +205,7 @@ export class Gate extends DurableObject<Env> {
       // The first call has been counted with the admission. The operator's are not counted.
       let isCounted = true;
       const replies = await runInOrder(request.calls, async ({ method, params }): Promise<Reply> => {
-        const limited = isCounted || ref === null ? null : countFurtherCall(house, Date.now());
+        const limited = isCounted || ref === null ? null : countFurtherCall(house.rate, Date.now());
         isCounted = false;
         if (limited !== null) return refusal(refusalError(limited));
         // A copy each: what follows the end of its own authority in a batch is refused.
@@ -261,10 +228,17 @@ export class Gate extends DurableObject<Env> {
           return agentRef(house, caller.admission);
         });
       }
-      case "credential":
-        return admitCredential(this.#open, this.#self, caller.credential, caller.address);
-      case "apiKey":
-        return admitApiKey(this.#ensureOpen(), caller.key);
+      case "credential": {
+        // Nothing is opened for a credential that may be a guess.
+        const stores = this.#open?.credentials ?? null;
+        return caller.credential.kind === "device"
+          ? admitDeviceToken(stores, this.#self, caller.credential)
+          : admitShared(stores, this.#self, caller.credential, caller.address);
+      }
+      case "apiKey": {
+        const { house, commits } = this.#ensureOpen();
+        return admitApiKey({ ...house, commits }, caller.key);
+      }
       case "operator":
         this.#ensureOpen();
         return null;
@@ -275,7 +249,10 @@ export class Gate extends DurableObject<Env> {
   async claim(claim: Claim): Promise<ClaimAnswer> {
     return this.#refusable(async (): Promise<ClaimAnswer> => {
       const { deviceTokenTtlMs: tokenTtlMs } = this.#runtime.config;
-      const { device, token, expiresAtMs } = await claimDeviceToken(this.#open, this.#self, { ...claim, tokenTtlMs });
+      const { device, token, expiresAtMs } = await claimDeviceToken(this.#open?.credentials ?? null, this.#self, {
+        ...claim,
+        tokenTtlMs,
+      });
       this.#log.info("device.claimed", { requestId: claim.requestId, deviceId: device.deviceId, epoch: device.epoch });
       return { ok: true, token, scopes: device.scopes, epoch: device.epoch, expiresAtMs };
     });

@@ -1,24 +1,26 @@
 /** Everything that a gate with a schema holds, made once at its first verified call or at its waking. */
+import { createAuditOutbox } from "../audit/outbox.ts";
+import { createLockout } from "../auth/lockout.ts";
+import { createAgentAuthority } from "../authority/agent.ts";
+import { createDevices } from "../authority/devices.ts";
+import { createApiKeys } from "../authority/ended-api-keys.ts";
+import { type Authorities, type AuthorityRef, whyEnded } from "../authority/reference.ts";
+import { createSharedSecret } from "../authority/shared-secret.ts";
 import type { Config } from "../config.ts";
 import { errorFields, type Log } from "../telemetry/log.ts";
-import { type AdmissionParts, createAcquaintance } from "./admission/agent.ts";
-import { createApiKeys } from "../authority/ended-api-keys.ts";
-import { createAuditOutbox } from "../audit/outbox.ts";
-import { type Authorities, type AuthorityRef, createAgentAuthority, whyEnded } from "../authority/agent.ts";
-import { type Calls, createCalls } from "./calls/in-flight.ts";
-import { createDeliveryIds } from "./protocol/transfer.ts";
+import { createAcquaintance } from "./admission/access-validations.ts";
+import type { AdmissionParts } from "./admission/agent.ts";
 import { createDrift } from "./admission/clock-drift.ts";
-import { createDevices } from "../authority/devices.ts";
-import { createLockout } from "../auth/lockout.ts";
 import { createNonces } from "./admission/nonces.ts";
-import { createOutbox } from "./outbox/outbox.ts";
 import { createPeerFences } from "./admission/peer-fences.ts";
-import { createQueue } from "./queue/queue.ts";
 import { createRate } from "./admission/rate-limit.ts";
+import { type Calls, createCalls } from "./calls/in-flight.ts";
+import { createDeliveryIds } from "./outbox/delivery-id.ts";
+import { createOutbox } from "./outbox/outbox.ts";
+import { createQueue } from "./queue/queue.ts";
+import { createSockets } from "./relay/sockets.ts";
 import { createRelayTickets } from "./relay/tickets.ts";
 import { migrate } from "./storage/schema.ts";
-import { createSharedSecret } from "../authority/shared-secret.ts";
-import { createSockets } from "./relay/sockets.ts";
 
 export type House = ReturnType<typeof createHouse>;
 
@@ -74,6 +76,7 @@ export function createHouse(ctx: DurableObjectState, config: Config, log: Log) {
     acquaintance,
     authority,
     devices,
+    nonces,
     shared,
     apiKeys,
     audit,

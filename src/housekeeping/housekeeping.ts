@@ -1,18 +1,19 @@
 /** The second Durable Object: what is done on time rather than on request. One, off the request path, driven by its alarm. */
 import { DurableObject } from "cloudflare:workers";
-import { auditRetentionStatements } from "../audit/entry.ts";
+import { auditRetentionStatements } from "../audit/retention.ts";
 import { mostChanged, pruneIdentity } from "../identity/retention.ts";
 import { startDeadline } from "../resilience/deadline.ts";
 import { runtimeOf } from "../runtime.ts";
 import { createLog, errorFields, type Log } from "../telemetry/log.ts";
-import { retryOwedFences, retryOwedNotifications } from "../trust/notifications.ts";
 import type { Batch } from "../telemetry/meter.ts";
+import { retryOwedFences } from "../trust/fences.ts";
+import { retryOwedNotifications } from "../trust/notifications.ts";
 import { pruneTickets } from "../trust/ticket-store.ts";
 import { err } from "../wire/result.ts";
 import { drainGraphOutbox, type Progress, RECONCILE_EVERY_MS, reconcilePage } from "./graph-maintenance.ts";
-import { bringRevocations } from "./revocation-push.ts";
 import { type Aggregate, createAggregate } from "./metrics-aggregate.ts";
 import { pruneInPieces } from "./pruning.ts";
+import { bringRevocations } from "./revocation-push.ts";
 import { isDue, type Outcome, ROUND_MS, type Turn, turnBegun, turnEnded } from "./schedule.ts";
 
 const RETENTION_EVERY_MS = 3_600_000;

@@ -1,6 +1,6 @@
 /** `X-Sallyport-Bookmark`: D1's own bookmark, so that a caller's list sees what the caller has written. Contract §5. */
 import type { Context } from "hono";
-import type { Bookmarks } from "../rpc/method.ts";
+import type { Bookmarks } from "../database/session.ts";
 import type { HttpEnv } from "./middleware/request-context.ts";
 
 export const BOOKMARK_HEADER = "X-Sallyport-Bookmark";

@@ -2,11 +2,14 @@
 import type { Context } from "hono";
 import type { Passed, PassedAgent } from "../auth/chain.ts";
 import { type Refusal, refusal, refusalError } from "../auth/reasons.ts";
-import type { AgentAdmission } from "../gate/admission/agent.ts";
-import type { Gate, GateCaller } from "../gate/gate.ts";
+import type { Reply } from "../call/reply.ts";
+import type { Gate } from "../gate/gate.ts";
+import type { GateCall, GateCaller } from "../gate/protocol/calls.ts";
+import type { AgentAdmission } from "../gate/protocol/submission.ts";
 import { errorFields } from "../telemetry/log.ts";
-import type { AgentDid } from "../wire/did.ts";
-import type { ProxyError } from "../wire/problem.ts";
+import { inSpan } from "../telemetry/span.ts";
+import { type AgentDid, parseAgentDid } from "../wire/did.ts";
+import { ProxyError } from "../wire/problem.ts";
 import { addressOf, chainScope, type HttpEnv } from "./middleware/request-context.ts";
 
 /** The plain form in which a passed request crosses to its gate. */
@@ -50,4 +53,37 @@ export function refusedByGate(c: Context<HttpEnv>, passed: Passed, why: Refusal)
 /** Closes a decision that the gate agreed to. */
 export function acceptedByGate(c: Context<HttpEnv>, passed: Passed): void {
   c.get("runtime").chain.conclude(passed, null, chainScope(c));
+}
+
+export function namedAgent(value: unknown): AgentDid {
+  const agentDid = typeof value === "string" ? parseAgentDid(value) : null;
+  if (agentDid === null) throw new ProxyError("PROXY_BAD_REQUEST", { detail: "agentDid: is no agent DID" });
+  return agentDid;
+}
+
+/** Runs calls in an agent's gate and closes the decision with its answer. @throws ProxyError when the gate refuses the caller */
+export async function callGate(
+  c: Context<HttpEnv>,
+  passed: Passed,
+  agentDid: AgentDid,
+  what: Pick<GateCall, "caller" | "surface" | "calls">,
+): Promise<Reply[]> {
+  const call: GateCall = {
+    ...what,
+    requestId: c.get("requestId"),
+    origin: addressOf(c.req.raw),
+    bookmark: c.get("bookmarks")?.given ?? null,
+  };
+  // An RPC hands back its answer in a wrapper for remote use; here the answer is plain data.
+  const answer = (await inSpan("gate.call", () => gateOf(c, agentDid).call(call)).catch((error: unknown) => ({
+    ok: false,
+    refusal: gateFailed(c, error),
+  }))) as
+    | { ok: true; replies: Reply[]; bookmark: string | null }
+    | { ok: false; refusal: ReturnType<typeof gateFailed> };
+  if (!answer.ok) throw refusedByGate(c, passed, answer.refusal);
+  acceptedByGate(c, passed);
+  const bookmarks = c.get("bookmarks");
+  if (bookmarks !== undefined) bookmarks.latest = answer.bookmark;
+  return answer.replies;
 }

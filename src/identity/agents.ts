@@ -1,8 +1,9 @@
 /** The agents of the registry. */
+import { guard } from "../database/guard.ts";
+import { read } from "../database/read.ts";
 import { decodeBase64Url, encodeBase64Url } from "../wire/base64url.ts";
 import type { AgentDid, HumanDid } from "../wire/did.ts";
 import { ProxyError } from "../wire/problem.ts";
-import { guard, read } from "../database/batch.ts";
 import type { Registry } from "./registry.ts";
 
 /** An agent as it stands in the registry. */

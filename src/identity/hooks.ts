@@ -1,5 +1,5 @@
 /** Where other rooms add their statements to the registry's commits, so that neither is there without the other. */
-import type { CallContext } from "../rpc/method.ts";
+import type { CallContext } from "../call/context.ts";
 import type { AgentDid } from "../wire/did.ts";
 import type { Agent } from "./agents.ts";
 

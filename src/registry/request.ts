@@ -1,5 +1,5 @@
 /** One request to the registry: bounded, never redirected, and judged by nothing but what the contract names. */
-import { BodyTooLarge, readBody } from "../resilience/deadline.ts";
+import { BodyTooLarge, readBody } from "../resilience/bounded-body.ts";
 import type { LoadFailure } from "../resilience/cached-call.ts";
 import { parseRetryAfterMs } from "../resilience/retry-after.ts";
 import { err, ok, type Result } from "../wire/result.ts";

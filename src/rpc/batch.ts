@@ -1,6 +1,7 @@
 /** The calls of one request in their order, and how much their answers may come to: all of them are held at once. */
+import type { Reply } from "../call/reply.ts";
 import { ProxyError } from "../wire/problem.ts";
-import { type Reply, refusal } from "./dispatcher.ts";
+import { refusal } from "./dispatcher.ts";
 
 /**
  * Once the answers of a batch are so many characters of JSON, what follows is not run. With the largest single answer on top

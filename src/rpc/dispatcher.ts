@@ -1,21 +1,11 @@
 /** One dispatcher, behind `/rpc`, the socket's `req` frames and the HTTP routes alike. */
+import { scopesOf } from "../authority/principal.ts";
+import type { CallContext } from "../call/context.ts";
+import type { Reply } from "../call/reply.ts";
 import { errorFields } from "../telemetry/log.ts";
 import { nestedTooDeep, NESTING_MAX, valueNestsDeeperThan } from "../wire/nesting.ts";
-import { type ProblemCode, ProxyError, proxyErrorFrom } from "../wire/problem.ts";
-import { type CallContext, type Method, scopesOf } from "./method.ts";
-
-/** What became of a call; plain data, so that it can cross from a gate to the Worker. */
-export type Reply =
-  | { ok: true; result: unknown }
-  | {
-      ok: false;
-      code: ProblemCode;
-      message: string;
-      /** No such method: JSON-RPC has a code of its own for it. */
-      unknownMethod?: true;
-      retryAfterMs?: number;
-      data?: Readonly<Record<string, unknown>>;
-    };
+import { ProxyError, proxyErrorFrom } from "../wire/problem.ts";
+import type { Method } from "./method.ts";
 
 export type Dispatcher = {
   dispatch(ctx: CallContext, surface: Method["surface"], name: string, params: unknown): Promise<Reply>;

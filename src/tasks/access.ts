@@ -2,14 +2,14 @@
  * Whether an actor may do something with a task. One question is asked of the graph and its answer stands: nothing that was
  * refused is asked again in other words. A refusal is the answer for a task that does not exist and costs the same reads.
  */
-import type { Config } from "../config.ts";
-import { isPermitted } from "../authz/permission.ts";
+import type { Actor } from "../authz/actor.ts";
 import { agentObject, taskObject } from "../authz/grants.ts";
-import type { CallContext } from "../rpc/method.ts";
+import { isPermitted } from "../authz/permission.ts";
+import type { CallContext } from "../call/context.ts";
+import type { Config } from "../config.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { isUlid } from "../wire/ulid.ts";
-import type { Actor } from "../authz/actor.ts";
-import { type Found, findTask, findTasksForOperator, type Target, type TaskKey, type TaskRow } from "./store.ts";
+import { findTask, findTasksForOperator, type Found, type Target, type TaskKey, type TaskRow } from "./store.ts";
 
 export type TaskPermission = "read" | "update" | "cancel" | "delete";
 

@@ -1,13 +1,13 @@
 /** `task/create`: the row, its creator, its tuples and what a remote graph has to hear, in one commit. */
-import { commitWrite, dualWrite, tellRemote } from "../authz/sync/dual-write.ts";
+import { type Actor, actorOf } from "../authz/actor.ts";
 import { agentObject, taskGrants, taskObject } from "../authz/grants.ts";
 import { graphUnavailable } from "../authz/permission.ts";
 import { writeTuples } from "../authz/store/tuples.ts";
+import { commitWrite, dualWrite, tellRemote } from "../authz/sync/dual-write.ts";
+import type { CallContext } from "../call/context.ts";
 import { isOnFor } from "../config.ts";
-import type { CallContext } from "../rpc/method.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { newUlid } from "../wire/ulid.ts";
-import { type Actor, actorOf } from "../authz/actor.ts";
 import { mayCreate, mayReadExisting, noSuchTask } from "./access.ts";
 import { findTarget, insertTask, type ShownTask, shownTask, type TaskRow } from "./store.ts";
 

@@ -1,7 +1,8 @@
 /** The statements behind a list of tasks: a page is read in one, and what it leaves out is not read. */
-import { MAX_SERVER_FRAME_BYTES } from "../wire/frames.ts";
 import type { Actor } from "../authz/actor.ts";
-import { columnsOf, enforceOf, isMember, ownerOf, subjectParts, type TaskRow, tenantOf } from "./store.ts";
+import { enforceOf, isMember, ownerOf, subjectParts, tenantOf } from "../authz/tenants.ts";
+import { MAX_SERVER_FRAME_BYTES } from "../wire/frames.ts";
+import { columnsOf, type TaskRow } from "./store.ts";
 
 /** Where an actor may find tasks at all: nothing is decided by it, it only spares asking where nothing can be found. */
 export type Reach = {

@@ -1,12 +1,12 @@
 /** `task/list`: what the caller may read, found through the graph or by who made it, and not by filtering everything. At most three round trips. */
-import { sallyportGraph } from "../authz/store/graph.ts";
-import { graphUnavailable } from "../authz/permission.ts";
-import { noteBookmark, readSession } from "../database/session.ts";
-import { remoteGraphOf } from "../authz/sync/remote.ts";
-import { read } from "../database/batch.ts";
-import type { CallContext } from "../rpc/method.ts";
-import { isUlid } from "../wire/ulid.ts";
 import { type Actor, actorOf } from "../authz/actor.ts";
+import { graphUnavailable } from "../authz/permission.ts";
+import { sallyportGraph } from "../authz/store/graph.ts";
+import { remoteGraphOf } from "../authz/sync/remote.ts";
+import type { CallContext } from "../call/context.ts";
+import { read } from "../database/read.ts";
+import { noteBookmark, readSession } from "../database/session.ts";
+import { isUlid } from "../wire/ulid.ts";
 import { findReach, listEverything, listPermitted, type TaskPage } from "./list-queries.ts";
 import { type ShownTask, shownTask } from "./store.ts";
 

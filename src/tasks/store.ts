@@ -1,6 +1,7 @@
 /** The rows of `tasks`, and what a decision about one reads beside it, in one statement. */
-import { read } from "../database/batch.ts";
 import type { Actor } from "../authz/actor.ts";
+import { enforceOf, isMember, ownerOf, subjectParts, tenantOf } from "../authz/tenants.ts";
+import { read } from "../database/read.ts";
 
 export type TaskRow = {
   task_id: string;
@@ -40,20 +41,6 @@ export type ShownTask = ReturnType<typeof shownTask>;
 
 /** Whom a task is asked for by. */
 export type TaskKey = { taskId: string } | { taskName: string };
-
-/** An agent's tenant and owner: the graph's word first, since an operator may have moved it; then the registry's. */
-export const tenantOf = (did: string): string => `COALESCE(
-  (SELECT subject_id FROM relationships WHERE object_type = 'agent' AND object_id = ${did} AND relation = 'tenant'),
-  (SELECT tenant_id FROM agents WHERE agent_did = ${did}))`;
-export const ownerOf = (did: string): string => `COALESCE(
-  (SELECT owner_did FROM agents WHERE agent_did = ${did}),
-  (SELECT subject_id FROM relationships WHERE object_type = 'agent' AND object_id = ${did} AND relation = 'owner'
-     AND subject_type = 'user' ORDER BY subject_id LIMIT 1))`;
-export const enforceOf = (tenant: string): string =>
-  `(SELECT enforce FROM tenant_enforcement WHERE tenant_id = ${tenant})`;
-export const isMember = (tenant: string, type: string, id: string): string => `EXISTS (SELECT 1 FROM relationships
-  WHERE object_type = 'tenant' AND object_id = ${tenant} AND relation = 'member'
-    AND subject_type = ${type} AND subject_id = ${id} AND subject_relation = '')`;
 
 /** What is known of a task and of who asks for it; `row` is null where there is no such task. */
 export type Found = {
@@ -197,9 +184,4 @@ export function insertTask(db: D1Database, row: TaskRow): D1PreparedStatement {
       row.created_at_ms,
       row.updated_at_ms,
     );
-}
-
-export function subjectParts(subject: string): [type: string, id: string] {
-  const colon = subject.indexOf(":");
-  return [subject.slice(0, colon), subject.slice(colon + 1)];
 }

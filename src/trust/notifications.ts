@@ -3,22 +3,15 @@
  * both gates after a removal. The row says that it is owed until the gate has it on disk, so a crash in between loses
  * nothing; housekeeping pays what a request could not.
  */
-import type { LocalMessage } from "../rpc/method.ts";
+import type { RemoteGate } from "../call/remote-gate.ts";
 import { errorFields, type Log } from "../telemetry/log.ts";
 import type { AgentDid } from "../wire/did.ts";
-import { listOwedFences, settleFences } from "./pairs.ts";
 import type { Profile } from "./profile.ts";
 import { listOwedNotifications, postponeNotification, settleNotification } from "./ticket-store.ts";
 
-/** What is asked of another agent's gate; both are on disk there before they answer. */
-export type PeerGate = {
-  notify(message: LocalMessage): Promise<unknown>;
-  fencePeer(peer: AgentDid, trustEpoch: number): Promise<unknown>;
-};
-
 export type DebtDeps = {
   readonly db: D1Database;
-  readonly gates: { of(did: AgentDid): PeerGate };
+  readonly gates: { of(did: AgentDid): Pick<RemoteGate, "notify" | "fencePeer"> };
   readonly now: () => number;
   readonly log: Log;
 };
@@ -40,7 +33,7 @@ const RETRY_INITIAL_MS = 15_000;
 const RETRY_MAX_MS = 3_600_000;
 /** Past this age an initiator is no longer told: its queue has refused the news for a week. */
 const NOTIFY_MAX_AGE_MS = 7 * 86_400_000;
-const BATCH = 100;
+export const BATCH = 100;
 
 /**
  * Puts "your ticket was confirmed" into the initiator's delivery queue. The delivery id derives from the confirmation, so
@@ -98,48 +91,6 @@ export async function retryOwedNotifications(deps: DebtDeps): Promise<{ settled:
     } else {
       const waitMs = Math.min(RETRY_MAX_MS, RETRY_INITIAL_MS * 2 ** Math.min(debt.attempts, 20));
       await postponeNotification(deps.db, debt.confirmId, deps.now() + waitMs);
-    }
-  }
-  return { settled, failed: owed.length - settled };
-}
-
-/**
- * Leaves a fence for each of the two in the other's gate, then says in D1 that both stand.
- *
- * @param place puts the fence "`peer` below `epoch` is out" into the gate of `at`
- * @throws whatever a gate throws; the debt stays on record
- */
-export async function layFences(
-  deps: Pick<DebtDeps, "db" | "log">,
-  removal: { a: AgentDid; b: AgentDid; epoch: number },
-  place: (at: AgentDid, peer: AgentDid, epoch: number) => Promise<void>,
-): Promise<void> {
-  const { a, b, epoch } = removal;
-  await Promise.all([place(a, b, epoch), place(b, a, epoch)]);
-  try {
-    await settleFences(deps.db, a, b, epoch);
-  } catch (error) {
-    // The fences stand; laying them a second time changes nothing.
-    deps.log.error("trust.fences_not_settled", { agentDid: a, peerAgentDid: b, epoch, ...errorFields(error) });
-  }
-}
-
-/**
- * Lays the fences of removals that died between their commit and the gates.
- *
- * @returns how many pairs are fenced, and how many failed again
- */
-export async function retryOwedFences(deps: DebtDeps): Promise<{ settled: number; failed: number }> {
-  const owed = await listOwedFences(deps.db, BATCH);
-  let settled = 0;
-  for (const { low, high, epoch } of owed) {
-    try {
-      await layFences(deps, { a: low, b: high, epoch }, async (at, peer) => {
-        await deps.gates.of(at).fencePeer(peer, epoch);
-      });
-      settled += 1;
-    } catch (error) {
-      deps.log.error("trust.fence_failed", { agentDid: low, peerAgentDid: high, epoch, ...errorFields(error) });
     }
   }
   return { settled, failed: owed.length - settled };

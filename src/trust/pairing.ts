@@ -1,13 +1,12 @@
 /** Pairing, contract §3: two agents that never met come to trust each other by a ticket that works once. */
-import { newUlid } from "../wire/ulid.ts";
+import type { Authority } from "../authority/authority.ts";
 import type { AgentDid } from "../wire/did.ts";
 import { ProxyError } from "../wire/problem.ts";
-import type { Authority } from "../rpc/method.ts";
-import { type DebtDeps, notifyInitiator, NOTIFY_GRACE_MS } from "./notifications.ts";
+import { newUlid } from "../wire/ulid.ts";
+import { type DebtDeps, NOTIFY_GRACE_MS, notifyInitiator } from "./notifications.ts";
 import { makeTrustStatement } from "./pairs.ts";
 import type { Profile } from "./profile.ts";
 import { commit, read } from "./store.ts";
-import { hashPairTicket, newPairTicket, parsePairTicket, type PairTicket } from "./ticket.ts";
 import {
   consumeTicketStatement,
   findTicket,
@@ -18,6 +17,7 @@ import {
   selectTicketStatement,
   type TicketRow,
 } from "./ticket-store.ts";
+import { hashPairTicket, newPairTicket, type PairTicket, parsePairTicket } from "./ticket.ts";
 
 /** What pairing needs of a call: the store, the gates, the clock, and the caller's authority. */
 export type PairingDeps = DebtDeps & { readonly authority: Authority };

@@ -1,5 +1,5 @@
 /** How trust reads and writes D1: one atomic batch under the caller's authority, and a failure that the caller may repeat. */
-import type { Authority } from "../rpc/method.ts";
+import type { Authority } from "../authority/authority.ts";
 import { ProxyError } from "../wire/problem.ts";
 
 /**

@@ -1,7 +1,7 @@
 import { env } from "cloudflare:workers";
 import { beforeAll, describe, expect, it } from "vitest";
-import type { ApiKeyGrant } from "../../src/gate/admission/device-token.ts";
 import { findApiKey } from "../../src/apikeys/store.ts";
+import type { ApiKeyGrant } from "../../src/authority/reference.ts";
 import { sha256Base64Url } from "../../src/wire/proof.ts";
 import { newUlid } from "../../src/wire/ulid.ts";
 import {

@@ -1,7 +1,8 @@
 import { env } from "cloudflare:workers";
 import { describe, expect, test } from "vitest";
-import { auditRetentionStatements, auditStatement } from "../../src/audit/entry.ts";
-import { isFenceFailure } from "../../src/database/batch.ts";
+import { auditStatement } from "../../src/audit/entry.ts";
+import { auditRetentionStatements } from "../../src/audit/retention.ts";
+import { isFenceFailure } from "../../src/database/fencing.ts";
 import { clock, NOW_MS, operatorCall, rows } from "../identity/fixture.ts";
 
 const append = (action: string) =>

@@ -1,10 +1,11 @@
 /** What each kind of credential states about its re-check is what the document says and what the code does. */
 import { describe, expect, test } from "vitest";
 import document from "../../docs/security.md?raw";
-import { type AuthorityRef, createAgentAuthority, fencingToken, whyEnded } from "../../src/authority/agent.ts";
-import { createApiKeys } from "../../src/authority/ended-api-keys.ts";
+import { createAgentAuthority } from "../../src/authority/agent.ts";
 import { createDevices } from "../../src/authority/devices.ts";
+import { createApiKeys } from "../../src/authority/ended-api-keys.ts";
 import { RECHECKS } from "../../src/authority/rechecks.ts";
+import { type AuthorityRef, fencingToken, whyEnded } from "../../src/authority/reference.ts";
 import { createSharedSecret } from "../../src/authority/shared-secret.ts";
 import { onStorage } from "../support/gate.ts";
 

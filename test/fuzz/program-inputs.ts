@@ -5,7 +5,7 @@ import { type Agent, request, signedHeaders } from "../e2e/agent.ts";
 import { startProgram } from "../faults/program.ts";
 import { agentDid, anyJson, anyText, looseJson, mutated, spoiled, ulid } from "./arbitraries.ts";
 import { callOf, settle } from "./program-callers.ts";
-import { signedTargets } from "./program-signed.ts";
+import { type Sent, signedTargets } from "./program-signed.ts";
 import { METHODS, params, PUBLIC, ROUTES } from "./surface.ts";
 import { fuzz, must, type Outcome, type Target, target } from "./target.ts";
 
@@ -13,8 +13,6 @@ export const PROGRAM = "program";
 
 const MEBIBYTE = 1_048_576;
 const GROWTH_MAX_BYTES = 400 * MEBIBYTE;
-export type Sent = { method: string; path: string; headers: Record<string, string>; body: string };
-
 export async function fuzzProgram(inputs: number, seed: number): Promise<Outcome[]> {
   // Nobody reads what is sent here, and a full outbox would be what is refused.
   const program = await startProgram({ settings: { RELAY_OUTBOX_MAX: "10000" } });

@@ -3,7 +3,6 @@ import * as fc from "fast-check";
 import { hookOf, request, signedHeaders } from "../e2e/agent.ts";
 import { mutated } from "./arbitraries.ts";
 import type { Callers } from "./program-callers.ts";
-import type { Sent } from "./program-inputs.ts";
 import { must, target } from "./target.ts";
 
 /** What a proof, a token or the registry covers. */
@@ -20,6 +19,9 @@ const COVERED = [
 ] as const;
 
 type Touch = { where: (typeof COVERED)[number]; seed: number; edits: string; isReplayed: boolean };
+
+/** A request as it is put on the wire. */
+export type Sent = { method: string; path: string; headers: Record<string, string>; body: string };
 
 export type Means = {
   url: string;

@@ -3,9 +3,11 @@ import { runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, describe, expect, onTestFinished, test, vi } from "vitest";
 import * as z from "zod/mini";
+import type { GateLocal } from "../../src/call/gate.ts";
 import { UPGRADE_HEADER } from "../../src/gate/protocol/upgrade.ts";
-import { defineMethod, type GateLocal } from "../../src/rpc/method.ts";
+import { defineMethod } from "../../src/rpc/method.ts";
 import type { AgentDid } from "../../src/wire/did.ts";
+import { call, withMethods } from "../support/gate-participants.ts";
 import {
   admissionOf,
   alarmOf,
@@ -21,7 +23,6 @@ import {
   START_MS,
   stopClock,
 } from "../support/gate.ts";
-import { call, withMethods } from "../support/gate-participants.ts";
 
 const DAY_MS = 86_400_000;
 

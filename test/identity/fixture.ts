@@ -1,16 +1,19 @@
 /** A registry over the real D1, a gate that only counts epochs, and agents with real keys. */
 import { env } from "cloudflare:workers";
+import type { Authority, EndAgent } from "../../src/authority/authority.ts";
+import type { Principal } from "../../src/authority/principal.ts";
+import type { CallContext } from "../../src/call/context.ts";
+import type { GateLocal } from "../../src/call/gate.ts";
 import { type Config, parseConfig } from "../../src/config.ts";
 import type { IdentityHooks } from "../../src/identity/hooks.ts";
-import { identityMethods } from "../../src/rpc/methods/identity.ts";
 import type { Credentials } from "../../src/identity/lifecycle/register.ts";
 import { registryOf } from "../../src/identity/registry.ts";
-import type { Authority, CallContext, EndAgent, GateLocal, Principal } from "../../src/rpc/method.ts";
+import { identityMethods } from "../../src/rpc/methods/identity.ts";
 import type { Log } from "../../src/telemetry/log.ts";
 import { encodeBase64Url } from "../../src/wire/base64url.ts";
 import { type AgentDid, type HumanDid, parseAgentDid, parseHumanDid } from "../../src/wire/did.ts";
-import { ProxyError } from "../../src/wire/problem.ts";
 import { decodeUnverifiedJws } from "../../src/wire/jws.ts";
+import { ProxyError } from "../../src/wire/problem.ts";
 
 export const NOW_MS = Date.UTC(2026, 10, 22, 12);
 export const SECOND_MS = 1_000;

@@ -1,9 +1,8 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { BodyTooLarge, readBody } from "../../src/resilience/bounded-body.ts";
 import {
-  BodyTooLarge,
   DeadlineExceeded,
   lookUntil,
-  readBody,
   settledBefore,
   startDeadline,
   withDeadline,

@@ -1,7 +1,7 @@
 /** What the answers of a batch may come to. */
 import { describe, expect, test } from "vitest";
+import type { Reply } from "../../src/call/reply.ts";
 import { BATCH_ANSWERS_MAX, runInOrder } from "../../src/rpc/batch.ts";
-import type { Reply } from "../../src/rpc/dispatcher.ts";
 import { authorization, createTask, fetchWorker, operator, register, type RpcAnswer } from "../support/world.ts";
 
 const ofSize = (characters: number): Reply => ({ ok: true, result: "x".repeat(characters) });

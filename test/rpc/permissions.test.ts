@@ -1,8 +1,11 @@
 import { env } from "cloudflare:workers";
-import * as z from "zod/mini";
 import { describe, expect, it } from "vitest";
+import * as z from "zod/mini";
+import type { Principal } from "../../src/authority/principal.ts";
+import { SCOPES } from "../../src/authority/scopes.ts";
+import type { CallContext } from "../../src/call/context.ts";
 import { createDispatcher } from "../../src/rpc/dispatcher.ts";
-import { type CallContext, type Method, type Principal, SCOPES } from "../../src/rpc/method.ts";
+import type { Method } from "../../src/rpc/method.ts";
 import { PERMISSIONS } from "../../src/rpc/permissions.ts";
 import { runtimeOf } from "../../src/runtime.ts";
 import type { Log } from "../../src/telemetry/log.ts";

@@ -1,6 +1,8 @@
 /** Counts what a method asks of D1, and shows the batches that it writes: the real method over the real D1, without a gate. */
 import { env } from "cloudflare:workers";
-import type { CallContext, GateLocal, Principal } from "../../src/rpc/method.ts";
+import type { Principal } from "../../src/authority/principal.ts";
+import type { CallContext } from "../../src/call/context.ts";
+import type { GateLocal } from "../../src/call/gate.ts";
 import { runtimeOf } from "../../src/runtime.ts";
 import type { Log } from "../../src/telemetry/log.ts";
 import type { AgentDid, HumanDid } from "../../src/wire/did.ts";

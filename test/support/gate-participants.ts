@@ -1,12 +1,16 @@
 /** An agent, its devices and its shared secret, at a real gate: real proofs, real sockets, real D1. */
 import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
-import { type AgentAdmission, type GateRefusal } from "../../src/gate/admission/agent.ts";
-import { type ClaimAnswer, type Gate, type GateAnswer, type GateCaller } from "../../src/gate/gate.ts";
+import type { Scope } from "../../src/authority/scopes.ts";
+import type { Reply } from "../../src/call/reply.ts";
+import type { Gate } from "../../src/gate/gate.ts";
+import type { ClaimAnswer, GateAnswer, GateCaller } from "../../src/gate/protocol/calls.ts";
+import type { GateRefusal } from "../../src/gate/protocol/refusal.ts";
+import type { AgentAdmission } from "../../src/gate/protocol/submission.ts";
 import { UPGRADE_HEADER, writeUpgrade } from "../../src/gate/protocol/upgrade.ts";
-import { createDispatcher, type Reply } from "../../src/rpc/dispatcher.ts";
+import { createDispatcher } from "../../src/rpc/dispatcher.ts";
+import type { Method } from "../../src/rpc/method.ts";
 import { deviceMethods } from "../../src/rpc/methods/devices.ts";
-import type { Method, Scope } from "../../src/rpc/method.ts";
 import { runtimeOf } from "../../src/runtime.ts";
 import { decodeBase64Url, encodeBase64Url } from "../../src/wire/base64url.ts";
 import { type AgentDid, newDid } from "../../src/wire/did.ts";

@@ -2,12 +2,13 @@
 import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { vi } from "vitest";
-import type { AgentAdmission, Submission, SubmissionReply } from "../../src/gate/admission/agent.ts";
+import type { Gate } from "../../src/gate/gate.ts";
+import type { GateAnswer } from "../../src/gate/protocol/calls.ts";
+import type { AgentAdmission, Submission, SubmissionReply } from "../../src/gate/protocol/submission.ts";
 import type { Parcel } from "../../src/gate/protocol/transfer.ts";
-import type { Gate, GateAnswer } from "../../src/gate/gate.ts";
+import { type Upgrade, UPGRADE_HEADER } from "../../src/gate/protocol/upgrade.ts";
 import { migrate } from "../../src/gate/storage/schema.ts";
 import { type AgentDid, newDid } from "../../src/wire/did.ts";
-import { type Upgrade, UPGRADE_HEADER } from "../../src/gate/protocol/upgrade.ts";
 import { newUlid } from "../../src/wire/ulid.ts";
 
 const AUTHORITY = "registry.sallyport.example";

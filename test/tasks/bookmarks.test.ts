@@ -1,10 +1,10 @@
 /** How fresh a list is within one request, and how fresh the answer says it was. */
 import { env } from "cloudflare:workers";
 import { beforeAll, expect, test } from "vitest";
-import type { Bookmarks } from "../../src/rpc/method.ts";
+import type { Bookmarks } from "../../src/database/session.ts";
 import { runtimeOf } from "../../src/runtime.ts";
-import { type Agent, operator, register } from "../support/world.ts";
 import { contextOf } from "../support/db-spy.ts";
+import { type Agent, operator, register } from "../support/world.ts";
 
 const OLD = `${"0".repeat(8)}-${"1".repeat(8)}-${"0".repeat(8)}-${"a".repeat(32)}`;
 const MIDDLE = OLD.replace("1", "2");

@@ -1,10 +1,10 @@
 /** What meets on one task or key: whoever comes second finds it gone, leaves nothing behind, and is not in the audit. */
 import { env } from "cloudflare:workers";
 import { beforeAll, describe, expect, it } from "vitest";
-import type { Reply } from "../../src/rpc/dispatcher.ts";
+import type { Reply } from "../../src/call/reply.ts";
 import { runtimeOf } from "../../src/runtime.ts";
-import { type Agent, apiKeyOf, createTask, operator, register, result, rows, tuplesOf } from "../support/world.ts";
 import { contextOf } from "../support/db-spy.ts";
+import { type Agent, apiKeyOf, createTask, operator, register, result, rows, tuplesOf } from "../support/world.ts";
 
 let agent: Agent;
 beforeAll(async () => {

@@ -1,7 +1,7 @@
 /** A task is shared with so many subjects and no more. */
 import { env } from "cloudflare:workers";
 import { beforeEach, expect, test } from "vitest";
-import { SHARES_MAX } from "../../src/tasks/share-limit.ts";
+import { SHARES_MAX } from "../../src/tasks/share.ts";
 import { type Agent, codeOf, createTask, register, result, rows, rpc, type Task, tuplesOf } from "../support/world.ts";
 
 let agent: Agent;

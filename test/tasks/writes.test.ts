@@ -1,8 +1,9 @@
 /** Row and tuples together or neither, and every write batch under an authority that can be revoked begins with its fence. */
 import { env } from "cloudflare:workers";
 import { beforeAll, describe, expect, it } from "vitest";
-import type { Reply } from "../../src/rpc/dispatcher.ts";
+import type { Reply } from "../../src/call/reply.ts";
 import { runtimeOf } from "../../src/runtime.ts";
+import { contextOf, FENCE, watch } from "../support/db-spy.ts";
 import {
   type Agent,
   apiKeyOf,
@@ -16,7 +17,6 @@ import {
   rows,
   tuplesOf,
 } from "../support/world.ts";
-import { contextOf, FENCE, watch } from "../support/db-spy.ts";
 
 let agent: Agent;
 let device: Device;

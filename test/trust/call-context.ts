@@ -1,8 +1,11 @@
 /** A call of an agent's or the operator's, over the real D1, with gates that record what they are told. */
 import { env } from "cloudflare:workers";
-import type { Authority, CallContext, GateLocal, LocalMessage, Principal } from "../../src/rpc/method.ts";
+import type { Authority } from "../../src/authority/authority.ts";
+import type { Principal } from "../../src/authority/principal.ts";
+import type { CallContext } from "../../src/call/context.ts";
+import type { GateLocal, LocalMessage } from "../../src/call/gate.ts";
 import type { Fields, Log } from "../../src/telemetry/log.ts";
-import type { PeerGate } from "../../src/trust/notifications.ts";
+import type { RemoteGate } from "../../src/call/remote-gate.ts";
 import { type AgentDid, newDid } from "../../src/wire/did.ts";
 import { ProxyError } from "../../src/wire/problem.ts";
 import { newUlid } from "../../src/wire/ulid.ts";
@@ -36,7 +39,7 @@ export type House = {
   fences: { at: AgentDid; peer: AgentDid; epoch: number; local: boolean }[];
   /** Gates that cannot be reached. */
   broken: Set<AgentDid>;
-  gates: { of(did: AgentDid): PeerGate };
+  gates: { of(did: AgentDid): Pick<RemoteGate, "notify" | "fencePeer"> };
 };
 
 export function newHouse(): House {
@@ -51,7 +54,7 @@ export function newHouse(): House {
         notify: async (message) => {
           if (house.broken.has(at)) throw new Error("the gate is out of reach");
           house.told.push({ at, message });
-          return { deliveryId: message.deliveryId };
+          return { deliveryId: message.deliveryId ?? "none" };
         },
         fencePeer: async (peer, epoch) => {
           if (house.broken.has(at)) throw new Error("the gate is out of reach");

@@ -1,16 +1,17 @@
 import { env } from "cloudflare:workers";
 import { beforeEach, describe, expect, test } from "vitest";
-import type { CallContext, Method } from "../../src/rpc/method.ts";
-import { retryOwedNotifications } from "../../src/trust/notifications.ts";
+import type { CallContext } from "../../src/call/context.ts";
+import type { Method } from "../../src/rpc/method.ts";
 import { pairConfirm, pairPeers, pairStart, pairStatus } from "../../src/rpc/methods/trust.ts";
+import { retryOwedNotifications } from "../../src/trust/notifications.ts";
 import { lookUpTrust } from "../../src/trust/pairs.ts";
-import { hashPairTicket, newPairTicket, type PairTicket } from "../../src/trust/ticket.ts";
 import {
   endTicketsStatement,
   PAST_TICKETS_MAX,
   PENDING_TICKETS_MAX,
   pruneTickets,
 } from "../../src/trust/ticket-store.ts";
+import { hashPairTicket, newPairTicket, type PairTicket } from "../../src/trust/ticket.ts";
 import type { AgentDid } from "../../src/wire/did.ts";
 import { authorityOf, callBy, type House, newAgentDid, newHouse } from "./call-context.ts";
 

@@ -1,6 +1,5 @@
 import { env } from "cloudflare:workers";
 import { beforeEach, describe, expect, test } from "vitest";
-import { retryOwedFences } from "../../src/trust/notifications.ts";
 import {
   pairConfirm,
   pairRemove,
@@ -9,6 +8,7 @@ import {
   trustMethods,
   trustRemove,
 } from "../../src/rpc/methods/trust.ts";
+import { retryOwedFences } from "../../src/trust/fences.ts";
 import { listOwedFences, listPeers, lookUpTrust } from "../../src/trust/pairs.ts";
 import type { AgentDid } from "../../src/wire/did.ts";
 import { callBy, type House, newAgentDid, newHouse } from "./call-context.ts";

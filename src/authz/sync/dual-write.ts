@@ -2,13 +2,14 @@
  * Writing both: a row and its tuples in one commit, and, where the graph is a remote one, what it has yet to hear in the same
  * commit and the telling after it.
  */
-import type { Config } from "../../config.ts";
-import { isFenceFailure } from "../../database/batch.ts";
 import { authorityEnded } from "../../call/caller.ts";
-import type { CallContext } from "../../rpc/method.ts";
+import type { CallContext } from "../../call/context.ts";
+import type { Config } from "../../config.ts";
+import { isFenceFailure } from "../../database/fencing.ts";
 import { count } from "../../telemetry/metrics.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import { err, ok, type Result } from "../../wire/result.ts";
+import { isSecondTenant } from "../store/tuples.ts";
 import {
   type NotTold,
   outboxStatement,
@@ -18,7 +19,6 @@ import {
   supersededStatement,
 } from "./outbox.ts";
 import { type ExceptionClass, type GraphChange, remoteGraphOf } from "./remote.ts";
-import { isSecondTenant } from "../store/tuples.ts";
 
 /** What a write of the graph needs of its call. */
 export type GraphWriter = Pick<CallContext, "db" | "config" | "now" | "log" | "authority" | "bookmarks">;

@@ -3,8 +3,9 @@
  * of its own. It never grants by failing: whatever is not a clear yes is no, or an error.
  */
 import type { Config } from "../../config.ts";
+import { readBody } from "../../resilience/bounded-body.ts";
 import { type Breaker, createBreaker } from "../../resilience/breaker.ts";
-import { DeadlineExceeded, readBody, withDeadline } from "../../resilience/deadline.ts";
+import { DeadlineExceeded, withDeadline } from "../../resilience/deadline.ts";
 import { createLog, errorFields, type Log } from "../../telemetry/log.ts";
 import type { Meter } from "../../telemetry/meter.ts";
 import { count } from "../../telemetry/metrics.ts";

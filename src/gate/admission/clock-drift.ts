@@ -2,7 +2,7 @@
  * How far this agent's clock is off, smoothed, so that a trend shows before requests are refused for it. The part that
  * decides is pure memory; what must outlive the gate is written with a commit that is made anyway, and seldom.
  */
-import { readText, writeMeta } from "../storage/schema.ts";
+import { readText, writeMeta } from "../../database/meta.ts";
 
 /** One request moves the smoothed drift by this share of its distance: a single slow packet says nothing, a dozen do. */
 const WEIGHT = 1 / 8;

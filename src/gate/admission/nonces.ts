@@ -1,5 +1,5 @@
 /** Which nonces this agent's keys have used. The insert decides; nothing needs loading on wake. Contract §1, proof of possession. */
-import { readNumber, writeMeta } from "../storage/schema.ts";
+import { readNumber, writeMeta } from "../../database/meta.ts";
 
 /** A nonce is remembered this much longer than its timestamp can be accepted. */
 const KEPT_BEYOND_WINDOW_S = 60;

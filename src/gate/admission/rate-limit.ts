@@ -1,4 +1,5 @@
 /** Requests and frames of one agent in any 60 seconds, exact. Kept on disk, so that an eviction resets nothing. */
+import { GateRefusal } from "../protocol/refusal.ts";
 
 const WINDOW_MS = 60_000;
 
@@ -61,4 +62,22 @@ export function createRate(sql: SqlStorage, perMinute: number): Rate {
       isForgetful = false;
     },
   };
+}
+
+export function countRequest(rate: Rate, nowMs: number): void {
+  const waitMs = rate.waitMs(nowMs);
+  if (waitMs > 0) throw new GateRefusal("gate-rate-exceeded", waitMs);
+  rate.count(nowMs);
+}
+
+/**
+ * Counts a call of a batch after its first, as a frame is counted: a batch saves requests, not what they may ask for.
+ *
+ * @returns why it may not be made now, or null
+ */
+export function countFurtherCall(rate: Rate, nowMs: number): GateRefusal["refusal"] | null {
+  const waitMs = rate.waitMs(nowMs);
+  if (waitMs > 0) return new GateRefusal("gate-rate-exceeded", waitMs).refusal;
+  rate.count(nowMs);
+  return null;
 }

@@ -1,15 +1,17 @@
 /** What a method may do with the gate it runs in. */
-import type { EndAgent, Fenced, GateLocal, LocalMessage } from "../../rpc/method.ts";
-import { DeadlineExceeded, withDeadline } from "../../resilience/deadline.ts";
+import type { AuditedBy } from "../../audit/outbox.ts";
+import { refusalError } from "../../auth/reasons.ts";
+import type { EndAgent, Fenced } from "../../authority/authority.ts";
+import { deviceAuthority, sharedAuthority } from "../../authority/names.ts";
+import type { AuthorityRef } from "../../authority/reference.ts";
+import type { GateLocal, LocalMessage } from "../../call/gate.ts";
+import { raiseStatement } from "../../database/fencing.ts";
 import type { AgentDid } from "../../wire/did.ts";
 import { ProxyError, proxyErrorFrom } from "../../wire/problem.ts";
-import { type AuthorityRef, deviceAuthority, sharedAuthority } from "../../authority/agent.ts";
-import { refusalError } from "../../auth/reasons.ts";
-import { GateRefusal } from "../admission/agent.ts";
-import type { AuditedBy } from "../../audit/outbox.ts";
-import { DRAIN_TIMEOUT_MS } from "./in-flight.ts";
+import { GateRefusal } from "../protocol/refusal.ts";
 import type { Envelope } from "../protocol/transfer.ts";
 import type { House } from "../state.ts";
+import { raiseAtPrimary, withinDrainTime } from "./revocation.ts";
 
 export type LocalDeps = {
   self: AgentDid;
@@ -175,41 +177,4 @@ export function createLocal(house: House, deps: LocalDeps): GateLocal {
       },
     },
   };
-}
-
-/** Raises the fencing token of an authority; never lowers it. */
-export function raiseStatement(db: D1Database, authority: string, epoch: number): D1PreparedStatement {
-  return db
-    .prepare(
-      "INSERT INTO authority_epochs (authority, epoch) VALUES (?1, ?2) ON CONFLICT (authority) DO UPDATE SET epoch = MAX(epoch, excluded.epoch)",
-    )
-    .bind(authority, epoch);
-}
-
-/** Fencing tokens are raised where effects are committed, before the answer; a primary that does not take them is no success. */
-async function raiseAtPrimary(db: D1Database, statements: D1PreparedStatement[]): Promise<void> {
-  if (statements.length === 0) return;
-  try {
-    await db.withSession("first-primary").batch(statements);
-  } catch (cause) {
-    throw new ProxyError("DRAIN_TIMEOUT", {
-      reason: "the fencing token could not be raised",
-      retryAfterMs: 1_000,
-      cause,
-    });
-  }
-}
-
-/** One time for the whole of an end. What comes later goes on by itself, but nobody is told that it is over. */
-async function withinDrainTime<T>(work: () => Promise<T>): Promise<T> {
-  try {
-    return await withDeadline(DRAIN_TIMEOUT_MS, work);
-  } catch (cause) {
-    if (!(cause instanceof DeadlineExceeded)) throw cause;
-    throw new ProxyError("DRAIN_TIMEOUT", {
-      reason: "the end did not reach D1 and every call in time",
-      retryAfterMs: 1_000,
-      cause,
-    });
-  }
 }

@@ -1,18 +1,23 @@
 /** Calls that run in this gate, each under a handle of its caller's authority. Contract §5, architecture: calls in flight. */
+import type { Principal } from "../../authority/principal.ts";
+import { type AuthorityRef, fencingToken } from "../../authority/reference.ts";
 import { joinGraph } from "../../authz/external-agents.ts";
+import type { CallContext } from "../../call/context.ts";
+import type { LocalMessage } from "../../call/gate.ts";
+import type { Reply } from "../../call/reply.ts";
 import type { Config } from "../../config.ts";
-import type { Dispatcher, Reply } from "../../rpc/dispatcher.ts";
-import type { Bookmarks, CallContext, LocalMessage, Principal } from "../../rpc/method.ts";
+import { fenceStatement } from "../../database/fencing.ts";
+import { readNumber, writeMeta } from "../../database/meta.ts";
+import type { Bookmarks } from "../../database/session.ts";
+import type { Dispatcher } from "../../rpc/dispatcher.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { AgentDid } from "../../wire/did.ts";
 import { ProxyError } from "../../wire/problem.ts";
-import { type AuthorityRef, fencingToken } from "../../authority/agent.ts";
-import type { Gate } from "../gate.ts";
-import type { GroupCommit } from "../storage/group-commit.ts";
-import type { House } from "../state.ts";
-import { createLocal } from "./operations.ts";
+import type { RemoteGate } from "../../call/remote-gate.ts";
 import type { Relay } from "../relay/connection.ts";
-import { readNumber, writeMeta } from "../storage/schema.ts";
+import type { House } from "../state.ts";
+import type { GroupCommit } from "../storage/group-commit.ts";
+import { createLocal } from "./operations.ts";
 
 /** Which request a call is part of, and from where it came. */
 export type CallOrigin = { requestId: string; origin: string | null; bookmarks: Bookmarks | null };
@@ -29,7 +34,7 @@ export type RunnerDeps = {
   dispatcher: () => Dispatcher;
   now: () => number;
   log: Log;
-  gateOf: (did: AgentDid) => DurableObjectStub<Gate>;
+  gateOf: (did: AgentDid) => RemoteGate;
   putLocal: (message: LocalMessage) => { deliveryId: string };
   fencePeer: (peer: AgentDid, trustEpoch: number) => void;
   /** Makes sure that what has just been written is looked after, also when the process dies at once. */
@@ -124,16 +129,4 @@ export function createRunner(house: House, commits: GroupCommit, relay: Relay, d
       }
     },
   };
-}
-
-/** The fence in D1: the batch it begins is aborted once the authority has been raised above the epoch it was begun with. */
-function fenceStatement(
-  db: D1Database,
-  { authority, epoch }: { authority: string; epoch: number },
-): D1PreparedStatement {
-  return db
-    .prepare(
-      "INSERT INTO fence (current) SELECT 0 WHERE COALESCE((SELECT epoch FROM authority_epochs WHERE authority = ?1), 0) > ?2",
-    )
-    .bind(authority, epoch);
 }

@@ -2,14 +2,15 @@
  * The sender's side of a delivery: what this agent has sent and what became of it. A row is written in the commit that
  * answers the sender; its body goes once the recipient's gate has it on disk; the row stays 24 hours for whoever asks.
  */
+import type { DeliveryStatus } from "../../call/gate.ts";
 import type { AgentDid } from "../../wire/did.ts";
-import { GateRefusal } from "../admission/agent.ts";
+import { GateRefusal } from "../protocol/refusal.ts";
 import {
   HELD_BYTES_MAX,
   type Outcome,
+  type Parcel,
   PARCEL_BYTES_AT_ONCE,
   PARCELS_AT_ONCE,
-  type Parcel,
 } from "../protocol/transfer.ts";
 import { createOutboxLanes } from "./recipients.ts";
 
@@ -37,14 +38,6 @@ export type Draft = {
 
 /** `delivered` can only be true for a repeat under an idempotency key. */
 export type Accepted = { deliveryId: string; delivered: boolean; queueDepth: number };
-
-export type DeliveryStatus = {
-  deliveryId: string;
-  state: "queued" | "delivered" | "dead_lettered";
-  reason?: string;
-  attempts: number;
-  updatedAtMs: number;
-};
 
 /** What is told to the sender over its socket. */
 export type Receipt = {

@@ -1,6 +1,7 @@
 /** What a sender's gate holds for each of its recipients, as memory mirrors it, and when it may be handed over next. */
+import { retryDelayMs } from "../../resilience/backoff.ts";
 import type { AgentDid } from "../../wire/did.ts";
-import { BATCH_TICK_MS, type Parcel, retryDelayMs } from "../protocol/transfer.ts";
+import { BATCH_TICK_MS, type Parcel } from "../protocol/transfer.ts";
 
 /** A recipient whose queue is full makes room by the second; one whose gate does not answer takes longer. */
 const FULL_RETRY = { initialMs: 250, maxMs: 5_000, jitterRatio: 0.2 };

@@ -2,14 +2,17 @@
  * What comes into a gate to be delivered and what is heard of it: sends of its own agent, hand-overs and reports of other
  * gates, and the proxy's own messages. All of it is on disk before it is answered.
  */
-import type { LocalMessage } from "../../rpc/method.ts";
+import type { LocalMessage } from "../../call/gate.ts";
 import type { AgentDid } from "../../wire/did.ts";
-import { admitAgent, GateRefusal, type Submission, type SubmissionReply } from "../admission/agent.ts";
-import { createDeliveryIds, type Envelope, type Outcome, type Parcel, type TakeOver } from "../protocol/transfer.ts";
-import type { GroupCommit } from "../storage/group-commit.ts";
-import type { House } from "../state.ts";
+import { admitAgent } from "../admission/agent.ts";
+import { GateRefusal } from "../protocol/refusal.ts";
+import type { Submission, SubmissionReply } from "../protocol/submission.ts";
+import type { Envelope, Outcome, Parcel, TakeOver } from "../protocol/transfer.ts";
 import { PROXY_LANE } from "../queue/queue.ts";
 import type { Relay } from "../relay/connection.ts";
+import type { House } from "../state.ts";
+import type { GroupCommit } from "../storage/group-commit.ts";
+import { createDeliveryIds } from "./delivery-id.ts";
 
 /** A report that nobody waits for goes into whatever commit comes next, or into its own by then. */
 const SETTLE_WITHIN_MS = 50;

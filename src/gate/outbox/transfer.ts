@@ -1,10 +1,11 @@
 /** The two conversations between gates: handing the outbox over, and reporting what became of what was taken over. Never on a request's path. */
+import { auditEntryStatements } from "../../audit/outbox.ts";
+import { retryDelayMs } from "../../resilience/backoff.ts";
 import { errorFields, type Log } from "../../telemetry/log.ts";
 import type { AgentDid } from "../../wire/did.ts";
-import { auditEntryStatements } from "../../audit/outbox.ts";
-import { type Outcome, type Parcel, REPORT_TICK_MS, retryDelayMs, type TakeOver } from "../protocol/transfer.ts";
-import type { GroupCommit } from "../storage/group-commit.ts";
+import { type Outcome, type Parcel, REPORT_TICK_MS, type TakeOver } from "../protocol/transfer.ts";
 import type { House } from "../state.ts";
+import type { GroupCommit } from "../storage/group-commit.ts";
 
 /** Another agent's gate, as this conversation sees it. */
 export type PeerGate = {

@@ -1,6 +1,5 @@
 /** What the two ends of a delivery say to each other: the sender's gate, which holds the outbox, and the recipient's, which holds the queue. */
 import type { AgentDid } from "../../wire/did.ts";
-import { newUlid } from "../../wire/ulid.ts";
 
 /** What goes with a body, as JSON text in one column; the members are those of a `deliver` frame (contract §4). */
 export type Envelope = {
@@ -45,44 +44,3 @@ export const HELD_BYTES_MAX = 64 * 1_048_576;
 export const BATCH_TICK_MS = 250;
 /** The same for reports, which nobody waits for as a recipient does for a message. */
 export const REPORT_TICK_MS = 500;
-
-const ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
-
-/**
- * Ids of deliveries: ULIDs that only rise within one sender's gate, so that their order is the order of sending.
- *
- * @param last the highest id that the gate has given so far, or null
- */
-export function createDeliveryIds(last: string | null): (nowMs: number) => string {
-  let previous = last ?? "";
-  return (nowMs) => {
-    const fresh = newUlid(nowMs);
-    previous = fresh > previous ? fresh : successor(previous);
-    return previous;
-  };
-}
-
-/** The next text in the order of Crockford's base 32. */
-function successor(id: string): string {
-  for (let index = id.length - 1; index >= 0; index--) {
-    const value = ALPHABET.indexOf(id.charAt(index));
-    if (value < ALPHABET.length - 1) {
-      return id.slice(0, index) + ALPHABET.charAt(value + 1) + "0".repeat(id.length - 1 - index);
-    }
-  }
-  throw new RangeError("the ids of this gate are exhausted");
-}
-
-/** How retries are spaced. */
-export type RetrySpacing = { initialMs: number; maxMs: number; jitterRatio: number };
-
-/**
- * Doubling from the initial delay up to the longest, with jitter to both sides.
- *
- * @param failures how many attempts have failed so far, from 1
- * @param random a number from 0 up to 1
- */
-export function retryDelayMs(failures: number, spacing: RetrySpacing, random: number): number {
-  const plain = Math.min(spacing.maxMs, spacing.initialMs * 2 ** Math.min(30, Math.max(0, failures - 1)));
-  return Math.round(plain * (1 + spacing.jitterRatio * (2 * random - 1)));
-}

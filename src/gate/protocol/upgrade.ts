@@ -1,6 +1,6 @@
 /** How the socket upgrade crosses to the gate: the one request that cannot be an RPC carries text alone. */
 import { decodeBase64Url, encodeBase64Url } from "../../wire/base64url.ts";
-import type { GateCaller } from "../gate.ts";
+import type { GateCaller } from "./calls.ts";
 
 /** Header of the one internal request; nothing from outside reaches a gate under it. */
 export const UPGRADE_HEADER = "x-sallyport-upgrade";

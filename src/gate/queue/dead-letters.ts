@@ -1,25 +1,11 @@
 /** What could not be delivered to this agent: kept for its owner to look at, to deliver again, or to throw away. Rows of `queue` in state 2. */
-import type { AgentDid } from "../../wire/did.ts";
-import { nestsDeeperThan, NESTING_MAX } from "../../wire/nesting.ts";
+import type { DeadLetter } from "../../call/gate.ts";
+import { NESTING_MAX, nestsDeeperThan } from "../../wire/nesting.ts";
 import type { Envelope } from "../protocol/transfer.ts";
 
 const DEAD_LETTERS_MAX = 1_000;
 /** Most bytes of bodies in one page; one message fits always. */
 const PAGE_BYTES_MAX = 4 * 1_048_576;
-
-export type DeadLetter = {
-  id: string;
-  deliveryId: string;
-  fromAgentDid: AgentDid | null;
-  reason: string;
-  attempts: number;
-  bytes: number;
-  createdAtMs: number;
-  deadAtMs: number;
-  /** Null where the text stands instead. */
-  payload: unknown;
-  payloadText?: string;
-};
 
 type DeadRow = {
   delivery_id: string;

@@ -3,23 +3,17 @@
  * order within one sender is the order of its ids. Memory mirrors the rows that still wait, and follows the disk: each
  * change is written first, so that one that fails leaves both as they were.
  */
+import { retryDelayMs, type RetrySpacing } from "../../resilience/backoff.ts";
 import type { AgentDid } from "../../wire/did.ts";
 import { ProxyError } from "../../wire/problem.ts";
+import { type Envelope, HELD_BYTES_MAX, type Outcome, type Parcel } from "../protocol/transfer.ts";
 import { dropOldestDeadLetters, listDeadLetters, purgeDeadLetter } from "./dead-letters.ts";
-import {
-  HELD_BYTES_MAX,
-  type Envelope,
-  type Outcome,
-  type Parcel,
-  retryDelayMs,
-  type RetrySpacing,
-} from "../protocol/transfer.ts";
-import { createLanes } from "./senders.ts";
 import { chooseSocket, type LaneEntry, nextOfLane, type RatedSocket, type SocketLoad } from "./dispatch.ts";
-import { createQueueRows, QUEUE_STATE, type QueueRow } from "./rows.ts";
 import { createReports } from "./outcomes.ts";
+import { createQueueRows, QUEUE_STATE, type QueueRow } from "./rows.ts";
+import { createLanes } from "./senders.ts";
 
-export type { DeadLetter } from "./dead-letters.ts";
+export type { DeadLetter } from "../../call/gate.ts";
 
 /** Contract §4: no acknowledgement within this time is a failed attempt. */
 export const ACK_TIMEOUT_MS = 30_000;

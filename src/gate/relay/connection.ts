@@ -1,4 +1,7 @@
 /** What a relay socket says and hears: delivery frames in, pushes, acknowledgements and receipts out. Contract §4. */
+import { refusalError } from "../../auth/reasons.ts";
+import type { AuthorityRef } from "../../authority/reference.ts";
+import type { Reply } from "../../call/reply.ts";
 import type { Config } from "../../config.ts";
 import { errorFields, type Log } from "../../telemetry/log.ts";
 import type { AgentDid } from "../../wire/did.ts";
@@ -12,19 +15,16 @@ import {
   resFrame,
 } from "../../wire/frame-encoder.ts";
 import { type ClientFrame, type EnqueueFrame, parseClientFrame, type ReqFrame } from "../../wire/frames.ts";
-import { refusalError } from "../../auth/reasons.ts";
 import { isRetryable, ProxyError, proxyErrorFrom } from "../../wire/problem.ts";
 import { sha256Base64Url } from "../../wire/proof.ts";
 import { MALFORMED_FRAMES_MAX, RELAY_CLOSE, RELAY_CLOSE_REASON } from "../../wire/relay-close.ts";
-import type { Reply } from "../../rpc/dispatcher.ts";
-import { GateRefusal } from "../admission/agent.ts";
-import { ACK_TIMEOUT_MS, type Push } from "../queue/queue.ts";
-import type { AuthorityRef } from "../../authority/agent.ts";
-import { BATCH_TICK_MS, type Envelope } from "../protocol/transfer.ts";
-import type { GroupCommit } from "../storage/group-commit.ts";
-import type { House } from "../state.ts";
 import type { Receipt } from "../outbox/outbox.ts";
+import { GateRefusal } from "../protocol/refusal.ts";
+import { BATCH_TICK_MS, type Envelope } from "../protocol/transfer.ts";
 import { LANE_WINDOW, type SocketLoad } from "../queue/dispatch.ts";
+import { ACK_TIMEOUT_MS, type Push } from "../queue/queue.ts";
+import type { House } from "../state.ts";
+import type { GroupCommit } from "../storage/group-commit.ts";
 import type { Session } from "./sockets.ts";
 
 /**

@@ -1,9 +1,9 @@
 /** The relay sockets of one agent. What must outlive hibernation is in each socket's attachment; the rest is counted anew. */
-import type { Scope } from "../../rpc/method.ts";
+import type { AuthorityRef } from "../../authority/reference.ts";
+import type { Scope } from "../../authority/scopes.ts";
 import { RELAY_CLOSE, RELAY_CLOSE_REASON } from "../../wire/relay-close.ts";
 import { newUlid } from "../../wire/ulid.ts";
-import { GateRefusal } from "../admission/agent.ts";
-import type { AuthorityRef } from "../../authority/agent.ts";
+import { GateRefusal } from "../protocol/refusal.ts";
 
 /** Contract §4. */
 const SOCKETS_MAX = 512;

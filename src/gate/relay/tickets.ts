@@ -1,8 +1,8 @@
 /** Relay tickets: single use, 30 s, carrying their issuer's authority and no more. Contract §2. */
-import { type AgentDid, parseAgentDid } from "../../wire/did.ts";
+import type { AuthorityRef } from "../../authority/reference.ts";
 import { decodeBase64Url, encodeBase64Url } from "../../wire/base64url.ts";
+import { type AgentDid, parseAgentDid } from "../../wire/did.ts";
 import { sha256Base64Url } from "../../wire/proof.ts";
-import type { AuthorityRef } from "../../authority/agent.ts";
 
 const TICKET_TTL_MS = 30_000;
 const TICKET_PATTERN = /^spw_([A-Za-z0-9_-]{43})\.([A-Za-z0-9_-]{40,512})$/;

@@ -3,9 +3,8 @@
  * that comes in a lull is applied at once; those that follow closely wait for the next turn of the event loop and are applied
  * together, synchronously. The output gate then holds every answer until that one commit is on disk.
  */
-
 import { ProxyError } from "../../wire/problem.ts";
-import { GateRefusal } from "../admission/agent.ts";
+import { GateRefusal } from "../protocol/refusal.ts";
 
 /** What follows a commit within this time is company, and waits for more; what comes later would wait for nobody. */
 const LULL_MS = 5;

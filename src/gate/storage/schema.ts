@@ -82,28 +82,3 @@ export function migrate(storage: DurableObjectStorage): void {
     }
   });
 }
-
-/** One value that belongs to the gate as a whole. */
-export function readNumber(sql: SqlStorage, name: string): number | null {
-  const value = readMeta(sql, name);
-  return typeof value === "number" ? value : null;
-}
-
-export function readText(sql: SqlStorage, name: string): string | null {
-  const value = readMeta(sql, name);
-  return typeof value === "string" ? value : null;
-}
-
-function readMeta(sql: SqlStorage, name: string): SqlStorageValue {
-  return (
-    sql.exec<{ value: SqlStorageValue }>("SELECT value FROM meta WHERE name = ?", name).toArray()[0]?.value ?? null
-  );
-}
-
-export function writeMeta(sql: SqlStorage, name: string, value: SqlStorageValue): void {
-  sql.exec(
-    "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-    name,
-    value,
-  );
-}

@@ -2,7 +2,7 @@
 import type { Context, MiddlewareHandler } from "hono";
 import type { ChainScope } from "../../auth/chain.ts";
 import type { Decision } from "../../auth/decision.ts";
-import type { Bookmarks } from "../../rpc/method.ts";
+import type { Bookmarks } from "../../database/session.ts";
 import { BadSettings, type Runtime, runtimeOf } from "../../runtime.ts";
 import { createLog, errorFields, type Log } from "../../telemetry/log.ts";
 import { DATABASE_OUT_OF_REACH, problemResponse, proxyErrorFrom } from "../../wire/problem.ts";

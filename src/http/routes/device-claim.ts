@@ -3,12 +3,12 @@ import type { Handler } from "hono";
 import { readBody } from "../../auth/body.ts";
 import { checkBodyHash, readProof } from "../../auth/proof.ts";
 import { type Refusal, refusalError } from "../../auth/reasons.ts";
-import type { ClaimAnswer } from "../../gate/gate.ts";
+import type { ClaimAnswer } from "../../gate/protocol/calls.ts";
 import { parseAgentDid } from "../../wire/did.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import { sha256Base64Url } from "../../wire/proof.ts";
-import { refuseBeyond } from "../middleware/rate-limit.ts";
 import { gateFailed, gateOf } from "../gate-client.ts";
+import { refuseBeyond } from "../middleware/rate-limit.ts";
 import { addressOf, type HttpEnv } from "../middleware/request-context.ts";
 
 const DEVICE_ID_PATTERN = /^[A-Za-z0-9_-]{22}$/;

@@ -2,7 +2,7 @@
 import type { Context, Handler } from "hono";
 import type { PassedAgent } from "../../auth/chain.ts";
 import type { RouteNeeds } from "../../auth/form.ts";
-import type { Submission, SubmissionReply } from "../../gate/admission/agent.ts";
+import type { Submission, SubmissionReply } from "../../gate/protocol/submission.ts";
 import { errorFields } from "../../telemetry/log.ts";
 import { inSpan } from "../../telemetry/span.ts";
 import { isConversationId, isReplyTo } from "../../wire/frames.ts";

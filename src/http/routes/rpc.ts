@@ -2,8 +2,9 @@
 import type { Context, Handler } from "hono";
 import type { Passed } from "../../auth/chain.ts";
 import type { RouteNeeds } from "../../auth/form.ts";
+import type { Reply } from "../../call/reply.ts";
 import { runInOrder } from "../../rpc/batch.ts";
-import { type Reply, refusal } from "../../rpc/dispatcher.ts";
+import { refusal } from "../../rpc/dispatcher.ts";
 import { nestedTooDeep, NESTING_MAX, valueNestsDeeperThan } from "../../wire/nesting.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import {
@@ -15,12 +16,12 @@ import {
   type RpcResponse,
   rpcSuccess,
 } from "../../wire/rpc.ts";
-import { authenticate } from "../authenticate.ts";
 import { apiKeyCallerOf } from "../authenticate-api-key.ts";
+import { authenticate } from "../authenticate.ts";
 import { BOOKMARK_HEADER, readBookmark } from "../bookmark.ts";
-import { acceptedByGate, gateCallerOf } from "../gate-client.ts";
-import { callGate, namedAgent, workerContext } from "./method-route.ts";
+import { acceptedByGate, callGate, gateCallerOf, namedAgent } from "../gate-client.ts";
 import type { HttpEnv } from "../middleware/request-context.ts";
+import { workerContext } from "../operator-context.ts";
 
 const NEEDS: RouteNeeds = {
   route: "rpc",

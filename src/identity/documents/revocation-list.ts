@@ -3,13 +3,13 @@
  * revoked, when the signing key changed, or when the last signature is a minute old; in between served as it is.
  */
 import { CompactSign } from "jose";
+import { read } from "../../database/read.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import { CRL_TYPE } from "../../wire/registry-documents.ts";
 import { newUlid } from "../../wire/ulid.ts";
-import { read } from "../../database/batch.ts";
 import type { DerivedKey } from "../keys/derivation.ts";
-import type { Registry } from "../registry.ts";
 import { currentSigningKey } from "../keys/signing-keys.ts";
+import type { Registry } from "../registry.ts";
 
 /** A signed list is served again for so long while nothing changes, so that `iat` keeps telling that we live. */
 const RESIGN_AFTER_MS = 60_000;

@@ -1,9 +1,11 @@
 /** The operator's two operations on signing keys. */
-import type { CallContext } from "../../rpc/method.ts";
-import { ProxyError } from "../../wire/problem.ts";
 import { auditStatement } from "../../audit/entry.ts";
-import { commit, contended, guard, read } from "../../database/batch.ts";
-import { ATTEMPTS_MAX, registryOf, type Registry, SIGNING_KEYS_MAX } from "../registry.ts";
+import type { CallContext } from "../../call/context.ts";
+import { commit, contended } from "../../database/batch.ts";
+import { guard } from "../../database/guard.ts";
+import { read } from "../../database/read.ts";
+import { ProxyError } from "../../wire/problem.ts";
+import { ATTEMPTS_MAX, type Registry, registryOf, SIGNING_KEYS_MAX } from "../registry.ts";
 import type { DerivedKey } from "./derivation.ts";
 import { newSigningKey } from "./signing-keys.ts";
 

@@ -1,10 +1,12 @@
 /** The registry's signing keys: which one is current, and which still verify what they signed. */
+import { contended } from "../../database/batch.ts";
+import { guard } from "../../database/guard.ts";
+import { read } from "../../database/read.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import type { RegistryKey } from "../../wire/registry-documents.ts";
 import { newUlid } from "../../wire/ulid.ts";
-import { contended, guard, read } from "../../database/batch.ts";
-import { type DerivedKey, deriveKey } from "./derivation.ts";
 import type { Registry } from "../registry.ts";
+import { type DerivedKey, deriveKey } from "./derivation.ts";
 
 type KeyRow = { kid: string; x: string; status: "active" | "revoked"; is_current: number };
 

@@ -1,16 +1,16 @@
 /** Registering an agent: its row, its key, its first identity token and token pair, in one commit. */
-import type { CallContext } from "../../rpc/method.ts";
-import { type HumanDid, didAuthority, newDid, parseHumanDid } from "../../wire/did.ts";
+import { auditStatement } from "../../audit/entry.ts";
+import type { CallContext } from "../../call/context.ts";
+import { commit, contended } from "../../database/batch.ts";
+import { didAuthority, type HumanDid, newDid, parseHumanDid } from "../../wire/did.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import { newUlid } from "../../wire/ulid.ts";
 import { type Agent, insertAgent, ownerOfKey } from "../agents.ts";
-import { auditStatement } from "../../audit/entry.ts";
-import { commit, contended } from "../../database/batch.ts";
 import type { IdentityHooks } from "../hooks.ts";
-import { insertAit, issueAit, type IssuedAit } from "../tokens/identity-token.ts";
-import { parsePublicKey } from "../public-key.ts";
-import { AIT_TTL_SECONDS, ATTEMPTS_MAX, registryOf, type Registry } from "../registry.ts";
 import { currentSigningKey, guardKeyIsActive } from "../keys/signing-keys.ts";
+import { parsePublicKey } from "../public-key.ts";
+import { AIT_TTL_SECONDS, ATTEMPTS_MAX, type Registry, registryOf } from "../registry.ts";
+import { insertAit, issueAit, type IssuedAit } from "../tokens/identity-token.ts";
 import { insertFamily, newFamilyId, newTokenPair, type TokenPair } from "../tokens/token-pairs.ts";
 
 /** What the operator says of a new agent. */

@@ -1,11 +1,13 @@
 /** Refreshing an access token, contract §3: the refresh token is used once, a lost answer is answered again, reuse ends the family. */
-import type { CallContext } from "../../rpc/method.ts";
+import { auditStatement } from "../../audit/entry.ts";
+import { agentCaller, authorityEnded } from "../../call/caller.ts";
+import type { CallContext } from "../../call/context.ts";
+import { commit, contended } from "../../database/batch.ts";
+import { guard } from "../../database/guard.ts";
+import { read } from "../../database/read.ts";
 import type { AgentDid } from "../../wire/did.ts";
 import { ProxyError } from "../../wire/problem.ts";
-import { auditStatement } from "../../audit/entry.ts";
-import { commit, contended, guard, read } from "../../database/batch.ts";
-import { ATTEMPTS_MAX, REFRESH_REPEAT_MS, registryOf, type Registry } from "../registry.ts";
-import { agentCaller, authorityEnded } from "../../call/caller.ts";
+import { ATTEMPTS_MAX, REFRESH_REPEAT_MS, type Registry, registryOf } from "../registry.ts";
 import { endFamily, hashToken, insertPair, isSameHash, newTokenPair, type TokenPair } from "./token-pairs.ts";
 
 /** What is known of a refresh token. */

@@ -1,12 +1,13 @@
 /** A new identity token for the holder of an unrevoked one. */
-import type { CallContext } from "../../rpc/method.ts";
+import { agentCaller, authorityEnded } from "../../call/caller.ts";
+import type { CallContext } from "../../call/context.ts";
+import { commit, contended } from "../../database/batch.ts";
+import { read } from "../../database/read.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import { findAgent, guardAgentHolds } from "../agents.ts";
-import { agentCaller, authorityEnded } from "../../call/caller.ts";
-import { commit, contended, read } from "../../database/batch.ts";
-import { insertAit, issueAit } from "./identity-token.ts";
-import { ATTEMPTS_MAX, LIVE_AITS_MAX, registryOf, type Registry } from "../registry.ts";
 import { currentSigningKey, guardKeyIsActive } from "../keys/signing-keys.ts";
+import { ATTEMPTS_MAX, LIVE_AITS_MAX, type Registry, registryOf } from "../registry.ts";
+import { insertAit, issueAit } from "./identity-token.ts";
 
 const DAY_MS = 86_400_000;
 

@@ -1,9 +1,9 @@
 /** Access and refresh tokens: made in pairs, kept as hashes, judged by one row and the family it belongs to. */
+import { read } from "../../database/read.ts";
 import { decodeBase64Url, encodeBase64Url } from "../../wire/base64url.ts";
 import type { AgentDid } from "../../wire/did.ts";
 import { sha256Base64Url } from "../../wire/proof.ts";
 import { newUlid } from "../../wire/ulid.ts";
-import { read } from "../../database/batch.ts";
 import { ACCESS_TOKEN_TTL_MS, REFRESH_TOKEN_TTL_MS, type Registry } from "../registry.ts";
 
 /** Prefixes, so that leak scanners can find them. */

@@ -1,15 +1,18 @@
 /** The methods of contract §5, API keys. */
+/** The methods of contract §5, API keys. */
 import * as z from "zod/mini";
-import { noteBookmark, readSession } from "../../database/session.ts";
-import type { Reply } from "../dispatcher.ts";
-import { askGate } from "../../call/remote-gate.ts";
-import { type CallContext, defineMethod, type GateLocal, type Method, type Scope, SCOPES } from "../method.ts";
-import { PERMISSIONS } from "../permissions.ts";
-import { type AgentDid, parseAgentDid } from "../../wire/did.ts";
-import { ProxyError } from "../../wire/problem.ts";
 import { createApiKey } from "../../apikeys/create.ts";
 import { deleteApiKey } from "../../apikeys/delete.ts";
 import { type ApiKeyRow, findApiKeyById, listApiKeys, scopesOfRow } from "../../apikeys/store.ts";
+import { type Scope, SCOPES } from "../../authority/scopes.ts";
+import type { CallContext } from "../../call/context.ts";
+import type { GateLocal } from "../../call/gate.ts";
+import { askGate } from "../../call/remote-gate.ts";
+import { noteBookmark, readSession } from "../../database/session.ts";
+import { type AgentDid, parseAgentDid } from "../../wire/did.ts";
+import { ProxyError } from "../../wire/problem.ts";
+import { defineMethod, type Method } from "../method.ts";
+import { PERMISSIONS } from "../permissions.ts";
 
 const PAGE_MAX = 100;
 
@@ -119,13 +122,8 @@ async function inGateOf(
 ): Promise<z.infer<typeof deleted>> {
   const { requestId, origin } = ctx;
   const call = { caller: { kind: "operator" as const }, surface: "rpc" as const, requestId, origin, bookmark: null };
-  // An RPC hands back its answer in a wrapper for remote use; here the answer is plain data.
-  const answer = await askGate(
-    ctx,
-    async () =>
-      (await ctx.gates.of(did).call({ ...call, calls: [{ method: "apikey/delete", params }] })) as
-        | { ok: true; replies: Reply[] }
-        | { ok: false },
+  const answer = await askGate(ctx, () =>
+    ctx.gates.of(did).call({ ...call, calls: [{ method: "apikey/delete", params }] }),
   );
   const reply = answer.ok ? answer.replies[0] : undefined;
   if (reply === undefined)

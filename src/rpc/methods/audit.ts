@@ -1,6 +1,7 @@
 /** `audit/list`: who did what to whom, newest first. Contract §5. */
+/** `audit/list`: who did what to whom, newest first. Contract §5. */
 import * as z from "zod/mini";
-import { read } from "../../database/batch.ts";
+import { read } from "../../database/read.ts";
 import { defineMethod, type Method } from "../method.ts";
 import { PERMISSIONS } from "../permissions.ts";
 

@@ -1,8 +1,11 @@
 /** What a sender may ask about its messages, and a recipient about its dead letters. Contract §3. */
+/** What a sender may ask about its messages, and a recipient about its dead letters. Contract §3. */
 import * as z from "zod/mini";
-import { type CallContext, defineMethod, type GateLocal, type Method } from "../method.ts";
-import { PERMISSIONS } from "../permissions.ts";
+import type { CallContext } from "../../call/context.ts";
+import type { GateLocal } from "../../call/gate.ts";
 import { ProxyError } from "../../wire/problem.ts";
+import { defineMethod, type Method } from "../method.ts";
+import { PERMISSIONS } from "../permissions.ts";
 
 const PAGE_MAX = 100;
 

@@ -1,8 +1,10 @@
 /** What the methods of devices take and show: their parameters, and devices and pairing requests as an admin sees them. */
+/** What the methods of devices take and show: their parameters, and devices and pairing requests as an admin sees them. */
 import * as z from "zod/mini";
-import { type Device, inOrder, type PairRequest } from "../../authority/devices.ts";
+import type { Device } from "../../authority/devices.ts";
+import type { PairRequest } from "../../authority/pair-requests.ts";
+import { inOrder, type Scope, SCOPES } from "../../authority/scopes.ts";
 import { parsePublicKey } from "../../identity/public-key.ts";
-import { type Scope, SCOPES } from "../method.ts";
 
 /** Most devices of one agent that are in order at once, and most that are shown: a list has no pages, and fits into one frame. */
 export const DEVICES_MAX = 1_000;

@@ -1,23 +1,22 @@
 /** The methods of contract §5, Devices: pairing, rotation, revocation, and the agent's shared secret. */
+/** The methods of contract §5, Devices: pairing, rotation, revocation, and the agent's shared secret. */
 import * as z from "zod/mini";
-import { backingOf } from "../../apikeys/store.ts";
-import { deviceAuthority, sharedAuthority } from "../../authority/agent.ts";
-import {
-  type Device,
-  deviceIdOf,
-  isWithin,
-  newDeviceToken,
-  PAIR_REQUEST_TTL_MS,
-  PAIR_REQUESTS_MAX,
-  type PairRequest,
-  pairDigest,
-} from "../../authority/devices.ts";
-import { sameHash } from "../../authority/secrets.ts";
+import { backingOf } from "../../apikeys/provenance.ts";
 import { actorOf } from "../../audit/entry.ts";
+import { type Device, deviceIdOf, newDeviceToken } from "../../authority/devices.ts";
+import { deviceAuthority, sharedAuthority } from "../../authority/names.ts";
+import { PAIR_REQUEST_TTL_MS, PAIR_REQUESTS_MAX, pairDigest, type PairRequest } from "../../authority/pair-requests.ts";
+import { scopesOf } from "../../authority/principal.ts";
+import { isWithin, SHARED_SCOPES } from "../../authority/scopes.ts";
+import { sameHash } from "../../authority/secrets.ts";
+import type { CallContext } from "../../call/context.ts";
+import type { GateLocal } from "../../call/gate.ts";
 import { encodeBase64Url } from "../../wire/base64url.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import { sha256Base64Url } from "../../wire/proof.ts";
 import { newUlid } from "../../wire/ulid.ts";
+import { defineMethod, type Method } from "../method.ts";
+import { type MethodName, PERMISSIONS } from "../permissions.ts";
 import {
   deviceId,
   DEVICES_MAX,
@@ -35,8 +34,6 @@ import {
   shownRequestOf,
   timeMs,
 } from "./device-schemas.ts";
-import { type CallContext, defineMethod, type GateLocal, type Method, scopesOf, SHARED_SCOPES } from "../method.ts";
-import { type MethodName, PERMISSIONS } from "../permissions.ts";
 
 /** Nothing new is given out for an agent that is no more; only the operator comes this far to be told. */
 function assertAgentLives(gate: GateLocal): void {

@@ -1,17 +1,19 @@
 /** The registry's methods, contract §3: for the operator, and for the agent itself. Each stands behind its own route. */
+/** The registry's methods, contract §3: for the operator, and for the agent itself. Each stands behind its own route. */
 import * as z from "zod/mini";
-import { defineMethod, type Method } from "../method.ts";
-import { PERMISSIONS } from "../permissions.ts";
-import { parseAgentDid, parseHumanDid } from "../../wire/did.ts";
-import { type ListedAgent, listAgents } from "../../identity/agents.ts";
-import { rekeyAgent, revokeAgent } from "../../identity/lifecycle/revoke.ts";
+import { listAgents, type ListedAgent } from "../../identity/agents.ts";
 import type { IdentityHooks } from "../../identity/hooks.ts";
 import { revokeSigningKey, rotateSigningKey } from "../../identity/keys/rotation.ts";
-import { parsePublicKey } from "../../identity/public-key.ts";
-import { refreshAccess } from "../../identity/tokens/refresh.ts";
 import { registerAgent } from "../../identity/lifecycle/register.ts";
+import { rekeyAgent } from "../../identity/lifecycle/rekey.ts";
+import { revokeAgent } from "../../identity/lifecycle/revoke.ts";
+import { parsePublicKey } from "../../identity/public-key.ts";
 import { AIT_TTL_SECONDS, registryOf } from "../../identity/registry.ts";
+import { refreshAccess } from "../../identity/tokens/refresh.ts";
 import { reissueAit } from "../../identity/tokens/reissue.ts";
+import { parseAgentDid, parseHumanDid } from "../../wire/did.ts";
+import { defineMethod, type Method } from "../method.ts";
+import { PERMISSIONS } from "../permissions.ts";
 
 /** Agents on one page of the list, at most and by default. */
 const PAGE_MAX = 100;

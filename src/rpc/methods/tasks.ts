@@ -1,15 +1,18 @@
 /** The methods of contract §5, Tasks. */
+/** The methods of contract §5, Tasks. */
 import * as z from "zod/mini";
-import { defineMethod, type Method } from "../method.ts";
-import { PERMISSIONS } from "../permissions.ts";
+import { actorOf } from "../../authz/actor.ts";
+import { permittedTask } from "../../tasks/access.ts";
+import { createTask } from "../../tasks/create.ts";
+import { listTasks } from "../../tasks/list.ts";
+import { sendToTask } from "../../tasks/send.ts";
+import { changeShare, type Share } from "../../tasks/share.ts";
+import { shownTask, type TaskKey } from "../../tasks/store.ts";
+import { cancelTask, deleteTask } from "../../tasks/update.ts";
 import { parseAgentDid } from "../../wire/did.ts";
 import { ProxyError } from "../../wire/problem.ts";
-import { actorOf } from "../../authz/actor.ts";
-import { cancelTask, changeShare, deleteTask, sendToTask, type Share } from "../../tasks/update.ts";
-import { createTask } from "../../tasks/create.ts";
-import { permittedTask } from "../../tasks/access.ts";
-import { listTasks } from "../../tasks/list.ts";
-import { shownTask, type TaskKey } from "../../tasks/store.ts";
+import { defineMethod, type Method } from "../method.ts";
+import { PERMISSIONS } from "../permissions.ts";
 
 const PAGE_MAX = 100;
 /** `params` and `metadata`, as JSON; a row of D1 holds 2 MB. */

@@ -1,18 +1,19 @@
 /** The methods of trust: pairing for agents (behind their own routes), and the operator's view of all of it. */
+/** The methods of trust: pairing for agents (behind their own routes), and the operator's view of all of it. */
 import * as z from "zod/mini";
-import { auditOfEffectStatement } from "../../audit/entry.ts";
-import { type CallContext, defineMethod, type Method } from "../method.ts";
-import { PERMISSIONS } from "../permissions.ts";
+import type { CallContext } from "../../call/context.ts";
+import { confirmPairing, pairingStatus, startPairing } from "../../trust/pairing.ts";
+import { listPeers, listTrust } from "../../trust/pairs.ts";
+import { profileSchema } from "../../trust/profile.ts";
+import { removeTrust } from "../../trust/removal.ts";
+import { read } from "../../trust/store.ts";
+import { PAIR_TICKET_TTL_SECONDS } from "../../trust/ticket.ts";
 import { type AgentDid, parseAgentDid } from "../../wire/did.ts";
 import { ProxyError } from "../../wire/problem.ts";
-import { layFences } from "../../trust/notifications.ts";
-import { confirmPairing, pairingStatus, startPairing } from "../../trust/pairing.ts";
-import { listPeers, listTrust, readRemoval, removeTrustStatements } from "../../trust/pairs.ts";
-import { profileSchema } from "../../trust/profile.ts";
-import { commit, read } from "../../trust/store.ts";
-import { PAIR_TICKET_TTL_SECONDS } from "../../trust/ticket.ts";
+import { defineMethod, type Method } from "../method.ts";
+import { PERMISSIONS } from "../permissions.ts";
 
-const agentDid = z.custom<AgentDid>(
+export const agentDid = z.custom<AgentDid>(
   (value) => typeof value === "string" && parseAgentDid(value) !== null,
   "is no agent DID",
 );
@@ -141,37 +142,6 @@ export const trustMethods: readonly Method[] = [
   trustList,
   trustRemove,
 ];
-
-/**
- * Ends trust: commits to D1, then leaves a fence in both gates, so that no cached trust lets either in after the answer
- * and what they have queued for each other unpushed is dead-lettered. A removal that is repeated lays its fences again.
- *
- * @returns whether there was trust to end
- * @throws ProxyError when the authority has ended, or 503 when a gate is out of reach: then the fences stay owed in D1
- */
-export async function removeTrust(ctx: CallContext, a: AgentDid, b: AgentDid): Promise<boolean> {
-  if (a === b) return false;
-  const [update, select] = removeTrustStatements(ctx.db, a, b, ctx.now());
-  const audit = auditOfEffectStatement(ctx, {
-    action: "trust.remove",
-    subject: `agent:${a}`,
-    agentDid: a,
-    result: "ok",
-    details: { peerAgentDid: b },
-  });
-  const [updated, , selected] = await commit(ctx, [update, audit, select]);
-  const { removed, epoch } = readRemoval(updated, selected);
-  if (epoch === null) return false;
-  try {
-    await layFences(ctx, { a, b, epoch }, async (at, peer) => {
-      if (ctx.gate !== null && ctx.agentDid === at) ctx.gate.fencePeer(peer, epoch);
-      else await ctx.gates.of(at).fencePeer(peer, epoch);
-    });
-  } catch (error) {
-    throw new ProxyError("PROXY_AUTH_DEPENDENCY_UNAVAILABLE", { reason: "trust-fence-failed", cause: error });
-  }
-  return removed;
-}
 
 function callingAgent(ctx: CallContext): AgentDid {
   if (ctx.principal.kind !== "agent") throw new ProxyError("PROXY_AUTH_FORBIDDEN", { reason: "not-an-agent" });

@@ -3,11 +3,11 @@ import { env } from "cloudflare:workers";
 import { afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import { drainOutbox } from "../../../src/authz/sync/outbox.ts";
 import { createRemoteGraph } from "../../../src/authz/sync/remote.ts";
-import type { Reply } from "../../../src/rpc/dispatcher.ts";
+import type { Reply } from "../../../src/call/reply.ts";
 import { runtimeOf } from "../../../src/runtime.ts";
 import type { Log } from "../../../src/telemetry/log.ts";
-import { type Agent, type Caller, operator, register, rows } from "../../support/world.ts";
 import { contextOf } from "../../support/db-spy.ts";
+import { type Agent, type Caller, operator, register, rows } from "../../support/world.ts";
 
 const silent: Log = { info() {}, warn() {}, error() {}, with: () => silent };
 

@@ -3,7 +3,6 @@
  * signed send. The stages are the proxy's own modules; what a gate does is done in an object, without its commit. Built for
  * the bench alone, whose runner divides the runtime's processor time.
  */
-import proxy, { Gate as PlainGate } from "../../../src/worker.ts";
 import { checkAccess } from "../../../src/auth/access.ts";
 import { closeDecision, openDecision } from "../../../src/auth/decision.ts";
 import { type AgentForm, HOOK, readForm } from "../../../src/auth/form.ts";
@@ -11,11 +10,13 @@ import { checkBodyHash, checkProof } from "../../../src/auth/proof.ts";
 import { checkReplay, createReplayMemory } from "../../../src/auth/replay.ts";
 import { checkRevocation } from "../../../src/auth/revocation.ts";
 import { checkToken, createTokenMemory, type TokenMemory } from "../../../src/auth/token.ts";
-import { type AgentAdmission, admitAgent } from "../../../src/gate/admission/agent.ts";
-import { createDeliveryIds, type Parcel } from "../../../src/gate/protocol/transfer.ts";
-import { createHouse } from "../../../src/gate/state.ts";
+import { admitAgent } from "../../../src/gate/admission/agent.ts";
+import { createDeliveryIds } from "../../../src/gate/outbox/delivery-id.ts";
 import { createOutbox } from "../../../src/gate/outbox/outbox.ts";
+import type { AgentAdmission } from "../../../src/gate/protocol/submission.ts";
+import type { Parcel } from "../../../src/gate/protocol/transfer.ts";
 import { createQueue } from "../../../src/gate/queue/queue.ts";
+import { createHouse } from "../../../src/gate/state.ts";
 import { startDeadline } from "../../../src/resilience/deadline.ts";
 import { runtimeOf } from "../../../src/runtime.ts";
 import { createLog, type Log } from "../../../src/telemetry/log.ts";
@@ -24,6 +25,12 @@ import { deliverFrame, frameHead } from "../../../src/wire/frame-encoder.ts";
 import { parseClientFrame } from "../../../src/wire/frames.ts";
 import { sha256Base64Url } from "../../../src/wire/proof.ts";
 import type { Ulid } from "../../../src/wire/ulid.ts";
+/**
+ * Each stage of a send alone, so many times in one request: `/bench/stage/NAME/TIMES`, with the headers and the body of a
+ * signed send. The stages are the proxy's own modules; what a gate does is done in an object, without its commit. Built for
+ * the bench alone, whose runner divides the runtime's processor time.
+ */
+import proxy, { Gate as PlainGate } from "../../../src/worker.ts";
 
 export { Housekeeping } from "../../../src/worker.ts";
 

@@ -1,8 +1,8 @@
-import { evictDurableObject } from "cloudflare:test";
 import { fc, test as property } from "@fast-check/vitest";
+import { evictDurableObject } from "cloudflare:test";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import type { GateAnswer } from "../../../src/gate/gate.ts";
 import { createRate, type Rate } from "../../../src/gate/admission/rate-limit.ts";
+import type { GateAnswer } from "../../../src/gate/protocol/calls.ts";
 import {
   admissionOf,
   eventually,

@@ -4,7 +4,7 @@ import { env } from "cloudflare:workers";
 import { assert as holds, asyncProperty, constantFrom, integer, record } from "fast-check";
 import { beforeAll, describe, expect, test } from "vitest";
 import * as z from "zod/mini";
-import { fencingToken } from "../../../src/authority/agent.ts";
+import { fencingToken } from "../../../src/authority/reference.ts";
 import { defineMethod } from "../../../src/rpc/method.ts";
 import type { AgentDid } from "../../../src/wire/did.ts";
 import { ProxyError } from "../../../src/wire/problem.ts";

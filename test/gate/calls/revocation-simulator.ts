@@ -5,18 +5,25 @@
 import { env } from "cloudflare:workers";
 import { vi } from "vitest";
 import * as z from "zod/mini";
+import { scopesOf } from "../../../src/authority/principal.ts";
+import type { AuthorityRef } from "../../../src/authority/reference.ts";
+import type { Scope } from "../../../src/authority/scopes.ts";
+import type { Reply } from "../../../src/call/reply.ts";
 import { parseConfig } from "../../../src/config.ts";
-import { admitAgent, type AgentAdmission, GateRefusal } from "../../../src/gate/admission/agent.ts";
-import type { AuthorityRef } from "../../../src/authority/agent.ts";
-import { admitCredential, claimDeviceToken } from "../../../src/gate/admission/device-token.ts";
-import { createGroupCommit } from "../../../src/gate/storage/group-commit.ts";
-import { createHouse, type House } from "../../../src/gate/state.ts";
-import { createRelay } from "../../../src/gate/relay/connection.ts";
+import { admitAgent } from "../../../src/gate/admission/agent.ts";
+import { claimDeviceToken } from "../../../src/gate/admission/device-claim.ts";
+import { admitDeviceToken } from "../../../src/gate/admission/device-token.ts";
+import { admitShared } from "../../../src/gate/admission/shared-secret.ts";
 import { createRunner } from "../../../src/gate/calls/runner.ts";
+import { GateRefusal } from "../../../src/gate/protocol/refusal.ts";
+import type { AgentAdmission } from "../../../src/gate/protocol/submission.ts";
+import { createRelay } from "../../../src/gate/relay/connection.ts";
+import { createHouse, type House } from "../../../src/gate/state.ts";
+import { createGroupCommit } from "../../../src/gate/storage/group-commit.ts";
 import { migrate } from "../../../src/gate/storage/schema.ts";
-import { createDispatcher, type Reply } from "../../../src/rpc/dispatcher.ts";
+import { createDispatcher } from "../../../src/rpc/dispatcher.ts";
+import { defineMethod } from "../../../src/rpc/method.ts";
 import { deviceMethods } from "../../../src/rpc/methods/devices.ts";
-import { defineMethod, type Scope, scopesOf } from "../../../src/rpc/method.ts";
 import type { Log } from "../../../src/telemetry/log.ts";
 import type { AgentDid, HumanDid } from "../../../src/wire/did.ts";
 import { ProxyError } from "../../../src/wire/problem.ts";
@@ -364,16 +371,16 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
     };
     try {
       if (credential.kind === "device") {
-        return await admitCredential(
-          { house, commits },
-          SELF,
-          { kind: "device", agentDid: SELF, tokenHash: credential.tokenHash, proof } as never,
-          null,
-        );
+        return await admitDeviceToken({ ...house, commits }, SELF, {
+          kind: "device",
+          agentDid: SELF,
+          tokenHash: credential.tokenHash,
+          proof,
+        } as never);
       }
       if (credential.kind === "shared") {
-        return await admitCredential(
-          { house, commits },
+        return await admitShared(
+          { ...house, commits },
           SELF,
           { kind: "shared", agentDid: SELF, secretHash: credential.secretHash },
           null,
@@ -537,7 +544,7 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
       const { house, commits } = gate;
       const askedAt = history.length;
       going(
-        claimDeviceToken({ house, commits }, SELF, {
+        claimDeviceToken({ ...house, commits }, SELF, {
           deviceId,
           proof: proof as never,
           address: null,

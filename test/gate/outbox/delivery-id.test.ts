@@ -1,6 +1,7 @@
 import { fc, test as property } from "@fast-check/vitest";
 import { describe, expect, test } from "vitest";
-import { createDeliveryIds, retryDelayMs } from "../../../src/gate/protocol/transfer.ts";
+import { createDeliveryIds } from "../../../src/gate/outbox/delivery-id.ts";
+import { retryDelayMs } from "../../../src/resilience/backoff.ts";
 import { isUlid } from "../../../src/wire/ulid.ts";
 import { START_MS } from "../../support/gate.ts";
 

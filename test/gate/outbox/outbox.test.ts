@@ -1,13 +1,13 @@
 import { describe, expect, test } from "vitest";
-import { GateRefusal } from "../../../src/gate/admission/agent.ts";
+import { createDeliveryIds } from "../../../src/gate/outbox/delivery-id.ts";
+import { createOutbox, type Draft, type Outbox } from "../../../src/gate/outbox/outbox.ts";
+import { GateRefusal } from "../../../src/gate/protocol/refusal.ts";
 import {
   BATCH_TICK_MS,
-  createDeliveryIds,
   HELD_BYTES_MAX,
   PARCEL_BYTES_AT_ONCE,
   PARCELS_AT_ONCE,
 } from "../../../src/gate/protocol/transfer.ts";
-import { createOutbox, type Draft, type Outbox } from "../../../src/gate/outbox/outbox.ts";
 import type { AgentDid } from "../../../src/wire/did.ts";
 import { newAgentDid, onStorage, START_MS } from "../../support/gate.ts";
 

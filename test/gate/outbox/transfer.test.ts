@@ -1,10 +1,11 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { createDeliveryIds, type Outcome, type Parcel, type TakeOver } from "../../../src/gate/protocol/transfer.ts";
-import { createExchange, type PeerGate } from "../../../src/gate/outbox/transfer.ts";
-import { createGroupCommit } from "../../../src/gate/storage/group-commit.ts";
-import type { House } from "../../../src/gate/state.ts";
+import { createDeliveryIds } from "../../../src/gate/outbox/delivery-id.ts";
 import { createOutbox } from "../../../src/gate/outbox/outbox.ts";
+import { createExchange, type PeerGate } from "../../../src/gate/outbox/transfer.ts";
+import type { Outcome, Parcel, TakeOver } from "../../../src/gate/protocol/transfer.ts";
 import { createQueue } from "../../../src/gate/queue/queue.ts";
+import type { House } from "../../../src/gate/state.ts";
+import { createGroupCommit } from "../../../src/gate/storage/group-commit.ts";
 import type { AgentDid } from "../../../src/wire/did.ts";
 import { eventually, newAgentDid, onStorage, parcel, pass, START_MS, stopClock } from "../../support/gate.ts";
 

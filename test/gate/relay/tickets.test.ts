@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import type { AuthorityRef } from "../../../src/authority/agent.ts";
+import type { AuthorityRef } from "../../../src/authority/reference.ts";
 import { agentOfRelayTicket, createRelayTickets } from "../../../src/gate/relay/tickets.ts";
 import { admissionOf, newAgentDid, onStorage, START_MS } from "../../support/gate.ts";
 

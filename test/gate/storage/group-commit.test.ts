@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
-import { GateRefusal } from "../../../src/gate/admission/agent.ts";
-import { ProxyError } from "../../../src/wire/problem.ts";
+import { GateRefusal } from "../../../src/gate/protocol/refusal.ts";
 import { createGroupCommit } from "../../../src/gate/storage/group-commit.ts";
+import { ProxyError } from "../../../src/wire/problem.ts";
 import { onStorage } from "../../support/gate.ts";
 
 /** A table, and how many groups were committed with how many effects each. */

@@ -1,10 +1,13 @@
 /** How many devices an agent may have, and how much a list of them says: it has no pages. */
 import { describe, expect, test } from "vitest";
-import { pairDigest, type Device, type PairRequest } from "../../../src/authority/devices.ts";
+import type { Device } from "../../../src/authority/devices.ts";
+import { pairDigest, type PairRequest } from "../../../src/authority/pair-requests.ts";
+import { SCOPES } from "../../../src/authority/scopes.ts";
+import type { CallContext } from "../../../src/call/context.ts";
+import type { GateLocal } from "../../../src/call/gate.ts";
+import { createDispatcher } from "../../../src/rpc/dispatcher.ts";
 import { DEVICES_MAX, shownDevices } from "../../../src/rpc/methods/device-schemas.ts";
 import { deviceMethods } from "../../../src/rpc/methods/devices.ts";
-import { createDispatcher } from "../../../src/rpc/dispatcher.ts";
-import { type CallContext, type GateLocal, SCOPES } from "../../../src/rpc/method.ts";
 import type { Log } from "../../../src/telemetry/log.ts";
 import { resFrame } from "../../../src/wire/frame-encoder.ts";
 import { MAX_SERVER_FRAME_BYTES } from "../../../src/wire/frames.ts";

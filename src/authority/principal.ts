@@ -1,0 +1,44 @@
+/** Who is calling, after the credential has been verified. */
+import type { AgentDid, HumanDid } from "../wire/did.ts";
+import { type Scope, SCOPES, SHARED_SCOPES } from "./scopes.ts";
+
+/** Who is calling, after the credential has been verified. */
+export type Principal =
+  | { kind: "agent"; agentDid: AgentDid; ownerDid: HumanDid; jti: string; expMs: number; keyX: string }
+  | {
+      kind: "device";
+      agentDid: AgentDid;
+      ownerDid: HumanDid | null;
+      deviceId: string;
+      scopes: readonly Scope[];
+      epoch: number;
+      expMs: number;
+    }
+  | { kind: "shared"; agentDid: AgentDid; generation: number }
+  | {
+      kind: "apiKey";
+      agentDid: AgentDid;
+      apiKeyId: string;
+      serviceAccountId: string;
+      tenantId: string;
+      scopes: readonly Scope[];
+    }
+  | { kind: "operator" };
+
+export type PrincipalKind = Principal["kind"];
+
+/** The scopes a principal holds: an agent all over itself, a shared secret `relay` and `send`, the rest what was granted. */
+export function scopesOf(principal: Principal): readonly Scope[] {
+  switch (principal.kind) {
+    case "agent":
+    case "operator":
+      return SCOPES;
+    case "shared":
+      return SHARED_SCOPES;
+    case "device":
+    case "apiKey":
+      return principal.scopes;
+  }
+}
+
+export type AgentPrincipal = Extract<Principal, { kind: "agent" }>;

@@ -1,0 +1,84 @@
+/** What a call may ask of the gate that it runs in, and of other gates. */
+import type { AuditEvent } from "../audit/entry.ts";
+import type { EndAgent, EndAuthority, Fenced } from "../authority/authority.ts";
+import type { Devices } from "../authority/devices.ts";
+import type { ApiKeys } from "../authority/ended-api-keys.ts";
+import type { SharedSecret } from "../authority/shared-secret.ts";
+import type { AgentDid } from "../wire/did.ts";
+
+export type DeliveryStatus = {
+  deliveryId: string;
+  state: "queued" | "delivered" | "dead_lettered";
+  reason?: string;
+  attempts: number;
+  updatedAtMs: number;
+};
+
+export type DeadLetter = {
+  id: string;
+  deliveryId: string;
+  fromAgentDid: AgentDid | null;
+  reason: string;
+  attempts: number;
+  bytes: number;
+  createdAtMs: number;
+  deadAtMs: number;
+  /** Null where the text stands instead. */
+  payload: unknown;
+  payloadText?: string;
+};
+
+/** What a message of the proxy's own carries into an agent's delivery queue. */
+export type LocalMessage = {
+  fromAgentDid: AgentDid | null;
+  /** Who sent it where no agent did, e.g. `service_account:<id>`. */
+  fromSubject?: string;
+  /** JSON text. */
+  payload: string;
+  /** Makes the message repeatable: the same id is queued once. */
+  deliveryId?: string;
+  conversationId?: string;
+};
+
+/** Operations on the gate that a call runs in. */
+export type GateLocal = {
+  /**
+   * Ends everything of this agent, or everything issued before `keepJti`: the gate's row, epoch and sockets in one turn;
+   * then `commit`; then the calls in flight are drained. Sockets close with 4001 after the answer.
+   *
+   * @throws ProxyError DRAIN_TIMEOUT when that cannot be reached in 5 s.
+   */
+  endAgent(end: EndAgent): Promise<Fenced>;
+  /**
+   * Ends an authority: `apply` in one turn, then the fencing token at the primary, then the calls in flight. Its sockets
+   * close after the answer.
+   *
+   * @throws ProxyError DRAIN_TIMEOUT when that cannot be reached in 5 s.
+   */
+  end<T>(end: EndAuthority<T>): Promise<{ applied: T; fenced: Fenced }>;
+  /** Whether the agent itself has been revoked, or is being ended at this moment: nothing new is to be given out then. */
+  isEnded(): boolean;
+  devices: Devices;
+  shared: SharedSecret;
+  apiKeys: ApiKeys;
+  /** An entry of the audit, in the commit of what it reports. */
+  audit(event: AuditEvent): void;
+  /** Tells the sockets that may manage devices. */
+  broadcast(event: string, payload: Record<string, unknown>): void;
+  /** Queues a message for this agent's own relay, at least once and in order. Durable before the call's answer. */
+  deliverLocal(message: LocalMessage): { deliveryId: string };
+  /** Puts a message for another agent into this agent's outbox; pairing is not consulted. Durable before the call's answer. */
+  send(to: AgentDid, message: LocalMessage): { deliveryId: string };
+  /** A peer below this trust epoch is out; what it has queued here unpushed is dead-lettered. Durable before the call's answer. */
+  fencePeer(peer: AgentDid, trustEpoch: number): void;
+  /** A relay ticket that carries this call's authority to a socket, once and for 30 s. */
+  issueRelayTicket(): Promise<{ ticket: string; expiresAtMs: number }>;
+  /** What became of a message that this agent sent; null when there is none, or none any more. */
+  deliveryStatus(deliveryId: string): Promise<DeliveryStatus | null>;
+  deadLetters: {
+    /** Newest first; `before` is the id that the last page ended with. */
+    list(before: string | null, limit: number): DeadLetter[];
+    replay(id: string): boolean;
+    purge(id: string): boolean;
+  };
+};

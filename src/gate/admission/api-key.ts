@@ -1,0 +1,30 @@
+/** Admission of an API key, which the Worker has found in D1. */
+import type { ApiKeyGrant, AuthorityRef } from "../../authority/reference.ts";
+import { GateRefusal } from "../protocol/refusal.ts";
+import type { GroupCommit } from "../storage/group-commit.ts";
+import { countRequest, type Rate } from "./rate-limit.ts";
+
+/**
+ * Admits a request under an API key that the Worker has just read from D1.
+ *
+ * @throws GateRefusal where the key has been ended since
+ */
+export async function admitApiKey(
+  {
+    commits,
+    rate,
+    whyEnded,
+  }: {
+    commits: GroupCommit;
+    rate: Rate;
+    whyEnded: (ref: AuthorityRef) => string | null;
+  },
+  key: ApiKeyGrant,
+): Promise<AuthorityRef> {
+  const ref: AuthorityRef = { kind: "apiKey", epoch: 0, ...key };
+  return commits.commit(() => {
+    if (whyEnded(ref) !== null) throw new GateRefusal("gate-credential-refused");
+    countRequest(rate, Date.now());
+    return ref;
+  });
+}

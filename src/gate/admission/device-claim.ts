@@ -1,0 +1,53 @@
+/** The one-time hand-over of a new device token (contract §3, /v1/devices/claim). */
+import { type Device, newDeviceToken } from "../../authority/devices.ts";
+import type { AgentDid } from "../../wire/did.ts";
+import type { ClaimProof } from "../protocol/calls.ts";
+import { GateRefusal } from "../protocol/refusal.ts";
+import { hasProof, NOBODYS_KEY, useProof } from "./device-proof.ts";
+import { deviceRef } from "./device-token.ts";
+import { failedGuess } from "./guesses.ts";
+import { countRequest } from "./rate-limit.ts";
+import type { CredentialStores } from "./stores.ts";
+
+/**
+ * The one-time hand-over of a new device token, made at this moment.
+ *
+ * @throws GateRefusal: that no token waits is told only to a valid proof; anything else is the one refusal
+ */
+export async function claimDeviceToken(
+  stores: CredentialStores | null,
+  self: AgentDid,
+  claim: { deviceId: string; proof: ClaimProof; address: string | null; requestId: string; tokenTtlMs: number },
+): Promise<{ device: Device; token: string; expiresAtMs: number }> {
+  const known = stores?.devices.findActive(claim.deviceId) ?? null;
+  const proven = await hasProof(known?.publicKey ?? NOBODYS_KEY, claim.proof);
+  const fresh = await newDeviceToken();
+  if (stores === null) throw new GateRefusal("gate-credential-refused");
+  if (known === null || !proven) throw failedGuess(stores.lockout, claim.address);
+  const handedOver = await stores.commits.commit(() => {
+    const nowMs = Date.now();
+    const device = stores.devices.findActive(claim.deviceId);
+    if (device === null || stores.authority.isEnded()) throw failedGuess(stores.lockout, claim.address);
+    useProof(stores.nonces, device.publicKey, claim.proof, nowMs);
+    countRequest(stores.rate, nowMs);
+    // No refusal, which would be undone: the proof is used up, or it could be shown again when there is a token.
+    if (!device.tokenWaits) return null;
+    const expiresAtMs = nowMs + claim.tokenTtlMs;
+    const claimed = stores.devices.claim(device, { sha256: fresh.sha256, expiresAtMs });
+    const { principal } = deviceRef(stores, self, claimed, expiresAtMs);
+    stores.audit.record(
+      {
+        action: "device.token.claim",
+        subject: `device:${self}/${claimed.deviceId}`,
+        agentDid: self,
+        result: "ok",
+        details: { epoch: claimed.epoch },
+      },
+      { principal, origin: claim.address, requestId: claim.requestId },
+      nowMs,
+    );
+    return { device: claimed, token: fresh.token, expiresAtMs };
+  });
+  if (handedOver === null) throw new GateRefusal("gate-nothing-to-claim");
+  return handedOver;
+}

@@ -1,0 +1,43 @@
+/** Calls, as they cross from the Worker to a gate. */
+import type { Credential } from "../../auth/credential.ts";
+import type { ProofForm, SignedRequest } from "../../auth/proof.ts";
+import type { ApiKeyGrant } from "../../authority/reference.ts";
+import type { Scope } from "../../authority/scopes.ts";
+import type { Reply } from "../../call/reply.ts";
+import type { AgentDid } from "../../wire/did.ts";
+import { GateRefusal } from "./refusal.ts";
+import type { AgentAdmission } from "./submission.ts";
+
+export type GateCredential = Extract<Credential, { agentDid: AgentDid }>;
+
+export type ClaimProof = ProofForm & SignedRequest;
+
+/** Who calls, as the Worker verified it. */
+export type GateCaller =
+  | { kind: "agent"; admission: AgentAdmission }
+  /** `address` is whom failures are counted against. */
+  | { kind: "credential"; credential: GateCredential; address: string | null }
+  | { kind: "apiKey"; key: ApiKeyGrant }
+  | { kind: "operator" };
+
+/** A device asks for the token that waits for it. */
+export type Claim = { deviceId: string; proof: ClaimProof; address: string | null; requestId: string };
+
+export type ClaimAnswer =
+  | { ok: true; token: string; scopes: readonly Scope[]; epoch: number; expiresAtMs: number }
+  | { ok: false; refusal: GateRefusal["refusal"] };
+
+export type GateCall = {
+  caller: GateCaller;
+  surface: "rpc" | "http";
+  requestId: string;
+  origin: string | null;
+  /** How fresh a list must be. */
+  bookmark?: string | null;
+  /** In their order; what follows the end of its own authority is refused. */
+  calls: { method: string; params: unknown }[];
+};
+
+export type GateAnswer =
+  | { ok: true; replies: Reply[]; bookmark: string | null }
+  | { ok: false; refusal: GateRefusal["refusal"] };

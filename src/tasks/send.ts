@@ -1,0 +1,38 @@
+/** Messages and events to a task's agent. */
+import { actorOf, senderSubject } from "../authz/actor.ts";
+import type { CallContext } from "../call/context.ts";
+import type { LocalMessage } from "../call/gate.ts";
+import { askGate } from "../call/remote-gate.ts";
+import { type AgentDid, parseAgentDid } from "../wire/did.ts";
+import { ProxyError } from "../wire/problem.ts";
+import { permittedTask } from "./access.ts";
+import type { TaskKey } from "./store.ts";
+
+const PAYLOAD_BYTES_MAX = 1_048_576;
+
+/**
+ * Delivers a message or an event to the task's agent, at least once. Needs `update` on the task and nothing else: pairing is
+ * not consulted, and a task that cannot be found is not made.
+ */
+export async function sendToTask(
+  ctx: CallContext,
+  kind: "message" | "event",
+  key: TaskKey,
+  content: unknown,
+  operatorsAgent: string | null,
+): Promise<{ deliveryId: string }> {
+  const row = await permittedTask(ctx, actorOf(ctx.principal), key, "update", operatorsAgent);
+  const to = parseAgentDid(row.agent_did);
+  if (to === null) throw new ProxyError("PROXY_INTERNAL", { reason: "a task's agent is no agent DID" });
+  const payload = JSON.stringify({ kind, taskId: row.task_id, content });
+  if (new TextEncoder().encode(payload).length > PAYLOAD_BYTES_MAX) throw new ProxyError("PROXY_BODY_TOO_LARGE");
+  const message: LocalMessage = { ...senderOf(ctx), payload };
+  ctx.authority.assertCurrent();
+  if (ctx.gate !== null) return ctx.gate.send(to, message);
+  return askGate(ctx, () => ctx.gates.of(to).notify(message));
+}
+
+function senderOf({ principal }: CallContext): { fromAgentDid: AgentDid | null; fromSubject?: string } {
+  if (principal.kind === "agent" || principal.kind === "device") return { fromAgentDid: principal.agentDid };
+  return { fromAgentDid: null, fromSubject: senderSubject(principal) };
+}
