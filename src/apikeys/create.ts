@@ -8,7 +8,7 @@ import { agentObject, apiKeyGrants, serviceAccountSubject, tenantObject } from "
 import { graphUnavailable } from "../authz/permission.ts";
 import { writeTuples } from "../authz/store/tuples.ts";
 import { commitWrite, dualWrite } from "../authz/sync/dual-write.ts";
-import { leftToOutbox, outboxStatement, pending } from "../authz/sync/outbox.ts";
+import { logDeferred, outboxStatement, pending } from "../authz/sync/outbox.ts";
 import { type GraphChange, remoteGraphOf } from "../authz/sync/remote.ts";
 import type { CallContext } from "../call/context.ts";
 import type { GateLocal } from "../call/gate.ts";
@@ -19,7 +19,7 @@ import type { AgentDid } from "../wire/did.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { sha256Base64Url } from "../wire/proof.ts";
 import { newUlid } from "../wire/ulid.ts";
-import { backingOf } from "./provenance.ts";
+import { provenanceOf } from "./provenance.ts";
 import { insertApiKey } from "./store.ts";
 
 export type NewApiKey = { name: string; scopes: readonly Scope[]; expiresAtMs: number | null };
@@ -47,7 +47,7 @@ export async function createApiKey(
   if (wanted.expiresAtMs !== null && wanted.expiresAtMs <= nowMs) {
     throw new ProxyError("PROXY_BAD_REQUEST", { detail: "expiresAtMs: is in the past." });
   }
-  const { firstMaker, endsAtMs } = await backingOf(ctx.db, ctx.principal);
+  const { originator, endsAtMs } = await provenanceOf(ctx.db, ctx.principal);
   const expiresAtMs = wanted.expiresAtMs ?? endsAtMs;
   if (endsAtMs !== null && (expiresAtMs === null || expiresAtMs > endsAtMs)) {
     throw new ProxyError("PROXY_AUTH_FORBIDDEN", { reason: "a key never outlives what it was made with" });
@@ -78,7 +78,7 @@ export async function createApiKey(
           generation,
           creatorUserId: actor?.userId ?? null,
           creatorServiceAccountId: actor?.serviceAccountId ?? null,
-          firstMaker,
+          originator,
           createdAtMs: nowMs,
           expiresAtMs,
         }),
@@ -124,5 +124,5 @@ async function grantAtRemote(ctx: CallContext, change: GraphChange): Promise<voi
 /** The grant stands and the key does not: the outbox takes the grant back. */
 async function takeBack(ctx: CallContext, change: GraphChange): Promise<void> {
   const statement = outboxStatement(ctx.db, pending({ ...change, op: "deregister" }, ctx.now()), ctx.now());
-  await statement.run().catch((error: unknown) => leftToOutbox(ctx.log, change.object, error));
+  await statement.run().catch((error: unknown) => logDeferred(ctx.log, change.object, error));
 }

@@ -4,8 +4,8 @@ import type { Fenced } from "../authority/authority.ts";
 import { apiKeyAuthority, ENDED_EPOCH } from "../authority/names.ts";
 import { apiKeyGrants } from "../authz/grants.ts";
 import { deleteTuples } from "../authz/store/tuples.ts";
-import { commitWrite, dualWrite, tellRemote } from "../authz/sync/dual-write.ts";
-import { leftToOutbox } from "../authz/sync/outbox.ts";
+import { commitWrite, dualWrite, pushToRemote } from "../authz/sync/dual-write.ts";
+import { logDeferred } from "../authz/sync/outbox.ts";
 import type { CallContext } from "../call/context.ts";
 import type { GateLocal } from "../call/gate.ts";
 import { ProxyError } from "../wire/problem.ts";
@@ -28,7 +28,7 @@ export async function deleteApiKey(ctx: CallContext, gate: GateLocal, apiKeyId: 
   const { fenced } = await gate.end({
     apply() {
       gate.apiKeys.end(apiKeyId);
-      if (principal.kind === "apiKey" && principal.apiKeyId === apiKeyId) ctx.authority.endedItself(ENDED_EPOCH);
+      if (principal.kind === "apiKey" && principal.apiKeyId === apiKeyId) ctx.authority.revokedItself(ENDED_EPOCH);
     },
     raise: () => [{ authority: apiKeyAuthority(apiKeyId), epoch: ENDED_EPOCH }],
   });
@@ -51,8 +51,8 @@ export async function deleteApiKey(ctx: CallContext, gate: GateLocal, apiKeyId: 
     dual,
   );
   gate.apiKeys.gone(apiKeyId, deletedAtMs);
-  const failed = await tellRemote(ctx, dual);
-  if (failed !== null) leftToOutbox(ctx.log, change.object, failed);
+  const failed = await pushToRemote(ctx, dual);
+  if (failed !== null) logDeferred(ctx.log, change.object, failed);
   return { apiKeyId, deletedAtMs, fenced };
 }
 

@@ -126,7 +126,7 @@ export type InsertedApiKey = {
   generation: number;
   creatorUserId: string | null;
   creatorServiceAccountId: string | null;
-  firstMaker: string | null;
+  originator: string | null;
   createdAtMs: number;
   expiresAtMs: number | null;
 };
@@ -151,6 +151,6 @@ export function insertApiKey(db: D1Database, key: InsertedApiKey): D1PreparedSta
       key.creatorServiceAccountId,
       key.createdAtMs,
       key.expiresAtMs,
-      key.firstMaker,
+      key.originator,
     );
 }

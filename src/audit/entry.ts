@@ -26,7 +26,7 @@ export type AuditedCall = {
 };
 
 /** @returns the principal as a subject `type:id`, as the audit and the graph name it. */
-export function actorOf(principal: Principal): string {
+export function subjectOf(principal: Principal): string {
   switch (principal.kind) {
     case "operator":
       return "operator";
@@ -61,7 +61,7 @@ function appendStatement(call: AuditedCall, event: AuditEvent, condition: string
     .bind(
       newUlid(nowMs),
       nowMs,
-      call.principal === null ? "sallyport" : actorOf(call.principal),
+      call.principal === null ? "sallyport" : subjectOf(call.principal),
       event.action,
       event.subject,
       event.agentDid,

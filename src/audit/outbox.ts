@@ -1,7 +1,7 @@
 /** Audit entries on their way to D1: written here in the commit of what they report, so that neither is there without the other. */
 import type { Principal } from "../authority/principal.ts";
 import { newUlid } from "../wire/ulid.ts";
-import { actorOf, type AuditEvent } from "./entry.ts";
+import { subjectOf, type AuditEvent } from "./entry.ts";
 
 const ENTRIES_AT_ONCE = 50;
 
@@ -26,7 +26,7 @@ export function createAuditOutbox(sql: SqlStorage) {
 
     /** Part of the caller's transaction. */
     record(event: AuditEvent, by: AuditedBy, nowMs: number): void {
-      const actor = by.principal === null ? "sallyport" : actorOf(by.principal);
+      const actor = by.principal === null ? "sallyport" : subjectOf(by.principal);
       const entry: AuditEntry = {
         ...event,
         id: newUlid(nowMs),

@@ -9,15 +9,15 @@ import { readNumber, readText, writeMeta } from "../database/meta.ts";
  * accepted before the last of them has settled, and a revocation that is committed wins over whatever else settles.
  */
 export type AgentEnd = {
-  isUnderWay(): boolean;
+  isInProgress(): boolean;
   /** Re-keyed: the agent goes on with the token made for it. */
-  goesOn(): void;
+  resume(): void;
   /** Refused, and nothing has changed. */
-  cameToNothing(): void;
+  abort(): void;
   /** Nobody knows: the agent stays ended until another end says more. */
-  isUnknown(): void;
+  leaveUnknown(): void;
   /** Revoked. Also what had let it go on meanwhile is over. */
-  isForGood(): void;
+  commit(): void;
 };
 
 export type AgentAuthority = ReturnType<typeof createAgentAuthority>;
@@ -76,11 +76,11 @@ export function createAgentAuthority(sql: SqlStorage) {
         writeMeta(sql, "agent_ended", ended);
       };
       return {
-        isUnderWay: () => underWay.has(self),
-        goesOn: () => settle(null),
-        cameToNothing: () => settle(lasting),
-        isUnknown: () => settle(reason),
-        isForGood() {
+        isInProgress: () => underWay.has(self),
+        resume: () => settle(null),
+        abort: () => settle(lasting),
+        leaveUnknown: () => settle(reason),
+        commit() {
           settle(reason);
           isOver = true;
           writeMeta(sql, "agent_over", 1);

@@ -10,7 +10,7 @@ export type Authority = {
   /** The first statements of every D1 batch under this authority: they abort the batch when the authority has ended. */
   fence(db: D1Database): D1PreparedStatement[];
   /** The caller has ended its own authority by this call: its answer still goes out, unless somebody ends what came of it. */
-  endedItself(epoch: number): void;
+  revokedItself(epoch: number): void;
 };
 
 /** Which sockets and calls a revocation ended. */

@@ -10,10 +10,10 @@ import type { Scope } from "./scopes.ts";
 import { sameHash } from "./secrets.ts";
 
 const DEVICE_ID_LENGTH = 22;
-const LAST_USED_GRAIN_MS = 60_000;
+const LAST_USED_RESOLUTION_MS = 60_000;
 
 /** What is read of the authority of something that began under a device. */
-export type DeviceRef = { principal: { deviceId: string }; epoch: number; lastWord?: true };
+export type DeviceRef = { principal: { deviceId: string }; epoch: number; mayStillReply?: true };
 
 export type EndedAs = "rotated" | "revoked" | "removed";
 
@@ -119,10 +119,12 @@ export function createDevices(sql: SqlStorage) {
     /** Paired devices, revoked ones among them; a removed one is no longer shown. */
     list: (): Device[] => [...devices.values()].filter(({ endedAs }) => endedAs !== "removed"),
 
-    /** Whether what began under a device's epoch may go on. `lastWord`: the answer to the call by which it ended itself. */
+    /** Whether what began under a device's epoch may go on. `mayStillReply`: the answer to the call by which it ended itself. */
     holds(ref: DeviceRef): boolean {
       const device = devices.get(ref.principal.deviceId);
-      return device !== undefined && device.epoch === ref.epoch && (device.endedAtMs === null || ref.lastWord === true);
+      return (
+        device !== undefined && device.epoch === ref.epoch && (device.endedAtMs === null || ref.mayStillReply === true)
+      );
     },
 
     endReason(deviceId: string): string {
@@ -239,7 +241,7 @@ export function createDevices(sql: SqlStorage) {
 
     /** To the minute, and so a write a minute at most. Part of the caller's transaction. */
     used(device: Device, nowMs: number): void {
-      const minute = nowMs - (nowMs % LAST_USED_GRAIN_MS);
+      const minute = nowMs - (nowMs % LAST_USED_RESOLUTION_MS);
       const current = devices.get(device.deviceId);
       if (current === undefined || (current.lastUsedAtMs ?? 0) >= minute) return;
       devices.set(current.deviceId, { ...current, lastUsedAtMs: minute });

@@ -8,7 +8,7 @@ import { readNumber, writeMeta } from "../database/meta.ts";
 const REMEMBERED_MS = 3_600_000;
 
 /** What is read of the authority of something that began under a key. */
-export type ApiKeyRef = { principal: { apiKeyId: string }; generation: number; lastWord?: true };
+export type ApiKeyRef = { principal: { apiKeyId: string }; generation: number; mayStillReply?: true };
 export type ApiKeys = ReturnType<typeof createApiKeys>;
 
 export function createApiKeys(sql: SqlStorage) {
@@ -24,9 +24,9 @@ export function createApiKeys(sql: SqlStorage) {
     /** What a new key is made under; whatever ends everything of the agent raises it. */
     generation: (): number => generation,
 
-    /** Whether what began under a key may go on. `lastWord`: the answer to the call by which it ended itself. */
+    /** Whether what began under a key may go on. `mayStillReply`: the answer to the call by which it ended itself. */
     holds: (ref: ApiKeyRef): boolean =>
-      ref.generation === generation && (!ended.has(ref.principal.apiKeyId) || ref.lastWord === true),
+      ref.generation === generation && (!ended.has(ref.principal.apiKeyId) || ref.mayStillReply === true),
 
     /** Ends a key; doing it twice changes nothing. */
     end(apiKeyId: string): void {

@@ -10,7 +10,13 @@ import type { SharedSecret } from "./shared-secret.ts";
 /** What a socket or a call remembers of the authority it began under. Plain data: it stands in socket attachments. */
 export type AuthorityRef =
   | { kind: "agent"; epoch: number; jti: string; expMs: number; principal: AgentPrincipal }
-  | { kind: "device"; epoch: number; expMs: number; principal: Extract<Principal, { kind: "device" }>; lastWord?: true }
+  | {
+      kind: "device";
+      epoch: number;
+      expMs: number;
+      principal: Extract<Principal, { kind: "device" }>;
+      mayStillReply?: true;
+    }
   | { kind: "shared"; epoch: number; expMs: null; principal: Extract<Principal, { kind: "shared" }> }
   | {
       kind: "apiKey";
@@ -18,13 +24,13 @@ export type AuthorityRef =
       expMs: number | null;
       principal: Extract<Principal, { kind: "apiKey" }>;
       generation: number;
-      lastWord?: true;
+      mayStillReply?: true;
     };
 
 export type Authorities = { agent: AgentAuthority; devices: Devices; shared: SharedSecret; apiKeys: ApiKeys };
 
 /** Why something that began under an authority may not go on at this moment, as its socket is told; null when it may. */
-export function whyEnded(
+export function endReason(
   { agent, devices, shared, apiKeys }: Authorities,
   ref: AuthorityRef,
   nowMs: number,

@@ -10,7 +10,7 @@ import { agentStatements } from "./registration.ts";
  *
  * @returns whether the calling agent is in the graph now
  */
-export async function joinGraph(
+export async function registerExternalAgent(
   ctx: Pick<CallContext, "db" | "config" | "now" | "log" | "authority" | "principal">,
 ): Promise<boolean> {
   const { principal } = ctx;

@@ -36,7 +36,7 @@ export type OperatorAnswer = { ok: true; replies: readonly Reply[] } | { ok: fal
  *
  * @throws ProxyError what the gate refused with; PROXY_AUTH_DEPENDENCY_UNAVAILABLE where it did not answer
  */
-export async function askGate<T>({ log }: { log: Log }, call: () => Promise<T>): Promise<T> {
+export async function callRemoteGate<T>({ log }: { log: Log }, call: () => Promise<T>): Promise<T> {
   try {
     return await call();
   } catch (thrown) {

@@ -149,7 +149,7 @@ export function createAgentClient(options: AgentClientOptions): AgentClient {
         baseUrl: caller.baseUrl,
         nowMs: caller.clock.nowMs,
         ticket: async () => (await relayTicket()).ticket,
-        upkeep: () => keeper.renewIdentity(),
+        maintenance: () => keeper.renewIdentity(),
         mayReturnAfterExpiry: keeper.isAlive,
       });
     },

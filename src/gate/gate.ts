@@ -28,26 +28,26 @@ import { admitShared } from "./admission/shared-secret.ts";
 import type { CredentialStores } from "./admission/stores.ts";
 import { countFurtherCall } from "./admission/rate-limit.ts";
 import { createRunner, type Runner } from "./calls/runner.ts";
-import { createUpkeep, type Upkeep } from "./maintenance.ts";
+import { createMaintenance, type Maintenance } from "./maintenance.ts";
 import { createMailroom, type Mailroom } from "./outbox/submission.ts";
 import { createExchange } from "./outbox/transfer.ts";
 import type { Claim, ClaimAnswer, GateAnswer, GateCall, GateCaller } from "./protocol/calls.ts";
 import { GateRefusal } from "./protocol/refusal.ts";
 import type { AgentAdmission, Submission, SubmissionReply } from "./protocol/submission.ts";
-import type { Outcome, Parcel, TakeOver } from "./protocol/transfer.ts";
+import type { Outcome, QueuedMessage, TransferResult } from "./protocol/transfer.ts";
 import { readUpgrade, type Upgrade, UPGRADE_HEADER } from "./protocol/upgrade.ts";
 import { createRelay, type Relay } from "./relay/connection.ts";
-import { createHouse, type House } from "./state.ts";
+import { createGateState, type GateState } from "./state.ts";
 import { createGroupCommit, type GroupCommit } from "./storage/group-commit.ts";
 import { hasSchema } from "./storage/schema.ts";
 
 type Open = {
   credentials: CredentialStores;
-  house: House;
+  state: GateState;
   commits: GroupCommit;
   relay: Relay;
   mailroom: Mailroom;
-  upkeep: Upkeep;
+  maintenance: Maintenance;
   runner: Runner;
 };
 
@@ -63,24 +63,24 @@ export class Gate extends DurableObject<Env> {
     this.#self = (ctx.id.name ?? "") as AgentDid;
     this.#log = createLog({ gate: this.#self });
     if (!hasSchema(ctx.storage.sql)) return;
-    const { upkeep } = this.#ensureOpen();
-    void ctx.blockConcurrencyWhile(async () => upkeep.alarmIsSetFor(await ctx.storage.getAlarm()));
+    const { maintenance } = this.#ensureOpen();
+    void ctx.blockConcurrencyWhile(async () => maintenance.alarmIsSetFor(await ctx.storage.getAlarm()));
   }
 
   /** The gate's tables and rooms; only called once something has been verified. */
   #ensureOpen(): Open {
     if (this.#open !== null) return this.#open;
     const { config } = this.#runtime;
-    const house = createHouse(this.ctx, config, this.#log);
+    const state = createGateState(this.ctx, config, this.#log);
     const commits = createGroupCommit(
       this.ctx.storage,
-      (effects) => upkeep.beforeCommit(effects),
+      (effects) => maintenance.beforeCommit(effects),
       (error) => {
         this.#log.error("gate.broken", errorFields(error));
         this.ctx.abort("memory and disk are apart");
       },
     );
-    const relay = createRelay(house, commits, {
+    const relay = createRelay(state, commits, {
       self: this.#self,
       config,
       now: Date.now,
@@ -91,16 +91,16 @@ export class Gate extends DurableObject<Env> {
         return this.#ensureOpen().runner.run(authority, request, { surface: "rpc", method, params });
       },
     });
-    const exchange = createExchange(house, commits, {
+    const exchange = createExchange(state, commits, {
       self: this.#self,
-      gateOf: (did) => this.env.GATE.getByName(did),
+      gateStub: (did) => this.env.GATE.getByName(did),
       db: this.env.DB,
       now: Date.now,
       log: this.#log,
     });
-    const mailroom = createMailroom(house, commits, relay, { self: this.#self, now: Date.now });
+    const mailroom = createMailroom(state, commits, relay, { self: this.#self, now: Date.now });
     const background = (work: Promise<unknown>): void => this.ctx.waitUntil(work);
-    const upkeep = createUpkeep(house, commits, relay, exchange, {
+    const maintenance = createMaintenance(state, commits, relay, exchange, {
       self: this.#self,
       config,
       setAlarm: (atMs) => void this.ctx.storage.setAlarm(atMs),
@@ -108,27 +108,27 @@ export class Gate extends DurableObject<Env> {
       log: this.#log,
       flushNumbers: () => flushSoon(this.env, background),
     });
-    const runner = createRunner(house, commits, relay, {
+    const runner = createRunner(state, commits, relay, {
       self: this.#self,
       env: this.env,
       config,
       dispatcher: () => this.#runtime.dispatcher,
       now: Date.now,
       log: this.#log,
-      gateOf: (did) => this.env.GATE.getByName(did),
+      gateStub: (did) => this.env.GATE.getByName(did),
       putLocal: (message) => mailroom.putLocal(message),
       fencePeer: (peer, trustEpoch) => mailroom.fencePeer(peer, trustEpoch),
-      wake: () => upkeep.wake(),
+      wake: () => maintenance.wake(),
       background,
     });
-    this.#open = { credentials: { ...house, commits }, house, commits, relay, mailroom, upkeep, runner };
+    this.#open = { credentials: { ...state, commits }, state, commits, relay, mailroom, maintenance, runner };
     commits.wake();
     return this.#open;
   }
 
   override async alarm(): Promise<void> {
     if (this.#open === null && !hasSchema(this.ctx.storage.sql)) return;
-    await this.#ensureOpen().upkeep.alarm();
+    await this.#ensureOpen().maintenance.alarm();
   }
 
   // ---- messages ----------------------------------------------------------------------------------------------------
@@ -153,8 +153,8 @@ export class Gate extends DurableObject<Env> {
   }
 
   /** Takes messages over from a sender's gate; on disk before the answer. */
-  async takeOver(from: AgentDid, parcels: Parcel[]): Promise<TakeOver> {
-    return this.#ensureOpen().mailroom.takeOver(from, parcels);
+  async receive(from: AgentDid, messages: QueuedMessage[]): Promise<TransferResult> {
+    return this.#ensureOpen().mailroom.receive(from, messages);
   }
 
   /** What became of messages that were handed over; on disk before the answer. */
@@ -164,7 +164,7 @@ export class Gate extends DurableObject<Env> {
 
   /** Attempts so far on a message that waits here. */
   async attempts(deliveryId: string): Promise<number | null> {
-    return this.#open?.house.queue.attempts(deliveryId) ?? null;
+    return this.#open?.state.queue.attempts(deliveryId) ?? null;
   }
 
   /** Puts a message of the proxy's own into this agent's queue; on disk before the answer. */
@@ -185,13 +185,13 @@ export class Gate extends DurableObject<Env> {
   async endTokens(tokens: { jti: string; expMs: number }[], reason: string): Promise<void> {
     // A gate that nobody has proved anything to has nothing that could end.
     if (this.#open === null) return;
-    const { house, commits, relay } = this.#open;
+    const { state, commits, relay } = this.#open;
     await commits.commit(() => {
-      house.authority.endTokens(tokens, reason);
+      state.authority.endTokens(tokens, reason);
       relay.sweep(Date.now());
     });
     // Also when this is told again: the first time may have failed here.
-    await raiseStatement(this.env.DB, `agent:${this.#self}`, house.authority.epoch()).run();
+    await raiseStatement(this.env.DB, `agent:${this.#self}`, state.authority.epoch()).run();
   }
 
   // ---- calls -------------------------------------------------------------------------------------------------------
@@ -200,12 +200,12 @@ export class Gate extends DurableObject<Env> {
   async call(request: GateCall): Promise<GateAnswer> {
     return this.#refusable(async (): Promise<GateAnswer> => {
       const ref = await this.#admit(request.caller);
-      const { house, commits, runner } = this.#ensureOpen();
+      const { state, commits, runner } = this.#ensureOpen();
       const bookmarks: Bookmarks = { given: request.bookmark ?? null, latest: null };
       // The first call has been counted with the admission. The operator's are not counted.
       let isCounted = true;
       const replies = await runInOrder(request.calls, async ({ method, params }): Promise<Reply> => {
-        const limited = isCounted || ref === null ? null : countFurtherCall(house.rate, Date.now());
+        const limited = isCounted || ref === null ? null : countFurtherCall(state.rate, Date.now());
         isCounted = false;
         if (limited !== null) return refusal(refusalError(limited));
         // A copy each: what follows the end of its own authority in a batch is refused.
@@ -222,10 +222,10 @@ export class Gate extends DurableObject<Env> {
   async #admit(caller: GateCaller): Promise<AuthorityRef | null> {
     switch (caller.kind) {
       case "agent": {
-        const { house, commits } = this.#ensureOpen();
+        const { state, commits } = this.#ensureOpen();
         return commits.commit(() => {
-          admitAgent(house.admission, caller.admission, Date.now());
-          return agentRef(house, caller.admission);
+          admitAgent(state.admission, caller.admission, Date.now());
+          return agentRef(state, caller.admission);
         });
       }
       case "credential": {
@@ -236,8 +236,8 @@ export class Gate extends DurableObject<Env> {
           : admitShared(stores, this.#self, caller.credential, caller.address);
       }
       case "apiKey": {
-        const { house, commits } = this.#ensureOpen();
-        return admitApiKey({ ...house, commits }, caller.key);
+        const { state, commits } = this.#ensureOpen();
+        return admitApiKey({ ...state, commits }, caller.key);
       }
       case "operator":
         this.#ensureOpen();
@@ -302,23 +302,23 @@ export class Gate extends DurableObject<Env> {
     const admitted = "caller" in upgrade ? await this.#admit(upgrade.caller) : null;
     // A ticket is looked for only where there are tables; nothing is made for a stranger.
     if (this.#open === null) throw new ProxyError("PROXY_AUTH_INVALID_TOKEN");
-    const { house, commits, relay } = this.#open;
+    const { state, commits, relay } = this.#open;
     // A commit is an effect, if only on the alarm: none for a ticket that nobody has been given.
-    if ("ticketSha256" in upgrade && !house.relayTickets.has(upgrade.ticketSha256))
+    if ("ticketSha256" in upgrade && !state.relayTickets.has(upgrade.ticketSha256))
       throw new ProxyError("PROXY_AUTH_INVALID_TOKEN");
     const pair = new WebSocketPair();
     const { session, superseded } = await commits.commit(() => {
       const nowMs = Date.now();
-      const authority = "caller" in upgrade ? admitted : house.relayTickets.consume(upgrade.ticketSha256, nowMs);
-      if (authority === null || house.whyEnded(authority) !== null) throw new ProxyError("PROXY_AUTH_INVALID_TOKEN");
+      const authority = "caller" in upgrade ? admitted : state.relayTickets.consume(upgrade.ticketSha256, nowMs);
+      if (authority === null || state.endReason(authority) !== null) throw new ProxyError("PROXY_AUTH_INVALID_TOKEN");
       const scopes = scopesOf(authority.principal);
-      return house.sockets.accept(pair[1], { authority, scopes, origin: upgrade.origin }, nowMs);
+      return state.sockets.accept(pair[1], { authority, scopes, origin: upgrade.origin }, nowMs);
     });
     relay.supersede(superseded);
     this.#log.info("relay.connected", {
       requestId: upgrade.requestId,
       socketId: session.socketId,
-      sockets: house.sockets.size(),
+      sockets: state.sockets.size(),
     });
     void this.#tellOwed();
     return new Response(null, {
@@ -333,12 +333,12 @@ export class Gate extends DurableObject<Env> {
 
   /** Tells this agent of its dead letters what it has not been told yet, a batch a commit. */
   async #tellOwed(): Promise<void> {
-    const { house, commits, relay } = this.#ensureOpen();
+    const { state, commits, relay } = this.#ensureOpen();
     let last: string | null = null;
     for (;;) {
       // oxlint-disable-next-line no-await-in-loop -- one batch after the other
       const first: string | null = await commits.commit(() => {
-        const due = house.outbox.dueReceipts();
+        const due = state.outbox.dueReceipts();
         relay.tell(due);
         return due[0]?.deliveryId ?? null;
       });
@@ -348,13 +348,13 @@ export class Gate extends DurableObject<Env> {
   }
 
   override webSocketMessage(socket: WebSocket, message: string | ArrayBuffer): void {
-    const session = this.#open?.house.sockets.of(socket) ?? null;
+    const session = this.#open?.state.sockets.of(socket) ?? null;
     // A frame of a socket that has been ended here: it may still arrive, and is not read.
     if (session !== null) this.#ensureOpen().relay.message(session, message);
   }
 
   override webSocketClose(socket: WebSocket): void {
-    const session = this.#open?.house.sockets.of(socket) ?? null;
+    const session = this.#open?.state.sockets.of(socket) ?? null;
     if (session !== null) this.#ensureOpen().relay.gone(session);
     if (socket.readyState === WebSocket.CLOSED) return;
     // Completes the handshake. What the peer sent may be a code that nobody may send back.
@@ -362,13 +362,13 @@ export class Gate extends DurableObject<Env> {
   }
 
   override webSocketError(socket: WebSocket, error: unknown): void {
-    const session = this.#open?.house.sockets.of(socket) ?? null;
+    const session = this.#open?.state.sockets.of(socket) ?? null;
     this.#log.warn("relay.socket_error", errorFields(error));
     if (session !== null) this.#ensureOpen().relay.gone(session);
   }
 }
 
 /** The authority that an admitted request of the agent runs under. */
-function agentRef(house: House, { principal }: AgentAdmission): AuthorityRef {
-  return { kind: "agent", epoch: house.authority.epoch(), jti: principal.jti, expMs: principal.expMs, principal };
+function agentRef(state: GateState, { principal }: AgentAdmission): AuthorityRef {
+  return { kind: "agent", epoch: state.authority.epoch(), jti: principal.jti, expMs: principal.expMs, principal };
 }

@@ -5,17 +5,17 @@ import { count } from "../telemetry/metrics.ts";
 import type { AgentDid } from "../wire/did.ts";
 import type { Exchange } from "./outbox/transfer.ts";
 import type { GroupCommit } from "./storage/group-commit.ts";
-import type { House } from "./state.ts";
+import type { GateState } from "./state.ts";
 import type { Relay } from "./relay/connection.ts";
 
 /** A held message is looked after at the latest by then, also when the process has died in between. */
 const SAFETY_ALARM_MS = 2_000;
 const HOUSEKEEPING_AFTER_MS = 60_000;
 
-export type Upkeep = ReturnType<typeof createUpkeep>;
+export type Maintenance = ReturnType<typeof createMaintenance>;
 
-export function createUpkeep(
-  house: House,
+export function createMaintenance(
+  state: GateState,
   commits: GroupCommit,
   relay: Relay,
   exchange: Exchange,
@@ -37,13 +37,13 @@ export function createUpkeep(
 
   /** An agent whose clock drifts is told of before its requests are refused for it. */
   const reportDrift = (nowMs: number): void => {
-    const crossing = house.drift.settle(nowMs);
+    const crossing = state.drift.settle(nowMs);
     if (crossing === null) return;
     const { skewWarnSeconds: warnSeconds, skewMaxSeconds: maxSeconds } = deps.config;
     const details = { ...crossing, warnSeconds, maxSeconds };
     const subject = { subject: `agent:${deps.self}`, agentDid: deps.self };
     const nobody = { principal: null, origin: null, requestId: null };
-    house.audit.record({ action: "agent.clock_drift", ...subject, result: "warned", details }, nobody, nowMs);
+    state.audit.record({ action: "agent.clock_drift", ...subject, result: "warned", details }, nobody, nowMs);
     relay.broadcast("agent.clock_drift", { agentDid: deps.self, ...details });
     deps.log.warn("agent.clock_drift", details);
     count("sallyport_agent_clock_drifts", { direction: crossing.smoothedMs < 0 ? "behind" : "ahead" });
@@ -52,10 +52,10 @@ export function createUpkeep(
 
   /** Sets the alarm where it is later than what is due first. One that comes early looks again. */
   const arm = (nowMs: number): void => {
-    const sweepMs = house.queue.nextDueMs(house.sockets.size() > 0, nowMs);
+    const sweepMs = state.queue.nextDueMs(state.sockets.size() > 0, nowMs);
     const owed = exchange.nextDueMs(nowMs);
     const dueMs = Math.min(
-      house.outbox.isHolding() || !house.audit.isEmpty() || owed !== null ? nowMs + SAFETY_ALARM_MS : Infinity,
+      state.outbox.isHolding() || !state.audit.isEmpty() || owed !== null ? nowMs + SAFETY_ALARM_MS : Infinity,
       sweepMs ?? Infinity,
       relay.nextDueMs() ?? Infinity,
       pruneDueAtMs,
@@ -70,7 +70,7 @@ export function createUpkeep(
     beforeCommit(effects: number): void {
       const nowMs = deps.now();
       relay.push(nowMs);
-      house.rate.save();
+      state.rate.save();
       reportDrift(nowMs);
       exchange.start(nowMs);
       if (effects > 0 && !isPruning) pruneDueAtMs = Math.min(pruneDueAtMs, nowMs + HOUSEKEEPING_AFTER_MS);
@@ -96,11 +96,11 @@ export function createUpkeep(
       await commits.commit(() => {
         const nowMs = deps.now();
         relay.sweep(nowMs);
-        house.queue.expire((socketId) => house.sockets.byId(socketId) !== null, nowMs);
+        state.queue.expire((socketId) => state.sockets.byId(socketId) !== null, nowMs);
         if (pruneDueAtMs === Infinity || pruneDueAtMs <= nowMs) {
-          house.prune(nowMs);
+          state.prune(nowMs);
           isPruning = true;
-          pruneDueAtMs = Math.max(house.nextPruneMs() ?? Infinity, nowMs + 1_000);
+          pruneDueAtMs = Math.max(state.nextPruneMs() ?? Infinity, nowMs + 1_000);
         }
       });
     },

@@ -4,11 +4,11 @@ import { createLockout } from "../auth/lockout.ts";
 import { createAgentAuthority } from "../authority/agent.ts";
 import { createDevices } from "../authority/devices.ts";
 import { createApiKeys } from "../authority/ended-api-keys.ts";
-import { type Authorities, type AuthorityRef, whyEnded } from "../authority/reference.ts";
+import { type Authorities, type AuthorityRef, endReason } from "../authority/reference.ts";
 import { createSharedSecret } from "../authority/shared-secret.ts";
 import type { Config } from "../config.ts";
 import { errorFields, type Log } from "../telemetry/log.ts";
-import { createAcquaintance } from "./admission/access-validations.ts";
+import { createAccessValidations } from "./admission/access-validations.ts";
 import type { AdmissionParts } from "./admission/agent.ts";
 import { createDrift } from "./admission/clock-drift.ts";
 import { createNonces } from "./admission/nonces.ts";
@@ -22,10 +22,10 @@ import { createSockets } from "./relay/sockets.ts";
 import { createRelayTickets } from "./relay/tickets.ts";
 import { migrate } from "./storage/schema.ts";
 
-export type House = ReturnType<typeof createHouse>;
+export type GateState = ReturnType<typeof createGateState>;
 
 /** Lays or brings up the schema and reads into memory what memory mirrors. */
-export function createHouse(ctx: DurableObjectState, config: Config, log: Log) {
+export function createGateState(ctx: DurableObjectState, config: Config, log: Log) {
   migrate(ctx.storage);
   const { sql } = ctx.storage;
   const lastId = sql.exec<{ last: string | null }>("SELECT MAX(delivery_id) AS last FROM outbox").one().last;
@@ -34,9 +34,9 @@ export function createHouse(ctx: DurableObjectState, config: Config, log: Log) {
   const rate = createRate(sql, config.rateLimitPerAgent);
   const calls: Calls = createCalls();
   const drift = createDrift(sql, config.skewWarnSeconds);
-  const acquaintance = createAcquaintance(sql);
+  const accessValidations = createAccessValidations(sql);
   const admission: AdmissionParts = {
-    acquaintance,
+    accessValidations,
     authority,
     nonces,
     rate,
@@ -73,7 +73,7 @@ export function createHouse(ctx: DurableObjectState, config: Config, log: Log) {
 
   return {
     sql,
-    acquaintance,
+    accessValidations,
     authority,
     devices,
     nonces,
@@ -92,7 +92,7 @@ export function createHouse(ctx: DurableObjectState, config: Config, log: Log) {
     sockets,
 
     /** Why what began under an authority may not go on at this moment, or null. */
-    whyEnded: (ref: AuthorityRef): string | null => whyEnded(authorities, ref, Date.now()),
+    endReason: (ref: AuthorityRef): string | null => endReason(authorities, ref, Date.now()),
 
     /** Forgets what is past everywhere, a bounded amount a turn. */
     prune(nowMs: number): void {
@@ -103,7 +103,7 @@ export function createHouse(ctx: DurableObjectState, config: Config, log: Log) {
       relayTickets.prune(nowMs);
       devices.prune(nowMs);
       apiKeys.prune(nowMs);
-      acquaintance.prune(nowMs - config.accessMaxStaleMs);
+      accessValidations.prune(nowMs - config.accessMaxStaleMs);
     },
 
     /** When there will be something to forget; null when nothing is kept. */

@@ -6,8 +6,8 @@ import { startDeadline } from "../resilience/deadline.ts";
 import { runtimeOf } from "../runtime.ts";
 import { createLog, errorFields, type Log } from "../telemetry/log.ts";
 import type { Batch } from "../telemetry/meter.ts";
-import { retryOwedFences } from "../trust/fences.ts";
-import { retryOwedNotifications } from "../trust/notifications.ts";
+import { retryPendingFences } from "../trust/fences.ts";
+import { retryPendingNotifications } from "../trust/notifications.ts";
 import { pruneTickets } from "../trust/ticket-store.ts";
 import { err } from "../wire/result.ts";
 import { drainGraphOutbox, type Progress, RECONCILE_EVERY_MS, reconcilePage } from "./graph-maintenance.ts";
@@ -102,8 +102,8 @@ export class Housekeeping extends DurableObject<Env> {
     });
     const auditBeforeMs = nowMs - config.auditRetentionMs;
     return [
-      inEachRound("owed notifications", () => retryOwedNotifications(debts)),
-      inEachRound("owed fences", () => retryOwedFences(debts)),
+      inEachRound("owed notifications", () => retryPendingNotifications(debts)),
+      inEachRound("owed fences", () => retryPendingFences(debts)),
       inEachRound("graph outbox", () => drainGraphOutbox(graph)),
       // An embedded registry has told the gates itself; the list of another one is brought to them here.
       ...(config.registryUrl === "embedded"

@@ -35,7 +35,7 @@ export function gateCallerOf(
   return { agentDid: credential.agentDid, caller: { kind: "credential", credential, address: addressOf(c.req.raw) } };
 }
 
-export function gateOf(c: Context<HttpEnv>, agentDid: AgentDid): DurableObjectStub<Gate> {
+export function gateStub(c: Context<HttpEnv>, agentDid: AgentDid): DurableObjectStub<Gate> {
   return c.env.GATE.getByName(agentDid);
 }
 
@@ -75,7 +75,7 @@ export async function callGate(
     bookmark: c.get("bookmarks")?.given ?? null,
   };
   // An RPC hands back its answer in a wrapper for remote use; here the answer is plain data.
-  const answer = (await inSpan("gate.call", () => gateOf(c, agentDid).call(call)).catch((error: unknown) => ({
+  const answer = (await inSpan("gate.call", () => gateStub(c, agentDid).call(call)).catch((error: unknown) => ({
     ok: false,
     refusal: gateFailed(c, error),
   }))) as

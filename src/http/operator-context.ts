@@ -1,7 +1,7 @@
 /** The context of an operator's call that runs in the Worker. */
 import type { Context } from "hono";
 import type { CallContext } from "../call/context.ts";
-import { gateOf } from "./gate-client.ts";
+import { gateStub } from "./gate-client.ts";
 import { addressOf, type HttpEnv } from "./middleware/request-context.ts";
 
 /** The operator's calls that are about no single agent run here, above every agent's authority. */
@@ -11,13 +11,13 @@ export function workerContext(c: Context<HttpEnv>): CallContext {
     config: c.get("runtime").config,
     db: c.env.DB,
     principal: { kind: "operator" },
-    authority: { assertCurrent: () => {}, fence: () => [], endedItself: () => {} },
+    authority: { assertCurrent: () => {}, fence: () => [], revokedItself: () => {} },
     requestId: c.get("requestId"),
     origin: addressOf(c.req.raw),
     now: Date.now,
     log: c.get("log"),
     agentDid: null,
-    gates: { of: (did) => gateOf(c, did) },
+    gates: { of: (did) => gateStub(c, did) },
     gate: null,
     bookmarks: c.get("bookmarks") ?? null,
   };

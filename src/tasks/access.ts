@@ -14,8 +14,8 @@ import { findTask, findTasksForOperator, type Found, type Target, type TaskKey, 
 export type TaskPermission = "read" | "update" | "cancel" | "delete";
 
 /** Asked for in place of what is not there: nobody is related to it. */
-const NOBODYS_TASK = taskObject("00000000000000000000000000");
-const NOBODYS_AGENT = agentObject("none");
+const DUMMY_TASK = taskObject("00000000000000000000000000");
+const DUMMY_AGENT = agentObject("none");
 
 /** The one refusal of everything here. */
 export const noSuchTask = (reason: string): ProxyError => new ProxyError("PROXY_NOT_FOUND", { reason });
@@ -46,7 +46,7 @@ async function decideOn(ctx: CallContext, actor: Actor, found: Found, permission
     isEnforced(config, found.taskEnforce) ? found.isMember : mayByCreator(actor, row, found);
   const row = found.row !== null && isVisible(found.row) ? found.row : null;
   const enforced = isEnforced(config, row === null ? found.callerEnforce : found.taskEnforce);
-  const object = row !== null && isUlid(row.task_id) ? taskObject(row.task_id) : NOBODYS_TASK;
+  const object = row !== null && isUlid(row.task_id) ? taskObject(row.task_id) : DUMMY_TASK;
   const granted = await ask(ctx, enforced, { subject: actor.subject, relation: permission, object });
   if (row === null) throw noSuchTask("no such task, one of another tenant, or neither creator nor the agent's owner");
   if (!enforced || granted) return row;
@@ -100,7 +100,7 @@ export async function mayCreate(ctx: CallContext, actor: Actor, agentDid: string
   const { config } = ctx;
   const isVisible = target.tenantId !== null && (target.isMember || !isEnforced(config, target.enforce));
   const enforced = isEnforced(config, isVisible ? target.enforce : target.callerEnforce);
-  const object = isVisible ? agentObject(agentDid) : NOBODYS_AGENT;
+  const object = isVisible ? agentObject(agentDid) : DUMMY_AGENT;
   const granted = await ask(ctx, enforced, { subject: actor.subject, relation: "create_task", object });
   if (!isVisible || target.isRevoked) return false;
   if (enforced) return granted;
@@ -113,7 +113,7 @@ export async function mayCreate(ctx: CallContext, actor: Actor, agentDid: string
 export async function mayReadExisting(ctx: CallContext, actor: Actor, target: Target): Promise<boolean> {
   const row = target.existing;
   const enforced = isEnforced(ctx.config, target.enforce);
-  const object = row === null ? NOBODYS_TASK : taskObject(row.task_id);
+  const object = row === null ? DUMMY_TASK : taskObject(row.task_id);
   const granted = await ask(ctx, enforced, { subject: actor.subject, relation: "read", object });
   if (row === null) return false;
   return enforced

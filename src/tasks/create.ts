@@ -3,7 +3,7 @@ import { type Actor, actorOf } from "../authz/actor.ts";
 import { agentObject, taskGrants, taskObject } from "../authz/grants.ts";
 import { graphUnavailable } from "../authz/permission.ts";
 import { writeTuples } from "../authz/store/tuples.ts";
-import { commitWrite, dualWrite, tellRemote } from "../authz/sync/dual-write.ts";
+import { commitWrite, dualWrite, pushToRemote } from "../authz/sync/dual-write.ts";
 import type { CallContext } from "../call/context.ts";
 import { isOnFor } from "../config.ts";
 import { ProxyError } from "../wire/problem.ts";
@@ -23,7 +23,7 @@ export type NewTask = {
  *
  * @throws ProxyError PROXY_NOT_FOUND where the actor may not, whatever the reason; PROXY_CONFLICT for a name that is taken by
  *         a task that the actor may read; AUTHZ_UNAVAILABLE with `data.taskId` when a remote graph did not take it: the task
- *         stands, and the outbox goes on telling
+ *         stands, and the outbox goes on notifyStatements
  */
 export async function createTask(ctx: CallContext, wanted: NewTask): Promise<ShownTask> {
   const actor = actorOf(ctx.principal);
@@ -65,7 +65,7 @@ export async function createTask(ctx: CallContext, wanted: NewTask): Promise<Sho
     throw await nameTaken(ctx, actor, await findTarget(ctx.db, actor, wanted));
   }
   if (dual !== null) {
-    const failed = await tellRemote(ctx, dual);
+    const failed = await pushToRemote(ctx, dual);
     if (failed !== null) throw graphUnavailable(`the remote graph: ${failed}`, { taskId: row.task_id });
   }
   return shownTask(row);

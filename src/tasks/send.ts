@@ -2,7 +2,7 @@
 import { actorOf, senderSubject } from "../authz/actor.ts";
 import type { CallContext } from "../call/context.ts";
 import type { LocalMessage } from "../call/gate.ts";
-import { askGate } from "../call/remote-gate.ts";
+import { callRemoteGate } from "../call/remote-gate.ts";
 import { type AgentDid, parseAgentDid } from "../wire/did.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { permittedTask } from "./access.ts";
@@ -29,7 +29,7 @@ export async function sendToTask(
   const message: LocalMessage = { ...senderOf(ctx), payload };
   ctx.authority.assertCurrent();
   if (ctx.gate !== null) return ctx.gate.send(to, message);
-  return askGate(ctx, () => ctx.gates.of(to).notify(message));
+  return callRemoteGate(ctx, () => ctx.gates.of(to).notify(message));
 }
 
 function senderOf({ principal }: CallContext): { fromAgentDid: AgentDid | null; fromSubject?: string } {

@@ -6,7 +6,7 @@ import { agentObject, taskObject } from "../authz/grants.ts";
 import { graphUnavailable } from "../authz/permission.ts";
 import { SALLYPORT_MODEL } from "../authz/store/sallyport-model.ts";
 import { deleteTuples, writeTuples } from "../authz/store/tuples.ts";
-import { dualWrite, tellRemote } from "../authz/sync/dual-write.ts";
+import { dualWrite, pushToRemote } from "../authz/sync/dual-write.ts";
 import type { CallContext } from "../call/context.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { permittedTask } from "./access.ts";
@@ -45,7 +45,7 @@ export async function changeShare(ctx: CallContext, op: "register" | "deregister
     dual,
   );
   await withinShareLimit(committing);
-  const failed = await tellRemote(ctx, dual);
+  const failed = await pushToRemote(ctx, dual);
   if (failed !== null) throw graphUnavailable(`the remote graph: ${failed}`, { taskId: row.task_id });
   return { taskId: row.task_id, relation, subject };
 }

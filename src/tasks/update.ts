@@ -3,8 +3,8 @@ import { auditStatement } from "../audit/entry.ts";
 import { actorOf } from "../authz/actor.ts";
 import { agentObject, taskObject } from "../authz/grants.ts";
 import { deleteTuplesOf } from "../authz/store/tuples.ts";
-import { commitWrite, dualWrite, tellRemote } from "../authz/sync/dual-write.ts";
-import { leftToOutbox } from "../authz/sync/outbox.ts";
+import { commitWrite, dualWrite, pushToRemote } from "../authz/sync/dual-write.ts";
+import { logDeferred } from "../authz/sync/outbox.ts";
 import type { CallContext } from "../call/context.ts";
 import { noSuchTask, permittedTask } from "./access.ts";
 import { commitOn } from "./commit.ts";
@@ -58,7 +58,7 @@ export async function deleteTask(ctx: CallContext, key: TaskKey, operatorsAgent:
   );
   const deleted = removed?.results[0] as TaskRow | undefined;
   if (deleted === undefined) throw noSuchTask("deleted at the same moment");
-  const failed = await tellRemote(ctx, dual);
-  if (failed !== null) leftToOutbox(ctx.log, object, failed);
+  const failed = await pushToRemote(ctx, dual);
+  if (failed !== null) logDeferred(ctx.log, object, failed);
   return shownTask(deleted);
 }

@@ -1,8 +1,8 @@
 /** Fences of a removed trust: written in D1, then placed in the peers' gates. */
 import { errorFields } from "../telemetry/log.ts";
 import type { AgentDid } from "../wire/did.ts";
-import { BATCH, type DebtDeps } from "./notifications.ts";
-import { listOwedFences, settleFences } from "./pairs.ts";
+import { BATCH, type NotificationDeps } from "./notifications.ts";
+import { listPendingFences, settleFences } from "./pairs.ts";
 
 /**
  * Leaves a fence for each of the two in the other's gate, then says in D1 that both stand.
@@ -10,8 +10,8 @@ import { listOwedFences, settleFences } from "./pairs.ts";
  * @param place puts the fence "`peer` below `epoch` is out" into the gate of `at`
  * @throws whatever a gate throws; the debt stays on record
  */
-export async function layFences(
-  deps: Pick<DebtDeps, "db" | "log">,
+export async function placeFences(
+  deps: Pick<NotificationDeps, "db" | "log">,
   removal: { a: AgentDid; b: AgentDid; epoch: number },
   place: (at: AgentDid, peer: AgentDid, epoch: number) => Promise<void>,
 ): Promise<void> {
@@ -30,12 +30,12 @@ export async function layFences(
  *
  * @returns how many pairs are fenced, and how many failed again
  */
-export async function retryOwedFences(deps: DebtDeps): Promise<{ settled: number; failed: number }> {
-  const owed = await listOwedFences(deps.db, BATCH);
+export async function retryPendingFences(deps: NotificationDeps): Promise<{ settled: number; failed: number }> {
+  const owed = await listPendingFences(deps.db, BATCH);
   let settled = 0;
   for (const { low, high, epoch } of owed) {
     try {
-      await layFences(deps, { a: low, b: high, epoch }, async (at, peer) => {
+      await placeFences(deps, { a: low, b: high, epoch }, async (at, peer) => {
         await deps.gates.of(at).fencePeer(peer, epoch);
       });
       settled += 1;

@@ -1,5 +1,5 @@
 /**
- * What trust owes to gates after its commit in D1: telling an initiator that its ticket was confirmed, and a fence in
+ * What trust owes to gates after its commit in D1: notifyStatements an initiator that its ticket was confirmed, and a fence in
  * both gates after a removal. The row says that it is owed until the gate has it on disk, so a crash in between loses
  * nothing; housekeeping pays what a request could not.
  */
@@ -7,9 +7,9 @@ import type { RemoteGate } from "../call/remote-gate.ts";
 import { errorFields, type Log } from "../telemetry/log.ts";
 import type { AgentDid } from "../wire/did.ts";
 import type { Profile } from "./profile.ts";
-import { listOwedNotifications, postponeNotification, settleNotification } from "./ticket-store.ts";
+import { listPendingNotifications, postponeNotification, settleNotification } from "./ticket-store.ts";
 
-export type DebtDeps = {
+export type NotificationDeps = {
   readonly db: D1Database;
   readonly gates: { of(did: AgentDid): Pick<RemoteGate, "notify" | "fencePeer"> };
   readonly now: () => number;
@@ -41,7 +41,7 @@ export const BATCH = 100;
  *
  * @returns whether the initiator's gate has it on disk. A failure is logged as an error and stays owed in D1.
  */
-export async function notifyInitiator(deps: DebtDeps, confirmation: Confirmation): Promise<boolean> {
+export async function notifyInitiator(deps: NotificationDeps, confirmation: Confirmation): Promise<boolean> {
   const { confirmId, initiatorDid, responderDid, responderProfile, confirmedAtMs } = confirmation;
   const payload = {
     kind: "pair.confirmed",
@@ -77,8 +77,8 @@ export async function notifyInitiator(deps: DebtDeps, confirmation: Confirmation
  *
  * @returns how many are paid or dropped, and how many failed again
  */
-export async function retryOwedNotifications(deps: DebtDeps): Promise<{ settled: number; failed: number }> {
-  const owed = await listOwedNotifications(deps.db, deps.now(), BATCH);
+export async function retryPendingNotifications(deps: NotificationDeps): Promise<{ settled: number; failed: number }> {
+  const owed = await listPendingNotifications(deps.db, deps.now(), BATCH);
   let settled = 0;
   for (const debt of owed) {
     const ageMs = deps.now() - debt.confirmedAtMs;

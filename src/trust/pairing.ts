@@ -3,7 +3,7 @@ import type { Authority } from "../authority/authority.ts";
 import type { AgentDid } from "../wire/did.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { newUlid } from "../wire/ulid.ts";
-import { type DebtDeps, NOTIFY_GRACE_MS, notifyInitiator } from "./notifications.ts";
+import { type NotificationDeps, NOTIFY_GRACE_MS, notifyInitiator } from "./notifications.ts";
 import { makeTrustStatement } from "./pairs.ts";
 import type { Profile } from "./profile.ts";
 import { commit, read } from "./store.ts";
@@ -20,7 +20,7 @@ import {
 import { hashPairTicket, newPairTicket, type PairTicket, parsePairTicket } from "./ticket.ts";
 
 /** What pairing needs of a call: the store, the gates, the clock, and the caller's authority. */
-export type PairingDeps = DebtDeps & { readonly authority: Authority };
+export type PairingDeps = NotificationDeps & { readonly authority: Authority };
 
 /**
  * Makes a ticket of the initiator's.

@@ -98,7 +98,7 @@ export async function settleFences(db: D1Database, a: AgentDid, b: AgentDid, epo
 }
 
 /** Removals whose fences are not known to stand in both gates, oldest first. */
-export async function listOwedFences(
+export async function listPendingFences(
   db: D1Database,
   limit: number,
 ): Promise<{ low: AgentDid; high: AgentDid; epoch: number }[]> {

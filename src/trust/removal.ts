@@ -3,7 +3,7 @@ import { auditOfEffectStatement } from "../audit/entry.ts";
 import type { CallContext } from "../call/context.ts";
 import type { AgentDid } from "../wire/did.ts";
 import { ProxyError } from "../wire/problem.ts";
-import { layFences } from "./fences.ts";
+import { placeFences } from "./fences.ts";
 import { readRemoval, removeTrustStatements } from "./pairs.ts";
 import { commit } from "./store.ts";
 
@@ -28,7 +28,7 @@ export async function removeTrust(ctx: CallContext, a: AgentDid, b: AgentDid): P
   const { removed, epoch } = readRemoval(updated, selected);
   if (epoch === null) return false;
   try {
-    await layFences(ctx, { a, b, epoch }, async (at, peer) => {
+    await placeFences(ctx, { a, b, epoch }, async (at, peer) => {
       if (ctx.gate !== null && ctx.agentDid === at) ctx.gate.fencePeer(peer, epoch);
       else await ctx.gates.of(at).fencePeer(peer, epoch);
     });

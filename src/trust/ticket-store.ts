@@ -165,7 +165,11 @@ export function endTicketsStatement(db: D1Database, initiatorDid: AgentDid): D1P
 }
 
 /** Notifications due, oldest first. */
-export async function listOwedNotifications(db: D1Database, nowMs: number, limit: number): Promise<OwedNotification[]> {
+export async function listPendingNotifications(
+  db: D1Database,
+  nowMs: number,
+  limit: number,
+): Promise<OwedNotification[]> {
   const { results } = await db
     .withSession("first-primary")
     .prepare(

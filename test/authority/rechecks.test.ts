@@ -5,7 +5,7 @@ import { createAgentAuthority } from "../../src/authority/agent.ts";
 import { createDevices } from "../../src/authority/devices.ts";
 import { createApiKeys } from "../../src/authority/ended-api-keys.ts";
 import { RECHECKS } from "../../src/authority/rechecks.ts";
-import { type AuthorityRef, fencingToken, whyEnded } from "../../src/authority/reference.ts";
+import { type AuthorityRef, fencingToken, endReason } from "../../src/authority/reference.ts";
 import { createSharedSecret } from "../../src/authority/shared-secret.ts";
 import { onStorage } from "../support/gate.ts";
 
@@ -87,16 +87,16 @@ describe("the re-check of every kind of credential", () => {
   test.each(table)("$kind: $what ends what is under way", async ({ kind, what, end }) => {
     await onStorage((sql) => {
       const all = rooms(sql);
-      expect(whyEnded(all, refs[kind], NOW_MS)).toBeNull();
+      expect(endReason(all, refs[kind], NOW_MS)).toBeNull();
       end(all);
-      expect(whyEnded(all, refs[kind], NOW_MS)).not.toBeNull();
+      expect(endReason(all, refs[kind], NOW_MS)).not.toBeNull();
       expect(RECHECKS[kind].atFrame).toContain(what.split(",")[0]);
     });
   });
 
   test.each(Object.keys(refs) as AuthorityRef["kind"][])("%s: expires where it says that it does", async (kind) => {
     await onStorage((sql) => {
-      const isOver = whyEnded(rooms(sql), refs[kind], NOW_MS + 1) === "credential expired";
+      const isOver = endReason(rooms(sql), refs[kind], NOW_MS + 1) === "credential expired";
       expect(isOver).toBe(RECHECKS[kind].atFrame.includes("expiry"));
     });
   });

@@ -1,10 +1,10 @@
 /** What a method tells its caller of a gate that it asked. */
 import { describe, expect, it } from "vitest";
-import { askGate } from "../../src/call/remote-gate.ts";
+import { callRemoteGate } from "../../src/call/remote-gate.ts";
 import { createLog } from "../../src/telemetry/log.ts";
 import { ProxyError } from "../../src/wire/problem.ts";
 
-const asked = (call: () => Promise<unknown>) => askGate({ log: createLog() }, call);
+const asked = (call: () => Promise<unknown>) => callRemoteGate({ log: createLog() }, call);
 
 describe("a gate that is asked by a method", () => {
   it("answers for itself", async () => {

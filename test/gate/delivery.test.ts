@@ -1,6 +1,6 @@
 import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import type { Parcel } from "../../src/gate/protocol/transfer.ts";
+import type { QueuedMessage } from "../../src/gate/protocol/transfer.ts";
 import type { AgentDid } from "../../src/wire/did.ts";
 import { isUlid } from "../../src/wire/ulid.ts";
 import {
@@ -8,10 +8,10 @@ import {
   alarmOf,
   call,
   eventually,
-  gateOf,
+  gateStub,
   listen,
   newAgentDid,
-  parcel,
+  queuedMessage,
   pass,
   rows,
   send,
@@ -37,13 +37,13 @@ const stateOf = async (from: AgentDid, deliveryId: string) => (await statusOf(fr
 
 /** The gate dies: nothing in memory outlives it. */
 async function crash(did: AgentDid): Promise<void> {
-  await expect(runInDurableObject(gateOf(did), (_gate, state) => state.abort("crash"))).rejects.toThrow("crash");
+  await expect(runInDurableObject(gateStub(did), (_gate, state) => state.abort("crash"))).rejects.toThrow("crash");
 }
 
 /** Nothing but the alarm: the gate is put to sleep first, and no request follows. */
 async function onlyTheAlarm(did: AgentDid): Promise<void> {
-  await evictDurableObject(gateOf(did));
-  expect(await runDurableObjectAlarm(gateOf(did))).toBe(true);
+  await evictDurableObject(gateStub(did));
+  expect(await runDurableObjectAlarm(gateStub(did))).toBe(true);
 }
 
 /** Waits for what comes with time: the clock goes on by a tick of the hand-over at each look. */
@@ -54,10 +54,10 @@ const inTime = (look: () => void | Promise<void>): Promise<void> =>
   });
 
 /** Lets this sender's share of the recipient's queue be full. */
-async function fill(recipient: AgentDid, sender: AgentDid): Promise<Parcel[]> {
-  const parcels = Array.from({ length: 100 }, () => parcel());
-  expect(await gateOf(recipient).takeOver(sender, parcels)).toEqual({ taken: 100 });
-  return parcels;
+async function fill(recipient: AgentDid, sender: AgentDid): Promise<QueuedMessage[]> {
+  const queuedMessages = Array.from({ length: 100 }, () => queuedMessage());
+  expect(await gateStub(recipient).receive(sender, queuedMessages)).toEqual({ taken: 100 });
+  return queuedMessages;
 }
 
 describe("a message", () => {
@@ -94,7 +94,7 @@ describe("a message", () => {
     const relay = await listen(bob);
     const body = '{ "z":1.0,\n\t"a" : 1e2, "a":12345678901234567890 }';
     const submission = { admission: admissionOf(alice), to: bob, trustEpoch: 1, bytes: body.length };
-    await gateOf(alice).submit(JSON.stringify(submission), body);
+    await gateStub(alice).submit(JSON.stringify(submission), body);
     await eventually(() => expect(relay.texts.some((text) => text.endsWith(`"payload":${body}}`))).toBe(true));
   });
 
@@ -102,7 +102,7 @@ describe("a message", () => {
     const relay = await listen(bob);
     const body = `"${"x".repeat(1_048_574)}"`;
     const quotes = '"'.repeat(256);
-    await gateOf(alice).submit(
+    await gateStub(alice).submit(
       JSON.stringify({
         admission: admissionOf(alice),
         to: bob,
@@ -133,7 +133,7 @@ describe("a message", () => {
     const second = await listen(bob);
     expect(await first.closed).toEqual({ code: 1000, reason: "superseded" });
     await inTime(async () => {
-      await runDurableObjectAlarm(gateOf(bob));
+      await runDurableObjectAlarm(gateStub(bob));
       expect(second.deliveries()).toHaveLength(50);
     });
     expect(second.deliveries().map(({ payload }) => payload)).toEqual(numbers.slice(10));
@@ -155,7 +155,7 @@ describe("a message", () => {
 
   test("that died keeps its receipt for a sender that is offline, however many there are", async () => {
     await sent(alice, bob, {});
-    await runInDurableObject(gateOf(alice), (_gate, { storage }) => {
+    await runInDurableObject(gateStub(alice), (_gate, { storage }) => {
       for (let n = 0; n < 1_200; n++) {
         storage.sql.exec(
           "INSERT INTO outbox (delivery_id, to_did, state, bytes, created_at_ms, updated_at_ms, receipt_due, reason, envelope) VALUES (?, ?, 3, 0, ?, ?, 1, 'expired', '{}')",
@@ -166,7 +166,7 @@ describe("a message", () => {
         );
       }
     });
-    await evictDurableObject(gateOf(alice));
+    await evictDurableObject(gateStub(alice));
     const sender = await listen(alice);
     await eventually(() => expect(sender.receipts()).toHaveLength(1_200));
     sender.socket.close(1000);
@@ -229,7 +229,7 @@ describe("the hand-over", () => {
     const relay = await listen(bob);
     await eventually(() => expect(relay.deliveries()).toHaveLength(500));
     pass(6_000);
-    expect(await runDurableObjectAlarm(gateOf(alice))).toBe(true);
+    expect(await runDurableObjectAlarm(gateStub(alice))).toBe(true);
     await eventually(() => expect(relay.deliveries().map((frame) => frame["deliveryId"])).toContain(deliveryId));
     await eventually(async () => expect(await stateOf(alice, deliveryId)).toBe("delivered"));
   });
@@ -319,9 +319,9 @@ describe("dead letters", () => {
   });
 
   test("are listed in pages that end", async () => {
-    await gateOf(bob).takeOver(
+    await gateStub(bob).receive(
       alice,
-      Array.from({ length: 5 }, () => parcel({ createdAtMs: START_MS - TTL_MS })),
+      Array.from({ length: 5 }, () => queuedMessage({ createdAtMs: START_MS - TTL_MS })),
     );
     const seen: unknown[] = [];
     let cursor: unknown;
@@ -337,10 +337,10 @@ describe("dead letters", () => {
   test("that are large come in shorter pages, and none is left out", async () => {
     const body = JSON.stringify("x".repeat(1_000_000));
     const large = Array.from({ length: 10 }, () =>
-      parcel({ createdAtMs: START_MS - TTL_MS, body, bytes: body.length }),
+      queuedMessage({ createdAtMs: START_MS - TTL_MS, body, bytes: body.length }),
     );
-    await gateOf(bob).takeOver(alice, large.slice(0, 5));
-    await gateOf(bob).takeOver(alice, large.slice(5));
+    await gateStub(bob).receive(alice, large.slice(0, 5));
+    await gateStub(bob).receive(alice, large.slice(5));
     const ids: unknown[] = [];
     let cursor: unknown;
     do {
@@ -354,7 +354,7 @@ describe("dead letters", () => {
 
   test("nested too deeply to be written out again come as text", async () => {
     const body = "[".repeat(100_000) + "]".repeat(100_000);
-    await gateOf(bob).takeOver(alice, [parcel({ createdAtMs: START_MS - TTL_MS, body, bytes: body.length })]);
+    await gateStub(bob).receive(alice, [queuedMessage({ createdAtMs: START_MS - TTL_MS, body, bytes: body.length })]);
     expect(await call(bob, "dead-letter.list", {})).toMatchObject({
       deadLetters: [{ payload: null, payloadText: body }],
     });
@@ -365,7 +365,7 @@ describe("a fence for a peer", () => {
   test("ends what the peer has queued, with receipts, and lets nothing of its old trust in, before or after an eviction", async () => {
     const queued = await sent(alice, bob, "queued");
     await eventually(async () => expect(await rows(bob, "SELECT state FROM queue")).toEqual([{ state: 0 }]));
-    await gateOf(bob).fencePeer(alice, 2);
+    await gateStub(bob).fencePeer(alice, 2);
     await eventually(async () =>
       expect(await statusOf(alice, queued)).toMatchObject({ state: "dead_lettered", reason: "trust removed" }),
     );
@@ -374,7 +374,7 @@ describe("a fence for a peer", () => {
     await inTime(async () =>
       expect(await statusOf(alice, cached)).toMatchObject({ state: "dead_lettered", reason: "trust removed" }),
     );
-    await evictDurableObject(gateOf(bob));
+    await evictDurableObject(gateStub(bob));
     const later = await sent(alice, bob, "by cached trust");
     await inTime(async () => expect(await stateOf(alice, later)).toBe("dead_lettered"));
     const relay = await listen(bob);
@@ -384,7 +384,7 @@ describe("a fence for a peer", () => {
   });
 
   test("at the sender's own gate refuses the send itself", async () => {
-    await gateOf(alice).fencePeer(bob, 2);
+    await gateStub(alice).fencePeer(bob, 2);
     expect(await send(alice, bob, {}, { trustEpoch: 1 })).toEqual({
       ok: false,
       refusal: { reason: "gate-peer-fenced" },
@@ -393,8 +393,8 @@ describe("a fence for a peer", () => {
   });
 
   test("is never lowered", async () => {
-    await gateOf(alice).fencePeer(bob, 4);
-    await gateOf(alice).fencePeer(bob, 2);
+    await gateStub(alice).fencePeer(bob, 4);
+    await gateStub(alice).fencePeer(bob, 2);
     expect((await send(alice, bob, {}, { trustEpoch: 3 })).ok).toBe(false);
   });
 });
@@ -403,15 +403,15 @@ describe("a notification of the proxy's own", () => {
   test("is queued once per id, comes in the order of making, and can be acknowledged", async () => {
     const deliveryId = "01K0000000000000000000000A";
     const message = { fromAgentDid: null, payload: '{"kind":"pair.confirmed"}', deliveryId };
-    await Promise.all([gateOf(bob).notify(message), gateOf(bob).notify(message)]);
+    await Promise.all([gateStub(bob).notify(message), gateStub(bob).notify(message)]);
     const others = await Promise.all(
-      Array.from({ length: 20 }, (_, n) => gateOf(bob).notify({ fromAgentDid: null, payload: String(n) })),
+      Array.from({ length: 20 }, (_, n) => gateStub(bob).notify({ fromAgentDid: null, payload: String(n) })),
     );
     const relay = await listen(bob);
     await eventually(async () =>
       expect(await rows(bob, "SELECT COUNT(*) AS n FROM queue WHERE state = 1")).toEqual([{ n: 21 }]),
     );
-    await gateOf(bob).notify(message);
+    await gateStub(bob).notify(message);
     expect(relay.deliveries()).toHaveLength(21);
     expect(relay.deliveries()[0]).toMatchObject({
       id: deliveryId,
@@ -433,16 +433,16 @@ describe("waiting for a delivery", () => {
     const relay = await listen(bob, "nothing");
     const deliveryId = await sent(alice, bob, {});
     const [short, long] = [
-      gateOf(alice).awaitDelivery(deliveryId, 50),
-      gateOf(alice).awaitDelivery(deliveryId, 15_000),
+      gateStub(alice).awaitDelivery(deliveryId, 50),
+      gateStub(alice).awaitDelivery(deliveryId, 15_000),
     ];
     expect(await short).toMatchObject({ delivered: false });
     await eventually(() => expect(relay.deliveries()).toHaveLength(1));
     relay.acknowledge(relay.deliveries()[0] ?? ({} as never));
     expect(await long).toMatchObject({ delivered: true });
-    expect(await gateOf(alice).awaitDelivery(deliveryId, 15_000)).toMatchObject({ delivered: true });
+    expect(await gateStub(alice).awaitDelivery(deliveryId, 15_000)).toMatchObject({ delivered: true });
     const refused = await sent(alice, bob, {});
-    const dying = gateOf(alice).awaitDelivery(refused, 15_000);
+    const dying = gateStub(alice).awaitDelivery(refused, 15_000);
     await inTime(() => expect(relay.deliveries()).toHaveLength(2));
     relay.acknowledge(relay.deliveries()[1] ?? ({} as never), false);
     expect(await dying).toMatchObject({ delivered: false });
@@ -471,16 +471,16 @@ describe("an idle gate", () => {
     expect(alarms.length).toBeLessThan(8);
     expect(await rows(bob, "SELECT COUNT(*) AS n FROM queue")).toEqual([{ n: 0 }]);
     expect(await alarmOf(bob)).toBe(START_MS + 30 * 86_400_000);
-    await evictDurableObject(gateOf(bob));
+    await evictDurableObject(gateStub(bob));
     await sent(alice, bob, 2);
     await eventually(() => expect(relay.deliveries().map(({ payload }) => payload)).toEqual([1, 2]));
   });
 
   test("that nobody has proved anything to has no tables", async () => {
     const stranger = newAgentDid();
-    expect(await gateOf(stranger).attempts("01K0000000000000000000000A")).toBeNull();
+    expect(await gateStub(stranger).attempts("01K0000000000000000000000A")).toBeNull();
     expect(
-      await runInDurableObject(gateOf(stranger), (_gate, { storage }) =>
+      await runInDurableObject(gateStub(stranger), (_gate, { storage }) =>
         storage.sql.exec("SELECT name FROM sqlite_master").toArray(),
       ),
     ).toEqual([]);

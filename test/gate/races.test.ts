@@ -12,11 +12,11 @@ import {
   admissionOf,
   alarmOf,
   eventually,
-  gateOf,
+  gateStub,
   listen,
   type Listener,
   newAgentDid,
-  parcel,
+  queuedMessage,
   rows,
   send,
   sent,
@@ -58,7 +58,7 @@ const closeReasons = async (listeners: readonly Listener[]): Promise<(string | n
 /** Makes each write to a table of a gate fail, until the test mends it. */
 async function breakTable(did: AgentDid, table: string, event: "INSERT" | "UPDATE"): Promise<() => Promise<void>> {
   const exec = (statement: string) =>
-    runInDurableObject(gateOf(did), (_gate, { storage }) => void storage.sql.exec(statement));
+    runInDurableObject(gateStub(did), (_gate, { storage }) => void storage.sql.exec(statement));
   await exec(`CREATE TRIGGER broken BEFORE ${event} ON ${table} BEGIN SELECT RAISE(ABORT, 'the disk has failed'); END`);
   return () => exec("DROP TRIGGER broken");
 }
@@ -91,11 +91,11 @@ describe("a relay ticket that nobody was given", () => {
     relay.socket.close(1000);
     await eventually(async () => {
       vi.setSystemTime(Date.now() + DAY_MS);
-      await runDurableObjectAlarm(gateOf(did));
+      await runDurableObjectAlarm(gateStub(did));
       expect(await alarmOf(did)).toBeNull();
     });
     const junk = { requestId: "a-request", origin: null, ticketSha256: "A".repeat(43), protocol: "sallyport.ticket.x" };
-    const answer = await gateOf(did).fetch("https://gate/relay", {
+    const answer = await gateStub(did).fetch("https://gate/relay", {
       headers: { Upgrade: "websocket", [UPGRADE_HEADER]: JSON.stringify(junk) },
     });
     expect(answer.status).toBe(401);
@@ -122,11 +122,11 @@ describe("a message to an agent that is being re-keyed", () => {
     await eventually(async () =>
       expect(await rows(bob, "SELECT value FROM meta WHERE name = 'agent_ended'")).toEqual([{ value: "rekeyed" }]),
     );
-    const one = parcel();
-    expect(await gateOf(bob).takeOver(alice, [one])).toEqual({ taken: 0 });
+    const one = queuedMessage();
+    expect(await gateStub(bob).receive(alice, [one])).toEqual({ taken: 0 });
     isCommitted = true;
     expect(await rekeyed).toMatchObject({ ok: true });
-    expect(await gateOf(bob).takeOver(alice, [one])).toEqual({ taken: 1 });
+    expect(await gateStub(bob).receive(alice, [one])).toEqual({ taken: 1 });
     expect(await rows(bob, "SELECT state FROM queue")).toEqual([{ state: 0 }]);
   });
 
@@ -136,7 +136,7 @@ describe("a message to an agent that is being re-keyed", () => {
     deed = rekey(() => Promise.reject(new Error("D1_ERROR: Network connection lost.")));
     expect(await call(bob, "test.do")).toMatchObject({ ok: false });
     await crash(bob);
-    expect(await gateOf(bob).takeOver(alice, [parcel()])).toEqual({ taken: 0 });
+    expect(await gateStub(bob).receive(alice, [queuedMessage()])).toEqual({ taken: 0 });
     expect(await rows(bob, "SELECT state FROM queue")).toEqual([]);
   });
 
@@ -146,7 +146,7 @@ describe("a message to an agent that is being re-keyed", () => {
     deed = (gate) => gate.endAgent({ reason: "revoked", commit: async () => [] });
     expect(await call(bob, "test.do")).toMatchObject({ ok: true });
     await crash(bob);
-    expect(await gateOf(bob).takeOver(alice, [parcel()])).toEqual({ taken: 1 });
+    expect(await gateStub(bob).receive(alice, [queuedMessage()])).toEqual({ taken: 1 });
     expect(await rows(bob, "SELECT state, reason FROM queue")).toEqual([{ state: 2, reason: "recipient revoked" }]);
   });
 });
@@ -155,14 +155,14 @@ describe("an end that the disk did not take", () => {
   test("of a peer's trust holds when it is told again", async () => {
     const [alice, bob] = [newAgentDid(), newAgentDid()];
     await listen(bob, "nothing").then(({ socket }) => socket.close(1000));
-    await gateOf(bob).takeOver(alice, [parcel({ envelope: envelope(alice, 1) })]);
+    await gateStub(bob).receive(alice, [queuedMessage({ envelope: envelope(alice, 1) })]);
     const mend = await breakTable(bob, "queue", "UPDATE");
     expect(await outcomeOf(() => fence(bob, alice))).toBe("failed");
     await mend();
     await fence(bob, alice);
     await crash(bob);
     expect(await rows(bob, "SELECT trust_epoch FROM peer_fences")).toEqual([{ trust_epoch: 2 }]);
-    await gateOf(bob).takeOver(alice, [parcel({ envelope: envelope(alice, 1) })]);
+    await gateStub(bob).receive(alice, [queuedMessage({ envelope: envelope(alice, 1) })]);
     expect(await rows(bob, "SELECT DISTINCT reason FROM queue")).toEqual([{ reason: "trust removed" }]);
   });
 
@@ -171,7 +171,7 @@ describe("an end that the disk did not take", () => {
     const admission = admissionOf(did);
     await send(did, newAgentDid(), 1, { admission });
     const end = () =>
-      gateOf(did).endTokens([{ jti: admission.principal.jti, expMs: START_MS + 40 * DAY_MS }], "revoked");
+      gateStub(did).endTokens([{ jti: admission.principal.jti, expMs: START_MS + 40 * DAY_MS }], "revoked");
     const mend = await breakTable(did, "meta", "INSERT");
     expect(await outcomeOf(end)).toBe("failed");
     await mend();
@@ -239,7 +239,7 @@ describe("a full outbox", () => {
     expect(await send(alice, bob, 2, { admission })).toMatchObject({ refusal: { reason: "gate-outbox-full" } });
     await eventually(async () => {
       vi.setSystemTime(Date.now() + 1_000);
-      await runDurableObjectAlarm(gateOf(alice));
+      await runDurableObjectAlarm(gateStub(alice));
       expect(await send(alice, bob, 2, { admission })).toMatchObject({ ok: true });
     });
   });
@@ -268,7 +268,7 @@ describe("a pairing that is newer than what a gate remembers", () => {
       });
     };
     expect(await enqueued()).toBe("accepted");
-    await gateOf(alice).fencePeer(bob, 2);
+    await gateStub(alice).fencePeer(bob, 2);
     expect(await enqueued()).toBe("PROXY_AUTH_FORBIDDEN");
     await pair(2);
     expect(await enqueued()).toBe("accepted");
@@ -276,5 +276,5 @@ describe("a pairing that is newer than what a gate remembers", () => {
 });
 
 async function crash(did: AgentDid): Promise<void> {
-  await runInDurableObject(gateOf(did), (_gate, state) => state.abort("a crash of the tests' own")).catch(() => null);
+  await runInDurableObject(gateStub(did), (_gate, state) => state.abort("a crash of the tests' own")).catch(() => null);
 }

@@ -52,7 +52,7 @@ export function operatorCall(around: Surroundings = {}): CallContext {
     config: around.config ?? config,
     db: around.db ?? env.DB,
     principal: around.principal ?? { kind: "operator" },
-    authority: around.authority ?? { assertCurrent() {}, fence: () => [], endedItself: () => {} },
+    authority: around.authority ?? { assertCurrent() {}, fence: () => [], revokedItself: () => {} },
     requestId: "req-test-0001",
     origin: "192.0.2.1",
     now: clock.now,
@@ -69,11 +69,11 @@ export function operatorCall(around: Surroundings = {}): CallContext {
 
 /** The operator's call about one agent, in that agent's gate. */
 export function operatorCallAbout(agentDid: string, around: Surroundings = {}): CallContext {
-  return operatorCall({ ...around, agentDid: did(agentDid), gate: around.gate ?? gateOf(agentDid) });
+  return operatorCall({ ...around, agentDid: did(agentDid), gate: around.gate ?? gateStub(agentDid) });
 }
 
 /** A gate whose end raises the agent's epoch here and, in the commit, in D1. */
-export function gateOf(agentDid: string, beforeCommit: () => Promise<void> = async () => {}): GateLocal {
+export function gateStub(agentDid: string, beforeCommit: () => Promise<void> = async () => {}): GateLocal {
   const gate: Pick<GateLocal, "endAgent"> = {
     async endAgent(end: EndAgent) {
       const epoch = (epochs.get(agentDid) ?? 0) + 1;
@@ -116,7 +116,7 @@ export function agentCall(agent: TestAgent, around: Surroundings & { isGateDeaf?
       if (around.isGateDeaf !== true && (epochs.get(agentDid) ?? 0) !== epoch)
         throw new ProxyError("PROXY_AUTH_REVOKED");
     },
-    endedItself() {},
+    revokedItself() {},
     fence: (db) => [
       db
         .prepare(
@@ -126,7 +126,7 @@ export function agentCall(agent: TestAgent, around: Surroundings & { isGateDeaf?
         .bind(`agent:${agentDid}`, epoch),
     ],
   };
-  return operatorCall({ ...around, principal, authority, agentDid: did(agentDid), gate: gateOf(agentDid) });
+  return operatorCall({ ...around, principal, authority, agentDid: did(agentDid), gate: gateStub(agentDid) });
 }
 
 /** Calls a method as the dispatcher does: parameters by its schema, a refusal naming the member. */

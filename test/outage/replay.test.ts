@@ -10,14 +10,14 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
-const gateOf = (agent: Agent) => env.GATE.getByName(agent.did);
+const gateStub = (agent: Agent) => env.GATE.getByName(agent.did);
 
 test.each<[string, (agent: Agent) => Promise<unknown>]>([
-  ["is evicted", (agent) => evictDurableObject(gateOf(agent))],
+  ["is evicted", (agent) => evictDurableObject(gateStub(agent))],
   [
     "crashes",
     async (agent) => {
-      await expect(runInDurableObject(gateOf(agent), (_gate, state) => state.abort("crash"))).rejects.toThrow();
+      await expect(runInDurableObject(gateStub(agent), (_gate, state) => state.abort("crash"))).rejects.toThrow();
     },
   ],
   ["is lost with every other object", () => abortAllDurableObjects()],

@@ -57,7 +57,7 @@ type House = {
 };
 
 /** A dependency that answers as told and counts, with everything that stands before it. */
-function createHouse(refresh: "background" | "foreground" = "foreground") {
+function createGateState(refresh: "background" | "foreground" = "foreground") {
   const seen = { calls: 0, inFlight: 0, mostInFlight: 0, background: [] as Promise<unknown>[] };
   const warnings: { event: string; fields: Record<string, unknown> }[] = [];
   const house: House = {
@@ -111,7 +111,7 @@ function createHouse(refresh: "background" | "foreground" = "foreground") {
 
 describe("a call through the cache", () => {
   it("says what it did: miss, hit, refreshed, stale", async () => {
-    const house = createHouse();
+    const house = createGateState();
     expect(await house.ask()).toEqual(ok({ value: "first", cache: "miss", ageMs: 0 }));
     expect(await house.ask()).toEqual(ok({ value: "first", cache: "hit", ageMs: 0 }));
     await house.pass(60_000);
@@ -124,7 +124,7 @@ describe("a call through the cache", () => {
   });
 
   it("touches neither timer nor signal when memory has the answer", async () => {
-    const house = createHouse();
+    const house = createGateState();
     await house.ask();
     const call = house.call();
     const scope: CallScope = {
@@ -139,7 +139,7 @@ describe("a call through the cache", () => {
   });
 
   it("is cut at its deadline when the dependency hangs, and gives back its slot", async () => {
-    const house = createHouse();
+    const house = createGateState();
     house.answer = hangs;
     const outcome = house.ask();
     await house.pass(5_000);
@@ -148,7 +148,7 @@ describe("a call through the cache", () => {
   });
 
   it("whose load throws is a failure of the dependency, and its message is not logged", async () => {
-    const house = createHouse();
+    const house = createGateState();
     house.answer = async () => {
       throw new TypeError("POST with token-abc failed");
     };
@@ -157,7 +157,7 @@ describe("a call through the cache", () => {
   });
 
   it("goes on in the background when its request stops waiting, and the next request has its answer", async () => {
-    const house = createHouse();
+    const house = createGateState();
     house.answer = takes(3_000, says("late"));
     const controller = new AbortController();
     const outcome = house.ask({ signal: controller.signal });
@@ -169,7 +169,7 @@ describe("a call through the cache", () => {
   });
 
   it("counts the age of an answer from when it was asked for", async () => {
-    const house = createHouse();
+    const house = createGateState();
     house.answer = takes(3_000, says("slow"));
     const outcome = house.ask();
     await house.pass(3_000);
@@ -181,7 +181,7 @@ describe("a call through the cache", () => {
 
 describe("1 000 requests at the moment a value is no longer fresh", () => {
   it("cause one refresh, for which only the one that makes it waits", async () => {
-    const house = createHouse("foreground");
+    const house = createGateState("foreground");
     await house.ask();
     await house.pass(60_000);
     house.answer = takes(2_000, says("second"));
@@ -196,7 +196,7 @@ describe("1 000 requests at the moment a value is no longer fresh", () => {
   });
 
   it("wait for nothing at all where refreshing is left to the background", async () => {
-    const house = createHouse("background");
+    const house = createGateState("background");
     await house.ask();
     await house.pass(60_000);
     house.answer = hangs;
@@ -206,7 +206,7 @@ describe("1 000 requests at the moment a value is no longer fresh", () => {
   });
 
   it("are not stuck with a refresh whose request died: its lease runs out", async () => {
-    const house = createHouse("background");
+    const house = createGateState("background");
     await house.ask();
     await house.pass(60_000);
     // A killed request: its timers never fire and its promise never settles.
@@ -224,7 +224,7 @@ describe("1 000 requests at the moment a value is no longer fresh", () => {
 
 describe("a busy value", () => {
   it("is refreshed ahead of its time in the background, so that nobody ever waits for it", async () => {
-    const house = createHouse("foreground");
+    const house = createGateState("foreground");
     house.cache = createStaleCache({ maxEntries: 1, freshness: { ...FRESHNESS, refreshAheadMs: 45_000 } });
     await house.ask();
     await house.pass(45_000);
@@ -238,7 +238,7 @@ describe("a busy value", () => {
 
 describe("a failing dependency", () => {
   it("is called five times and then once each cool-down, however many ask, and every cached value is served", async () => {
-    const house = createHouse("foreground");
+    const house = createGateState("foreground");
     await house.ask();
     house.answer = fails();
     await house.pass(70_000);
@@ -255,7 +255,7 @@ describe("a failing dependency", () => {
   });
 
   it("has never more than eight calls in flight and at most thirteen in all before its breaker opens", async () => {
-    const house = createHouse();
+    const house = createGateState();
     house.answer = takes(100, fails());
     const outcomes = Array.from({ length: 300 }, (_, index) => house.ask({ key: `agent ${index}` }));
     await house.pass(3_000);
@@ -267,7 +267,7 @@ describe("a failing dependency", () => {
   });
 
   it("recovers by one probe, for which nobody with a copy waits", async () => {
-    const house = createHouse("foreground");
+    const house = createGateState("foreground");
     await house.ask();
     house.answer = fails();
     await house.pass(70_000);
@@ -282,7 +282,7 @@ describe("a failing dependency", () => {
   });
 
   it("is asked again no sooner than it has asked for", async () => {
-    const house = createHouse();
+    const house = createGateState();
     house.answer = fails("status 429", 20_000);
     expect(await house.ask()).toMatchObject({ error: { reason: "failed", retryAfterMs: 20_000 } });
     await house.pass(19_999);
@@ -294,7 +294,7 @@ describe("a failing dependency", () => {
   });
 
   it("is told of with the age of what is served, once a minute and not once a request", async () => {
-    const house = createHouse("foreground");
+    const house = createGateState("foreground");
     await house.ask();
     house.answer = fails();
     await house.pass(100_000);
@@ -308,7 +308,7 @@ describe("a failing dependency", () => {
   });
 
   it("is answered for no longer than the value may be stale", async () => {
-    const house = createHouse();
+    const house = createGateState();
     await house.ask();
     house.answer = fails();
     await house.pass(899_999);
@@ -320,7 +320,7 @@ describe("a failing dependency", () => {
 
 describe("a request that finds nothing and all slots taken", () => {
   it("takes what another brings meanwhile", async () => {
-    const house = createHouse();
+    const house = createGateState();
     house.answer = takes(300, says("brought"));
     const outcomes = Promise.all(Array.from({ length: 100 }, () => house.ask()));
     await house.pass(1_000);
@@ -329,7 +329,7 @@ describe("a request that finds nothing and all slots taken", () => {
   });
 
   it("gives up after a second with a moment to come back at", async () => {
-    const house = createHouse();
+    const house = createGateState();
     house.answer = hangs;
     const outcomes = Array.from({ length: 9 }, () => house.ask());
     const last = outcomes[8];
@@ -340,7 +340,7 @@ describe("a request that finds nothing and all slots taken", () => {
 
 describe("the second level", () => {
   it("is read where memory has nothing, even while the breaker is open, and ages as it was stored", async () => {
-    const house = createHouse("background");
+    const house = createGateState("background");
     house.answer = fails();
     for (let count = 0; count < 5; count += 1) await house.ask();
     expect(await house.ask({ copy: stored(61_000) })).toMatchObject({
@@ -350,7 +350,7 @@ describe("the second level", () => {
   });
 
   it("that is too old or fails is no reason to fail: the dependency is asked", async () => {
-    const house = createHouse("background");
+    const house = createGateState("background");
     expect(await house.ask({ copy: stored(900_000) })).toMatchObject({ value: { value: "first", cache: "miss" } });
     expect(await house.ask({ key: "other", copy: brokenCopy })).toMatchObject({ value: { value: "first" } });
     expect(house.warnings).toMatchObject([{ event: "dependency.copy_unreadable" }]);
@@ -359,7 +359,7 @@ describe("the second level", () => {
 
 describe("callers that do not want to wait, or do not want the cache", () => {
   it("take from memory what there is, or nothing", async () => {
-    const house = createHouse("background");
+    const house = createGateState("background");
     expect(servedFromMemory(house.call())).toBeNull();
     await house.ask();
     expect(servedFromMemory(house.call())).toMatchObject({ value: "first", cache: "hit" });
@@ -368,7 +368,7 @@ describe("callers that do not want to wait, or do not want the cache", () => {
   });
 
   it("ask the dependency whatever is cached, and renew the cache by it", async () => {
-    const house = createHouse();
+    const house = createGateState();
     await house.ask();
     house.answer = says("second");
     expect(await loadNow(house.call())).toMatchObject({ value: { value: "second" } });

@@ -135,7 +135,7 @@ export async function contextOf(
     authority: {
       assertCurrent() {},
       fence: (on) => (principal.kind === "operator" ? [] : [on.prepare(FENCE).bind(around.ended === true ? 1 : 0)]),
-      endedItself() {},
+      revokedItself() {},
     },
     requestId: "test-request",
     origin: null,

@@ -20,14 +20,14 @@ import { newUlid } from "../../src/wire/ulid.ts";
 const AUTHORITY = "registry.sallyport.example";
 const DAY_MS = 86_400_000;
 
-export const gateOf = (did: AgentDid): DurableObjectStub<Gate> => env.GATE.getByName(did);
+export const gateStub = (did: AgentDid): DurableObjectStub<Gate> => env.GATE.getByName(did);
 export const newAgent = (): AgentDid => newDid(AUTHORITY, "agent", newUlid(Date.now()));
 export const hashOf = (text: string): Promise<string> => sha256Base64Url(new TextEncoder().encode(text));
 
 /** Puts methods of the tests' own beside the devices', in the tests' isolate alone. */
 export async function withMethods(methods: readonly Method[]): Promise<void> {
   const dispatcher = createDispatcher([...deviceMethods, ...methods]);
-  await runInDurableObject(gateOf(newAgent()), (gate) => {
+  await runInDurableObject(gateStub(newAgent()), (gate) => {
     for (const each of [env, (gate as unknown as { env: Env }).env]) Object.assign(runtimeOf(each), { dispatcher });
   });
 }
@@ -102,7 +102,7 @@ export type Asked = { method: string; params?: unknown };
 
 export async function callAll(did: AgentDid, caller: GateCaller, calls: readonly Asked[]): Promise<GateAnswer> {
   const asked = calls.map(({ method, params }) => ({ method, params: params ?? {} }));
-  return await gateOf(did).call({
+  return await gateStub(did).call({
     caller,
     surface: "rpc",
     requestId: "test-request",
@@ -140,7 +140,7 @@ export async function claim(
   address: string | null = null,
 ): Promise<ClaimAnswer> {
   const proof = await proofBy(device.key.privateKey, "/v1/devices/claim");
-  return (await gateOf(device.did).claim({
+  return (await gateStub(device.did).claim({
     deviceId: device.deviceId,
     proof,
     address,
@@ -189,7 +189,7 @@ export async function dial(
   did: AgentDid,
   upgrade: { caller: Exclude<GateCaller, { kind: "operator" }> } | { ticketSha256: string; protocol: string },
 ): Promise<Line | number> {
-  const response = await gateOf(did).fetch("https://gate/relay", {
+  const response = await gateStub(did).fetch("https://gate/relay", {
     headers: {
       Upgrade: "websocket",
       [UPGRADE_HEADER]: writeUpgrade({ requestId: "test-request", origin: "192.0.2.1", ...upgrade }),

@@ -5,7 +5,7 @@ import { vi } from "vitest";
 import type { Gate } from "../../src/gate/gate.ts";
 import type { GateAnswer } from "../../src/gate/protocol/calls.ts";
 import type { AgentAdmission, Submission, SubmissionReply } from "../../src/gate/protocol/submission.ts";
-import type { Parcel } from "../../src/gate/protocol/transfer.ts";
+import type { QueuedMessage } from "../../src/gate/protocol/transfer.ts";
 import { type Upgrade, UPGRADE_HEADER } from "../../src/gate/protocol/upgrade.ts";
 import { migrate } from "../../src/gate/storage/schema.ts";
 import { type AgentDid, newDid } from "../../src/wire/did.ts";
@@ -26,7 +26,7 @@ export function pass(ms: number): void {
 
 export const newAgentDid = (): AgentDid => newDid(AUTHORITY, "agent", newUlid(START_MS));
 
-export function gateOf(did: AgentDid): DurableObjectStub<Gate> {
+export function gateStub(did: AgentDid): DurableObjectStub<Gate> {
   return env.GATE.getByName(did);
 }
 
@@ -64,7 +64,7 @@ export async function send(
     bytes: body.length,
     ...rest,
   };
-  return JSON.parse(await gateOf(from).submit(JSON.stringify(submission), body)) as SubmissionReply;
+  return JSON.parse(await gateStub(from).submit(JSON.stringify(submission), body)) as SubmissionReply;
 }
 
 export async function sent(from: AgentDid, to: AgentDid, payload: unknown, options: SendOptions = {}): Promise<string> {
@@ -80,7 +80,7 @@ export async function call(
   params: Record<string, unknown>,
 ): Promise<Record<string, unknown>> {
   const caller = { kind: "agent" as const, admission: admissionOf(did) };
-  const answer = (await gateOf(did).call({
+  const answer = (await gateStub(did).call({
     caller,
     surface: "http",
     requestId: "test-request",
@@ -96,11 +96,11 @@ export async function call(
 
 /** Rows of a gate's table; looking wakes the gate and changes nothing. */
 export function rows(did: AgentDid, query: string, ...bindings: unknown[]): Promise<Record<string, SqlStorageValue>[]> {
-  return runInDurableObject(gateOf(did), (_gate, { storage }) => storage.sql.exec(query, ...bindings).toArray());
+  return runInDurableObject(gateStub(did), (_gate, { storage }) => storage.sql.exec(query, ...bindings).toArray());
 }
 
 export const alarmOf = (did: AgentDid): Promise<number | null> =>
-  runInDurableObject(gateOf(did), (_gate, { storage }) => storage.getAlarm());
+  runInDurableObject(gateStub(did), (_gate, { storage }) => storage.getAlarm());
 
 export type Frame = Record<string, unknown> & { type: string; id: string };
 
@@ -126,7 +126,7 @@ export async function listen(
     origin: null,
     caller: { kind: "agent", admission: admissionOf(did) },
   };
-  const response = await gateOf(did).fetch("https://gate/relay", {
+  const response = await gateStub(did).fetch("https://gate/relay", {
     headers: { Upgrade: "websocket", [UPGRADE_HEADER]: JSON.stringify(upgrade) },
   });
   const socket = response.webSocket;
@@ -184,13 +184,13 @@ export function onStorage<T>(work: (sql: SqlStorage, storage: DurableObjectStora
   );
 }
 
-let parcels = 0;
+let queuedMessages = 0;
 
-export function parcel(over: Partial<Parcel> = {}): Parcel {
-  parcels += 1;
-  const body = JSON.stringify({ n: parcels });
+export function queuedMessage(over: Partial<QueuedMessage> = {}): QueuedMessage {
+  queuedMessages += 1;
+  const body = JSON.stringify({ n: queuedMessages });
   return {
-    deliveryId: `01K${String(parcels).padStart(23, "0")}`,
+    deliveryId: `01K${String(queuedMessages).padStart(23, "0")}`,
     createdAtMs: START_MS,
     bytes: body.length,
     envelope: JSON.stringify({ fromAgentDid: null }),

@@ -1,7 +1,7 @@
 import { env } from "cloudflare:workers";
 import { beforeAll, describe, expect, it } from "vitest";
 import { runtimeOf } from "../../src/runtime.ts";
-import { joinGraph } from "../../src/authz/external-agents.ts";
+import { registerExternalAgent } from "../../src/authz/external-agents.ts";
 import {
   type Agent,
   apiKeyOf,
@@ -91,9 +91,9 @@ describe("an agent of an external registry", () => {
       `owner@user:${agent.ownerDid}`,
       `tenant@tenant:${agent.tenantId}`,
     ];
-    expect(await joinGraph(ctx)).toBe(true);
+    expect(await registerExternalAgent(ctx)).toBe(true);
     expect(await tuplesOf(`agent:${stranger.did}`)).toEqual(grants.toSorted());
-    expect(await joinGraph(ctx)).toBe(true);
+    expect(await registerExternalAgent(ctx)).toBe(true);
     expect(await tuplesOf(`agent:${stranger.did}`)).toEqual(grants.toSorted());
     const made = await runtimeOf(settings).dispatcher.dispatch(ctx, "rpc", "task/create", { agentDid: stranger.did });
     expect(made).toMatchObject({
@@ -109,7 +109,7 @@ describe("an agent of an external registry", () => {
       writes: [{ object: `agent:${placed.did}`, relation: "tenant", subject: "tenant:acme" }],
     });
     const ctx = await contextOf(placed, env.DB, { settings });
-    expect(await joinGraph(ctx)).toBe(true);
+    expect(await registerExternalAgent(ctx)).toBe(true);
     expect(await tuplesOf(`agent:${placed.did}`)).toEqual(
       [`executor@agent:${placed.did}`, `owner@user:${agent.ownerDid}`, "tenant@tenant:acme"].toSorted(),
     );
@@ -123,7 +123,7 @@ describe("an agent of an external registry", () => {
 
   it("whose authority has ended meanwhile gets none", async () => {
     const stranger: Agent = { ...agent, did: agent.did.replace(/.{26}$/, "01JDA00000000000000000000Y") };
-    expect(await joinGraph(await contextOf(stranger, env.DB, { ended: true }))).toBe(false);
+    expect(await registerExternalAgent(await contextOf(stranger, env.DB, { ended: true }))).toBe(false);
     expect(await tuplesOf(`agent:${stranger.did}`)).toEqual([]);
   });
 });

@@ -3,7 +3,7 @@ import { beforeEach, describe, expect, test } from "vitest";
 import type { CallContext } from "../../src/call/context.ts";
 import type { Method } from "../../src/rpc/method.ts";
 import { pairConfirm, pairPeers, pairStart, pairStatus } from "../../src/rpc/methods/trust.ts";
-import { retryOwedNotifications } from "../../src/trust/notifications.ts";
+import { retryPendingNotifications } from "../../src/trust/notifications.ts";
 import { lookUpTrust } from "../../src/trust/pairs.ts";
 import {
   endTicketsStatement,
@@ -247,7 +247,7 @@ describe("the tickets of one agent", () => {
   });
 });
 
-describe("telling the initiator", () => {
+describe("notifyStatements the initiator", () => {
   test("when it fails the trust stands, the answer says so, and the log is loud", async () => {
     const { ticket } = await start();
     house.broken.add(alice);
@@ -265,13 +265,13 @@ describe("telling the initiator", () => {
     const deps = { db: env.DB, gates: house.gates, now: () => house.nowMs, log: house.log };
 
     house.nowMs += 20_000;
-    expect(await retryOwedNotifications(deps)).toEqual({ settled: 0, failed: 1 });
-    expect(await retryOwedNotifications(deps), "backs off").toEqual({ settled: 0, failed: 0 });
+    expect(await retryPendingNotifications(deps)).toEqual({ settled: 0, failed: 1 });
+    expect(await retryPendingNotifications(deps), "backs off").toEqual({ settled: 0, failed: 0 });
     house.broken.clear();
     house.nowMs += 20_000;
-    expect(await retryOwedNotifications(deps)).toEqual({ settled: 1, failed: 0 });
+    expect(await retryPendingNotifications(deps)).toEqual({ settled: 1, failed: 0 });
     house.nowMs += 7_200_000;
-    expect(await retryOwedNotifications(deps)).toEqual({ settled: 0, failed: 0 });
+    expect(await retryPendingNotifications(deps)).toEqual({ settled: 0, failed: 0 });
 
     expect(house.told.map(({ at }) => at)).toEqual([alice]);
     const row = await env.DB.prepare("SELECT confirm_id FROM pair_tickets WHERE initiator_did = ?1")
@@ -291,7 +291,7 @@ describe("telling the initiator", () => {
     await expect.poll(async () => (await lookUpTrust(env.DB, alice, bob)).trusted).toBe(true);
 
     house.nowMs += 20_000;
-    await retryOwedNotifications({ db: env.DB, gates: house.gates, now: () => house.nowMs, log: house.log });
+    await retryPendingNotifications({ db: env.DB, gates: house.gates, now: () => house.nowMs, log: house.log });
     expect(house.told.map(({ at }) => at)).toEqual([alice]);
   });
 });

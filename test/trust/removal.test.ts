@@ -8,8 +8,8 @@ import {
   trustMethods,
   trustRemove,
 } from "../../src/rpc/methods/trust.ts";
-import { retryOwedFences } from "../../src/trust/fences.ts";
-import { listOwedFences, listPeers, lookUpTrust } from "../../src/trust/pairs.ts";
+import { retryPendingFences } from "../../src/trust/fences.ts";
+import { listPendingFences, listPeers, lookUpTrust } from "../../src/trust/pairs.ts";
 import type { AgentDid } from "../../src/wire/did.ts";
 import { callBy, type House, newAgentDid, newHouse } from "./call-context.ts";
 
@@ -99,13 +99,13 @@ describe("removing trust", () => {
     await expect(remove(alice, bob)).rejects.toMatchObject({ code: "PROXY_AUTH_DEPENDENCY_UNAVAILABLE" });
     expect((await lookUpTrust(env.DB, alice, bob)).trusted).toBe(false);
     const mine = async () =>
-      (await listOwedFences(env.DB, 100)).filter((owed) => [owed.low, owed.high].includes(alice));
+      (await listPendingFences(env.DB, 100)).filter((owed) => [owed.low, owed.high].includes(alice));
     expect(await mine()).toHaveLength(1);
 
     const deps = { db: env.DB, gates: house.gates, now: () => house.nowMs, log: house.log };
-    expect((await retryOwedFences(deps)).failed).toBe(1);
+    expect((await retryPendingFences(deps)).failed).toBe(1);
     house.broken.clear();
-    expect(await retryOwedFences(deps)).toEqual({ settled: 1, failed: 0 });
+    expect(await retryPendingFences(deps)).toEqual({ settled: 1, failed: 0 });
     expect(house.fences).toContainEqual({ at: bob, peer: alice, epoch: 2, local: false });
     expect(await mine()).toEqual([]);
   });

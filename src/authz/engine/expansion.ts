@@ -163,10 +163,10 @@ export function reversePlan(model: Model, targetType: string, targetRelation: st
 }
 
 /** Nothing is related but what some subject of `tupleset` has the asking subject as its `relation` for, by a tuple of its own. */
-export type TupleGate = { readonly tupleset: string; readonly relation: string };
+export type TupleGuard = { readonly tupleset: string; readonly relation: string };
 
 /** The gate before a relation, where it is an intersection with one; null where groups or everyone could open it. */
-export function gateOf(model: Model, type: string, relation: string): TupleGate | null {
+export function tupleGuardOf(model: Model, type: string, relation: string): TupleGuard | null {
   const relations = model.types.get(type);
   const rewrite = relations?.get(relation)?.rewrite;
   if (rewrite?.kind !== "intersection") return null;

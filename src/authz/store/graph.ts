@@ -13,7 +13,7 @@ import {
   type CheckRequest,
   type ListObjectsRequest,
 } from "../engine/check.ts";
-import { forwardPlan, gateOf, relationsFrom, reversePlan } from "../engine/expansion.ts";
+import { forwardPlan, tupleGuardOf, relationsFrom, reversePlan } from "../engine/expansion.ts";
 import { explainDecision, type Explanation } from "../engine/explain.ts";
 import { checkSql, listSql, type GraphRow } from "./queries.ts";
 import type { Model } from "../engine/model.ts";
@@ -75,7 +75,7 @@ export function createGraph(model: Model): Graph {
     const roots = context.map(([rootType, , rootRelation]) => ({ type: rootType, relation: rootRelation }));
     const plan = forwardPlan(model, [{ type, relation }, ...roots], subjectKind);
     // Contextual tuples may open a gate, and a userset has none of its own: then the checks alone decide.
-    const gate = hasContext || subjectRelation !== "" ? null : gateOf(model, type, relation);
+    const gate = hasContext || subjectRelation !== "" ? null : tupleGuardOf(model, type, relation);
     const text = kind === "check" ? checkSql(plan) : listSql(model, type, relation, { forward: plan, gate });
     if (!hasContext) statements.set(key, text);
     return text;

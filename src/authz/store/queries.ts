@@ -7,7 +7,7 @@
  * and joins are CROSS JOIN so that they run in the order they are written: from what is known to what it leads to. A `+` keeps
  * SQLite from building an index over a handful of steps, which costs more than it saves.
  */
-import { reversePlan, type ExpansionPlan, type ForwardPlan, type TupleGate } from "../engine/expansion.ts";
+import { reversePlan, type ExpansionPlan, type ForwardPlan, type TupleGuard } from "../engine/expansion.ts";
 import type { Model } from "../engine/model.ts";
 
 /**
@@ -49,7 +49,7 @@ export function listSql(
   model: Model,
   type: string,
   relation: string,
-  { forward, gate }: { forward: ForwardPlan; gate: TupleGate | null },
+  { forward, gate }: { forward: ForwardPlan; gate: TupleGuard | null },
 ): string {
   const plan = reversePlan(model, type, relation);
   const isTarget = (step: { type: string; relation: string }): boolean =>
@@ -156,7 +156,7 @@ function nodeRows(holders: string): string {
         ON e.object_type = node.t AND e.object_id = node.i AND e.relation = s.d AND e.subject_relation = ''`;
 }
 
-function passes(type: string, gate: TupleGate | null): string {
+function passes(type: string, gate: TupleGuard | null): string {
   if (gate === null) return "";
   return ` WHERE EXISTS (SELECT 1 FROM relationships AS p CROSS JOIN relationships AS g
         ON g.object_type = p.subject_type AND g.object_id = p.subject_id AND g.relation = ${text(gate.relation)}

@@ -1,6 +1,6 @@
 /**
  * Writing both: a row and its tuples in one commit, and, where the graph is a remote one, what it has yet to hear in the same
- * commit and the telling after it.
+ * commit and the notifyStatements after it.
  */
 import { authorityEnded } from "../../call/caller.ts";
 import type { CallContext } from "../../call/context.ts";
@@ -94,7 +94,7 @@ export async function commitWrite(
 }
 
 /** Tells a remote graph what was committed. @returns why it did not take all of it, or null; the outbox has the rest */
-export async function tellRemote(ctx: GraphWriter, dual: DualWrite): Promise<NotTold | null> {
+export async function pushToRemote(ctx: GraphWriter, dual: DualWrite): Promise<NotTold | null> {
   const graph = remoteGraphOf(ctx.config);
   if (graph === null || dual.changes.length === 0) return null;
   return sendPending(ctx.db, graph, dual.changes, ctx);

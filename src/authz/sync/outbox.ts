@@ -267,7 +267,7 @@ export async function countParked(db: D1Database): Promise<number> {
 }
 
 /** Logs what a caller need not wait for: the outbox has it. */
-export function leftToOutbox(log: Log, object: string, why: unknown): void {
+export function logDeferred(log: Log, object: string, why: unknown): void {
   log.warn("authz.left_to_outbox", {
     object,
     ...(typeof why === "string" ? { exceptionClass: why } : errorFields(why)),

@@ -163,7 +163,7 @@ async function look(
   };
 }
 
-// ---- mending -------------------------------------------------------------------------------------------------------
+// ---- repairStatements -------------------------------------------------------------------------------------------------------
 
 const INSERT = `INSERT INTO relationships (object_type, object_id, relation, subject_type, subject_id, subject_relation, created_at_ms)`;
 const NAMED = "IN (SELECT value FROM json_each(?1))";
@@ -174,8 +174,8 @@ async function mend(deps: ReconcileDeps, phase: Phase, seen: Seen): Promise<void
   const ids = [...seen.repair, ...seen.remove.map(({ id }) => id)];
   if (ids.length === 0) return;
   const isRemote = config.authzGraph !== "d1";
-  // The telling first: it looks at what is missing, as the mending does.
-  const texts = (isRemote ? telling(phase) : []).concat(mending(phase));
+  // The notifyStatements first: it looks at what is missing, as the repairStatements does.
+  const texts = (isRemote ? notifyStatements(phase) : []).concat(repairStatements(phase));
   const nowMs = now();
   const removed = seen.remove.reduce((sum, { tuples }) => sum + tuples, 0);
   await db.batch([
@@ -197,7 +197,7 @@ function named(ids: readonly string[]): string {
 }
 
 /** The statements of a phase: ?1 the ids as JSON, ?2 the time. Each looks at the rows again. */
-function mending(phase: Phase): string[] {
+function repairStatements(phase: Phase): string[] {
   switch (phase) {
     case "tasks": {
       const from = `FROM tasks AS t WHERE t.task_id ${NAMED}`;
@@ -241,7 +241,7 @@ function mending(phase: Phase): string[] {
 }
 
 /** A remote graph hears of repairs and removals by the outbox. */
-function telling(phase: Phase): string[] {
+function notifyStatements(phase: Phase): string[] {
   const into = "INSERT INTO authz_outbox (id, op, object, principal, parent, relation, created_at_ms, due_at_ms)";
   switch (phase) {
     case "tasks":

@@ -97,7 +97,7 @@ export type RelaySetup = RelayOptions & {
   /** A fresh ticket for each attempt. */
   readonly ticket: () => Promise<string>;
   /** Done before each heartbeat, e.g. renewing the credential. */
-  readonly upkeep?: (() => Promise<void>) | undefined;
+  readonly maintenance?: (() => Promise<void>) | undefined;
   /** Whether the credential in hand outlives one that has just expired. */
   readonly mayReturnAfterExpiry?: (() => boolean) | undefined;
 };
@@ -210,7 +210,7 @@ export function connectRelay(setup: RelaySetup): RelayConnection {
     };
     const beat = (): void => {
       heartbeatTimer = setTimeout(() => {
-        setup.upkeep?.().catch(onError);
+        setup.maintenance?.().catch(onError);
         const sentMs = nowMs();
         reply(heartbeatFrame(frameHead(sentMs)));
         stopTimer(livenessTimer);

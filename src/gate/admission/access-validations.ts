@@ -2,12 +2,12 @@
 import { readText, writeMeta } from "../../database/meta.ts";
 
 /** A validation is written again only when it is this much newer: once a refresh, not once a request. */
-const VALIDATION_GRAIN_MS = 10_000;
+const VALIDATION_RESOLUTION_MS = 10_000;
 
 /** The agent's last good access validations and its owner: the second level of the chain's cache. Mirrored in memory. */
-export type Acquaintance = ReturnType<typeof createAcquaintance>;
+export type AccessValidations = ReturnType<typeof createAccessValidations>;
 
-export function createAcquaintance(sql: SqlStorage) {
+export function createAccessValidations(sql: SqlStorage) {
   let ownerDid = readText(sql, "owner_did");
   const validatedAtMs = new Map<string, number>(
     sql
@@ -21,7 +21,7 @@ export function createAcquaintance(sql: SqlStorage) {
     validatedAtMs: (keyHash: string): number | null => validatedAtMs.get(keyHash) ?? null,
 
     /** Part of the caller's transaction. Should that be undone, the next request after a waking writes it again. */
-    meet(owner: string): void {
+    recordOwner(owner: string): void {
       if (ownerDid === owner) return;
       ownerDid = owner;
       writeMeta(sql, "owner_did", owner);
@@ -29,7 +29,7 @@ export function createAcquaintance(sql: SqlStorage) {
 
     validated(keyHash: string, atMs: number): void {
       const known = validatedAtMs.get(keyHash);
-      if (known !== undefined && known >= atMs - VALIDATION_GRAIN_MS) return;
+      if (known !== undefined && known >= atMs - VALIDATION_RESOLUTION_MS) return;
       validatedAtMs.set(keyHash, atMs);
       sql.exec(
         "INSERT INTO access_validations (key_hash, validated_at_ms) VALUES (?, ?) ON CONFLICT (key_hash) DO UPDATE SET validated_at_ms = excluded.validated_at_ms",

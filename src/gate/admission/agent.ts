@@ -2,13 +2,13 @@
 import type { AgentAuthority } from "../../authority/agent.ts";
 import { GateRefusal } from "../protocol/refusal.ts";
 import type { AgentAdmission } from "../protocol/submission.ts";
-import type { Acquaintance } from "./access-validations.ts";
+import type { AccessValidations } from "./access-validations.ts";
 import type { Drift } from "./clock-drift.ts";
 import type { Nonces } from "./nonces.ts";
 import type { Rate } from "./rate-limit.ts";
 
 export type AdmissionParts = {
-  acquaintance: Acquaintance;
+  accessValidations: AccessValidations;
   authority: AgentAuthority;
   nonces: Nonces;
   rate: Rate;
@@ -20,35 +20,35 @@ export type AdmissionParts = {
  * Admits one request of the agent and remembers its nonce. Part of the caller's transaction, so a request that is refused
  * burns no nonce.
  *
- * @param standing what refuses this request if nothing here does: an agent that is no more hears that first
+ * @param deferredRefusal what refuses this request if nothing here does: an agent that is no more hears that first
  * @throws GateRefusal
  */
 export function admitAgent(
   parts: AdmissionParts,
   admission: AgentAdmission,
   nowMs: number,
-  standing: GateRefusal | null = null,
+  deferredRefusal: GateRefusal | null = null,
 ): void {
   const { principal, nonce, timestampSeconds, access } = admission;
   if (!parts.authority.accepts(principal.jti) || principal.expMs <= nowMs) throw new GateRefusal("gate-agent-revoked");
   if (access?.validatedAtMs === null) {
-    const known = parts.acquaintance.validatedAtMs(access.keyHash);
+    const known = parts.accessValidations.validatedAtMs(access.keyHash);
     if (known === null || known + parts.accessMaxStaleMs <= nowMs) {
       throw new GateRefusal("gate-access-unknown", 1_000);
     }
   }
   const waitMs = parts.rate.waitMs(nowMs);
   // A request that will be refused is only judged: nothing is written before the last refusal.
-  const judge = waitMs > 0 || standing !== null ? parts.nonces.judge : parts.nonces.use;
+  const judge = waitMs > 0 || deferredRefusal !== null ? parts.nonces.judge : parts.nonces.use;
   const verdict = judge(principal.keyX, nonce, timestampSeconds, nowMs);
   if (verdict === "pruned") throw new GateRefusal("gate-nonce-too-old");
   if (verdict === "outside-window") throw new GateRefusal("gate-timestamp-skewed");
   if (verdict === "seen") throw new GateRefusal("gate-nonce-replayed");
   if (waitMs > 0) throw new GateRefusal("gate-rate-exceeded", waitMs);
-  if (standing !== null) throw standing;
+  if (deferredRefusal !== null) throw deferredRefusal;
   parts.rate.count(nowMs);
   parts.drift.observe(timestampSeconds * 1_000 - nowMs, nowMs);
-  parts.acquaintance.meet(principal.ownerDid);
+  parts.accessValidations.recordOwner(principal.ownerDid);
   if (access !== undefined && access.validatedAtMs !== null)
-    parts.acquaintance.validated(access.keyHash, access.validatedAtMs);
+    parts.accessValidations.validated(access.keyHash, access.validatedAtMs);
 }

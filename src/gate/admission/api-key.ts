@@ -13,17 +13,17 @@ export async function admitApiKey(
   {
     commits,
     rate,
-    whyEnded,
+    endReason,
   }: {
     commits: GroupCommit;
     rate: Rate;
-    whyEnded: (ref: AuthorityRef) => string | null;
+    endReason: (ref: AuthorityRef) => string | null;
   },
   key: ApiKeyGrant,
 ): Promise<AuthorityRef> {
   const ref: AuthorityRef = { kind: "apiKey", epoch: 0, ...key };
   return commits.commit(() => {
-    if (whyEnded(ref) !== null) throw new GateRefusal("gate-credential-refused");
+    if (endReason(ref) !== null) throw new GateRefusal("gate-credential-refused");
     countRequest(rate, Date.now());
     return ref;
   });

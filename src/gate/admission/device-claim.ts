@@ -3,7 +3,7 @@ import { type Device, newDeviceToken } from "../../authority/devices.ts";
 import type { AgentDid } from "../../wire/did.ts";
 import type { ClaimProof } from "../protocol/calls.ts";
 import { GateRefusal } from "../protocol/refusal.ts";
-import { hasProof, NOBODYS_KEY, useProof } from "./device-proof.ts";
+import { hasProof, DUMMY_KEY, useProof } from "./device-proof.ts";
 import { deviceRef } from "./device-token.ts";
 import { failedGuess } from "./guesses.ts";
 import { countRequest } from "./rate-limit.ts";
@@ -20,7 +20,7 @@ export async function claimDeviceToken(
   claim: { deviceId: string; proof: ClaimProof; address: string | null; requestId: string; tokenTtlMs: number },
 ): Promise<{ device: Device; token: string; expiresAtMs: number }> {
   const known = stores?.devices.findActive(claim.deviceId) ?? null;
-  const proven = await hasProof(known?.publicKey ?? NOBODYS_KEY, claim.proof);
+  const proven = await hasProof(known?.publicKey ?? DUMMY_KEY, claim.proof);
   const fresh = await newDeviceToken();
   if (stores === null) throw new GateRefusal("gate-credential-refused");
   if (known === null || !proven) throw failedGuess(stores.lockout, claim.address);

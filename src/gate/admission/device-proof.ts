@@ -6,7 +6,7 @@ import { GateRefusal } from "../protocol/refusal.ts";
 import type { Nonces } from "./nonces.ts";
 
 /** The base point, which could be somebody's key: an unknown token costs what a known one costs. */
-export const NOBODYS_KEY = "WGZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmY";
+export const DUMMY_KEY = "WGZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmY";
 
 /** What a device proves, whoever it is. */
 export async function hasProof(publicKey: string, proof: ClaimProof): Promise<boolean> {

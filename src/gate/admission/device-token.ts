@@ -4,7 +4,7 @@ import type { AuthorityRef } from "../../authority/reference.ts";
 import type { AgentDid, HumanDid } from "../../wire/did.ts";
 import type { GateCredential } from "../protocol/calls.ts";
 import { GateRefusal } from "../protocol/refusal.ts";
-import { hasProof, NOBODYS_KEY, useProof } from "./device-proof.ts";
+import { hasProof, DUMMY_KEY, useProof } from "./device-proof.ts";
 import { countRequest } from "./rate-limit.ts";
 import type { CredentialStores } from "./stores.ts";
 
@@ -20,7 +20,7 @@ export async function admitDeviceToken(
   { tokenHash, proof }: Extract<GateCredential, { kind: "device" }>,
 ): Promise<AuthorityRef> {
   const found = stores?.devices.byToken(tokenHash) ?? null;
-  const proven = await hasProof(found?.device.publicKey ?? NOBODYS_KEY, proof);
+  const proven = await hasProof(found?.device.publicKey ?? DUMMY_KEY, proof);
   if (stores === null || found === null || !proven) throw new GateRefusal("gate-credential-refused");
   return stores.commits.commit(() => {
     const nowMs = Date.now();
@@ -39,13 +39,13 @@ export async function admitDeviceToken(
 }
 
 export function deviceRef(
-  { acquaintance }: Pick<CredentialStores, "acquaintance">,
+  { accessValidations }: Pick<CredentialStores, "accessValidations">,
   agentDid: AgentDid,
   device: Device,
   expMs: number,
 ): AuthorityRef {
   const { deviceId, scopes, epoch } = device;
-  const ownerDid = acquaintance.ownerDid() as HumanDid | null;
+  const ownerDid = accessValidations.ownerDid() as HumanDid | null;
   return {
     kind: "device",
     epoch,

@@ -5,7 +5,7 @@ import type { AgentAuthority } from "../../authority/agent.ts";
 import type { Devices } from "../../authority/devices.ts";
 import type { SharedSecret } from "../../authority/shared-secret.ts";
 import type { GroupCommit } from "../storage/group-commit.ts";
-import type { Acquaintance } from "./access-validations.ts";
+import type { AccessValidations } from "./access-validations.ts";
 import type { Nonces } from "./nonces.ts";
 import type { Rate } from "./rate-limit.ts";
 
@@ -15,7 +15,7 @@ export type CredentialStores = {
   devices: Devices;
   shared: SharedSecret;
   audit: AuditOutbox;
-  acquaintance: Acquaintance;
+  accessValidations: AccessValidations;
   nonces: Nonces;
   rate: Rate;
   lockout: Lockout;

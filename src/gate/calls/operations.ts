@@ -10,7 +10,7 @@ import type { AgentDid } from "../../wire/did.ts";
 import { ProxyError, proxyErrorFrom } from "../../wire/problem.ts";
 import { GateRefusal } from "../protocol/refusal.ts";
 import type { Envelope } from "../protocol/transfer.ts";
-import type { House } from "../state.ts";
+import type { GateState } from "../state.ts";
 import { raiseAtPrimary, withinDrainTime } from "./revocation.ts";
 
 export type LocalDeps = {
@@ -30,11 +30,11 @@ export type LocalDeps = {
   ends: () => void;
 };
 
-export function createLocal(house: House, deps: LocalDeps): GateLocal {
-  const { outbox, queue, authority, devices, shared, apiKeys, calls, sockets, relayTickets } = house;
+export function createLocal(state: GateState, deps: LocalDeps): GateLocal {
+  const { outbox, queue, authority, devices, shared, apiKeys, calls, sockets, relayTickets } = state;
 
   /** Sockets whose authority is over but which are open still. */
-  const endedSockets = (): number => sockets.all().filter(({ authority: ref }) => house.whyEnded(ref) !== null).length;
+  const endedSockets = (): number => sockets.all().filter(({ authority: ref }) => state.endReason(ref) !== null).length;
 
   const drain = async (): Promise<void> => {
     if (await calls.drain()) return;
@@ -77,21 +77,21 @@ export function createLocal(house: House, deps: LocalDeps): GateLocal {
       await withinDrainTime(async () => {
         const ended = await commit(raise);
         // A re-key that was given up has been repeated perhaps, and what stands now is the repetition's.
-        if (keepJti !== undefined && !ending.isUnderWay()) return;
+        if (keepJti !== undefined && !ending.isInProgress()) return;
         endRest(
           ended.filter(({ jti }) => jti !== keepJti),
           reason,
         );
         if (keepJti === undefined) {
-          ending.isForGood();
+          ending.commit();
           queue.endAll("recipient revoked", deps.now());
         }
         await drain();
-        if (keepJti !== undefined) ending.goesOn();
+        if (keepJti !== undefined) ending.resume();
       });
     } catch (error) {
-      if (keepJti !== undefined && proxyErrorFrom(error).status < 500) ending.cameToNothing();
-      else ending.isUnknown();
+      if (keepJti !== undefined && proxyErrorFrom(error).status < 500) ending.abort();
+      else ending.leaveUnknown();
       throw error;
     } finally {
       deps.wake();
@@ -116,7 +116,7 @@ export function createLocal(house: House, deps: LocalDeps): GateLocal {
     shared,
     apiKeys,
     audit(event) {
-      house.audit.record(event, deps.by, deps.now());
+      state.audit.record(event, deps.by, deps.now());
       deps.wake();
     },
     broadcast: deps.broadcast,

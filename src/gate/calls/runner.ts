@@ -1,7 +1,7 @@
 /** Calls that run in this gate, each under a handle of its caller's authority. Contract §5, architecture: calls in flight. */
 import type { Principal } from "../../authority/principal.ts";
 import { type AuthorityRef, fencingToken } from "../../authority/reference.ts";
-import { joinGraph } from "../../authz/external-agents.ts";
+import { registerExternalAgent } from "../../authz/external-agents.ts";
 import type { CallContext } from "../../call/context.ts";
 import type { LocalMessage } from "../../call/gate.ts";
 import type { Reply } from "../../call/reply.ts";
@@ -15,7 +15,7 @@ import type { AgentDid } from "../../wire/did.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import type { RemoteGate } from "../../call/remote-gate.ts";
 import type { Relay } from "../relay/connection.ts";
-import type { House } from "../state.ts";
+import type { GateState } from "../state.ts";
 import type { GroupCommit } from "../storage/group-commit.ts";
 import { createLocal } from "./operations.ts";
 
@@ -34,7 +34,7 @@ export type RunnerDeps = {
   dispatcher: () => Dispatcher;
   now: () => number;
   log: Log;
-  gateOf: (did: AgentDid) => RemoteGate;
+  gateStub: (did: AgentDid) => RemoteGate;
   putLocal: (message: LocalMessage) => { deliveryId: string };
   fencePeer: (peer: AgentDid, trustEpoch: number) => void;
   /** Makes sure that what has just been written is looked after, also when the process dies at once. */
@@ -47,13 +47,13 @@ export type Runner = {
   run(ref: AuthorityRef | null, request: CallOrigin, call: AskedCall): Promise<Reply>;
 };
 
-export function createRunner(house: House, commits: GroupCommit, relay: Relay, deps: RunnerDeps): Runner {
+export function createRunner(state: GateState, commits: GroupCommit, relay: Relay, deps: RunnerDeps): Runner {
   const { self, env, config, now, log } = deps;
 
   const contextOf = (ref: AuthorityRef | null, request: CallOrigin, ends: () => void): CallContext => {
     const principal: Principal = ref === null ? { kind: "operator" } : ref.principal;
     const assertCurrent = (): void => {
-      if (ref !== null && house.whyEnded(ref) !== null) {
+      if (ref !== null && state.endReason(ref) !== null) {
         throw new ProxyError("PROXY_AUTH_REVOKED", { reason: "the authority ended while the call ran" });
       }
     };
@@ -67,13 +67,13 @@ export function createRunner(house: House, commits: GroupCommit, relay: Relay, d
         fence(db) {
           if (ref === null) return [];
           // The agent's epoch rises for each of its tokens that ends alone; what holds at this moment holds under today's.
-          if (ref.kind === "agent" && house.authority.holds(ref)) ref.epoch = house.authority.epoch();
+          if (ref.kind === "agent" && state.authority.holds(ref)) ref.epoch = state.authority.epoch();
           return [fenceStatement(db, fencingToken(self, ref))];
         },
-        endedItself(epoch) {
+        revokedItself(epoch) {
           if (ref === null) return;
           ref.epoch = epoch;
-          if (ref.kind === "device" || ref.kind === "apiKey") ref.lastWord = true;
+          if (ref.kind === "device" || ref.kind === "apiKey") ref.mayStillReply = true;
         },
       },
       requestId: request.requestId,
@@ -82,8 +82,8 @@ export function createRunner(house: House, commits: GroupCommit, relay: Relay, d
       log,
       agentDid: self,
       bookmarks: request.bookmarks,
-      gates: { of: deps.gateOf },
-      gate: createLocal(house, {
+      gates: { of: deps.gateStub },
+      gate: createLocal(state, {
         self,
         ref,
         db: env.DB,
@@ -91,7 +91,7 @@ export function createRunner(house: House, commits: GroupCommit, relay: Relay, d
         assertCurrent,
         putLocal: deps.putLocal,
         fencePeer: deps.fencePeer,
-        attemptsAt: (recipient, deliveryId) => deps.gateOf(recipient).attempts(deliveryId),
+        attemptsAt: (recipient, deliveryId) => deps.gateStub(recipient).attempts(deliveryId),
         by: { principal, origin: request.origin, requestId: request.requestId },
         broadcast: (event, payload) => relay.broadcast(event, payload),
         wake: deps.wake,
@@ -101,11 +101,11 @@ export function createRunner(house: House, commits: GroupCommit, relay: Relay, d
   };
 
   /** The embedded registry has put its agents into the graph itself. */
-  let isInGraph = config.registryUrl === "embedded" || readNumber(house.sql, "in_graph") === 1;
+  let isInGraph = config.registryUrl === "embedded" || readNumber(state.sql, "in_graph") === 1;
   const introduce = async (context: CallContext): Promise<void> => {
-    if (isInGraph || context.principal.kind !== "agent" || !(await joinGraph(context))) return;
+    if (isInGraph || context.principal.kind !== "agent" || !(await registerExternalAgent(context))) return;
     isInGraph = true;
-    writeMeta(house.sql, "in_graph", 1);
+    writeMeta(state.sql, "in_graph", 1);
   };
 
   return {
@@ -115,8 +115,8 @@ export function createRunner(house: House, commits: GroupCommit, relay: Relay, d
         hasEnded = true;
       };
       try {
-        return await house.calls.run(
-          () => ref !== null && house.whyEnded(ref) !== null,
+        return await state.calls.run(
+          () => ref !== null && state.endReason(ref) !== null,
           async () => {
             const context = contextOf(ref, request, ends);
             await introduce(context);

@@ -8,9 +8,9 @@ import { GateRefusal } from "../protocol/refusal.ts";
 import {
   HELD_BYTES_MAX,
   type Outcome,
-  type Parcel,
-  PARCEL_BYTES_AT_ONCE,
-  PARCELS_AT_ONCE,
+  type QueuedMessage,
+  TRANSFER_BYTES_MAX,
+  TRANSFER_BATCH_MAX,
 } from "../protocol/transfer.ts";
 import { createOutboxLanes } from "./recipients.ts";
 
@@ -154,18 +154,18 @@ export function createOutbox(sql: SqlStorage, limits: { outboxMax: number }, nex
      * The next batch for one recipient, in order; the lane is busy until `handedOver` or `handOverFailed`. A report may
      * have overtaken the answer to an earlier hand-over: what has ended meanwhile is no longer offered.
      */
-    nextBatch(to: AgentDid): Parcel[] {
+    nextBatch(to: AgentDid): QueuedMessage[] {
       const lane = lanes.of(to);
-      const parcels: Parcel[] = [];
+      const messages: QueuedMessage[] = [];
       let bytes = 0;
       let position = 0;
       // One is enough to ask a full queue, or a gate that has failed, whether it takes more.
-      const most = lane.failures > 0 ? 1 : PARCELS_AT_ONCE;
-      while (position < lane.held.length && parcels.length < most) {
+      const most = lane.failures > 0 ? 1 : TRANSFER_BATCH_MAX;
+      while (position < lane.held.length && messages.length < most) {
         const held = lane.held[position]!;
-        if (parcels.length > 0 && bytes + held.bytes > PARCEL_BYTES_AT_ONCE) break;
-        if (held.parcel !== undefined) {
-          parcels.push(held.parcel);
+        if (messages.length > 0 && bytes + held.bytes > TRANSFER_BYTES_MAX) break;
+        if (held.message !== undefined) {
+          messages.push(held.message);
           bytes += held.bytes;
           position += 1;
           continue;
@@ -181,13 +181,13 @@ export function createOutbox(sql: SqlStorage, limits: { outboxMax: number }, nex
           continue;
         }
         const { created_at_ms: createdAtMs, envelope, body } = row;
-        parcels.push({ deliveryId: held.deliveryId, createdAtMs, bytes: held.bytes, envelope, body });
+        messages.push({ deliveryId: held.deliveryId, createdAtMs, bytes: held.bytes, envelope, body });
         bytes += held.bytes;
         position += 1;
       }
-      lane.busy = parcels.length > 0;
+      lane.busy = messages.length > 0;
       if (position === lane.held.length) lane.isHurried = false;
-      return parcels;
+      return messages;
     },
 
     handedOver: lanes.handedOver,

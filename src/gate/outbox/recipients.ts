@@ -1,7 +1,7 @@
 /** What a sender's gate holds for each of its recipients, as memory mirrors it, and when it may be handed over next. */
 import { retryDelayMs } from "../../resilience/backoff.ts";
 import type { AgentDid } from "../../wire/did.ts";
-import { BATCH_TICK_MS, type Parcel } from "../protocol/transfer.ts";
+import { BATCH_TICK_MS, type QueuedMessage } from "../protocol/transfer.ts";
 
 /** A recipient whose queue is full makes room by the second; one whose gate does not answer takes longer. */
 const FULL_RETRY = { initialMs: 250, maxMs: 5_000, jitterRatio: 0.2 };
@@ -10,7 +10,7 @@ const FAILED_RETRY = { initialMs: 1_000, maxMs: 30_000, jitterRatio: 0.2 };
 const PARCEL_BYTES_KEPT = 1_048_576;
 
 /** Not yet taken over. */
-export type Held = { deliveryId: string; bytes: number; parcel?: Parcel };
+export type Held = { deliveryId: string; bytes: number; message?: QueuedMessage };
 
 /** One recipient. Waiting: held, or taken over and not yet ended. Hurried: somebody waits for the end of what is held. */
 export type OutboxLane = {
@@ -71,9 +71,9 @@ export function createOutboxLanes() {
     /** This agent's messages that wait for a recipient, here or in its queue. */
     waiting: (to: AgentDid): number => lanes.get(to)?.waiting ?? 0,
 
-    hold(to: AgentDid, deliveryId: string, bytes: number, parcel?: Parcel): void {
-      const keeps = parcel !== undefined && heldBytes + bytes < PARCEL_BYTES_KEPT;
-      laneOf(to).held.push({ deliveryId, bytes, ...(keeps ? { parcel } : {}) });
+    hold(to: AgentDid, deliveryId: string, bytes: number, message?: QueuedMessage): void {
+      const keeps = message !== undefined && heldBytes + bytes < PARCEL_BYTES_KEPT;
+      laneOf(to).held.push({ deliveryId, bytes, ...(keeps ? { message } : {}) });
       heldCount += 1;
       heldBytes += bytes;
     },
@@ -85,7 +85,7 @@ export function createOutboxLanes() {
 
     /** What has ended is read from disk again before it is offered, and found to be over. */
     forgetParcel(to: AgentDid, deliveryId: string): void {
-      delete lanes.get(to)?.held.find((held) => held.deliveryId === deliveryId)?.parcel;
+      delete lanes.get(to)?.held.find((held) => held.deliveryId === deliveryId)?.message;
     },
 
     /** The recipients that a hand-over may start for now. */

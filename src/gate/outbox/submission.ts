@@ -7,10 +7,10 @@ import type { AgentDid } from "../../wire/did.ts";
 import { admitAgent } from "../admission/agent.ts";
 import { GateRefusal } from "../protocol/refusal.ts";
 import type { Submission, SubmissionReply } from "../protocol/submission.ts";
-import type { Envelope, Outcome, Parcel, TakeOver } from "../protocol/transfer.ts";
+import type { Envelope, Outcome, QueuedMessage, TransferResult } from "../protocol/transfer.ts";
 import { PROXY_LANE } from "../queue/queue.ts";
 import type { Relay } from "../relay/connection.ts";
-import type { House } from "../state.ts";
+import type { GateState } from "../state.ts";
 import type { GroupCommit } from "../storage/group-commit.ts";
 import { createDeliveryIds } from "./delivery-id.ts";
 
@@ -20,7 +20,7 @@ const SETTLE_WITHIN_MS = 50;
 export type Mailroom = ReturnType<typeof createMailroom>;
 
 export function createMailroom(
-  house: House,
+  state: GateState,
   commits: GroupCommit,
   relay: Relay,
   { self, now }: { self: AgentDid; now: () => number },
@@ -59,8 +59,8 @@ export function createMailroom(
       ...(conversationId === undefined ? {} : { conversationId }),
     };
     const bytes = new TextEncoder().encode(payload).length;
-    const parcel = { deliveryId, createdAtMs: nowMs, bytes, envelope: JSON.stringify(envelope), body: payload };
-    house.queue.putLocal(fromSubject ?? PROXY_LANE, parcel, nowMs);
+    const queued = { deliveryId, createdAtMs: nowMs, bytes, envelope: JSON.stringify(envelope), body: payload };
+    state.queue.putLocal(fromSubject ?? PROXY_LANE, queued, nowMs);
     return { deliveryId };
   };
 
@@ -85,17 +85,17 @@ export function createMailroom(
         ...(traceparent === undefined ? {} : { traceparent }),
         ...(isAwaited ? { isAwaited } : {}),
       };
-      const standing = (): GateRefusal | null => {
-        if (!house.fences.admits(to, trustEpoch)) return new GateRefusal("gate-peer-fenced");
+      const deferredRefusal = (): GateRefusal | null => {
+        if (!state.fences.admits(to, trustEpoch)) return new GateRefusal("gate-peer-fenced");
         // A repeat needs no room: whether it is one is seen when the message is written.
-        if (idempotency !== undefined || house.outbox.hasRoom(bytes)) return null;
+        if (idempotency !== undefined || state.outbox.hasRoom(bytes)) return null;
         return new GateRefusal("gate-outbox-full", 1_000);
       };
       // A repeat under an idempotency key may be refused after its nonce is written, which is undone then.
       const mayUndo = idempotency !== undefined;
       return (mayUndo ? commits.commit : commits.commitChecked)((): SubmissionReply => {
         const nowMs = now();
-        admitAgent(house.admission, admission, nowMs, standing());
+        admitAgent(state.admission, admission, nowMs, deferredRefusal());
         const draft = {
           to,
           bytes,
@@ -104,30 +104,30 @@ export function createMailroom(
           isAwaited,
           ...(idempotency === undefined ? {} : { idempotency }),
         };
-        return { ok: true, ...house.outbox.accept(draft, nowMs) };
+        return { ok: true, ...state.outbox.accept(draft, nowMs) };
       });
     },
 
     /** Waits until a message of this agent has been acknowledged, or for so long; then says what waits for its recipient still. */
     async awaitDelivery(deliveryId: string, waitMs: number): Promise<{ delivered: boolean; queueDepth: number }> {
-      const status = house.outbox.status(deliveryId, now());
+      const status = state.outbox.status(deliveryId, now());
       if (status === null) return { delivered: false, queueDepth: 0 };
       const delivered =
         status.state === "queued" ? await untilSettled(deliveryId, waitMs) : status.state === "delivered";
-      return { delivered, queueDepth: house.outbox.queueDepth(status.to) };
+      return { delivered, queueDepth: state.outbox.queueDepth(status.to) };
     },
 
     /** Takes messages over from a sender's gate. */
-    takeOver(from: AgentDid, parcels: Parcel[]): Promise<TakeOver> {
-      const refusal = (parcel: Parcel): string | null => {
-        if (house.authority.isOver()) return "recipient revoked";
-        const { trustEpoch } = JSON.parse(parcel.envelope) as Envelope;
-        return trustEpoch === undefined || house.fences.admits(from, trustEpoch) ? null : "trust removed";
+    receive(from: AgentDid, messages: QueuedMessage[]): Promise<TransferResult> {
+      const refusal = (message: QueuedMessage): string | null => {
+        if (state.authority.isOver()) return "recipient revoked";
+        const { trustEpoch } = JSON.parse(message.envelope) as Envelope;
+        return trustEpoch === undefined || state.fences.admits(from, trustEpoch) ? null : "trust removed";
       };
       return commits.commitChecked(() => {
         // An end that is under way may come to nothing, or let the agent go on: messages stay with their sender meanwhile.
-        const isShut = house.authority.isEnded();
-        return { taken: house.queue.takeOver(from, parcels, { isShut, refusal }, now()) };
+        const isShut = state.authority.isEnded();
+        return { taken: state.queue.receive(from, messages, { isShut, refusal }, now()) };
       });
     },
 
@@ -135,7 +135,7 @@ export function createMailroom(
     async settle(outcomes: Outcome[]): Promise<void> {
       const isAwaited = outcomes.some(({ deliveryId }) => waiting.has(deliveryId));
       await commits.commitChecked(
-        () => relay.tell(house.outbox.settle(outcomes, now())),
+        () => relay.tell(state.outbox.settle(outcomes, now())),
         isAwaited ? 0 : SETTLE_WITHIN_MS,
       );
       for (const { deliveryId, delivered, waitsAgain } of outcomes) {
@@ -145,8 +145,8 @@ export function createMailroom(
 
     /** A peer below this trust epoch is out, here and from now on. Part of the caller's transaction. */
     fencePeer(peer: AgentDid, trustEpoch: number): void {
-      house.fences.raise(peer, trustEpoch);
-      house.queue.endLane(peer, "trust removed", now());
+      state.fences.raise(peer, trustEpoch);
+      state.queue.endLane(peer, "trust removed", now());
     },
   };
 }

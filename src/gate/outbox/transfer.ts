@@ -3,13 +3,13 @@ import { auditEntryStatements } from "../../audit/outbox.ts";
 import { retryDelayMs } from "../../resilience/backoff.ts";
 import { errorFields, type Log } from "../../telemetry/log.ts";
 import type { AgentDid } from "../../wire/did.ts";
-import { type Outcome, type Parcel, REPORT_TICK_MS, type TakeOver } from "../protocol/transfer.ts";
-import type { House } from "../state.ts";
+import { type Outcome, type QueuedMessage, REPORT_TICK_MS, type TransferResult } from "../protocol/transfer.ts";
+import type { GateState } from "../state.ts";
 import type { GroupCommit } from "../storage/group-commit.ts";
 
 /** Another agent's gate, as this conversation sees it. */
 export type PeerGate = {
-  takeOver(from: AgentDid, parcels: Parcel[]): Promise<TakeOver>;
+  receive(from: AgentDid, messages: QueuedMessage[]): Promise<TransferResult>;
   settle(outcomes: Outcome[]): Promise<void>;
 };
 
@@ -29,19 +29,19 @@ export type Exchange = {
 };
 
 export function createExchange(
-  house: House,
+  stores: GateState,
   commits: GroupCommit,
-  deps: { self: AgentDid; db: D1Database; gateOf: (did: AgentDid) => PeerGate; now: () => number; log: Log },
+  deps: { self: AgentDid; db: D1Database; gateStub: (did: AgentDid) => PeerGate; now: () => number; log: Log },
 ): Exchange {
-  const { outbox, queue } = house;
+  const { outbox, queue } = stores;
   const reporting = new Map<AgentDid, Reporting>();
 
   const handOver = async (to: AgentDid): Promise<void> => {
-    const parcels = outbox.nextBatch(to);
-    if (parcels.length === 0) return;
+    const messages = outbox.nextBatch(to);
+    if (messages.length === 0) return;
     try {
-      const { taken } = await withinTime(deps.gateOf(to).takeOver(deps.self, parcels));
-      const gone = outbox.handedOver(to, parcels.length, taken, deps.now());
+      const { taken } = await withinTime(deps.gateStub(to).receive(deps.self, messages));
+      const gone = outbox.handedOver(to, messages.length, taken, deps.now());
       // What came meanwhile is handed over in the same group.
       const withinMs = Math.max(0, (outbox.nextDueMs() ?? Infinity) - deps.now());
       await commits.commitChecked(
@@ -50,7 +50,7 @@ export function createExchange(
       );
     } catch (error) {
       outbox.handOverFailed(to, deps.now());
-      deps.log.warn("handover.failed", { to, messages: parcels.length, ...errorFields(error) });
+      deps.log.warn("handover.failed", { to, messages: messages.length, ...errorFields(error) });
       commits.wake();
     }
   };
@@ -59,7 +59,7 @@ export function createExchange(
     const outcomes = queue.reportsFor(sender);
     state.busy = true;
     try {
-      await withinTime(deps.gateOf(sender).settle(outcomes));
+      await withinTime(deps.gateStub(sender).settle(outcomes));
       state.failures = 0;
       state.dueAtMs = deps.now() + REPORT_TICK_MS;
       // Free before the next group: what has ended meanwhile is looked at there, and nobody else would.
@@ -80,13 +80,13 @@ export function createExchange(
   const auditing: Reporting = { busy: false, dueAtMs: 0, failures: 0 };
 
   const writeAudit = async (): Promise<void> => {
-    const entries = house.audit.next();
+    const entries = stores.audit.next();
     auditing.busy = true;
     try {
       await withinTime(deps.db.batch(auditEntryStatements(deps.db, entries)));
       auditing.failures = 0;
       auditing.dueAtMs = 0;
-      await commits.commit(() => house.audit.done(entries), BOOKKEEPING_WITHIN_MS);
+      await commits.commit(() => stores.audit.done(entries), BOOKKEEPING_WITHIN_MS);
     } catch (error) {
       auditing.failures += 1;
       auditing.dueAtMs = deps.now() + retryDelayMs(auditing.failures, REPORT_RETRY, Math.random());
@@ -103,7 +103,7 @@ export function createExchange(
 
   return {
     start(nowMs) {
-      if (!house.audit.isEmpty() && !auditing.busy && auditing.dueAtMs <= nowMs) void writeAudit();
+      if (!stores.audit.isEmpty() && !auditing.busy && auditing.dueAtMs <= nowMs) void writeAudit();
       for (const to of outbox.dueLanes(nowMs)) void handOver(to);
       const owed = queue.owedReports();
       for (const sender of owed) {
@@ -120,7 +120,7 @@ export function createExchange(
 
     nextDueMs(nowMs) {
       let due = outbox.nextDueMs() ?? Infinity;
-      if (!house.audit.isEmpty() && !auditing.busy) due = Math.min(due, auditing.dueAtMs);
+      if (!stores.audit.isEmpty() && !auditing.busy) due = Math.min(due, auditing.dueAtMs);
       for (const sender of queue.owedReports()) {
         const state = reporting.get(sender);
         if (state === undefined) return 0;

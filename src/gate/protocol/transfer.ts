@@ -17,10 +17,10 @@ export type Envelope = {
 };
 
 /** One message of a hand-over. */
-export type Parcel = { deliveryId: string; createdAtMs: number; bytes: number; envelope: string; body: string };
+export type QueuedMessage = { deliveryId: string; createdAtMs: number; bytes: number; envelope: string; body: string };
 
 /** What a recipient's gate answers to a hand-over: how many of the batch, from its start, are on its disk. */
-export type TakeOver = { taken: number };
+export type TransferResult = { taken: number };
 
 /** How a message ended at its recipient, or that it has not: a dead letter that is replayed waits again. */
 export type Outcome = {
@@ -34,8 +34,8 @@ export type Outcome = {
 };
 
 /** Most a hand-over carries. */
-export const PARCELS_AT_ONCE = 100;
-export const PARCEL_BYTES_AT_ONCE = 4 * 1_048_576;
+export const TRANSFER_BATCH_MAX = 100;
+export const TRANSFER_BYTES_MAX = 4 * 1_048_576;
 
 /** What a queue or an outbox holds at most, in bytes of bodies. */
 export const HELD_BYTES_MAX = 64 * 1_048_576;

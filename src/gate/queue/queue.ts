@@ -6,7 +6,7 @@
 import { retryDelayMs, type RetrySpacing } from "../../resilience/backoff.ts";
 import type { AgentDid } from "../../wire/did.ts";
 import { ProxyError } from "../../wire/problem.ts";
-import { type Envelope, HELD_BYTES_MAX, type Outcome, type Parcel } from "../protocol/transfer.ts";
+import { type Envelope, HELD_BYTES_MAX, type Outcome, type QueuedMessage } from "../protocol/transfer.ts";
 import { dropOldestDeadLetters, listDeadLetters, purgeDeadLetter } from "./dead-letters.ts";
 import { chooseSocket, type LaneEntry, nextOfLane, type RatedSocket, type SocketLoad } from "./dispatch.ts";
 import { createReports } from "./outcomes.ts";
@@ -63,7 +63,7 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
   }
 
   /** What came in this group, so that what is pushed at once need not be read back. */
-  const fresh = new Map<LaneEntry, Parcel>();
+  const fresh = new Map<LaneEntry, QueuedMessage>();
 
   /** @param refusal why it is dead, or null for delivered */
   const end = (entry: LaneEntry, refusal: string | null, nowMs: number): void => {
@@ -92,13 +92,13 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
   };
 
   /** Writes a message; one with a reason is a dead letter from the start. Memory is told by the caller. */
-  const write = (lane: string, parcel: Parcel, reason: string | null, nowMs: number): LaneEntry => {
-    rows.write(lane, parcel, reason, nowMs);
-    const { deliveryId, createdAtMs } = parcel;
+  const write = (lane: string, message: QueuedMessage, reason: string | null, nowMs: number): LaneEntry => {
+    rows.write(lane, message, reason, nowMs);
+    const { deliveryId, createdAtMs } = message;
     return {
       deliveryId,
       lane,
-      bytes: parcel.bytes,
+      bytes: message.bytes,
       createdAtMs,
       attempts: 0,
       dueAtMs: nowMs,
@@ -119,10 +119,10 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
      * @param door.isShut takes nothing but what is dead
      * @param door.refusal why a message may not be delivered though it was accepted, or null
      */
-    takeOver(
+    receive(
       from: AgentDid,
-      parcels: readonly Parcel[],
-      door: { isShut: boolean; refusal: (parcel: Parcel) => string | null },
+      messages: readonly QueuedMessage[],
+      door: { isShut: boolean; refusal: (message: QueuedMessage) => string | null },
       nowMs: number,
     ): number {
       const lane = lanes.lane(from);
@@ -130,23 +130,23 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
       let known = 0;
       let held = 0;
       let heldBytes = 0;
-      const seen = rows.known(parcels.map(({ deliveryId }) => deliveryId));
-      for (const parcel of parcels) {
-        if (seen.has(parcel.deliveryId)) {
+      const seen = rows.known(messages.map(({ deliveryId }) => deliveryId));
+      for (const message of messages) {
+        if (seen.has(message.deliveryId)) {
           known += 1;
           continue;
         }
-        const reason = parcel.createdAtMs + limits.ttlMs <= nowMs ? "expired" : door.refusal(parcel);
+        const reason = message.createdAtMs + limits.ttlMs <= nowMs ? "expired" : door.refusal(message);
         if (reason === null) {
           if (door.isShut) break;
-          const after = heldBytes + parcel.bytes;
+          const after = heldBytes + message.bytes;
           const isFull = lanes.count() + held >= limits.queueMax || lanes.bytes() + after > HELD_BYTES_MAX;
           if (isFull || exceedsShare((lane?.entries.length ?? 0) + held, (lane?.bytes ?? 0) + after)) break;
           held += 1;
           heldBytes = after;
         }
-        const entry = write(from, parcel, reason, nowMs);
-        fresh.set(entry, parcel);
+        const entry = write(from, message, reason, nowMs);
+        fresh.set(entry, message);
         taken.push({ entry, reason });
       }
       if (taken.some(({ reason }) => reason !== null)) dropOldestDeadLetters(sql);
@@ -162,15 +162,15 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
      *
      * @throws ProxyError when the lane has its share already
      */
-    putLocal(lane: string, parcel: Parcel, nowMs: number): void {
-      if (rows.known([parcel.deliveryId]).size > 0) return;
+    putLocal(lane: string, message: QueuedMessage, nowMs: number): void {
+      if (rows.known([message.deliveryId]).size > 0) return;
       const waiting = lanes.lane(lane);
       const isFull =
-        lane !== PROXY_LANE && (lanes.count() >= limits.queueMax || lanes.bytes() + parcel.bytes > HELD_BYTES_MAX);
-      if (isFull || exceedsShare(waiting?.entries.length ?? 0, (waiting?.bytes ?? 0) + parcel.bytes)) {
+        lane !== PROXY_LANE && (lanes.count() >= limits.queueMax || lanes.bytes() + message.bytes > HELD_BYTES_MAX);
+      if (isFull || exceedsShare(waiting?.entries.length ?? 0, (waiting?.bytes ?? 0) + message.bytes)) {
         throw new ProxyError("PROXY_RELAY_QUEUE_FULL", { retryAfterMs: 1_000 });
       }
-      lanes.insert(write(lane, parcel, null, nowMs));
+      lanes.insert(write(lane, message, null, nowMs));
     },
 
     /**

@@ -1,5 +1,5 @@
 /** The rows of a recipient's queue, one a message. Statements alone: what they mean is decided by the queue. */
-import type { Parcel } from "../protocol/transfer.ts";
+import type { QueuedMessage } from "../protocol/transfer.ts";
 
 /** 3 is a dead letter that was purged. */
 export const QUEUE_STATE = { queued: 0, delivered: 1, deadLettered: 2 } as const;
@@ -51,20 +51,20 @@ export function createQueueRows(sql: SqlStorage, deadLetterRetentionMs: number) 
     },
 
     /** A message; one with a reason is a dead letter from the start. */
-    write(lane: string, parcel: Parcel, reason: string | null, nowMs: number): void {
+    write(lane: string, message: QueuedMessage, reason: string | null, nowMs: number): void {
       sql.exec(
         `INSERT INTO queue (delivery_id, lane, state, reason, bytes, created_at_ms, updated_at_ms, due_at_ms, envelope, body)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-        parcel.deliveryId,
+        message.deliveryId,
         lane,
         reason === null ? QUEUE_STATE.queued : QUEUE_STATE.deadLettered,
         reason,
-        parcel.bytes,
-        parcel.createdAtMs,
+        message.bytes,
+        message.createdAtMs,
         nowMs,
         nowMs,
-        parcel.envelope,
-        parcel.body,
+        message.envelope,
+        message.body,
       );
     },
 

@@ -23,7 +23,7 @@ import { GateRefusal } from "../protocol/refusal.ts";
 import { BATCH_TICK_MS, type Envelope } from "../protocol/transfer.ts";
 import { LANE_WINDOW, type SocketLoad } from "../queue/dispatch.ts";
 import { ACK_TIMEOUT_MS, type Push } from "../queue/queue.ts";
-import type { House } from "../state.ts";
+import type { GateState } from "../state.ts";
 import type { GroupCommit } from "../storage/group-commit.ts";
 import type { Session } from "./sockets.ts";
 
@@ -51,8 +51,8 @@ export type RelayDeps = {
 
 export type Relay = ReturnType<typeof createRelay>;
 
-export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps) {
-  const { queue, outbox, sockets } = house;
+export function createRelay(state: GateState, commits: GroupCommit, deps: RelayDeps) {
+  const { queue, outbox, sockets } = state;
   /** Frames of one socket run in their order; the count bounds what a client may pile up. */
   const turns = new Map<string, { tail: Promise<void>; waiting: number }>();
   const head = () => frameHead(deps.now());
@@ -72,7 +72,7 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
 
   /** Every frame in either direction is checked at that moment; a session that may not go on is closed here. */
   const isCurrent = (session: Session): boolean => {
-    const reason = house.whyEnded(session.authority);
+    const reason = state.endReason(session.authority);
     if (reason === null) return true;
     close(session, RELAY_CLOSE.authorityEnded, reason);
     return false;
@@ -80,7 +80,7 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
 
   const send = (session: Session, text: string, authority = session.authority): boolean => {
     // Not closed here: the answer to the call that ended this authority may be on its way. The sweep closes.
-    if (house.whyEnded(authority) !== null) return false;
+    if (state.endReason(authority) !== null) return false;
     if (sockets.send(session, text)) return true;
     gone(session);
     return false;
@@ -107,7 +107,7 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
     }
     turn.waiting += 1;
     turn.tail = turn.tail
-      .then(() => (house.whyEnded(session.authority) === null ? work() : undefined))
+      .then(() => (state.endReason(session.authority) === null ? work() : undefined))
       .catch((error: unknown) =>
         deps.log.error("relay.frame_failed", { socketId: session.socketId, ...errorFields(error) }),
       )
@@ -119,10 +119,10 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
   };
 
   const rateRefusal = (): ProxyError | null => {
-    const waitMs = house.rate.waitMs(deps.now());
+    const waitMs = state.rate.waitMs(deps.now());
     if (waitMs > 0)
       return new ProxyError("OVERLOADED", { detail: "Slow down and try again later.", retryAfterMs: waitMs });
-    house.rate.count(deps.now());
+    state.rate.count(deps.now());
     return null;
   };
 
@@ -137,7 +137,7 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
       if (limited !== null) throw limited;
       let trustEpoch = await deps.trustEpoch(frame.toAgentDid);
       // The pairing may be newer than what is remembered of it.
-      if (!house.fences.admits(frame.toAgentDid, trustEpoch))
+      if (!state.fences.admits(frame.toAgentDid, trustEpoch))
         trustEpoch = await deps.trustEpoch(frame.toAgentDid, { fresh: true });
       const payload = new TextEncoder().encode(frame.payloadText);
       const bodySha256 = await sha256Base64Url(payload);
@@ -150,8 +150,8 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
         ...(frame.replyTo === undefined ? {} : { replyTo: frame.replyTo }),
       };
       const accepted = await commits.commit(() => {
-        if (house.whyEnded(session.authority) !== null) throw new GateRefusal("gate-agent-revoked");
-        if (!house.fences.admits(frame.toAgentDid, trustEpoch)) throw new GateRefusal("gate-peer-fenced");
+        if (state.endReason(session.authority) !== null) throw new GateRefusal("gate-agent-revoked");
+        if (!state.fences.admits(frame.toAgentDid, trustEpoch)) throw new GateRefusal("gate-peer-fenced");
         return outbox.accept(
           {
             to: frame.toAgentDid,
@@ -189,7 +189,7 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
       .all()
       .filter(
         ({ scopes, socket, authority }) =>
-          scopes.includes("relay") && socket.readyState === WebSocket.OPEN && house.whyEnded(authority) === null,
+          scopes.includes("relay") && socket.readyState === WebSocket.OPEN && state.endReason(authority) === null,
       );
 
   /** How much is on its way to each of them. */
@@ -216,7 +216,7 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
         lastAckCommitMs = deps.now();
         // The authority once more: between the frame and this commit it may have ended.
         queue.acknowledgeAll(
-          batch.filter((ack) => house.whyEnded(ack.session.authority) === null),
+          batch.filter((ack) => state.endReason(ack.session.authority) === null),
           deps.now(),
         );
       },
@@ -268,7 +268,7 @@ export function createRelay(house: House, commits: GroupCommit, deps: RelayDeps)
 
     /** One message from a client. What comes after the end of its authority is not read. */
     message(session: Session, message: string | ArrayBuffer): void {
-      if (house.whyEnded(session.authority) !== null) {
+      if (state.endReason(session.authority) !== null) {
         if ((turns.get(session.socketId)?.waiting ?? 0) === 0) isCurrent(session);
         return;
       }

@@ -7,7 +7,7 @@ import type { ClaimAnswer } from "../../gate/protocol/calls.ts";
 import { parseAgentDid } from "../../wire/did.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import { sha256Base64Url } from "../../wire/proof.ts";
-import { gateFailed, gateOf } from "../gate-client.ts";
+import { gateFailed, gateStub } from "../gate-client.ts";
 import { refuseBeyond } from "../middleware/rate-limit.ts";
 import { addressOf, type HttpEnv } from "../middleware/request-context.ts";
 
@@ -33,7 +33,7 @@ export const claimDevice: Handler<HttpEnv> = async (c) => {
   const url = new URL(c.req.url);
   const signed = { ...proof.value, method: c.req.method, pathWithQuery: url.pathname + url.search };
   const ask = { deviceId: claim.deviceId, proof: signed, address, requestId: c.get("requestId") };
-  const answer = (await gateOf(c, claim.agentDid)
+  const answer = (await gateStub(c, claim.agentDid)
     .claim(ask)
     .catch((error: unknown) => ({ ok: false, refusal: gateFailed(c, error) }))) as ClaimAnswer;
   if (!answer.ok) throw refused(c, answer.refusal);

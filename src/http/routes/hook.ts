@@ -8,7 +8,7 @@ import { inSpan } from "../../telemetry/span.ts";
 import { isConversationId, isReplyTo } from "../../wire/frames.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import { authenticate, beforeTheHop } from "../authenticate.ts";
-import { acceptedByGate, admissionOf, gateFailed, gateOf, refusedByGate } from "../gate-client.ts";
+import { acceptedByGate, admissionOf, gateFailed, gateStub, refusedByGate } from "../gate-client.ts";
 import { chainScope, type HttpEnv } from "../middleware/request-context.ts";
 
 const WAIT_SECONDS_MAX = 15;
@@ -105,7 +105,7 @@ async function submit(c: Context<HttpEnv>, passed: PassedAgent, { text, optional
     bytes: body.byteLength,
   };
   try {
-    const gate = gateOf(c, principal.agentDid);
+    const gate = gateStub(c, principal.agentDid);
     const reply = await inSpan("gate.submit", () => gate.submit(JSON.stringify(submission), text));
     return JSON.parse(reply) as SubmissionReply;
   } catch (error) {
@@ -121,7 +121,7 @@ async function awaitDelivery(
   forMs: number,
 ): Promise<{ delivered: boolean; queueDepth: number }> {
   try {
-    return await gateOf(c, passed.principal.agentDid).awaitDelivery(deliveryId, forMs);
+    return await gateStub(c, passed.principal.agentDid).awaitDelivery(deliveryId, forMs);
   } catch (error) {
     c.get("log").warn("hook.wait_broken", { deliveryId, ...errorFields(error) });
     return { delivered: false, queueDepth };

@@ -11,7 +11,7 @@ import { ProxyError } from "../../wire/problem.ts";
 import { sha256Base64Url } from "../../wire/proof.ts";
 import { TICKET_SUBPROTOCOL_PREFIX } from "../../wire/relay-close.ts";
 import { authenticate } from "../authenticate.ts";
-import { acceptedByGate, gateCallerOf, gateFailed, gateOf, refusedByGate } from "../gate-client.ts";
+import { acceptedByGate, gateCallerOf, gateFailed, gateStub, refusedByGate } from "../gate-client.ts";
 import { addressOf, type HttpEnv } from "../middleware/request-context.ts";
 
 const PAGE_ORIGIN_LOGGED = 256;
@@ -108,5 +108,5 @@ function logRefusal(c: Context<HttpEnv>, { code, reason }: ProxyError, fields: F
 /** The request to the gate is a new one: nothing of the caller's headers goes with it. */
 function upgrade(c: Context<HttpEnv>, agentDid: AgentDid, what: Upgrade): Promise<Response> {
   const headers = { Upgrade: "websocket", [UPGRADE_HEADER]: writeUpgrade(what) };
-  return gateOf(c, agentDid).fetch("https://gate/relay", { headers });
+  return gateStub(c, agentDid).fetch("https://gate/relay", { headers });
 }

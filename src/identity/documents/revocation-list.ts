@@ -11,7 +11,7 @@ import type { DerivedKey } from "../keys/derivation.ts";
 import { currentSigningKey } from "../keys/signing-keys.ts";
 import type { Registry } from "../registry.ts";
 
-/** A signed list is served again for so long while nothing changes, so that `iat` keeps telling that we live. */
+/** A signed list is served again for so long while nothing changes, so that `iat` keeps notifyStatements that we live. */
 const RESIGN_AFTER_MS = 60_000;
 /** Life of a list beyond its signing; its readers' own maximum age is far shorter unless they set it otherwise. */
 const LIFE_SECONDS = 86_400;

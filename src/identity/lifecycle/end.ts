@@ -50,7 +50,7 @@ export async function knownAgent(registry: Registry, text: string): Promise<Agen
 }
 
 /** The guarantee is the gate's: only the named agent's own gate can end its sockets and calls in flight. */
-export function gateOf(ctx: CallContext, agentDid: string): GateLocal {
+export function requireGate(ctx: CallContext, agentDid: string): GateLocal {
   if (ctx.gate === null || ctx.agentDid !== agentDid) {
     throw new ProxyError("PROXY_INTERNAL", { reason: "an agent is ended in its own gate alone" });
   }

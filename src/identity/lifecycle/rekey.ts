@@ -11,7 +11,7 @@ import { currentSigningKey, guardKeyIsActive } from "../keys/signing-keys.ts";
 import { ATTEMPTS_MAX, type Registry, registryOf } from "../registry.ts";
 import { insertAit, issueAit, type IssuedAit } from "../tokens/identity-token.ts";
 import { insertFamily, newFamilyId, newTokenPair, type TokenPair } from "../tokens/token-pairs.ts";
-import { endedJtis, endStatements, gateOf, knownAgent, revokedConflict } from "./end.ts";
+import { endedJtis, endStatements, requireGate, knownAgent, revokedConflict } from "./end.ts";
 import { checkPublicKey, type Credentials, credentialsOf, keyTaken } from "./register.ts";
 
 /**
@@ -27,7 +27,7 @@ export async function rekeyAgent(
   hooks: IdentityHooks,
 ): Promise<Credentials> {
   const registry = registryOf(ctx);
-  const gate = gateOf(ctx, params.agentDid);
+  const gate = requireGate(ctx, params.agentDid);
   checkPublicKey(params.publicKey);
   const before = await knownAgent(registry, params.agentDid);
   if (before.revokedAtMs !== null) throw revokedConflict();

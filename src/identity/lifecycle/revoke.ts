@@ -5,7 +5,7 @@ import type { CallContext } from "../../call/context.ts";
 import { commit, contended } from "../../database/batch.ts";
 import type { IdentityHooks } from "../hooks.ts";
 import { registryOf } from "../registry.ts";
-import { endedJtis, endStatements, gateOf, knownAgent } from "./end.ts";
+import { endedJtis, endStatements, requireGate, knownAgent } from "./end.ts";
 
 /** What a revocation answers. */
 export type Revoked = { agentDid: string; revoked: true; revokedAtMs: number; fenced: Fenced };
@@ -22,7 +22,7 @@ export async function revokeAgent(
   hooks: IdentityHooks,
 ): Promise<Revoked> {
   const registry = registryOf(ctx);
-  const gate = gateOf(ctx, params.agentDid);
+  const gate = requireGate(ctx, params.agentDid);
   const agent = await knownAgent(registry, params.agentDid);
   const reason = params.reason ?? "revoked";
   const revokedAtMs = agent.revokedAtMs ?? registry.now();

@@ -7,7 +7,7 @@ import { type ApiKeyRow, findApiKeyById, listApiKeys, scopesOfRow } from "../../
 import { type Scope, SCOPES } from "../../authority/scopes.ts";
 import type { CallContext } from "../../call/context.ts";
 import type { GateLocal } from "../../call/gate.ts";
-import { askGate } from "../../call/remote-gate.ts";
+import { callRemoteGate } from "../../call/remote-gate.ts";
 import { noteBookmark, readSession } from "../../database/session.ts";
 import { type AgentDid, parseAgentDid } from "../../wire/did.ts";
 import { ProxyError } from "../../wire/problem.ts";
@@ -59,7 +59,7 @@ const create = defineMethod({
   params: z.object({ agentDid: z.optional(agentDid), name, scopes, expiresAtMs: z.optional(z.nullable(timeMs)) }),
   result: z.object({ apiKeyId: z.string(), serviceAccountId: z.string(), key: z.string() }),
   handler: async (ctx, params) => {
-    const { gate, self } = gateOf(ctx);
+    const { gate, self } = requireGate(ctx);
     if (params.agentDid !== undefined && params.agentDid !== self) throw notYours();
     return createApiKey(ctx, gate, self, {
       name: params.name,
@@ -122,7 +122,7 @@ async function inGateOf(
 ): Promise<z.infer<typeof deleted>> {
   const { requestId, origin } = ctx;
   const call = { caller: { kind: "operator" as const }, surface: "rpc" as const, requestId, origin, bookmark: null };
-  const answer = await askGate(ctx, () =>
+  const answer = await callRemoteGate(ctx, () =>
     ctx.gates.of(did).call({ ...call, calls: [{ method: "apikey/delete", params }] }),
   );
   const reply = answer.ok ? answer.replies[0] : undefined;
@@ -132,7 +132,7 @@ async function inGateOf(
   throw new ProxyError(reply.code, { detail: reply.message, retryAfterMs: reply.retryAfterMs, data: reply.data });
 }
 
-function gateOf(ctx: CallContext): { gate: GateLocal; self: AgentDid } {
+function requireGate(ctx: CallContext): { gate: GateLocal; self: AgentDid } {
   if (ctx.gate === null || ctx.agentDid === null)
     throw new ProxyError("PROXY_BAD_REQUEST", { detail: "agentDid: name the agent." });
   return { gate: ctx.gate, self: ctx.agentDid };

@@ -30,7 +30,7 @@ const deliveryGet = defineMethod({
     updatedAtMs: timeMs,
   }),
   handler: async (ctx, { deliveryId }) => {
-    const status = await gateOf(ctx).deliveryStatus(deliveryId);
+    const status = await requireGate(ctx).deliveryStatus(deliveryId);
     if (status === null) throw new ProxyError("PROXY_NOT_FOUND");
     return status;
   },
@@ -60,7 +60,7 @@ const deadLetterList = defineMethod({
     nextCursor: z.optional(z.string()),
   }),
   handler: async (ctx, { cursor, limit = PAGE_MAX }) => {
-    const letters = gateOf(ctx).deadLetters;
+    const letters = requireGate(ctx).deadLetters;
     const deadLetters = letters.list(cursor ?? null, limit);
     // A page may end before its limit, where its payloads are large.
     const last = deadLetters.at(-1);
@@ -77,7 +77,7 @@ const deadLetterReplay = defineMethod({
   params: z.object({ id }),
   result: z.object({ id: z.string(), replayed: z.literal(true) }),
   handler: async (ctx, params) => {
-    const gate = gateOf(ctx);
+    const gate = requireGate(ctx);
     if (!gate.deadLetters.replay(params.id)) throw new ProxyError("PROXY_NOT_FOUND");
     record(ctx, gate, "dead-letter.replay", params.id);
     return { id: params.id, replayed: true as const };
@@ -92,7 +92,7 @@ const deadLetterPurge = defineMethod({
   params: z.object({ id }),
   result: z.object({ id: z.string(), purged: z.literal(true) }),
   handler: async (ctx, params) => {
-    const gate = gateOf(ctx);
+    const gate = requireGate(ctx);
     if (!gate.deadLetters.purge(params.id)) throw new ProxyError("PROXY_NOT_FOUND");
     record(ctx, gate, "dead-letter.purge", params.id);
     return { id: params.id, purged: true as const };
@@ -106,7 +106,7 @@ const relayTicket = defineMethod({
   permission: PERMISSIONS["relay.ticket"],
   params: z.object({}),
   result: z.object({ ticket: z.string(), expiresAtMs: timeMs }),
-  handler: (ctx) => gateOf(ctx).issueRelayTicket(),
+  handler: (ctx) => requireGate(ctx).issueRelayTicket(),
 });
 
 export const deliveryMethods: readonly Method[] = [
@@ -122,7 +122,7 @@ function record(ctx: CallContext, gate: GateLocal, action: string, deliveryId: s
   gate.audit({ action, subject: `delivery:${deliveryId}`, agentDid: ctx.agentDid, result: "ok" });
 }
 
-function gateOf(ctx: CallContext): GateLocal {
+function requireGate(ctx: CallContext): GateLocal {
   if (ctx.gate === null) throw new ProxyError("PROXY_BAD_REQUEST", { detail: "agentDid: name the agent." });
   return ctx.gate;
 }

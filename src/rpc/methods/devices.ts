@@ -1,8 +1,8 @@
 /** The methods of contract §5, Devices: pairing, rotation, revocation, and the agent's shared secret. */
 /** The methods of contract §5, Devices: pairing, rotation, revocation, and the agent's shared secret. */
 import * as z from "zod/mini";
-import { backingOf } from "../../apikeys/provenance.ts";
-import { actorOf } from "../../audit/entry.ts";
+import { provenanceOf } from "../../apikeys/provenance.ts";
+import { subjectOf } from "../../audit/entry.ts";
 import { type Device, deviceIdOf, newDeviceToken } from "../../authority/devices.ts";
 import { deviceAuthority, sharedAuthority } from "../../authority/names.ts";
 import { PAIR_REQUEST_TTL_MS, PAIR_REQUESTS_MAX, pairDigest, type PairRequest } from "../../authority/pair-requests.ts";
@@ -64,7 +64,7 @@ const pairRequest = method(
       deviceId: id,
       requestId: earlier?.requestId ?? newUlid(ctx.now()),
       digest: shownDigest,
-      requestedBy: actorOf(ctx.principal),
+      requestedBy: subjectOf(ctx.principal),
       expiresAtMs: ctx.now() + PAIR_REQUEST_TTL_MS,
     };
     gate.devices.requests.put(request);
@@ -93,13 +93,13 @@ const pairApprove = method(
   z.object({ deviceId: z.string(), scopes: z.array(z.string()), epoch }),
   async (ctx, gate, params) => {
     // Whoever may make keys could otherwise make itself one that approves.
-    const { firstMaker } = await backingOf(ctx.db, ctx.principal);
+    const { originator } = await provenanceOf(ctx.db, ctx.principal);
     const find = (): PairRequest => {
       const request = managesAll(ctx) ? gate.devices.requests.find(params.requestId, ctx.now()) : null;
       if (request === null || !sameHash(request.digest, params.digest))
         throw noSuchDevice("no such request, or not as it was shown");
-      if (firstMaker === null) throw noSuchDevice("a key of which nobody knows who made it");
-      if (firstMaker === request.requestedBy || firstMaker === authorityOf(ctx, request.deviceId))
+      if (originator === null) throw noSuchDevice("a key of which nobody knows who made it");
+      if (originator === request.requestedBy || originator === authorityOf(ctx, request.deviceId))
         throw noSuchDevice("nobody approves its own request");
       if (!isWithin(request.scopes, scopesOf(ctx.principal)))
         throw noSuchDevice("nobody approves beyond what it holds");
@@ -202,7 +202,7 @@ const tokenRotate = method(
             fresh === null ? null : { sha256: fresh.sha256, expiresAtMs: ctx.now() + ctx.config.deviceTokenTtlMs };
           const rotated = gate.devices.rotate(device, wanted, token, ctx.now());
           if (self) {
-            ctx.authority.endedItself(rotated.epoch);
+            ctx.authority.revokedItself(rotated.epoch);
             rotatedItself = rotated;
           }
           record(ctx, gate, "device.token.rotate", rotated.deviceId, {
@@ -287,7 +287,7 @@ async function endDevice(ctx: CallContext, gate: GateLocal, id: string, as: "rev
       const device = isAgain ? removed : manageable(ctx, gate, id);
       const after = gate.devices.end(device, as, ctx.now());
       if (as === "removed") gate.devices.requests.drop(id);
-      if (isSelf(ctx, id)) ctx.authority.endedItself(after.epoch);
+      if (isSelf(ctx, id)) ctx.authority.revokedItself(after.epoch);
       const action = as === "removed" ? "device.pair.remove" : "device.token.revoke";
       record(ctx, gate, action, id, { epoch: after.epoch }, device.endedAtMs === null ? "ok" : "repeated");
       return after;

@@ -12,7 +12,7 @@ const SECONDS = 0.08;
 /** Before any counts, the compiler is done with both. */
 const WARM_UP_SECONDS = 0.5;
 /** The gate's one way to the check, as it stands in the bundle. */
-const CHECK = "whyEnded(authorities, ref, Date.now())";
+const CHECK = "endReason(authorities, ref, Date.now())";
 const HOLDING = { heartbeat: "heartbeat_ack", call: '"ok":true' };
 
 type Scene = { served: Served; sockets: DeviceSocket[] };

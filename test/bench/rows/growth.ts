@@ -56,7 +56,7 @@ const DIMENSIONS: readonly Dimension[] = [
     of: ({ queues: { gates, each } }) => `${gates * each} messages waiting in ${gates} gates`,
     what: "one message more, taken over by a gate",
     times: 16,
-    once: ({ order }, turn) => order("takeOver", { gate: turn % GATES_USED }),
+    once: ({ order }, turn) => order("receive", { gate: turn % GATES_USED }),
   },
   {
     of: ({ revocations }) => `${revocations} revocations`,

@@ -49,7 +49,7 @@ const STAGES: readonly Stage[] = [
     messages: BATCH,
     ...GATE,
   },
-  { label: `gate: taken over, ${BATCH} at once`, name: "gate-takeOver", times: 100, messages: BATCH, ...GATE },
+  { label: `gate: taken over, ${BATCH} at once`, name: "gate-receive", times: 100, messages: BATCH, ...GATE },
   {
     label: `gate: taken over, pushed, acknowledged and reported, ${BATCH} at once`,
     name: "gate-pushed",

@@ -79,11 +79,11 @@ const ORDERS: Record<string, Order> = {
   },
 
   /** One message more for one of the gates, as its sender's gate would hand it over. */
-  async takeOver({ gate }, env) {
+  async receive({ gate }, env) {
     const nowMs = Date.now();
-    const parcel = { createdAtMs: nowMs, bytes: BODY.length, envelope: '{"fromAgentDid":null}', body: BODY };
+    const queuedMessage = { createdAtMs: nowMs, bytes: BODY.length, envelope: '{"fromAgentDid":null}', body: BODY };
     const from = `${SENDER}X` as AgentDid;
-    return env.GATE.getByName(gateAt(Number(gate))).takeOver(from, [{ ...parcel, deliveryId: newUlid(nowMs) }]);
+    return env.GATE.getByName(gateAt(Number(gate))).receive(from, [{ ...queuedMessage, deliveryId: newUlid(nowMs) }]);
   },
 
   /** A message of the proxy's own for an agent, which goes to one of its sockets at once. */

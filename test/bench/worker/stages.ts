@@ -14,9 +14,9 @@ import { admitAgent } from "../../../src/gate/admission/agent.ts";
 import { createDeliveryIds } from "../../../src/gate/outbox/delivery-id.ts";
 import { createOutbox } from "../../../src/gate/outbox/outbox.ts";
 import type { AgentAdmission } from "../../../src/gate/protocol/submission.ts";
-import type { Parcel } from "../../../src/gate/protocol/transfer.ts";
+import type { QueuedMessage } from "../../../src/gate/protocol/transfer.ts";
 import { createQueue } from "../../../src/gate/queue/queue.ts";
-import { createHouse } from "../../../src/gate/state.ts";
+import { createGateState } from "../../../src/gate/state.ts";
 import { startDeadline } from "../../../src/resilience/deadline.ts";
 import { runtimeOf } from "../../../src/runtime.ts";
 import { createLog, type Log } from "../../../src/telemetry/log.ts";
@@ -70,7 +70,7 @@ export class Gate extends PlainGate {
 
   /** Forgets what the stages have written, which is not what is measured. */
   clear(): void {
-    createHouse(this.ctx, runtimeOf(this.env).config, createLog());
+    createGateState(this.ctx, runtimeOf(this.env).config, createLog());
     for (const table of TABLES) this.ctx.storage.sql.exec(`DELETE FROM ${table}`);
   }
 
@@ -82,7 +82,7 @@ export class Gate extends PlainGate {
 
   #stages(admission: AgentAdmission, body: string): Record<string, Stage> {
     const { sql } = this.ctx.storage;
-    const house = createHouse(this.ctx, runtimeOf(this.env).config, createLog());
+    const state = createGateState(this.ctx, runtimeOf(this.env).config, createLog());
     const outbox = createOutbox(sql, { outboxMax: ROOM }, createDeliveryIds(null));
     const limits = {
       queueMax: ROOM,
@@ -96,12 +96,12 @@ export class Gate extends PlainGate {
     const bytes = body.length;
     const envelope = JSON.stringify({ fromAgentDid: PEER, contentType: "application/json", trustEpoch: 1 });
     const ids = createDeliveryIds(null);
-    const parcels = (): Parcel[] =>
+    const queuedMessages = (): QueuedMessage[] =>
       Array.from({ length: BATCH }, () => ({ deliveryId: ids(nowMs), createdAtMs: nowMs, bytes, envelope, body }));
     const settled = (deliveryId: string) => ({ deliveryId, delivered: true, reason: null, attempts: 1, atMs: nowMs });
     return {
       nothing: () => undefined,
-      admission: (turn) => admitAgent(house.admission, { ...admission, nonce: `${admission.nonce}${turn}` }, nowMs),
+      admission: (turn) => admitAgent(state.admission, { ...admission, nonce: `${admission.nonce}${turn}` }, nowMs),
       outbox: () => outbox.accept({ to: PEER, bytes, envelope, body }, nowMs),
       handedOver: () => {
         const sent = Array.from({ length: BATCH }, () => outbox.accept({ to: PEER, bytes, envelope, body }, nowMs));
@@ -112,9 +112,9 @@ export class Gate extends PlainGate {
           nowMs,
         );
       },
-      takeOver: () => queue.takeOver(PEER, parcels(), OPEN, nowMs),
+      receive: () => queue.receive(PEER, queuedMessages(), OPEN, nowMs),
       pushed: () => {
-        queue.takeOver(PEER, parcels(), OPEN, nowMs);
+        queue.receive(PEER, queuedMessages(), OPEN, nowMs);
         const pushes = queue.pump(() => [{ socketId: SOCKET, inFlight: 0 }], nowMs);
         queue.acknowledgeAll(
           pushes.map(({ deliveryId }) => ({ ackId: deliveryId, accepted: true, reason: null })),
@@ -203,7 +203,7 @@ async function stages(request: Request, env: StagesEnv, ctx: ExecutionContext): 
         payloadText: text,
       }),
     ...Object.fromEntries(
-      ["nothing", "admission", "outbox", "handedOver", "takeOver", "pushed", "commit"].map((name) => [
+      ["nothing", "admission", "outbox", "handedOver", "receive", "pushed", "commit"].map((name) => [
         `gate-${name}`,
         inGate(name, times),
       ]),

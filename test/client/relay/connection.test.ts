@@ -245,14 +245,14 @@ describe("signs of life", () => {
     expect(socket.sent).toMatchObject([{ type: "heartbeat_ack", ackId: head.id }]);
   });
 
-  test("come with the upkeep of the credential", async () => {
-    const upkeep = vi.fn(() => Promise.resolve());
-    const { open } = await setUp({}, { heartbeatMs: 30_000, upkeep });
+  test("come with the maintenance of the credential", async () => {
+    const maintenance = vi.fn(() => Promise.resolve());
+    const { open } = await setUp({}, { heartbeatMs: 30_000, maintenance });
     const socket = await open();
     await vi.advanceTimersByTimeAsync(30_000);
     socket.push(heartbeatFrame(frameHead(Date.now())));
     await vi.advanceTimersByTimeAsync(30_000);
-    expect(upkeep).toHaveBeenCalledTimes(2);
+    expect(maintenance).toHaveBeenCalledTimes(2);
   });
 });
 

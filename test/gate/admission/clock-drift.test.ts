@@ -8,7 +8,7 @@ const HOUR_MS = 3_600_000;
 let objects = 0;
 
 /** A drift on real storage; `anew` reads back what is on disk, as a gate does that wakes. */
-function inGate<T>(work: (house: { drift: Drift; anew: () => Drift; writes: () => number }) => T): Promise<T> {
+function inGate<T>(work: (state: { drift: Drift; anew: () => Drift; writes: () => number }) => T): Promise<T> {
   return runInDurableObject(env.GATE.getByName(`drift-${(objects += 1)}`), (_gate, state) => {
     migrate(state.storage);
     const { sql } = state.storage;

@@ -5,7 +5,7 @@ import type { AgentDid } from "../../../src/wire/did.ts";
 import {
   alarmOf,
   eventually,
-  gateOf,
+  gateStub,
   newAgentDid,
   onStorage,
   pass,
@@ -121,7 +121,7 @@ describe("at the gate", () => {
       principal: { kind: "agent", agentDid: alice, ownerDid: alice, jti: "J", expMs: START_MS + 1e9, keyX },
     } as never;
     expect(await reasonOf(alice, bob, "n", { admission })).toBe("accepted");
-    await evictDurableObject(gateOf(alice));
+    await evictDurableObject(gateStub(alice));
     expect(await reasonOf(alice, bob, "n", { admission })).toBe("gate-nonce-replayed");
     expect(await reasonOf(alice, bob, "n2", { admission })).toBe("accepted");
   });
@@ -145,7 +145,7 @@ describe("at the gate", () => {
     [
       "a fence",
       async (alice, bob, nonce) => {
-        await gateOf(alice).fencePeer(bob, 2);
+        await gateStub(alice).fencePeer(bob, 2);
         return reasonOf(alice, bob, nonce, { trustEpoch: 1 });
       },
       "gate-peer-fenced",
@@ -178,13 +178,13 @@ describe("at the gate", () => {
   test("an alarm prunes them, and an idle gate ends up without one", async () => {
     const [alice, bob] = [newAgentDid(), newAgentDid()];
     await sent(alice, bob, {});
-    const gate = gateOf(alice);
+    const gate = gateStub(alice);
     await eventually(() =>
       runInDurableObject(gate, (_, { storage }) =>
         expect(storage.sql.exec("SELECT state FROM outbox").one()).toEqual({ state: 1 }),
       ),
     );
-    await gateOf(alice).settle([
+    await gateStub(alice).settle([
       { deliveryId: await onlyDelivery(alice), delivered: true, reason: null, attempts: 1, atMs: START_MS },
     ]);
     const counts: number[] = [];
@@ -206,12 +206,12 @@ describe("at the gate", () => {
 
 const rowsOf = (did: AgentDid, table: string) =>
   runInDurableObject(
-    gateOf(did),
+    gateStub(did),
     (_, { storage }) => storage.sql.exec<{ count: number }>(`SELECT COUNT(*) AS count FROM ${table}`).one().count,
   );
 
 const onlyDelivery = (did: AgentDid) =>
   runInDurableObject(
-    gateOf(did),
+    gateStub(did),
     (_, { storage }) => storage.sql.exec<{ delivery_id: string }>("SELECT delivery_id FROM outbox").one().delivery_id,
   );

@@ -6,7 +6,7 @@ import type { GateAnswer } from "../../../src/gate/protocol/calls.ts";
 import {
   admissionOf,
   eventually,
-  gateOf,
+  gateStub,
   newAgentDid,
   onStorage,
   pass,
@@ -96,7 +96,7 @@ describe("at the gate", () => {
     const replies = await Promise.all(Array.from({ length: 650 }, request));
     expect(replies.filter(({ ok }) => ok)).toHaveLength(600);
     pass(20_000);
-    await eventually(() => evictDurableObject(gateOf(alice)));
+    await eventually(() => evictDurableObject(gateStub(alice)));
     expect(await request()).toEqual({ ok: false, refusal: { reason: "gate-rate-exceeded", retryAfterMs: 40_000 } });
     pass(39_999);
     expect((await request()).ok).toBe(false);
@@ -107,7 +107,7 @@ describe("at the gate", () => {
   test("a batch counts each of its calls: those beyond the rate are refused one by one, those before stand", async () => {
     const alice = newAgentDid();
     const askAll = (calls: number) =>
-      gateOf(alice).call({
+      gateStub(alice).call({
         caller: { kind: "agent", admission: admissionOf(alice) },
         surface: "rpc",
         requestId: "test-request",
@@ -124,7 +124,7 @@ describe("at the gate", () => {
       expect((await repliesOf(calls)).every(({ ok }) => ok)).toBe(true);
     }
     pass(20_000);
-    await eventually(() => evictDurableObject(gateOf(alice)));
+    await eventually(() => evictDurableObject(gateStub(alice)));
     const replies = await repliesOf(50);
     expect(replies.map(({ ok }) => ok)).toEqual(Array.from({ length: 50 }, (_, at) => at < 20));
     expect(replies[20]).toMatchObject({ code: "PROXY_RATE_LIMIT_EXCEEDED", retryAfterMs: 40_000 });

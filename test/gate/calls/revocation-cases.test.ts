@@ -16,7 +16,7 @@ import {
   dial,
   done,
   eventually,
-  gateOf,
+  gateStub,
   type Line,
   newAgent,
   newAgentHolder,
@@ -71,7 +71,7 @@ afterEach(() => void vi.restoreAllMocks());
 
 const sentBy = (did: AgentDid): Promise<number> =>
   runInDurableObject(
-    gateOf(did),
+    gateStub(did),
     (_gate, { storage }) => storage.sql.exec<{ n: number }>("SELECT COUNT(*) AS n FROM outbox").one().n,
   );
 
@@ -80,7 +80,7 @@ const never = (): Promise<never> => new Promise(() => {});
 /** Puts another database in the place of the objects' own. They share one environment: one such test at a time. */
 async function withDatabase<T>(over: (real: D1Database) => Partial<D1Database>, work: () => Promise<T>): Promise<T> {
   const place = await runInDurableObject(
-    gateOf(newAgent()),
+    gateStub(newAgent()),
     (gate) => (gate as unknown as { env: { DB: D1Database } }).env,
   );
   const real = place.DB;
@@ -102,7 +102,7 @@ describe("a socket that has just gone", () => {
     const agent = newAgentHolder(newAgent());
     const [one, other] = [await pairDevice(agent, ["relay"]), await pairDevice(agent, ["relay"])];
     const lines = [await open(one), await open(other)];
-    await runInDurableObject(gateOf(agent.did), (_gate, { storage }) =>
+    await runInDurableObject(gateStub(agent.did), (_gate, { storage }) =>
       storage.sql.exec(
         "INSERT INTO outbox (delivery_id, to_did, state, bytes, created_at_ms, updated_at_ms, envelope) VALUES ('a-delivery', ?, 1, 2, 1, 1, '{}')",
         PEER,
@@ -111,7 +111,7 @@ describe("a socket that has just gone", () => {
     vi.spyOn(WebSocket.prototype, "send").mockImplementationOnce(() => {
       throw new Error("gone");
     });
-    await gateOf(agent.did).settle([
+    await gateStub(agent.did).settle([
       { deliveryId: "a-delivery", delivered: false, reason: "expired", attempts: 1, atMs: 1 },
     ]);
     await eventually(() =>
@@ -134,11 +134,11 @@ describe("a socket whose close fails", () => {
     await eventually(() => expect(JSON.stringify(logged.mock.calls)).toContain("relay.close_failed"));
     for (const sleeps of [false, true]) {
       // oxlint-disable no-await-in-loop -- awake, and after a sleep
-      if (sleeps) await evictDurableObject(gateOf(agent.did));
+      if (sleeps) await evictDurableObject(gateStub(agent.did));
       line.say({ type: "enqueue", toAgentDid: PEER, payload: {} });
       line.say({ type: "heartbeat" });
       line.say({ type: "req", method: "device.pair.list" });
-      await gateOf(agent.did).notify({ fromAgentDid: null, payload: "{}" });
+      await gateStub(agent.did).notify({ fromAgentDid: null, payload: "{}" });
       await new Promise((resolve) => setTimeout(resolve, 30));
       expect(line.frames).toEqual([]);
       expect(await sentBy(agent.did)).toBe(0);
@@ -339,7 +339,7 @@ describe("a socket", () => {
     const agent = newAgentHolder(newAgent(), Date.now() + 800);
     const line = await open(agent);
     await new Promise((resolve) => setTimeout(resolve, 810));
-    await runDurableObjectAlarm(gateOf(agent.did));
+    await runDurableObjectAlarm(gateStub(agent.did));
     await expect(line.closed).resolves.toEqual({ code: 4001, reason: "credential expired" });
   });
 
@@ -349,7 +349,7 @@ describe("a socket", () => {
     for (let sent = 1; sent <= 9; sent += 1) line.socket.send("no frame");
     await eventually(() => expect(line.frames).toHaveLength(9));
     expect(line.frames.at(-1)).toMatchObject({ type: "event", event: "error", seq: 9 });
-    await evictDurableObject(gateOf(agent.did));
+    await evictDurableObject(gateStub(agent.did));
     expect(line.closure()).toBeNull();
     line.socket.send("no frame");
     await expect(line.closed).resolves.toMatchObject({ code: 1008 });
@@ -414,7 +414,7 @@ describe("a registry's revocation list", () => {
           async endTokens(did, tokens) {
             attempts += 1;
             if (attempts === 1) throw new Error("the gate is out of reach");
-            await gateOf(did as AgentDid).endTokens(tokens, "revoked by the registry");
+            await gateStub(did as AgentDid).endTokens(tokens, "revoked by the registry");
           },
           listMaxAgeMs: 1_800_000,
           now: Date.now,

@@ -15,7 +15,7 @@ import {
   claimed,
   dial,
   done,
-  gateOf,
+  gateStub,
   type Holder,
   newAgent,
   newAgentHolder,
@@ -154,7 +154,7 @@ function end({ did, target }: Parties, kind: History["kind"]): Promise<boolean> 
 }
 
 const marksOf = (did: AgentDid): Promise<string[]> =>
-  runInDurableObject(gateOf(did), (_gate, { storage }) =>
+  runInDurableObject(gateStub(did), (_gate, { storage }) =>
     storage.sql
       .exec<{ body: string }>("SELECT body FROM outbox WHERE body IS NOT NULL")
       .toArray()
@@ -205,7 +205,7 @@ async function play(taken: History, tally: Tally): Promise<void> {
   const isOver = await acknowledged;
 
   if (taken.after === "crash") await crash(did);
-  if (taken.after === "evict") await evictDurableObject(gateOf(did)).catch(() => undefined);
+  if (taken.after === "evict") await evictDurableObject(gateStub(did)).catch(() => undefined);
   if (isOver === true) {
     tally.acknowledged += 1;
     const late = lines.map((line) =>
@@ -213,7 +213,7 @@ async function play(taken: History, tally: Tally): Promise<void> {
         ? line.say({ type: "req", method: "test.effect", params: ask(-1, "late") })
         : "",
     );
-    await gateOf(did).notify({ fromAgentDid: null, payload: JSON.stringify({ mark: `${mark} secret` }) });
+    await gateStub(did).notify({ fromAgentDid: null, payload: JSON.stringify({ mark: `${mark} secret` }) });
     const again = await call(target, "test.effect", ask(-2, "late"));
     expect(again, taken.kind).not.toMatchObject({ ok: true });
     expect(await dial(did, { caller: await callerOf(target) })).toBe(401);
@@ -251,7 +251,7 @@ async function play(taken: History, tally: Tally): Promise<void> {
 }
 
 async function crash(did: AgentDid): Promise<void> {
-  await runInDurableObject(gateOf(did), (_gate, state) => state.abort("a crash of the tests' own")).catch(
+  await runInDurableObject(gateStub(did), (_gate, state) => state.abort("a crash of the tests' own")).catch(
     () => undefined,
   );
 }

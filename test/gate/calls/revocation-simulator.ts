@@ -18,7 +18,7 @@ import { createRunner } from "../../../src/gate/calls/runner.ts";
 import { GateRefusal } from "../../../src/gate/protocol/refusal.ts";
 import type { AgentAdmission } from "../../../src/gate/protocol/submission.ts";
 import { createRelay } from "../../../src/gate/relay/connection.ts";
-import { createHouse, type House } from "../../../src/gate/state.ts";
+import { createGateState, type GateState } from "../../../src/gate/state.ts";
 import { createGroupCommit } from "../../../src/gate/storage/group-commit.ts";
 import { migrate } from "../../../src/gate/storage/schema.ts";
 import { createDispatcher } from "../../../src/rpc/dispatcher.ts";
@@ -233,9 +233,9 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
       acceptWebSocket: (socket: unknown) => sockets.push(socket as PlayedSocket),
       getWebSockets: () => sockets,
     } as unknown as DurableObjectState;
-    const house = createHouse(ctx, config, silent);
-    if (weakness === "no-look") house.whyEnded = () => null;
-    if (weakness === "no-fence-in-d1") house.calls.drain = () => Promise.resolve(true);
+    const state = createGateState(ctx, config, silent);
+    if (weakness === "no-look") state.endReason = () => null;
+    if (weakness === "no-fence-in-d1") state.calls.drain = () => Promise.resolve(true);
     const commits = createGroupCommit(
       storage,
       () => relay.push(Date.now()),
@@ -243,7 +243,7 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
         throw error;
       },
     );
-    const relay = createRelay(house, commits, {
+    const relay = createRelay(state, commits, {
       self: SELF,
       config,
       now: Date.now,
@@ -259,14 +259,14 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
           { surface: "rpc", method, params },
         ),
     });
-    const runner = createRunner(house, commits, relay, {
+    const runner = createRunner(state, commits, relay, {
       self: SELF,
       env: { DB: db } as unknown as Env,
       config,
       dispatcher: () => dispatcher,
       now: Date.now,
       log: silent,
-      gateOf: () => {
+      gateStub: () => {
         throw new Error("there is no other gate in this world");
       },
       putLocal: () => {
@@ -276,7 +276,7 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
       wake: () => commits.wake(),
       background() {},
     });
-    return { house, commits, relay, runner };
+    return { state, commits, relay, runner };
   };
   let gate = openGate();
 
@@ -359,7 +359,7 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
   };
 
   const admit = async (credential: Credential): Promise<AuthorityRef | null> => {
-    const { house, commits } = gate;
+    const { state, commits } = gate;
     const proof = {
       method: "POST",
       pathWithQuery: "/rpc",
@@ -371,7 +371,7 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
     };
     try {
       if (credential.kind === "device") {
-        return await admitDeviceToken({ ...house, commits }, SELF, {
+        return await admitDeviceToken({ ...state, commits }, SELF, {
           kind: "device",
           agentDid: SELF,
           tokenHash: credential.tokenHash,
@@ -380,7 +380,7 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
       }
       if (credential.kind === "shared") {
         return await admitShared(
-          { ...house, commits },
+          { ...state, commits },
           SELF,
           { kind: "shared", agentDid: SELF, secretHash: credential.secretHash },
           null,
@@ -396,10 +396,10 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
       };
       const admission: AgentAdmission = { principal, nonce: next(), timestampSeconds: Date.now() / 1_000 };
       return await commits.commit(() => {
-        admitAgent(house.admission, admission, Date.now());
+        admitAgent(state.admission, admission, Date.now());
         return {
           kind: "agent",
-          epoch: house.authority.epoch(),
+          epoch: state.authority.epoch(),
           jti: credential.jti,
           expMs: principal.expMs,
           principal,
@@ -440,7 +440,7 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
   };
 
   const ask = (socket: PlayedSocket, frame: Record<string, unknown>, then?: (reply: Reply) => unknown): void => {
-    const session = gate.house.sockets.of(socket as unknown as WebSocket);
+    const session = gate.state.sockets.of(socket as unknown as WebSocket);
     if (session === null || socket.readyState !== WebSocket.OPEN) return;
     const id = next();
     asked.set(id, {
@@ -462,15 +462,15 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
     waiting: () => tasks.filter((task) => task.survives || task.life === life).length,
 
     connect(credential: Credential): void {
-      const { house, commits, relay } = gate;
+      const { state, commits, relay } = gate;
       going(
         (async () => {
           const ref = await admit(credential);
           if (ref === null) return;
           const socket = new PlayedSocket(credential.id, hears, ends);
           const accepted = await commits.commit(() =>
-            house.whyEnded(ref) === null
-              ? house.sockets.accept(
+            state.endReason(ref) === null
+              ? state.sockets.accept(
                   socket as unknown as WebSocket,
                   { authority: ref, scopes: scopesOf(ref.principal), origin: null },
                   Date.now(),
@@ -492,15 +492,15 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
     heartbeat: (socket: PlayedSocket) => ask(socket, { type: "heartbeat" }),
 
     deliver(): void {
-      const { house, commits } = gate;
-      const parcel = {
+      const { state, commits } = gate;
+      const queuedMessage = {
         deliveryId: next(),
         createdAtMs: Date.now(),
         bytes: 2,
         envelope: JSON.stringify({ fromAgentDid: null }),
         body: "{}",
       };
-      going(commits.commit(() => house.queue.putLocal("test", parcel, Date.now())));
+      going(commits.commit(() => state.queue.putLocal("test", queuedMessage, Date.now())));
     },
 
     /** Ends an authority: by the operator, a credential over HTTP, or a frame on a socket. */
@@ -541,10 +541,10 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
         bodySha256: "",
         signature: new Uint8Array(64),
       };
-      const { house, commits } = gate;
+      const { state, commits } = gate;
       const askedAt = history.length;
       going(
-        claimDeviceToken({ ...house, commits }, SELF, {
+        claimDeviceToken({ ...state, commits }, SELF, {
           deviceId,
           proof: proof as never,
           address: null,
@@ -619,16 +619,16 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
       requestedBy: "",
       expiresAtMs: 0,
     };
-    const device = gate.house.devices.pair(request, Date.now());
+    const device = gate.state.devices.pair(request, Date.now());
     // oxlint-disable-next-line no-await-in-loop
     const sha256 = await sha256Base64Url(new TextEncoder().encode(`token of ${letter}`));
-    gate.house.devices.claim(device, { sha256, expiresAtMs: START_MS + YEAR_MS });
+    gate.state.devices.claim(device, { sha256, expiresAtMs: START_MS + YEAR_MS });
     // oxlint-disable-next-line no-await-in-loop
     await deviceCredential(deviceId, `token of ${letter}`);
   }
-  gate.house.shared.replace(await sha256Base64Url(new TextEncoder().encode("first secret")));
+  gate.state.shared.replace(await sha256Base64Url(new TextEncoder().encode("first secret")));
   await sharedCredential("first secret");
   return world;
 }
 
-export type { House };
+export type { GateState };

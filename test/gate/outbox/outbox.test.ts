@@ -5,8 +5,8 @@ import { GateRefusal } from "../../../src/gate/protocol/refusal.ts";
 import {
   BATCH_TICK_MS,
   HELD_BYTES_MAX,
-  PARCEL_BYTES_AT_ONCE,
-  PARCELS_AT_ONCE,
+  TRANSFER_BYTES_MAX,
+  TRANSFER_BATCH_MAX,
 } from "../../../src/gate/protocol/transfer.ts";
 import type { AgentDid } from "../../../src/wire/did.ts";
 import { newAgentDid, onStorage, START_MS } from "../../support/gate.ts";
@@ -158,7 +158,7 @@ describe("handing over", () => {
       for (let n = 0; n < 10; n++) accept({ to: carol, bytes: 1_000_000 });
       return [outbox.nextBatch(bob).length, outbox.nextBatch(carol).length];
     });
-    expect(sizes).toEqual([PARCELS_AT_ONCE, Math.floor(PARCEL_BYTES_AT_ONCE / 1_000_000)]);
+    expect(sizes).toEqual([TRANSFER_BATCH_MAX, Math.floor(TRANSFER_BYTES_MAX / 1_000_000)]);
   });
 
   test("asks a full queue with one message, ever more rarely but at least every six seconds, and goes on in batches when it takes it", async () => {

@@ -2,12 +2,12 @@ import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { createDeliveryIds } from "../../../src/gate/outbox/delivery-id.ts";
 import { createOutbox } from "../../../src/gate/outbox/outbox.ts";
 import { createExchange, type PeerGate } from "../../../src/gate/outbox/transfer.ts";
-import type { Outcome, Parcel, TakeOver } from "../../../src/gate/protocol/transfer.ts";
+import type { Outcome, QueuedMessage, TransferResult } from "../../../src/gate/protocol/transfer.ts";
 import { createQueue } from "../../../src/gate/queue/queue.ts";
-import type { House } from "../../../src/gate/state.ts";
+import type { GateState } from "../../../src/gate/state.ts";
 import { createGroupCommit } from "../../../src/gate/storage/group-commit.ts";
 import type { AgentDid } from "../../../src/wire/did.ts";
-import { eventually, newAgentDid, onStorage, parcel, pass, START_MS, stopClock } from "../../support/gate.ts";
+import { eventually, newAgentDid, onStorage, queuedMessage, pass, START_MS, stopClock } from "../../support/gate.ts";
 
 beforeEach(() => stopClock());
 afterEach(() => void vi.useRealTimers());
@@ -25,7 +25,7 @@ type Desk = {
   exchange: ReturnType<typeof createExchange>;
   /** Runs an effect in a group of its own, after which the exchange starts what is due, as in the gate. */
   commit: (effect: () => void) => Promise<void>;
-  takeOvers: Asked<Parcel[], TakeOver>[];
+  takeOvers: Asked<QueuedMessage[], TransferResult>[];
   settlements: Asked<Outcome[], void>[];
 };
 
@@ -34,7 +34,7 @@ function onExchange(work: (desk: Desk) => Promise<void>): Promise<void> {
     const takeOvers: Desk["takeOvers"] = [];
     const settlements: Desk["settlements"] = [];
     const gate: PeerGate = {
-      takeOver: (_from, args) => new Promise((answer, fail) => void takeOvers.push({ args, answer, fail })),
+      receive: (_from, args) => new Promise((answer, fail) => void takeOvers.push({ args, answer, fail })),
       settle: (args) => new Promise((answer, fail) => void settlements.push({ args, answer, fail })),
     };
     const limits = {
@@ -57,9 +57,14 @@ function onExchange(work: (desk: Desk) => Promise<void>): Promise<void> {
         throw error;
       },
     );
-    // Of a house the exchange uses what it exchanges.
-    const house = { outbox, queue, audit: { isEmpty: () => true } } as unknown as House;
-    const exchange = createExchange(house, commits, { self, gateOf: () => gate, now: Date.now, log: silent } as never);
+    // Of a state the exchange uses what it exchanges.
+    const state = { outbox, queue, audit: { isEmpty: () => true } } as unknown as GateState;
+    const exchange = createExchange(state, commits, {
+      self,
+      gateStub: () => gate,
+      now: Date.now,
+      log: silent,
+    } as never);
     await work({ outbox, queue, exchange, takeOvers, settlements, commit: (effect) => commits.commit(effect) });
   });
 }
@@ -70,8 +75,8 @@ const accept = (outbox: Desk["outbox"], isAwaited = false) =>
 /** Lets a message of the peer's arrive, be pushed and end here, so that a report is owed. */
 function endOne(queue: Desk["queue"], isAwaited = false): void {
   const envelope = JSON.stringify({ fromAgentDid: peer, ...(isAwaited ? { isAwaited } : {}) });
-  const one = parcel({ createdAtMs: START_MS, envelope });
-  queue.takeOver(peer, [one], { isShut: false, refusal: () => null }, Date.now());
+  const one = queuedMessage({ createdAtMs: START_MS, envelope });
+  queue.receive(peer, [one], { isShut: false, refusal: () => null }, Date.now());
   queue.pump(() => [{ socketId: "s1", inFlight: 0 }], Date.now());
   queue.acknowledge(one.deliveryId, true, null, Date.now());
 }

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { HELD_BYTES_MAX, type Parcel } from "../../../src/gate/protocol/transfer.ts";
+import { HELD_BYTES_MAX, type QueuedMessage } from "../../../src/gate/protocol/transfer.ts";
 import {
   ACK_TIMEOUT_MS,
   createQueue,
@@ -9,7 +9,7 @@ import {
   type QueueLimits,
 } from "../../../src/gate/queue/queue.ts";
 import type { AgentDid } from "../../../src/wire/did.ts";
-import { newAgentDid, onStorage, parcel, START_MS } from "../../support/gate.ts";
+import { newAgentDid, onStorage, queuedMessage, START_MS } from "../../support/gate.ts";
 
 const LIMITS: QueueLimits = {
   queueMax: 500,
@@ -30,7 +30,7 @@ type Desk = {
   /** The same storage, read anew, as after an eviction. */
   anew: () => Queue;
   fence: (sender: AgentDid, epoch: number) => void;
-  take: (from: AgentDid, parcels: Parcel[], nowMs?: number) => number;
+  take: (from: AgentDid, queuedMessages: QueuedMessage[], nowMs?: number) => number;
 };
 
 function onQueue<T>(work: (desk: Desk) => T, over: Partial<QueueLimits> = {}): Promise<T> {
@@ -44,18 +44,19 @@ function onQueue<T>(work: (desk: Desk) => T, over: Partial<QueueLimits> = {}): P
       sql,
       anew: open,
       fence: (sender, epoch) => void fences.set(sender, epoch),
-      take: (from, parcels, nowMs = START_MS) => queue.takeOver(from, parcels, ANYTHING, nowMs),
+      take: (from, queuedMessages, nowMs = START_MS) => queue.receive(from, queuedMessages, ANYTHING, nowMs),
     });
   });
 }
 
-const many = (n: number, over: Partial<Parcel> = {}): Parcel[] => Array.from({ length: n }, () => parcel(over));
+const many = (n: number, over: Partial<QueuedMessage> = {}): QueuedMessage[] =>
+  Array.from({ length: n }, () => queuedMessage(over));
 const ids = (pushes: Push[]): string[] => pushes.map(({ deliveryId }) => deliveryId);
 
 describe("a dead letter that is replayed", () => {
   test("is owed to its sender as waiting again until that gate knows, over an eviction", async () => {
     const seen = await onQueue(({ queue, take, anew }) => {
-      const one = parcel();
+      const one = queuedMessage();
       take(alice, [one]);
       queue.acknowledge(one.deliveryId, false, "not today", START_MS);
       queue.reported(alice, queue.reportsFor(alice));
@@ -104,12 +105,12 @@ describe("taking over", () => {
 
   test("knows what it has had: waiting, delivered or dead, before an eviction or after it", async () => {
     const seen = await onQueue(({ queue, take, anew, sql }) => {
-      const [waiting, delivered, dead] = many(3) as [Parcel, Parcel, Parcel];
+      const [waiting, delivered, dead] = many(3) as [QueuedMessage, QueuedMessage, QueuedMessage];
       take(alice, [waiting, delivered, dead]);
       queue.acknowledge(delivered.deliveryId, true, null, START_MS);
       queue.acknowledge(dead.deliveryId, false, "no", START_MS);
       const again = take(alice, [waiting, delivered, dead]);
-      const woken = anew().takeOver(alice, [waiting, delivered, dead], ANYTHING, START_MS);
+      const woken = anew().receive(alice, [waiting, delivered, dead], ANYTHING, START_MS);
       return { again, woken, rows: sql.exec("SELECT COUNT(*) AS n FROM queue").one() };
     });
     expect(seen).toEqual({ again: 3, woken: 3, rows: { n: 3 } });
@@ -117,8 +118,12 @@ describe("taking over", () => {
 
   test("ends at once what is too old or refused, and reports it", async () => {
     const seen = await onQueue(({ queue }) => {
-      const [old, refused, good] = [parcel({ createdAtMs: START_MS - LIMITS.ttlMs }), parcel(), parcel()];
-      const taken = queue.takeOver(
+      const [old, refused, good] = [
+        queuedMessage({ createdAtMs: START_MS - LIMITS.ttlMs }),
+        queuedMessage(),
+        queuedMessage(),
+      ];
+      const taken = queue.receive(
         alice,
         [old, refused, good],
         { ...ANYTHING, refusal: ({ deliveryId }) => (deliveryId === refused.deliveryId ? "trust removed" : null) },
@@ -144,13 +149,13 @@ describe("taking over", () => {
 
   test("takes nothing but what is dead while the door is shut", async () => {
     const seen = await onQueue(({ queue }) => {
-      const [old, good] = [parcel({ createdAtMs: START_MS - LIMITS.ttlMs }), parcel()];
+      const [old, good] = [queuedMessage({ createdAtMs: START_MS - LIMITS.ttlMs }), queuedMessage()];
       const shut = { ...ANYTHING, isShut: true };
-      const taken = queue.takeOver(alice, [old, good], shut, START_MS);
+      const taken = queue.receive(alice, [old, good], shut, START_MS);
       return {
         taken,
         pushed: ids(queue.pump(() => SOCKET, START_MS)),
-        again: queue.takeOver(alice, [good], ANYTHING, 1),
+        again: queue.receive(alice, [good], ANYTHING, 1),
       };
     });
     expect(seen).toEqual({ taken: 1, pushed: [], again: 1 });
@@ -159,10 +164,10 @@ describe("taking over", () => {
   test("that fails half way leaves memory as it was: nothing is reported dead that is not here", async () => {
     const seen = await onStorage((sql, storage) => {
       const queue = createQueue({ sql, limits: LIMITS, admits: HEALTHY });
-      const bad = parcel({ body: null as unknown as string, bytes: null as unknown as number });
-      expect(() => storage.transactionSync(() => queue.takeOver(alice, [parcel(), bad], ANYTHING, START_MS))).toThrow(
-        /NOT NULL/,
-      );
+      const bad = queuedMessage({ body: null as unknown as string, bytes: null as unknown as number });
+      expect(() =>
+        storage.transactionSync(() => queue.receive(alice, [queuedMessage(), bad], ANYTHING, START_MS)),
+      ).toThrow(/NOT NULL/);
       queue.expire(HEALTHY, START_MS + LIMITS.ttlMs);
       return {
         pushed: queue.pump(() => SOCKET, START_MS),
@@ -177,7 +182,7 @@ describe("taking over", () => {
 describe("pushing", () => {
   test("counts an attempt only for a push to a socket, and remembers both over an eviction", async () => {
     const seen = await onQueue(({ queue, take, anew }) => {
-      const [one] = many(1) as [Parcel];
+      const [one] = many(1) as [QueuedMessage];
       take(alice, [one]);
       const withoutSocket = queue.pump(() => [], START_MS);
       const before = queue.attempts(one.deliveryId);
@@ -239,7 +244,7 @@ describe("pushing", () => {
       take(alice, mine);
       queue.pump(() => SOCKET, START_MS);
       queue.socketGone("s1", START_MS);
-      const late = parcel();
+      const late = queuedMessage();
       take(alice, [late]);
       const theirs = many(2);
       take(carol, theirs);
@@ -258,7 +263,7 @@ describe("pushing", () => {
 
   test("pushes nothing behind a message that has timed out while others of its sender are still on their way", async () => {
     const seen = await onQueue(({ queue, take }) => {
-      const [one, two, three] = many(3) as [Parcel, Parcel, Parcel];
+      const [one, two, three] = many(3) as [QueuedMessage, QueuedMessage, QueuedMessage];
       take(alice, [one]);
       queue.pump(() => SOCKET, START_MS);
       take(alice, [two], START_MS + 10_000);
@@ -355,7 +360,7 @@ describe("the alarm", () => {
 describe("an acknowledgement", () => {
   test("that refuses dead-letters at once, with the recipient's reason", async () => {
     const seen = await onQueue(({ queue, take }) => {
-      const [one] = many(1) as [Parcel];
+      const [one] = many(1) as [QueuedMessage];
       take(alice, [one]);
       queue.pump(() => SOCKET, START_MS);
       queue.acknowledge(one.deliveryId, false, "not today", START_MS + 5);
@@ -367,7 +372,7 @@ describe("an acknowledgement", () => {
 
   test("that comes after its 30 seconds still counts", async () => {
     const reports = await onQueue(({ queue, take }) => {
-      const [one] = many(1) as [Parcel];
+      const [one] = many(1) as [QueuedMessage];
       take(alice, [one]);
       queue.pump(() => SOCKET, START_MS);
       queue.expire(HEALTHY, START_MS + ACK_TIMEOUT_MS);
@@ -379,7 +384,7 @@ describe("an acknowledgement", () => {
 
   test("that comes twice, or for something else, changes nothing", async () => {
     const seen = await onQueue(({ queue, take }) => {
-      const [one] = many(1) as [Parcel];
+      const [one] = many(1) as [QueuedMessage];
       take(alice, [one]);
       const answers = [true, false, true].map((accepted) =>
         queue.acknowledge(one.deliveryId, accepted, null, START_MS),
@@ -395,7 +400,7 @@ describe("an acknowledgement", () => {
 
   test("leaves no body behind", async () => {
     const row = await onQueue(({ queue, take, sql }) => {
-      const [one] = many(1, { envelope: '{"fromAgentDid":null,"conversationId":"secret"}' }) as [Parcel];
+      const [one] = many(1, { envelope: '{"fromAgentDid":null,"conversationId":"secret"}' }) as [QueuedMessage];
       take(alice, [one]);
       queue.acknowledge(one.deliveryId, true, null, START_MS);
       return sql.exec("SELECT body, envelope FROM queue").one();
@@ -407,7 +412,7 @@ describe("an acknowledgement", () => {
 describe("reports", () => {
   test("are owed until the sender's gate has them, over an eviction too", async () => {
     const seen = await onQueue(({ queue, take, anew }) => {
-      const [one] = many(1) as [Parcel];
+      const [one] = many(1) as [QueuedMessage];
       take(alice, [one]);
       queue.acknowledge(one.deliveryId, true, null, START_MS);
       const woken = anew();
@@ -420,7 +425,7 @@ describe("reports", () => {
 
   test("of a dead letter that was replayed while its report was under way: it still waits, and is reported anew", async () => {
     const seen = await onQueue(({ queue, take, anew }) => {
-      const [one] = many(1) as [Parcel];
+      const [one] = many(1) as [QueuedMessage];
       take(alice, [one]);
       queue.acknowledge(one.deliveryId, false, null, START_MS);
       const underWay = queue.reportsFor(alice);
@@ -437,7 +442,7 @@ describe("reports", () => {
   test("are owed to nobody for the proxy's own messages and for senders that are no agents", async () => {
     const seen = await onQueue(({ queue }) => {
       for (const lane of [PROXY_LANE, "service_account:x"]) {
-        const one = parcel();
+        const one = queuedMessage();
         queue.putLocal(lane, one, START_MS);
         queue.acknowledge(one.deliveryId, true, null, START_MS);
       }
@@ -450,7 +455,7 @@ describe("reports", () => {
 describe("the proxy's own messages", () => {
   test("are queued once per id", async () => {
     const seen = await onQueue(({ queue, sql }) => {
-      const one = parcel();
+      const one = queuedMessage();
       queue.putLocal(PROXY_LANE, one, START_MS);
       queue.putLocal(PROXY_LANE, one, START_MS);
       queue.pump(() => SOCKET, START_MS);
@@ -464,11 +469,11 @@ describe("the proxy's own messages", () => {
   test("come through a queue that others have filled, and are bounded themselves", async () => {
     await onQueue(({ queue, take }) => {
       for (let sender = 0; sender < 5; sender++) take(newAgentDid(), many(100));
-      expect(() => queue.putLocal("service_account:x", parcel(), START_MS)).toThrow(
+      expect(() => queue.putLocal("service_account:x", queuedMessage(), START_MS)).toThrow(
         expect.objectContaining({ code: "PROXY_RELAY_QUEUE_FULL" }),
       );
-      for (let n = 0; n < 100; n++) queue.putLocal(PROXY_LANE, parcel(), START_MS);
-      expect(() => queue.putLocal(PROXY_LANE, parcel(), START_MS)).toThrow(
+      for (let n = 0; n < 100; n++) queue.putLocal(PROXY_LANE, queuedMessage(), START_MS);
+      expect(() => queue.putLocal(PROXY_LANE, queuedMessage(), START_MS)).toThrow(
         expect.objectContaining({ code: "PROXY_RELAY_QUEUE_FULL" }),
       );
     });
@@ -506,7 +511,7 @@ describe("a fence", () => {
 
   test("does not hold back what the recipient itself asks for again", async () => {
     const pushed = await onQueue(({ queue, take, fence }) => {
-      const [one] = many(1, { envelope: JSON.stringify({ fromAgentDid: alice, trustEpoch: 1 }) }) as [Parcel];
+      const [one] = many(1, { envelope: JSON.stringify({ fromAgentDid: alice, trustEpoch: 1 }) }) as [QueuedMessage];
       take(alice, [one]);
       fence(alice, 2);
       queue.endLane(alice, "trust removed", START_MS);
@@ -520,11 +525,11 @@ describe("a fence", () => {
 describe("dead letters", () => {
   test("are listed newest first in pages, replayed with their time and attempts begun anew, and purged", async () => {
     const seen = await onQueue(({ queue, take }) => {
-      const parcels = many(5);
-      take(alice, parcels);
+      const queuedMessages = many(5);
+      take(alice, queuedMessages);
       queue.pump(() => SOCKET, START_MS);
-      for (const { deliveryId } of parcels) queue.acknowledge(deliveryId, false, "no", START_MS);
-      const [first, second, third] = parcels.map(({ deliveryId }) => deliveryId) as [string, string, string];
+      for (const { deliveryId } of queuedMessages) queue.acknowledge(deliveryId, false, "no", START_MS);
+      const [first, second, third] = queuedMessages.map(({ deliveryId }) => deliveryId) as [string, string, string];
       const page = queue.deadLetters(null, 2).map(({ id }) => id);
       const next = queue.deadLetters(page.at(-1) ?? null, 10).map(({ id }) => id);
       const laterMs = START_MS + LIMITS.ttlMs + 1;
@@ -539,7 +544,7 @@ describe("dead letters", () => {
         attempts: queue.attempts(first),
         left: queue.deadLetters(null, 10).length,
         third,
-        ids: parcels.map(({ deliveryId }) => deliveryId),
+        ids: queuedMessages.map(({ deliveryId }) => deliveryId),
       };
     });
     expect(seen.page).toEqual([seen.ids[4], seen.ids[3]]);
@@ -561,7 +566,7 @@ describe("dead letters", () => {
   test("with a payload nested too deeply to be written out again show it as text", async () => {
     const seen = await onQueue(({ queue, take }) => {
       const body = "[".repeat(200_000) + "]".repeat(200_000);
-      take(alice, [parcel({ body, bytes: body.length }), parcel({ body: '{"a":[[["]]]{{{"]]]}' })]);
+      take(alice, [queuedMessage({ body, bytes: body.length }), queuedMessage({ body: '{"a":[[["]]]{{{"]]]}' })]);
       queue.endAll("recipient revoked", START_MS);
       return queue.deadLetters(null, 10).map(({ payload, payloadText }) => ({ payload, length: payloadText?.length }));
     });
@@ -574,9 +579,9 @@ describe("dead letters", () => {
   test("are a thousand at most; the oldest whose senders know make room", async () => {
     const seen = await onQueue(
       ({ queue, take, sql }) => {
-        const parcels = many(1_010);
-        take(alice, parcels);
-        for (const [n, { deliveryId }] of parcels.entries()) {
+        const queuedMessages = many(1_010);
+        take(alice, queuedMessages);
+        for (const [n, { deliveryId }] of queuedMessages.entries()) {
           queue.acknowledge(deliveryId, false, null, START_MS);
           if (n === 499) queue.reported(alice, queue.reportsFor(alice));
         }
@@ -584,7 +589,7 @@ describe("dead letters", () => {
         return {
           n,
           oldest: sql.exec<{ id: string }>("SELECT MIN(delivery_id) AS id FROM queue").one().id,
-          expected: parcels[10]?.deliveryId,
+          expected: queuedMessages[10]?.deliveryId,
         };
       },
       { queueMax: 10_000 },
@@ -595,7 +600,7 @@ describe("dead letters", () => {
 
   test("are forgotten after their time, delivered rows after ten minutes, and nothing that is owed", async () => {
     const seen = await onQueue(({ queue, take, sql }) => {
-      const [delivered, dead, owed] = many(3) as [Parcel, Parcel, Parcel];
+      const [delivered, dead, owed] = many(3) as [QueuedMessage, QueuedMessage, QueuedMessage];
       const count = () => sql.exec<{ n: number }>("SELECT COUNT(*) AS n FROM queue").one().n;
       take(alice, [delivered, dead]);
       queue.acknowledge(delivered.deliveryId, true, null, START_MS);

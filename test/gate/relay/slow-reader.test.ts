@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { ACK_TIMEOUT_MS } from "../../../src/gate/queue/queue.ts";
 import type { AgentDid } from "../../../src/wire/did.ts";
 import { LANE_WINDOW } from "../../../src/gate/queue/dispatch.ts";
-import { eventually, gateOf, listen, newAgentDid, parcel, pass, rows, stopClock } from "../../support/gate.ts";
+import { eventually, gateStub, listen, newAgentDid, queuedMessage, pass, rows, stopClock } from "../../support/gate.ts";
 
 beforeEach(() => stopClock());
 afterEach(() => void vi.useRealTimers());
@@ -12,15 +12,15 @@ afterEach(() => void vi.useRealTimers());
 async function silentReader() {
   const bob = newAgentDid();
   const reader = await listen(bob, "nothing");
-  const parcels = Array.from({ length: LANE_WINDOW + 8 }, () => parcel());
-  await gateOf(bob).takeOver(newAgentDid(), parcels);
+  const queuedMessages = Array.from({ length: LANE_WINDOW + 8 }, () => queuedMessage());
+  await gateStub(bob).receive(newAgentDid(), queuedMessages);
   await eventually(() => expect(reader.deliveries()).toHaveLength(LANE_WINDOW));
-  return { bob, reader, parcels };
+  return { bob, reader, queuedMessages };
 }
 
 const openSockets = (did: AgentDid): Promise<number> =>
   runInDurableObject(
-    gateOf(did),
+    gateStub(did),
     (_gate, state) => state.getWebSockets().filter(({ readyState }) => readyState === WebSocket.OPEN).length,
   );
 
@@ -29,15 +29,15 @@ describe("a reader whose window is full", () => {
     ["and which acknowledges nothing", false],
     ["and which acknowledges nothing, while its gate slept", true],
   ])("%s is closed with 1013 after 30 s and loses nothing", async (_case, sleeps) => {
-    const { bob, reader, parcels } = await silentReader();
-    if (sleeps) await evictDurableObject(gateOf(bob), { webSockets: "hibernate" });
+    const { bob, reader, queuedMessages } = await silentReader();
+    if (sleeps) await evictDurableObject(gateStub(bob), { webSockets: "hibernate" });
     pass(ACK_TIMEOUT_MS);
-    await runDurableObjectAlarm(gateOf(bob));
+    await runDurableObjectAlarm(gateStub(bob));
     // Seen from the gate: to a client whose gate slept, this runtime brings the end of a socket late.
     await eventually(async () => expect(await openSockets(bob)).toBe(0));
     if (!sleeps) await expect(reader.closed).resolves.toMatchObject({ code: 1013 });
     const waiting = await rows(bob, "SELECT delivery_id FROM queue WHERE state = 0");
-    expect(waiting).toHaveLength(parcels.length);
+    expect(waiting).toHaveLength(queuedMessages.length);
   });
 
   test("stays while it acknowledges now and then", async () => {
@@ -52,7 +52,7 @@ describe("a reader whose window is full", () => {
       expect(await rows(bob, "SELECT 1 FROM queue WHERE state = 1")).toHaveLength(1);
     });
     pass(ACK_TIMEOUT_MS / 2);
-    await runDurableObjectAlarm(gateOf(bob));
+    await runDurableObjectAlarm(gateStub(bob));
     expect(isClosed).toBe(false);
   });
 });

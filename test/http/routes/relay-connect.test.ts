@@ -7,7 +7,7 @@ import { runtimeOf } from "../../../src/runtime.ts";
 import { signProof } from "../../../src/wire/proof.ts";
 import {
   eventually,
-  gateOf,
+  gateStub,
   hashOf,
   type Holder,
   newAgent,
@@ -29,7 +29,7 @@ afterEach(() => {
   undo = [];
 });
 async function set(over: Partial<Config>): Promise<void> {
-  const inside = await runInDurableObject(gateOf(newAgent()), (gate) => (gate as unknown as { env: Env }).env);
+  const inside = await runInDurableObject(gateStub(newAgent()), (gate) => (gate as unknown as { env: Env }).env);
   for (const each of new Set([env, inside])) {
     const { config } = runtimeOf(each);
     const before = { ...config };
@@ -82,7 +82,7 @@ describe("a socket by headers", () => {
   test("does not open under a token that was ended, which is told to a valid proof alone", async () => {
     const agent = newAgentHolder(newAgent());
     const device = await pairDevice(agent, ["relay"]);
-    await gateOf(agent.did).call({
+    await gateStub(agent.did).call({
       caller: { kind: "operator" },
       surface: "rpc",
       requestId: "test-request",

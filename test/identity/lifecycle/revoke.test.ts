@@ -14,7 +14,7 @@ import {
   codeOf,
   DAY_MS,
   endedBy,
-  gateOf,
+  gateStub,
   heldDatabase,
   keptJtis,
   newKeyPair,
@@ -100,7 +100,7 @@ describe("a reissue", () => {
     const ctx = agentCall(agent);
     // The gate has raised its epoch, D1 has not: exactly here a reissue may still commit.
     let late = "";
-    const gate = gateOf(agent.credentials.agentDid, async () => {
+    const gate = gateStub(agent.credentials.agentDid, async () => {
       late = await codeOf(
         call({ ...ctx, authority: { ...ctx.authority, assertCurrent: onceCurrent(ctx) } }, "identity.reissue"),
       );
@@ -279,7 +279,7 @@ describe("a re-key", () => {
     const { publicKey } = await newKeyPair();
     expect(await codeOf(rekey(agent, publicKey))).toBe("PROXY_CONFLICT");
     const { agentDid } = overtaken.credentials;
-    const gate = gateOf(agentDid, async () => void (await revoke(overtaken)));
+    const gate = gateStub(agentDid, async () => void (await revoke(overtaken)));
     const late = call(operatorCallAbout(agentDid, { gate }), "identity.rekey", { agentDid, publicKey });
     expect(await codeOf(late)).toBe("PROXY_CONFLICT");
     expect(await rows("SELECT jti FROM aits WHERE agent_did = ?1 AND revoked_at_ms IS NULL", agentDid)).toEqual([]);
@@ -292,7 +292,7 @@ describe("a re-key", () => {
     const key = async (): Promise<string> =>
       how === "to the key it has" ? agent.publicKey : (await newKeyPair()).publicKey;
     const inner = await key();
-    const gate = gateOf(agentDid, async () => void (await rekey(agent, inner)));
+    const gate = gateStub(agentDid, async () => void (await rekey(agent, inner)));
     const late = call(operatorCallAbout(agentDid, { gate }), "identity.rekey", { agentDid, publicKey: await key() });
     expect(await codeOf(late)).toBe("PROXY_CONFLICT");
     expect(await rows("SELECT public_key FROM agents WHERE agent_did = ?1", agentDid)).toEqual([{ public_key: inner }]);

@@ -1,14 +1,14 @@
 import { env } from "cloudflare:workers";
 import { describe, expect, test } from "vitest";
-import { eventually, gateOf, newAgentDid, parcel } from "../../support/gate.ts";
+import { eventually, gateStub, newAgentDid, queuedMessage } from "../../support/gate.ts";
 import { authorization, fetchWorker, operator, register, rows } from "../../support/world.ts";
 import type { AgentDid } from "../../../src/wire/did.ts";
 
 describe("what the operator does with an agent's dead letters", () => {
   test("is in the audit once each, and not where there was none", async () => {
     const did = (await register()).did as AgentDid;
-    const letters = [parcel({ createdAtMs: 1 }), parcel({ createdAtMs: 1 })];
-    await gateOf(did).takeOver(newAgentDid(), letters);
+    const letters = [queuedMessage({ createdAtMs: 1 }), queuedMessage({ createdAtMs: 1 })];
+    await gateStub(did).receive(newAgentDid(), letters);
     const ask = async (method: string, path: string): Promise<number> => {
       const url = `https://proxy.example/v1/dead-letters/${path}?agentDid=${did}`;
       return (await fetchWorker(new Request(url, { method, headers: await authorization(operator, "") }), env)).status;

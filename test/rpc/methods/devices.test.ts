@@ -13,7 +13,7 @@ import {
   dial,
   done,
   eventually,
-  gateOf,
+  gateStub,
   hashOf,
   type Holder,
   newAgent,
@@ -115,7 +115,7 @@ describe("every refusal about a device", () => {
       const caller = await callerOf(holder);
       const verify = vi.spyOn(crypto.subtle, "verify");
       const digest = vi.spyOn(crypto.subtle, "digest");
-      const reads = await runInDurableObject(gateOf(agent.did), (_gate, { storage }) =>
+      const reads = await runInDurableObject(gateStub(agent.did), (_gate, { storage }) =>
         vi.spyOn(Object.getPrototypeOf(storage.sql) as SqlStorage, "exec"),
       );
       const answer = await callAll(agent.did, caller, [{ method: "device.pair.list" }]);
@@ -254,7 +254,7 @@ describe("a claim", () => {
     const device = await pairDevice(agent, ["relay"]);
     const proof = await proofBy(device.key.privateKey, "/v1/devices/claim");
     const show = () =>
-      gateOf(agent.did).claim({ deviceId: device.deviceId, proof, address: null, requestId: "test-request" });
+      gateStub(agent.did).claim({ deviceId: device.deviceId, proof, address: null, requestId: "test-request" });
     expect(await show()).toMatchObject({ refusal: { reason: "gate-nothing-to-claim" } });
     await done(agent.did, "device.token.rotate", { deviceId: device.deviceId });
     expect(await show()).toMatchObject({ ok: false, refusal: { reason: "gate-nonce-replayed" } });
@@ -264,7 +264,7 @@ describe("a claim", () => {
 
 describe("a relay ticket", () => {
   const ticketOf = async (holder: Holder): Promise<{ ticketSha256: string; protocol: string }> => {
-    const answer = (await gateOf(holder.did).call({
+    const answer = (await gateStub(holder.did).call({
       caller: await callerOf(holder),
       surface: "http",
       requestId: "test-request",
@@ -340,7 +340,7 @@ describe("what was done to a device", () => {
     const device = await pairDevice(agent, ["relay"]);
     await eventually(async () => expect(await auditOf(agent.did)).toHaveLength(3));
     const place = await runInDurableObject(
-      gateOf(agent.did),
+      gateStub(agent.did),
       (gate) => (gate as unknown as { env: { DB: D1Database } }).env,
     );
     const real = place.DB;
@@ -351,18 +351,18 @@ describe("what was done to a device", () => {
       batch: () => Promise.reject(new Error("out of reach")),
     } as unknown as D1Database;
     await done(agent.did, "device.pair.rename", { deviceId: device.deviceId, label: "lost?" });
-    await runInDurableObject(gateOf(agent.did), (_gate, state) => state.abort("a crash of the tests' own")).catch(
+    await runInDurableObject(gateStub(agent.did), (_gate, state) => state.abort("a crash of the tests' own")).catch(
       () => undefined,
     );
     place.DB = real;
     expect(await auditOf(agent.did)).toHaveLength(3);
     // Nobody calls it: its alarm does.
-    await runDurableObjectAlarm(gateOf(agent.did));
+    await runDurableObjectAlarm(gateStub(agent.did));
     await eventually(async () =>
       expect((await auditOf(agent.did)).map(({ action }) => action)).toContain("device.pair.rename"),
     );
-    await runInDurableObject(gateOf(agent.did), (_gate, state) => state.abort("another")).catch(() => undefined);
-    await runDurableObjectAlarm(gateOf(agent.did));
+    await runInDurableObject(gateStub(agent.did), (_gate, state) => state.abort("another")).catch(() => undefined);
+    await runDurableObjectAlarm(gateStub(agent.did));
     await done(agent.did, "device.pair.list");
     expect(await auditOf(agent.did)).toHaveLength(4);
   });
@@ -399,7 +399,7 @@ describe("what was done to a device", () => {
     const first = await lastUsed();
     expect(first! % 60_000).toBe(0);
     expect(Date.now() - first!).toBeLessThan(120_000);
-    const writes = await runInDurableObject(gateOf(agent.did), (_gate, { storage }) =>
+    const writes = await runInDurableObject(gateStub(agent.did), (_gate, { storage }) =>
       vi.spyOn(Object.getPrototypeOf(storage.sql) as SqlStorage, "exec"),
     );
     await lastUsed();
