@@ -1,5 +1,5 @@
 /** Entry of the command `sallyport`; see program.ts. */
-import { text as textOf } from "node:stream/consumers";
+import { buffer } from "node:stream/consumers";
 import { runProgram } from "./program.ts";
 
 // Whatever is written is for this user alone, also where a file is made on the way.
@@ -17,7 +17,7 @@ process.exitCode = await runProgram(process.argv.slice(2), {
     err: (text) => void process.stderr.write(text),
   },
   environment: process.env,
-  standardInput: () => textOf(process.stdin),
+  standardInput: () => buffer(process.stdin),
   workingFolder: process.cwd(),
   interactive: process.stdin.isTTY && process.stderr.isTTY,
 });

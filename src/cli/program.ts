@@ -59,10 +59,10 @@ Environment:
 export type Host = {
   readonly streams: Streams;
   readonly environment: NodeJS.ProcessEnv;
-  /** Whether somebody is there to be asked. */
+  /** Whether a person is there to be asked. */
   readonly interactive: boolean;
-  /** All of standard input, when a command wants it. */
-  readonly standardInput: () => Promise<string>;
+  /** All of standard input in bytes, when a command wants it. */
+  readonly standardInput: () => Promise<Uint8Array>;
   /** Where it was started. */
   readonly workingFolder: string;
 };

@@ -188,13 +188,6 @@ test("several commands at once use a refresh token once, and leave the newest in
   expect(await stored()).toMatchObject({ access: { token: "access-2" }, refreshToken: "refresh-2" });
 });
 
-test("a lock whose holder is gone is taken over", async () => {
-  const { runner, change } = await setUp();
-  await change({ access: { token: "old", expiresAtMs: 1 } });
-  await writeFile(join(runner.home, "agents/.Scout.lock"), "999999999");
-  expect((await runner.run(["pair", "peers"])).code).toBe(0);
-});
-
 const bare503: Answering = () => ({ status: 503, text: "" });
 
 describe("doctor", () => {

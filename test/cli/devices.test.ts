@@ -163,9 +163,9 @@ describe("a failure says what to do:", () => {
   });
 
   test("a claim that was not answered may have been taken", async () => {
-    const { runner } = await setUp();
+    const { runner } = await setUp({}, ({ path }) => (path === "/v1/devices/claim" ? { isLost: true } : undefined));
     await request(runner);
-    expect(await runner.run(["device", "claim", "phone", "--url", "http://127.0.0.1:9"])).toMatchObject({
+    expect(await runner.run(["device", "claim", "phone"])).toMatchObject({
       code: 6,
       err: expect.stringMatching(/Run it again[^]*device rotate phone/) as string,
     });

@@ -46,7 +46,7 @@ export async function newInnerRunner(environment: Record<string, string> = {}): 
       environment: { ...base(home), ...environment },
       interactive: false,
       workingFolder,
-      standardInput: () => Promise.resolve(input),
+      standardInput: () => Promise.resolve(Buffer.from(input)),
     });
     return { code, out, err };
   });

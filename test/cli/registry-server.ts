@@ -15,7 +15,13 @@ export type Seen = {
   readonly headers: IncomingMessage["headers"];
   readonly body: string;
 };
-export type Answer = { readonly status?: number; readonly json?: unknown; readonly text?: string };
+/** `isLost`: the request has its effect, and the connection ends without an answer. */
+export type Answer = {
+  readonly status?: number;
+  readonly json?: unknown;
+  readonly text?: string;
+  readonly isLost?: boolean;
+};
 export type Answering = (request: Seen) => Answer | undefined;
 export type Overriding = (request: Seen) => Answer | undefined | Promise<Answer | undefined>;
 
@@ -100,6 +106,10 @@ export async function startRegistry(override: Overriding = () => undefined): Pro
       const request = { method: incoming.method ?? "", path: incoming.url ?? "", headers: incoming.headers, body };
       seen.push(request);
       const answer = (await override(request)) ?? usual(request) ?? problem(404, "PROXY_NOT_FOUND");
+      if (answer.isLost === true) {
+        response.destroy();
+        return;
+      }
       response.writeHead(answer.status ?? 200, { "Content-Type": "application/json" });
       response.end(answer.text ?? JSON.stringify(answer.json));
     });

@@ -1,11 +1,13 @@
 /** `sallyport agent …`: the agents of this machine, and of the installation. */
-import { aitLifetime, exportKeys, generateKeys, type ListedAgent, type RegisteredAgent } from "../../client/index.ts";
-import { CliError, EXIT } from "../terminal/errors.ts";
+import { aitLifetime, type ListedAgent } from "../../client/index.ts";
+import { mustBeFree, storeNewAgent, storeRekeyed } from "../agents/credential.ts";
+import { addressFor } from "../session/address.ts";
 import type { Family } from "../session/command.ts";
-import { type AgentRecord, isAgentName } from "../storage/home.ts";
-import { mustConfirm, usage, wholeNumber } from "../session/input.ts";
+import { mustConfirm, wholeNumber } from "../session/input.ts";
+import type { Session } from "../session/session.ts";
+import type { AgentRecord } from "../storage/agent-files.ts";
+import { usage } from "../terminal/errors.ts";
 import { table, timeText } from "../terminal/output.ts";
-import { recordNamed, type Session } from "../session/session.ts";
 
 type RegisterOptions = {
   framework: string;
@@ -60,7 +62,7 @@ export const agentFamily: Family = (program, run) => {
 
   agent
     .command("revoke")
-    .description("end an agent for good, with everything it holds (operator)")
+    .description("end an agent permanently, with everything it holds (operator)")
     .argument("<agent>", "name on this machine, or DID")
     .option("--reason <text>", "kept in the audit log and the revocation list")
     .option("--yes", "do not ask", false)
@@ -71,34 +73,32 @@ export const agentFamily: Family = (program, run) => {
 
 async function register(session: Session, name: string, options: RegisterOptions): Promise<void> {
   const { home, output } = session;
-  await mustBeFree(session, name);
+  await mustBeFree(home, name);
   const operator = await session.operator();
-  const keys = await generateKeys();
-  const registered = await operator.registerAgent({
-    name,
-    framework: options.framework,
-    publicKey: keys.publicKey,
-    ownerDid: options.owner,
-    tenantId: options.tenant,
-    description: options.description,
-    ttlSeconds: options.ttlSeconds,
+  const { framework, owner, tenant, description, ttlSeconds } = options;
+  let tenantId: string | null = null;
+  const record = await storeNewAgent(home, name, await session.baseUrl(), async (publicKey) => {
+    const whose = { ownerDid: owner, tenantId: tenant };
+    const registered = await operator.registerAgent({ name, framework, publicKey, ...whose, description, ttlSeconds });
+    tenantId = registered.tenantId ?? null;
+    return registered;
   });
-  await home.writeAgent(await recordOf(session, name, registered, await exportKeys(keys)));
-  const isFirst = (await home.agentNames()).length === 1;
-  if (options.default || isFirst) await home.writeSettings({ ...(await session.settings()), defaultAgent: name });
-  const { agentDid, ownerDid } = registered;
+  const isFirst = (await home.agents.names()).length === 1;
+  if (options.default || isFirst) await home.settings.change((stored) => ({ ...stored, defaultAgent: name }));
+  const { agentDid, ownerDid } = record;
+  const file = home.agents.path(name);
   output.result(
-    { name, agentDid, ownerDid, tenantId: registered.tenantId ?? null, file: home.agentPath(name) },
-    `registered ${name}\n  agent  ${agentDid}\n  owner  ${ownerDid}\n  file   ${home.agentPath(name)} (secret: it holds the key)`,
+    { name, agentDid, ownerDid, tenantId, file },
+    `registered ${name}\n  agent  ${agentDid}\n  owner  ${ownerDid}\n  file   ${file} (secret: it holds the key)`,
   );
 }
 
 async function listHere(session: Session): Promise<void> {
   const { home, output } = session;
-  const defaultAgent = (await home.settings())?.defaultAgent ?? null;
+  const defaultAgent = (await home.settings.get())?.defaultAgent ?? null;
   const records: AgentRecord[] = [];
-  for (const name of await home.agentNames()) {
-    const record = await home.agent(name);
+  for (const name of await home.agents.names()) {
+    const record = await home.agents.get(name);
     if (record !== null) records.push(record);
   }
   const agents = records.map(({ name, agentDid, ownerDid, baseUrl, ait, keys }) => ({
@@ -144,8 +144,8 @@ async function listAll(session: Session): Promise<void> {
 }
 
 async function use(session: Session, name: string): Promise<void> {
-  await recordNamed(session.home, name);
-  await session.home.writeSettings({ ...(await session.settings()), defaultAgent: name });
+  await session.home.agents.known(name);
+  await session.home.settings.change((stored) => ({ ...stored, defaultAgent: name }));
   session.output.result({ defaultAgent: name }, `${name} acts from now on`);
 }
 
@@ -165,58 +165,38 @@ async function rekey(
   options: { did?: string; yes: boolean },
 ): Promise<void> {
   const { home, output } = session;
-  if (options.did !== undefined) {
-    if (name === undefined) throw usage("give a name for the agent's file: sallyport agent rekey NAME --did DID");
-    await mustBeFree(session, name);
-  }
-  const stored =
-    options.did === undefined
-      ? await (name === undefined ? session.agentRecord() : recordNamed(session.home, name))
-      : null;
-  const agentDid = options.did ?? stored?.agentDid ?? "";
-  const fileName = name ?? stored?.name ?? "";
+  const { did, yes } = options;
+  const confirm = (fileName: string, agentDid: string): Promise<void> =>
+    mustConfirm(session, yes, `Give ${fileName} (${agentDid}) a new key? Everything issued to it before is over.`);
   const operator = await session.operator();
-  await mustConfirm(
-    session,
-    options.yes,
-    `Give ${fileName} (${agentDid}) a new key? Everything issued to it before is over.`,
-  );
-  const keys = await generateKeys();
-  const rekeyed = await operator.rekeyAgent(agentDid, keys.publicKey);
-  await home.writeAgent(await recordOf(session, fileName, rekeyed, await exportKeys(keys)));
+  const baseUrl = await session.baseUrl();
+  let record: AgentRecord;
+  if (did === undefined) {
+    const agent = await (name === undefined ? session.agentRecord() : home.agents.known(name));
+    // An agent's credential comes from where the agent is.
+    addressFor({ what: `the credential of ${agent.name}`, baseUrl: agent.baseUrl }, baseUrl);
+    await confirm(agent.name, agent.agentDid);
+    record = await storeRekeyed(home, agent, baseUrl, (key) => operator.rekeyAgent(agent.agentDid, key));
+  } else {
+    if (name === undefined) throw usage("give a name for the agent's file: sallyport agent rekey NAME --did DID");
+    await mustBeFree(home, name);
+    await confirm(name, did);
+    record = await storeNewAgent(home, name, baseUrl, (key) => operator.rekeyAgent(did, key));
+  }
+  const { agentDid, ownerDid } = record;
   output.result(
-    { name: fileName, agentDid, ownerDid: rekeyed.ownerDid, file: home.agentPath(fileName) },
-    `${fileName} has a new key; its DID and its peers stay`,
+    { name: record.name, agentDid, ownerDid, file: home.agents.path(record.name) },
+    `${record.name} has a new key; its DID and its peers stay`,
   );
 }
 
 async function revoke(session: Session, who: string, options: { reason?: string; yes: boolean }): Promise<void> {
-  const agentDid = who.startsWith("did:") ? who : (await recordNamed(session.home, who)).agentDid;
+  const agentDid = who.startsWith("did:") ? who : (await session.home.agents.known(who)).agentDid;
   const operator = await session.operator();
-  await mustConfirm(session, options.yes, `End ${who} for good?`);
+  await mustConfirm(session, options.yes, `End ${who} permanently?`);
   await operator.revokeAgent(agentDid, options.reason);
   session.output.result(
     { agentDid, revoked: true },
     `${who} has been revoked: nothing under its name is accepted any more`,
   );
-}
-
-async function recordOf(
-  session: Session,
-  name: string,
-  issued: RegisteredAgent,
-  keys: AgentRecord["keys"],
-): Promise<AgentRecord> {
-  const { agentDid, ownerDid, ait, access, refreshToken } = issued;
-  return { name, baseUrl: await session.baseUrl(), agentDid, ownerDid, keys, ait, access, refreshToken };
-}
-
-async function mustBeFree(session: Session, name: string): Promise<void> {
-  if (!isAgentName(name))
-    throw usage("an agent's name has 1 to 64 of A-Z a-z 0-9 . _ - and space, and begins with no dot");
-  if ((await session.home.agent(name)) === null) return;
-  throw new CliError("NAME_TAKEN", `there is an agent ${name} here already`, {
-    exitCode: EXIT.setup,
-    advice: `Take another name, or move its file away: ${session.home.agentPath(name)}`,
-  });
 }

@@ -1,9 +1,9 @@
 /** `sallyport authz …`: the relationship graph, for the operator. */
 import * as z from "zod/mini";
 import { expected } from "../session/acting-credential.ts";
-import { EXIT } from "../terminal/errors.ts";
+import { EXIT, usage } from "../terminal/errors.ts";
 import type { Family } from "../session/command.ts";
-import { usage } from "../session/input.ts";
+
 import type { Session } from "../session/session.ts";
 
 const tuple = z.object({ object: z.string(), relation: z.string(), subject: z.string() });

@@ -1,8 +1,9 @@
 /** `sallyport dead-letters …`: what could not be delivered. */
 import type { DeadLetter, DeadLetters } from "../../client/index.ts";
 import type { Family } from "../session/command.ts";
-import { mustConfirm, usage } from "../session/input.ts";
+import { mustConfirm } from "../session/input.ts";
 import { oneLine, table, timeText } from "../terminal/output.ts";
+import { usage } from "../terminal/errors.ts";
 import type { Session } from "../session/session.ts";
 
 type Whose = { of?: string };

@@ -9,12 +9,22 @@ import {
   pairingDigest,
   type Scope,
 } from "../../client/index.ts";
-import { addWho, deviceCaller, devicesHere, orAdvise, scopeList, targetDevice, type Who } from "../devices/caller.ts";
-import { type DeviceRecord, isDeviceName } from "../storage/device-files.ts";
+import {
+  addWho,
+  type DeviceCaller,
+  deviceCaller,
+  devicesHere,
+  orAdvise,
+  scopeList,
+  targetDevice,
+  type Who,
+} from "../devices/caller.ts";
+import type { DeviceRecord } from "../storage/device-files.ts";
+import { isRecordName } from "../storage/record-files.ts";
 import { claim, remove, revoke, rotate } from "../devices/token.ts";
-import { CliError, EXIT } from "../terminal/errors.ts";
+import { CliError, EXIT, usage } from "../terminal/errors.ts";
 import type { Family } from "../session/command.ts";
-import { mustConfirm, usage } from "../session/input.ts";
+import { mustConfirm } from "../session/input.ts";
 import { oneLine, table, timeText } from "../terminal/output.ts";
 import type { Session } from "../session/session.ts";
 
@@ -75,7 +85,7 @@ export const deviceFamily: Family = (program, run) => {
       run((session) => rotate(session, given, options)),
     );
 
-  addWho(device.command("revoke").description("end a device for good; only a new pairing brings it back"), "agent")
+  addWho(device.command("revoke").description("end a device permanently; only a new pairing brings it back"), "agent")
     .argument("<device>", "its id, or its name on this machine")
     .option("--yes", "do not ask", false)
     .action((given: string, options: Who & { yes: boolean }) => run((session) => revoke(session, given, options)));
@@ -88,7 +98,8 @@ export const deviceFamily: Family = (program, run) => {
 
 async function request(session: Session, name: string, options: RequestOptions): Promise<void> {
   const { record: agent, client } = await session.agent();
-  const here = options.publicKey === undefined ? await keyed(session, name, agent.agentDid, options.newKey) : null;
+  const owner = { agentDid: agent.agentDid, baseUrl: agent.baseUrl };
+  const here = options.publicKey === undefined ? await keyed(session, name, owner, options.newKey) : null;
   const publicKey = options.publicKey ?? here?.keys.x ?? "";
   const wanted = { publicKey, label: options.label ?? name, scopes: options.scopes };
   const requested = await client.devices.request(wanted);
@@ -109,35 +120,42 @@ async function request(session: Session, name: string, options: RequestOptions):
 
 async function key(session: Session, name: string, agentDid: string): Promise<void> {
   if (!agentDid.startsWith("did:")) throw usage("--of takes the agent's DID");
-  const { keys, deviceId } = await keyed(session, name, agentDid, false);
+  const owner = { agentDid, baseUrl: await session.baseUrl() };
+  const { keys, deviceId } = await keyed(session, name, owner, false);
   session.output.result(
     { name, agentDid, deviceId, publicKey: keys.x, file: session.home.devices.path(name) },
     `${keys.x}\n\nWhere the agent is: sallyport device request NAME --public-key ${keys.x}\nonce it is approved, here: sallyport device claim ${name}`,
   );
 }
 
-/** The device's file, made with a fresh key where there is none. On disk before anybody is told of the key. */
-async function keyed(session: Session, name: string, agentDid: string, newKey: boolean): Promise<DeviceRecord> {
+/**
+ * The device's file, made with a fresh key where there is none. On disk before anything is sent.
+ *
+ * @param owner the agent, and where it is
+ */
+async function keyed(
+  session: Session,
+  name: string,
+  owner: { readonly agentDid: string; readonly baseUrl: string },
+  newKey: boolean,
+): Promise<DeviceRecord> {
   const { devices } = session.home;
-  if (!isDeviceName(name))
+  if (!isRecordName(name))
     throw usage("a device's name has 1 to 64 of A-Z a-z 0-9 . _ - and space, and begins with no dot");
-  const stored = await devices.get(name);
-  if (stored !== null && stored.agentDid !== agentDid) {
-    throw new CliError("NAME_TAKEN", `there is a device ${name} of another agent here`, {
-      exitCode: EXIT.setup,
-      advice: `Take another name, or move its file away: ${devices.path(name)}`,
-    });
-  }
-  if (stored !== null && !newKey) {
-    await importKeys(stored.keys);
-    return stored;
-  }
-  const keys = await exportKeys(await generateKeys());
-  const deviceId = await deviceIdOf(keys.x);
-  const baseUrl = await session.baseUrl();
-  const record = { name, baseUrl, agentDid, deviceId, keys, token: null, scopes: [], expiresAtMs: null };
-  await devices.write(record);
-  return record;
+  return devices.change(name, async (stored) => {
+    if (stored !== null && stored.agentDid !== owner.agentDid) {
+      throw new CliError("NAME_TAKEN", `there is a device ${name} of another agent here`, {
+        exitCode: EXIT.setup,
+        advice: `Take another name, or move its file away: ${devices.path(name)}`,
+      });
+    }
+    if (stored !== null && !newKey) {
+      await importKeys(stored.keys);
+      return stored;
+    }
+    const keys = await exportKeys(await generateKeys());
+    return { name, ...owner, deviceId: await deviceIdOf(keys.x), keys, token: null, scopes: [], expiresAtMs: null };
+  });
 }
 
 async function list(session: Session, who: Who): Promise<void> {
@@ -222,7 +240,7 @@ async function rename(session: Session, given: string, label: string | null, who
 
 async function pendingRequest(
   session: Session,
-  { devices, agentDid }: Awaited<ReturnType<typeof deviceCaller>>,
+  { devices, agentDid }: DeviceCaller,
   given: string,
 ): Promise<PendingDevice> {
   const { pending } = await devices.list();

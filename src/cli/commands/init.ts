@@ -1,12 +1,14 @@
 /** `sallyport init`: where the Sallyport is, who the user is, and the operator token where there is one. */
 import { createInstallationClient } from "../../client/index.ts";
+import { isSameOrigin, parseAddress } from "../session/address.ts";
 import type { Family } from "../session/command.ts";
-import { askSecret, askText, operatorTokenIn, readInput, usage } from "../session/input.ts";
+import { askSecret, askText, operatorTokenIn, readInput } from "../session/input.ts";
+import { usage } from "../terminal/errors.ts";
 import type { Session } from "../session/session.ts";
 
 const DEFAULT_URL = "http://127.0.0.1:8787";
 
-type InitOptions = { humanName?: string; operatorTokenFile?: string; check: boolean };
+type InitOptions = { humanName?: string; operatorTokenFile?: string; movedFrom?: string; check: boolean };
 
 export const initFamily: Family = (program, run) => {
   program
@@ -17,44 +19,51 @@ export const initFamily: Family = (program, run) => {
       "--operator-token-file <file>",
       "file with the operator token, or with OPERATOR_TOKEN=… in it; - for standard input",
     )
+    .option("--moved-from <url>", "the installation was there before: keep using what was given for that address")
     .option("--no-check", "do not ask the server whether it is there")
     .action((options: InitOptions) => run((session) => init(session, options)));
 };
 
 async function init(session: Session, options: InitOptions): Promise<void> {
-  const { home, output, givenUrl } = session;
-  const before = await home.settings();
-  const baseUrl = checkedUrl(
-    givenUrl ??
-      (session.interactive
-        ? await askText("Where is the Sallyport?", before?.baseUrl ?? DEFAULT_URL)
-        : before?.baseUrl),
-  );
+  const { home, output, interactive } = session;
+  const before = await home.settings.get();
+  const baseUrl = await addressGiven(session, before?.baseUrl);
+  const movedFrom = options.movedFrom === undefined ? null : new URL(parseAddress(options.movedFrom)).origin;
   const humanName =
     options.humanName ??
     before?.humanName ??
-    (session.interactive ? await askText("Your name, for those you pair with?", "") : undefined);
+    (interactive ? await askText("Your name, for those you pair with?", "") : undefined);
   const token = await operatorToken(session, options);
 
   // The server is asked before anything is written: a typing error in the address is found here.
   if (options.check) await createInstallationClient({ baseUrl }).health();
-  await home.writeSettings({
-    ...before,
+  await home.bindOperatorToken();
+  await home.settings.change((stored) => ({
+    ...stored,
     baseUrl,
     ...(humanName === undefined || humanName === "" ? {} : { humanName }),
-  });
-  if (token !== null) await home.writeOperatorToken(token);
+  }));
+  if (movedFrom !== null) await home.moveTo(movedFrom, baseUrl);
+  if (token !== null) await home.writeOperatorToken(token, baseUrl);
 
-  const hasOperatorToken = (await home.operatorToken()) !== null;
+  const held = await home.operatorToken();
+  const hasOperatorToken = held !== null && (held.baseUrl === null || isSameOrigin(held.baseUrl, baseUrl));
   output.result(
     { home: home.path, baseUrl, humanName: humanName ?? null, operatorToken: hasOperatorToken },
     [
       `set up ${baseUrl} in ${home.path}`,
       hasOperatorToken
         ? "next: sallyport agent register NAME"
-        : "there is no operator token here: ask the operator for an agent",
+        : "there is no operator token for it here: ask the operator for an agent",
     ].join("\n"),
   );
+}
+
+async function addressGiven({ givenUrl, interactive }: Session, before: string | undefined): Promise<string> {
+  const ask = () => (interactive ? askText("Where is the Sallyport?", before ?? DEFAULT_URL) : before);
+  const address = givenUrl ?? (await ask());
+  if (address === undefined) throw usage("give the address: sallyport init --url https://…");
+  return parseAddress(address);
 }
 
 async function operatorToken(session: Session, options: InitOptions): Promise<string | null> {
@@ -63,13 +72,4 @@ async function operatorToken(session: Session, options: InitOptions): Promise<st
   if (!session.interactive || (await session.home.operatorToken()) !== null) return null;
   const typed = await askSecret("The operator token, if you run it (empty: none)");
   return typed === "" ? null : operatorTokenIn(typed);
-}
-
-function checkedUrl(text: string | undefined): string {
-  if (text === undefined) throw usage("give the address: sallyport init --url https://…");
-  const url = URL.parse(text);
-  if (url === null || (url.protocol !== "https:" && url.protocol !== "http:") || url.username !== "") {
-    throw usage(`${text} is no http(s) address`);
-  }
-  return url.href.replace(/\/$/, "");
 }

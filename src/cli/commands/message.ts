@@ -7,9 +7,9 @@ import {
   RelayStoppedError,
   UnreachableError,
 } from "../../client/index.ts";
-import { CliError, EXIT } from "../terminal/errors.ts";
+import { CliError, EXIT, usage } from "../terminal/errors.ts";
 import type { Family } from "../session/command.ts";
-import { readInput, usage, wholeNumber } from "../session/input.ts";
+import { readInput, wholeNumber } from "../session/input.ts";
 import { oneLine, timeText } from "../terminal/output.ts";
 import { outcomeOf } from "../devices/relay-outcome.ts";
 import type { Session } from "../session/session.ts";
@@ -132,7 +132,7 @@ async function payloadOf(session: Session, json: string | undefined, { text, fil
 }
 
 async function didOf(session: Session, name: string): Promise<string> {
-  const record = await session.home.agent(name);
+  const record = await session.home.agents.get(name);
   if (record !== null) return record.agentDid;
   throw new CliError("NO_AGENT", `${name} is neither a DID nor an agent of this machine`, {
     exitCode: EXIT.usage,

@@ -1,9 +1,9 @@
 /** `sallyport pair …`: how two agents come to trust each other. */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { PairProfile } from "../../client/index.ts";
-import { CliError, EXIT } from "../terminal/errors.ts";
+import { CliError, EXIT, usage } from "../terminal/errors.ts";
 import type { Family } from "../session/command.ts";
-import { mustConfirm, readInput, usage, wholeNumber } from "../session/input.ts";
+import { mustConfirm, readInput, wholeNumber } from "../session/input.ts";
 import { oneLine, table, timeText } from "../terminal/output.ts";
 import type { Session } from "../session/session.ts";
 
@@ -110,7 +110,7 @@ async function peers(session: Session): Promise<void> {
 }
 
 async function profileOf(session: Session, agentName: string, options: ProfileOptions): Promise<PairProfile> {
-  const humanName = options.humanName ?? (await session.home.settings())?.humanName;
+  const humanName = options.humanName ?? (await session.home.settings.get())?.humanName;
   if (humanName === undefined)
     throw usage("say who you are: --human-name NAME, or once for all with `sallyport init --human-name NAME`");
   return { agentName, humanName };

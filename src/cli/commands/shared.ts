@@ -3,8 +3,9 @@ import { type FileHandle, open, rm } from "node:fs/promises";
 import { addWho, deviceCaller, type Who } from "../devices/caller.ts";
 import { fencedText } from "../devices/token.ts";
 import type { Family } from "../session/command.ts";
-import { mustConfirm, usage } from "../session/input.ts";
+import { mustConfirm } from "../session/input.ts";
 import { hasCode } from "../storage/private-file.ts";
+import { usage } from "../terminal/errors.ts";
 import type { Session } from "../session/session.ts";
 
 type RotateOptions = Who & { yes: boolean; secretFile?: string };

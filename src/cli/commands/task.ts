@@ -3,8 +3,9 @@ import type { Command } from "commander";
 import * as z from "zod/mini";
 import { type Acting, acting, addActing, agentDidOf, expected, jsonGiven } from "../session/acting-credential.ts";
 import type { Family } from "../session/command.ts";
-import { mustConfirm, readInput, usage, wholeNumber } from "../session/input.ts";
+import { mustConfirm, readInput, wholeNumber } from "../session/input.ts";
 import { table, timeText } from "../terminal/output.ts";
+import { usage } from "../terminal/errors.ts";
 import type { Session } from "../session/session.ts";
 
 const task = z.looseObject({

@@ -3,7 +3,7 @@ import type { TrustedPair } from "../../client/index.ts";
 import type { Family } from "../session/command.ts";
 import { mustConfirm } from "../session/input.ts";
 import { table, timeText } from "../terminal/output.ts";
-import { recordNamed, type Session } from "../session/session.ts";
+import type { Session } from "../session/session.ts";
 
 export const trustFamily: Family = (program, run) => {
   const trust = program.command("trust").description("who may write to whom, in the whole installation");
@@ -52,5 +52,5 @@ async function remove(session: Session, agent: string, peer: string, yes: boolea
 }
 
 async function didOf(session: Session, given: string): Promise<string> {
-  return given.startsWith("did:") ? given : (await recordNamed(session.home, given)).agentDid;
+  return given.startsWith("did:") ? given : (await session.home.agents.known(given)).agentDid;
 }

@@ -2,8 +2,8 @@
 import type { Command } from "commander";
 import { type Devices, RpcError, type Scope, SCOPES } from "../../client/index.ts";
 import type { DeviceRecord } from "../storage/device-files.ts";
-import { CliError, EXIT } from "../terminal/errors.ts";
-import { usage } from "../session/input.ts";
+import { CliError, EXIT, usage } from "../terminal/errors.ts";
+
 import type { Session } from "../session/session.ts";
 
 /** The options by which a caller is chosen. */

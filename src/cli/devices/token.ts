@@ -1,11 +1,11 @@
 /** A device's token: claimed, rotated, ended. */
 import { claimDeviceToken, importKeys, ProblemError, type Scope, UnreachableError } from "../../client/index.ts";
-import { type DeviceCaller, deviceCaller, orAdvise, targetDevice, type Who } from "./caller.ts";
+import { type DeviceCaller, deviceCaller, orAdvise, type Target, targetDevice, type Who } from "./caller.ts";
 import type { DeviceRecord } from "../storage/device-files.ts";
-import { adviceFor, CliError, EXIT, type ExitCode } from "../terminal/errors.ts";
-import { mustConfirm, usage } from "../session/input.ts";
+import { adviceFor, CliError, EXIT, type ExitCode, usage } from "../terminal/errors.ts";
+import { mustConfirm } from "../session/input.ts";
 import { timeText } from "../terminal/output.ts";
-import { deviceClient, type Session } from "../session/session.ts";
+import { deviceAddress, deviceClient, type Session } from "../session/session.ts";
 
 type Fenced = { readonly sockets: number; readonly inFlight: number };
 
@@ -17,9 +17,10 @@ export async function claim(session: Session, name: string): Promise<void> {
   const { devices } = session.home;
   const claimed = await devices.update(name, async (stored) => {
     const keys = await importKeys(stored.keys);
-    const { baseUrl, agentDid, deviceId } = stored;
+    const { agentDid, deviceId } = stored;
+    const baseUrl = deviceAddress(stored, session.givenUrl);
     try {
-      const waiting = await claimDeviceToken({ baseUrl: session.givenUrl ?? baseUrl, keys, agentDid, deviceId });
+      const waiting = await claimDeviceToken({ baseUrl, keys, agentDid, deviceId });
       return { ...stored, token: waiting.token, scopes: waiting.scopes, expiresAtMs: waiting.expiresAtMs };
     } catch (error) {
       throw claimFailed(name, stored, error);
@@ -121,11 +122,7 @@ export async function remove(session: Session, given: string, options: Who & { y
   session.output.result(ended, `${target.deviceId} is removed (${fencedText(ended.fenced)})`);
 }
 
-async function chosen(
-  session: Session,
-  given: string,
-  who: Who,
-): Promise<{ caller: DeviceCaller; target: Awaited<ReturnType<typeof targetDevice>> }> {
+async function chosen(session: Session, given: string, who: Who): Promise<{ caller: DeviceCaller; target: Target }> {
   const caller = await deviceCaller(session, who, "agent");
   return { caller, target: await targetDevice(session, caller.agentDid, given) };
 }

@@ -14,7 +14,7 @@ import { isSecret, readCheckout } from "./local-settings.ts";
 import { devicesCheckup } from "./device-checks.ts";
 import { adviceFor, shownFailure } from "../terminal/errors.ts";
 import { failed, type Finding, finding, ok } from "./finding.ts";
-import type { AgentRecord } from "../storage/home.ts";
+import type { AgentRecord } from "../storage/agent-files.ts";
 import { timeText } from "../terminal/output.ts";
 import type { Session } from "../session/session.ts";
 
@@ -46,7 +46,7 @@ export async function* checkup(session: Session): AsyncGenerator<Finding> {
 
 async function settings(session: Session): Promise<{ finding: Finding; baseUrl: string | null }> {
   try {
-    const { baseUrl } = await session.settings();
+    const baseUrl = await session.baseUrl();
     return { finding: ok("settings", session.home.path), baseUrl };
   } catch (error) {
     return { finding: failed("settings", error), baseUrl: null };
@@ -130,7 +130,7 @@ async function operatorToken(session: Session, isReached: boolean): Promise<Find
 }
 
 async function* agents(session: Session, isReached: boolean): AsyncGenerator<Finding> {
-  const names = await session.home.agentNames();
+  const names = await session.home.agents.names();
   if (names.length === 0)
     yield finding("agents", "warn", "there is no agent here yet", "Register one: `sallyport agent register NAME`.");
   for (const name of names) yield* agent(session, name, isReached);
@@ -139,10 +139,10 @@ async function* agents(session: Session, isReached: boolean): AsyncGenerator<Fin
 async function* agent(session: Session, name: string, isReached: boolean): AsyncGenerator<Finding> {
   let record: AgentRecord | null;
   try {
-    record = await session.home.agent(name);
+    record = await session.home.agents.get(name);
     if (record === null) return;
     await importKeys(record.keys);
-    yield ok(`${name}: keys`, session.home.agentPath(name));
+    yield ok(`${name}: keys`, session.home.agents.path(name));
   } catch (error) {
     yield failed(`${name}: keys`, error);
     return;

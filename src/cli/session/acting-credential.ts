@@ -2,7 +2,8 @@
 import type { Command } from "commander";
 import * as z from "zod/mini";
 import { type CallMethod, createApiKeyClient, UnexpectedAnswerError } from "../../client/index.ts";
-import { usage } from "./input.ts";
+
+import { usage } from "../terminal/errors.ts";
 import type { Session } from "./session.ts";
 
 /** The environment variable that holds a service account's key. */

@@ -1,14 +1,25 @@
 /** What comes into the command besides its arguments: files, standard input, and answers of a person. */
 import { readFile } from "node:fs/promises";
-import { CliError, EXIT } from "../terminal/errors.ts";
+import { CliError, EXIT, usage } from "../terminal/errors.ts";
 import { hasCode } from "../storage/private-file.ts";
+import { decodeUtf8 } from "../storage/utf8.ts";
 import type { Session } from "./session.ts";
 
-/** @param path `-` for standard input */
+/**
+ * @param path `-` for standard input
+ * @returns the text, without a byte order mark
+ * @throws CliError `USAGE` when it cannot be read, or is no UTF-8: text is never replaced in silence
+ */
 export async function readInput(session: Session, path: string): Promise<string> {
-  if (path === "-") return session.standardInput();
+  const bytes = path === "-" ? await session.standardInput() : await readGiven(path);
+  const text = decodeUtf8(bytes);
+  if (text === null) throw usage(`${path === "-" ? "standard input" : path} is no UTF-8: save it as UTF-8`);
+  return text;
+}
+
+async function readGiven(path: string): Promise<Uint8Array> {
   try {
-    return await readFile(path, "utf8");
+    return await readFile(path);
   } catch (error) {
     if (hasCode(error, "ENOENT")) throw usage(`there is no file ${path}`, error);
     if (hasCode(error, "EISDIR")) throw usage(`${path} is a folder`, error);
@@ -65,11 +76,6 @@ export function wholeNumber(name: string, min: number, max: number): (value: str
       throw usage(`${name} must be a whole number from ${min} to ${max}`);
     return parsed;
   };
-}
-
-/** @returns a failure of the arguments */
-export function usage(message: string, cause?: unknown): CliError {
-  return new CliError("USAGE", message, { exitCode: EXIT.usage, cause });
 }
 
 async function answered<T>(answer: T): Promise<Exclude<T, symbol>> {

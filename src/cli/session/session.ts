@@ -9,33 +9,37 @@ import {
   type OperatorClient,
   type RelayClient,
 } from "../../client/index.ts";
-import { type DeviceRecord, knownDevice } from "../storage/device-files.ts";
+import type { DeviceRecord } from "../storage/device-files.ts";
 import { CliError, EXIT } from "../terminal/errors.ts";
-import { type AgentRecord, type Home, openHome, type Settings } from "../storage/home.ts";
+import type { AgentRecord } from "../storage/agent-files.ts";
+import { type Home, openHome } from "../storage/home.ts";
 import type { Output } from "../terminal/output.ts";
+import { addressFor, parseAddress } from "./address.ts";
 
 /** What every command works with. */
 export type Session = {
   readonly home: Home;
   readonly output: Output;
   readonly environment: NodeJS.ProcessEnv;
-  /** Whether somebody is there to be asked. */
+  /** Whether a person is there to be asked. */
   readonly interactive: boolean;
-  readonly standardInput: () => Promise<string>;
+  /** All of standard input, in bytes. */
+  readonly standardInput: () => Promise<Uint8Array>;
   /** Where the command was started. */
   readonly workingFolder: string;
-  /** The address given for this run alone. */
+  /** The address given for this run alone; never stored as the one to use. */
   readonly givenUrl: string | undefined;
-  /** Where the Sallyport is. @throws CliError `NOT_SET_UP` */
+  /** Where the Sallyport is in this run. No secret of this machine goes there unchecked. @throws CliError `NOT_SET_UP` */
   baseUrl(): Promise<string>;
-  settings(): Promise<Settings>;
+  /** @throws CliError `NO_OPERATOR_TOKEN`, `OTHER_ORIGIN` */
   operator(): Promise<OperatorClient>;
   /** The agent that acts: the named one, the default, or the only one. */
   agentRecord(): Promise<AgentRecord>;
+  /** @throws CliError `NO_AGENT`, `OTHER_ORIGIN` */
   agent(): Promise<{ record: AgentRecord; client: AgentClient }>;
   /** A certain agent of this machine. */
   named(name: string): Promise<{ record: AgentRecord; client: AgentClient }>;
-  /** A device of this machine. @throws CliError `NO_DEVICE`, `NO_TOKEN` */
+  /** A device of this machine. @throws CliError `NO_DEVICE`, `NO_TOKEN`, `OTHER_ORIGIN` */
   device(name: string): Promise<{ record: DeviceRecord; client: RelayClient }>;
 };
 
@@ -43,7 +47,7 @@ export type SessionOptions = {
   readonly environment: NodeJS.ProcessEnv;
   readonly output: Output;
   readonly interactive: boolean;
-  readonly standardInput: () => Promise<string>;
+  readonly standardInput: () => Promise<Uint8Array>;
   readonly workingFolder: string;
   /** `--agent` */
   readonly agentName: string | undefined;
@@ -56,10 +60,10 @@ export function openSession(options: SessionOptions): Session {
   const home = openHome(environment);
   const givenUrl = options.url ?? environment["SALLYPORT_URL"];
 
-  const settings = async (): Promise<Settings> => {
-    const stored = await home.settings();
-    if (stored !== null) return givenUrl === undefined ? stored : { ...stored, baseUrl: givenUrl };
-    if (givenUrl !== undefined) return { baseUrl: givenUrl };
+  const baseUrl = async (): Promise<string> => {
+    if (givenUrl !== undefined) return parseAddress(givenUrl);
+    const stored = (await home.settings.get())?.baseUrl;
+    if (stored !== undefined) return stored;
     throw new CliError("NOT_SET_UP", `nothing is set up in ${home.path} yet`, {
       exitCode: EXIT.setup,
       advice: "Run `sallyport init` first, or give --url.",
@@ -67,9 +71,10 @@ export function openSession(options: SessionOptions): Session {
   };
 
   const open = async (record: AgentRecord): Promise<{ record: AgentRecord; client: AgentClient }> => {
+    const address = addressFor({ what: `the credential of ${record.name}`, baseUrl: record.baseUrl }, givenUrl);
     const keys = await importKeys(record.keys);
-    const baseUrl = givenUrl ?? record.baseUrl;
-    return { record, client: createAgentClient({ baseUrl, keys, credential: record, store: storeOf(home, record) }) };
+    const client = createAgentClient({ baseUrl: address, keys, credential: record, store: storeOf(home, record) });
+    return { record, client };
   };
 
   const session: Session = {
@@ -80,33 +85,35 @@ export function openSession(options: SessionOptions): Session {
     standardInput: options.standardInput,
     workingFolder: options.workingFolder,
     givenUrl,
-    settings,
-    baseUrl: async () => (await settings()).baseUrl,
+    baseUrl,
 
     async operator() {
-      const token = await home.operatorToken();
-      if (token === null) {
+      const operator = await home.operatorToken();
+      if (operator === null) {
         throw new CliError("NO_OPERATOR_TOKEN", "this needs the operator token, and there is none here", {
           exitCode: EXIT.setup,
           advice: "Run `sallyport init --operator-token-file FILE`, or set SALLYPORT_OPERATOR_TOKEN.",
         });
       }
-      return createOperatorClient({ baseUrl: await session.baseUrl(), token });
+      const { token, baseUrl: givenFor } = operator;
+      const address = await baseUrl();
+      if (givenFor !== null) addressFor({ what: "the operator token", baseUrl: givenFor }, address);
+      return createOperatorClient({ baseUrl: address, token });
     },
 
     agentRecord: async () =>
-      recordNamed(home, options.agentName ?? environment["SALLYPORT_AGENT"] ?? (await defaultAgentName(home))),
+      home.agents.known(options.agentName ?? environment["SALLYPORT_AGENT"] ?? (await defaultAgentName(home))),
     agent: async () => open(await session.agentRecord()),
-    named: async (name) => open(await recordNamed(home, name)),
+    named: async (name) => open(await home.agents.known(name)),
     device: async (name) => {
-      const record = await knownDevice(home.devices, name);
+      const record = await home.devices.known(name);
       return { record, client: await deviceClient(record, givenUrl) };
     },
   };
   return session;
 }
 
-/** @throws CliError `NO_TOKEN` when it has not been claimed */
+/** @throws CliError `NO_TOKEN` when it has not been claimed, `OTHER_ORIGIN` */
 export async function deviceClient(record: DeviceRecord, givenUrl: string | undefined): Promise<RelayClient> {
   const { name, agentDid, token } = record;
   if (token === null) {
@@ -116,28 +123,22 @@ export async function deviceClient(record: DeviceRecord, givenUrl: string | unde
     });
   }
   return createDeviceClient({
-    baseUrl: givenUrl ?? record.baseUrl,
+    baseUrl: deviceAddress(record, givenUrl),
     keys: await importKeys(record.keys),
     agentDid,
     token,
   });
 }
 
-/** @throws CliError `NO_AGENT` when this machine has none of that name */
-export async function recordNamed(home: Home, name: string): Promise<AgentRecord> {
-  const record = await home.agent(name);
-  if (record !== null) return record;
-  const names = await home.agentNames();
-  throw new CliError("NO_AGENT", `there is no agent ${name} here`, {
-    exitCode: EXIT.setup,
-    advice: names.length === 0 ? "Register one: `sallyport agent register NAME`." : `There is: ${names.join(", ")}.`,
-  });
+/** @returns where a device's key and token are used in this run. @throws CliError `OTHER_ORIGIN` */
+export function deviceAddress({ name, baseUrl }: DeviceRecord, givenUrl: string | undefined): string {
+  return addressFor({ what: `the key of the device ${name}`, baseUrl }, givenUrl);
 }
 
 async function defaultAgentName(home: Home): Promise<string> {
-  const chosen = (await home.settings())?.defaultAgent;
+  const chosen = (await home.settings.get())?.defaultAgent;
   if (chosen !== undefined) return chosen;
-  const names = await home.agentNames();
+  const names = await home.agents.names();
   const [only] = names;
   if (only !== undefined && names.length === 1) return only;
   throw new CliError("NO_AGENT", names.length === 0 ? "there is no agent here yet" : "there are several agents here", {
@@ -153,7 +154,7 @@ async function defaultAgentName(home: Home): Promise<string> {
 function storeOf(home: Home, opened: AgentRecord): CredentialStore {
   return {
     update: (renew) =>
-      home.updateAgent(opened.name, async (stored) => {
+      home.agents.update(opened.name, async (stored) => {
         if (stored.keys.x !== opened.keys.x) {
           throw new CliError("REKEYED", `the agent ${opened.name} has got another key meanwhile`, {
             exitCode: EXIT.credential,

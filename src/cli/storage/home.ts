@@ -2,55 +2,48 @@
 import { homedir } from "node:os";
 import { join } from "node:path";
 import * as z from "zod/mini";
-import { type DeviceFiles, openDeviceFiles } from "./device-files.ts";
+import { type AgentFiles, type NewKeyFiles, openAgentFiles, openNewKeyFiles } from "./agent-files.ts";
 import { CliError, EXIT } from "../terminal/errors.ts";
-import { readJsonFile, writeJsonFile } from "./json-file.ts";
-import { withLock } from "./lock.ts";
-import { ensurePrivateFolder, namesIn } from "./private-file.ts";
-
-const NAME_PATTERN = /^[A-Za-z0-9._ -]{1,64}$/;
-const AGENT_FILE_SUFFIX = ".json";
-const CURE = "Restore it from a copy, or delete it: then `sallyport init`, or `sallyport agent rekey` for an agent.";
+import { type DeviceFiles, openDeviceFiles } from "./device-files.ts";
+import { openValueFile, type ValueFile } from "./record-files.ts";
 
 const settingsSchema = z.object({
-  baseUrl: z.string(),
+  /** As `init` was given it: an address that was given for one run is never stored here. */
+  baseUrl: z.optional(z.string()),
   /** How the user introduces themselves when pairing. */
   humanName: z.optional(z.string()),
   /** Which agent acts when none is named. */
   defaultAgent: z.optional(z.string()),
 });
 
-const agentSchema = z.object({
-  name: z.string().check(z.regex(NAME_PATTERN)),
-  baseUrl: z.string(),
-  agentDid: z.string(),
-  ownerDid: z.string(),
-  keys: z.object({ kty: z.literal("OKP"), crv: z.literal("Ed25519"), x: z.string(), d: z.string() }),
-  ait: z.string(),
-  access: z.object({ token: z.string(), expiresAtMs: z.number() }),
-  refreshToken: z.string(),
+const operatorSchema = z.object({
+  token: z.string().check(z.minLength(1)),
+  /** The address that the token was given for; missing in files of an earlier version. */
+  baseUrl: z.optional(z.string()),
 });
 
-const operatorSchema = z.object({ token: z.string().check(z.minLength(1)) });
+const ADVICE = "Correct it, or restore it from a copy. Otherwise move it away, and run `sallyport init`.";
 
 export type Settings = z.infer<typeof settingsSchema>;
-/** An agent of this machine, with its secrets. */
-export type AgentRecord = z.infer<typeof agentSchema>;
+
+/** The operator's token; `baseUrl` is what it was given for, null where it was given for this run alone. */
+export type OperatorToken = { readonly token: string; readonly baseUrl: string | null };
 
 export type Home = {
   readonly path: string;
-  settings(): Promise<Settings | null>;
-  writeSettings(settings: Settings): Promise<void>;
-  /** The operator's token, or null where this machine has none. */
-  operatorToken(): Promise<string | null>;
-  writeOperatorToken(token: string): Promise<void>;
-  agentNames(): Promise<string[]>;
-  agent(name: string): Promise<AgentRecord | null>;
-  agentPath(name: string): string;
-  writeAgent(record: AgentRecord): Promise<void>;
-  /** Changes an agent's file while no other process of this command does. */
-  updateAgent(name: string, change: (stored: AgentRecord) => Promise<AgentRecord>): Promise<AgentRecord>;
+  readonly settings: ValueFile<Settings>;
+  readonly agents: AgentFiles;
+  /** Keys whose registration is not confirmed: on disk before the server gets the public half. */
+  readonly newKeys: NewKeyFiles;
   readonly devices: DeviceFiles;
+  /** The operator's token, or null where this machine has none. */
+  operatorToken(): Promise<OperatorToken | null>;
+  /** Keeps a token, and the address that it was given for. */
+  writeOperatorToken(token: string, baseUrl: string): Promise<void>;
+  /** Binds a token of an earlier version to the stored address, before that becomes another. */
+  bindOperatorToken(): Promise<void>;
+  /** Binds everything that was given for one origin to another address: the installation has moved there. */
+  moveTo(from: string, baseUrl: string): Promise<void>;
 };
 
 /**
@@ -59,55 +52,45 @@ export type Home = {
 export function openHome(environment: NodeJS.ProcessEnv): Home {
   const given = environment["SALLYPORT_HOME"];
   const path = given === undefined || given === "" ? join(homedir(), ".sallyport") : given;
-  const agentsFolder = join(path, "agents");
-  const agentPath = (name: string): string => join(agentsFolder, name + AGENT_FILE_SUFFIX);
+  const settings = openValueFile(path, "settings.json", settingsSchema, ADVICE);
+  const operator = openValueFile(path, "operator.json", operatorSchema, ADVICE);
+  const agents = openAgentFiles(path);
+  const devices = openDeviceFiles(path);
 
-  const home: Home = {
+  return {
     path,
-    devices: openDeviceFiles(path),
-    settings: () => readJsonFile(join(path, "settings.json"), settingsSchema, CURE),
-    async writeSettings(settings) {
-      await ensurePrivateFolder(path);
-      await writeJsonFile(join(path, "settings.json"), settings);
-    },
+    settings,
+    agents,
+    newKeys: openNewKeyFiles(path),
+    devices,
 
     async operatorToken() {
       const fromEnvironment = environment["SALLYPORT_OPERATOR_TOKEN"];
-      if (fromEnvironment !== undefined && fromEnvironment !== "") return fromEnvironment;
-      return (await readJsonFile(join(path, "operator.json"), operatorSchema, CURE))?.token ?? null;
-    },
-    async writeOperatorToken(token) {
-      await ensurePrivateFolder(path);
-      await writeJsonFile(join(path, "operator.json"), { token });
-    },
-
-    async agentNames() {
-      const names = (await namesIn(agentsFolder)).filter(
-        (name) => name.endsWith(AGENT_FILE_SUFFIX) && !name.startsWith("."),
-      );
-      return names.map((name) => name.slice(0, -AGENT_FILE_SUFFIX.length));
-    },
-    agentPath,
-    agent: async (name) => (isAgentName(name) ? readJsonFile(agentPath(name), agentSchema, CURE) : null),
-    async writeAgent(record) {
-      await ensurePrivateFolder(path);
-      await writeJsonFile(agentPath(record.name), record);
-    },
-    async updateAgent(name, change) {
-      return withLock(join(agentsFolder, `.${name}.lock`), async () => {
-        const stored = await home.agent(name);
-        if (stored === null)
-          throw new CliError("NO_AGENT", `there is no agent ${name} here any more`, { exitCode: EXIT.setup });
-        const changed = await change(stored);
-        if (changed !== stored) await home.writeAgent(changed);
-        return changed;
+      if (fromEnvironment !== undefined && fromEnvironment !== "") return { token: fromEnvironment, baseUrl: null };
+      const stored = await operator.get();
+      if (stored === null) return null;
+      const baseUrl = stored.baseUrl ?? (await settings.get())?.baseUrl;
+      if (baseUrl !== undefined) return { token: stored.token, baseUrl };
+      throw new CliError("BROKEN_FILE", `${join(path, "operator.json")} does not say what address its token is for`, {
+        exitCode: EXIT.setup,
+        advice: "Give it again: `sallyport init --url URL --operator-token-file FILE`.",
       });
     },
-  };
-  return home;
-}
+    async writeOperatorToken(token, baseUrl) {
+      await operator.change(() => ({ token, baseUrl }));
+    },
 
-/** @returns whether an agent, and so its file, may have this name */
-export function isAgentName(name: string): boolean {
-  return NAME_PATTERN.test(name) && !name.startsWith(".");
+    async bindOperatorToken() {
+      const baseUrl = (await settings.get())?.baseUrl;
+      if (baseUrl !== undefined) await operator.update((stored) => ({ baseUrl, ...stored }));
+    },
+
+    async moveTo(from, baseUrl) {
+      const moved = <T extends { readonly baseUrl?: string | undefined }>(stored: T): T =>
+        stored.baseUrl !== undefined && new URL(stored.baseUrl).origin === from ? { ...stored, baseUrl } : stored;
+      for (const name of await agents.names()) await agents.update(name, (stored) => Promise.resolve(moved(stored)));
+      for (const name of await devices.names()) await devices.update(name, (stored) => Promise.resolve(moved(stored)));
+      await operator.update(moved);
+    },
+  };
 }

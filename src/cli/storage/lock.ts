@@ -1,81 +1,88 @@
-/** One process at a time: a lock file that names its holder, and is taken over when the holder is gone. */
-import { randomBytes } from "node:crypto";
-import { open, readFile, rename, rm, stat } from "node:fs/promises";
+/**
+ * One process at a time, by a lock of the operating system: SQLite, which Node brings along, takes it on an empty file. The
+ * system itself releases it when its process ends, however it ends, so that there is nothing to judge as abandoned: no pid,
+ * which other processes get too, and no age, which a sleeping laptop has as well.
+ */
+import { closeSync, openSync } from "node:fs";
+import { dirname } from "node:path";
+import { DatabaseSync } from "node:sqlite";
 import { setTimeout as sleep } from "node:timers/promises";
 import { CliError, EXIT } from "../terminal/errors.ts";
-import { hasCode } from "./private-file.ts";
+import { ensurePrivateFolder, hasCode, unwritable } from "./private-file.ts";
 
-const ASK_EVERY_MS = 25;
+const ATTEMPT_EVERY_MS = 20;
 const WAIT_MAX_MS = 30_000;
-/** A lock file without a holder's name is only moments old, unless its maker died between two steps. */
-const NAMELESS_MAX_MS = 5_000;
+/** Result codes of SQLite, https://sqlite.org/rescode.html. */
+const SQLITE_BUSY = 5;
+const SQLITE_NOTADB = 26;
 
 /**
- * Runs `work` while no other process holds the lock.
+ * Runs `work` while no other process holds the lock, and no other call of this process.
  *
- * @param path the lock file, in a folder that is there
- * @throws CliError `LOCKED` after 30 seconds
+ * @param path the lock file; it is made when it is missing, holds nothing, and is never deleted: a second file of the same
+ *        name would be a second lock
+ * @param waitMaxMs how long to wait for the holder
+ * @returns what `work` gives
+ * @throws CliError `LOCKED` when the holder does not release it in time, `UNWRITABLE`, `UNSAFE_PERMISSIONS`
  */
-export async function withLock<T>(path: string, work: () => Promise<T>): Promise<T> {
-  const deadlineMs = Date.now() + WAIT_MAX_MS;
-  while (!(await tryToTake(path))) {
-    if (Date.now() > deadlineMs) {
-      throw new CliError("LOCKED", `another process holds ${path}`, {
+export async function withLock<T>(path: string, work: () => Promise<T>, waitMaxMs: number = WAIT_MAX_MS): Promise<T> {
+  await ensurePrivateFolder(dirname(path));
+  createEmpty(path);
+  const deadlineMs = Date.now() + waitMaxMs;
+  for (;;) {
+    const release = tryLock(path);
+    if (release !== null) {
+      try {
+        return await work();
+      } finally {
+        release();
+      }
+    }
+    if (Date.now() >= deadlineMs) {
+      throw new CliError("LOCKED", `another process of this command holds ${path}`, {
         exitCode: EXIT.unavailable,
-        advice: "Wait for it, or end it; if there is none, delete that file.",
+        advice: "Wait for it or end it, and run this again: the lock ends with its process.",
       });
     }
-    await sleep(ASK_EVERY_MS);
-  }
-  try {
-    return await work();
-  } finally {
-    await rm(path, { force: true });
+    // Spread, so that many that wait do not all ask at once.
+    await sleep(ATTEMPT_EVERY_MS * (0.5 + Math.random()));
   }
 }
 
-async function tryToTake(path: string): Promise<boolean> {
+/**
+ * @param path a lock file that is there
+ * @returns what releases the lock, or null when another holds it
+ * @throws CliError when the file can hold no lock
+ */
+export function tryLock(path: string): (() => void) | null {
+  let file: DatabaseSync | null = null;
   try {
-    const file = await open(path, "wx", 0o600);
-    try {
-      await file.writeFile(String(process.pid));
-    } finally {
-      await file.close();
+    file = new DatabaseSync(path, { timeout: 0 });
+    file.exec("BEGIN EXCLUSIVE");
+    const held = file;
+    return () => held.close();
+  } catch (error) {
+    file?.close();
+    const code = error instanceof Error && "errcode" in error && typeof error.errcode === "number" ? error.errcode : 0;
+    // Extended codes keep the plain one in their lowest byte.
+    if ((code & 0xff) === SQLITE_BUSY) return null;
+    if ((code & 0xff) === SQLITE_NOTADB) {
+      throw new CliError("BROKEN_FILE", `${path} is no lock file: it is not empty`, {
+        exitCode: EXIT.setup,
+        advice: "Move it away. It is this command's own, and holds nothing.",
+        cause: error,
+      });
     }
-    return true;
-  } catch (error) {
-    if (!hasCode(error, "EEXIST")) throw error;
-  }
-  if (await isAbandoned(path)) {
-    // Of several that find it abandoned, one succeeds in moving it away; the next round decides who takes it.
-    const grave = `${path}.${randomBytes(6).toString("hex")}`;
-    try {
-      await rename(path, grave);
-      await rm(grave, { force: true });
-    } catch (error) {
-      if (!hasCode(error, "ENOENT")) throw error;
-    }
-  }
-  return false;
-}
-
-async function isAbandoned(path: string): Promise<boolean> {
-  try {
-    const holder = await readFile(path, "utf8");
-    if (/^\d+$/.test(holder)) return !isRunning(Number(holder));
-    return Date.now() - (await stat(path)).mtimeMs > NAMELESS_MAX_MS;
-  } catch (error) {
-    if (hasCode(error, "ENOENT")) return false;
-    throw error;
+    if (code === 0) throw error;
+    throw unwritable(path, error);
   }
 }
 
-function isRunning(pid: number): boolean {
+/** In one turn, since closing a file ends every lock that its process holds on it (POSIX), and nobody can hold one on a file that is new. */
+function createEmpty(path: string): void {
   try {
-    process.kill(pid, 0);
-    return true;
+    closeSync(openSync(path, "wx", 0o600));
   } catch (error) {
-    // EPERM: it runs, and is somebody else's.
-    return !hasCode(error, "ESRCH");
+    if (!hasCode(error, "EEXIST")) throw unwritable(path, error);
   }
 }

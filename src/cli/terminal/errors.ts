@@ -51,6 +51,11 @@ export class CliError extends Error {
   }
 }
 
+/** @returns a failure of the arguments */
+export function usage(message: string, cause?: unknown): CliError {
+  return new CliError("USAGE", message, { exitCode: EXIT.usage, cause });
+}
+
 /** A failure as it is shown. */
 export type Shown = {
   code: string;
@@ -79,7 +84,8 @@ export function shownFailure(error: unknown): Shown {
   return { code: "UNEXPECTED", message, advice: null, exitCode: EXIT.unexpected, requestId: null };
 }
 
-function exitCodeOf(error: SallyportError): ExitCode {
+/** @returns the exit code that belongs to a failure of the client library */
+export function exitCodeOf(error: SallyportError): ExitCode {
   if (error instanceof CredentialExpiredError) return EXIT.credential;
   if (error instanceof InvalidKeyError) return EXIT.setup;
   if (error instanceof UnreachableError || error instanceof RelayInterruptedError) return EXIT.unavailable;

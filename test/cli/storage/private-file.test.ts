@@ -1,8 +1,8 @@
 import { chmod, mkdir, readdir, readFile, rename, stat, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { newInnerRunner, newRunner, PROGRAM, temporaryFolder } from "./program.ts";
-import { startRegistry, TOKEN } from "./registry-server.ts";
+import { newInnerRunner, newRunner, PROGRAM, temporaryFolder } from "../program.ts";
+import { startRegistry, TOKEN } from "../registry-server.ts";
 
 async function setUp() {
   const { url, seen } = await startRegistry();
@@ -80,6 +80,28 @@ describe("keys and tokens", () => {
     }
     for (const secret of [keys.d, ait, access.token, refreshToken, TOKEN])
       expect(said.join("\n")).not.toContain(secret);
+  });
+
+  test("are read from a file that an editor has put a byte order mark before", async () => {
+    const { runner, agentFile } = await setUp();
+    await writeFile(agentFile, `\ufeff${await readFile(agentFile, "utf8")}`);
+    await runner.json(["pair", "peers"]);
+  });
+
+  test.each([
+    ["cut short", (text: string) => text.slice(0, -5)],
+    ["without a member", (text: string) => text.replace('"ownerDid"', '"owner"')],
+    ["in another encoding", (text: string) => Buffer.from(`\ufeff${text}`, "utf16le")],
+  ])("in a file that is %s may still be good: the advice is never to delete it", async (_what, change) => {
+    const { runner, agentFile } = await setUp();
+    const text = await readFile(agentFile, "utf8");
+    const { d } = (JSON.parse(text) as { keys: { d: string } }).keys;
+    await writeFile(agentFile, change(text));
+    const ended = await runner.run(["pair", "peers"]);
+    expect(ended).toMatchObject({ code: 3, err: expect.stringContaining("BROKEN_FILE") as string });
+    expect(ended.err).not.toMatch(/(?<!do not )delete/i);
+    expect(ended.err).toContain("may still be good");
+    expect(ended.err).not.toContain(d);
   });
 
   test("are refused when a file is not what this command wrote", async () => {
