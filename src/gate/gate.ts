@@ -29,13 +29,17 @@ import type { CredentialStores } from "./admission/stores.ts";
 import { countFurtherCall } from "./admission/rate-limit.ts";
 import { createRunner, type Runner } from "./calls/runner.ts";
 import { createMaintenance, type Maintenance } from "./maintenance.ts";
-import { createMailroom, type Mailroom } from "./outbox/submission.ts";
-import { createExchange } from "./outbox/transfer.ts";
+import { createAuditReplication } from "../audit/replication.ts";
+import { createDeliveryIds } from "./outbox/delivery-id.ts";
+import { createSubmissions, type Submissions } from "./outbox/submission.ts";
+import { createTransfer } from "./outbox/transfer.ts";
 import type { Claim, ClaimAnswer, GateAnswer, GateCall, GateCaller } from "./protocol/calls.ts";
 import { GateRefusal } from "./protocol/refusal.ts";
 import type { AgentAdmission, Submission, SubmissionReply } from "./protocol/submission.ts";
-import type { Outcome, QueuedMessage, TransferResult } from "./protocol/transfer.ts";
+import type { DeliveryOutcome, QueuedMessage, TransferResult } from "./protocol/transfer.ts";
 import { readUpgrade, type Upgrade, UPGRADE_HEADER } from "./protocol/upgrade.ts";
+import { createIntake, type Intake } from "./queue/intake.ts";
+import { createReporting } from "./queue/reporting.ts";
 import { createRelay, type Relay } from "./relay/connection.ts";
 import { createGateState, type GateState } from "./state.ts";
 import { createGroupCommit, type GroupCommit } from "./storage/group-commit.ts";
@@ -46,7 +50,8 @@ type Open = {
   state: GateState;
   commits: GroupCommit;
   relay: Relay;
-  mailroom: Mailroom;
+  submissions: Submissions;
+  intake: Intake;
   maintenance: Maintenance;
   runner: Runner;
 };
@@ -91,16 +96,31 @@ export class Gate extends DurableObject<Env> {
         return this.#ensureOpen().runner.run(authority, request, { surface: "rpc", method, params });
       },
     });
-    const exchange = createExchange(state, commits, {
+    const gateStub = (did: AgentDid): DurableObjectStub<Gate> => this.env.GATE.getByName(did);
+    const between = { commits, gateStub, now: Date.now, log: this.#log };
+    const transfer = createTransfer({ self: this.#self, outbox: state.outbox, ...between });
+    const reporting = createReporting({ queue: state.queue, ...between });
+    const auditReplication = createAuditReplication({ outbox: state.audit, db: this.env.DB, ...between });
+    const submissions = createSubmissions({
       self: this.#self,
-      gateStub: (did) => this.env.GATE.getByName(did),
-      db: this.env.DB,
+      outbox: state.outbox,
+      commits,
       now: Date.now,
-      log: this.#log,
+      admit: (admission, nowMs, deferredRefusal) => admitAgent(state.admission, admission, nowMs, deferredRefusal),
+      admitsPeer: (peer, trustEpoch) => state.fences.admits(peer, trustEpoch),
+      onSettled: (receipts) => relay.tell(receipts),
     });
-    const mailroom = createMailroom(state, commits, relay, { self: this.#self, now: Date.now });
+    const intake = createIntake({
+      queue: state.queue,
+      commits,
+      now: Date.now,
+      nextId: createDeliveryIds(null),
+      fences: state.fences,
+      isRevoked: () => state.authority.isOver(),
+      isEnding: () => state.authority.isEnded(),
+    });
     const background = (work: Promise<unknown>): void => this.ctx.waitUntil(work);
-    const maintenance = createMaintenance(state, commits, relay, exchange, {
+    const maintenance = createMaintenance(state, commits, relay, [transfer, reporting, auditReplication], {
       self: this.#self,
       config,
       setAlarm: (atMs) => void this.ctx.storage.setAlarm(atMs),
@@ -115,13 +135,22 @@ export class Gate extends DurableObject<Env> {
       dispatcher: () => this.#runtime.dispatcher,
       now: Date.now,
       log: this.#log,
-      gateStub: (did) => this.env.GATE.getByName(did),
-      putLocal: (message) => mailroom.putLocal(message),
-      fencePeer: (peer, trustEpoch) => mailroom.fencePeer(peer, trustEpoch),
+      gateStub,
+      putLocal: (message) => intake.putLocal(message),
+      fencePeer: (peer, trustEpoch) => intake.fencePeer(peer, trustEpoch),
       wake: () => maintenance.wake(),
       background,
     });
-    this.#open = { credentials: { ...state, commits }, state, commits, relay, mailroom, maintenance, runner };
+    this.#open = {
+      credentials: { ...state, commits },
+      state,
+      commits,
+      relay,
+      submissions,
+      intake,
+      maintenance,
+      runner,
+    };
     commits.wake();
     return this.#open;
   }
@@ -140,26 +169,26 @@ export class Gate extends DurableObject<Env> {
    * @returns JSON text of a {@link SubmissionReply}
    */
   async submit(submission: string, body: string): Promise<string> {
-    const { mailroom } = this.#ensureOpen();
+    const { submissions } = this.#ensureOpen();
     const reply = await this.#refusable((): Promise<SubmissionReply> =>
-      mailroom.submit(JSON.parse(submission) as Submission, body),
+      submissions.submit(JSON.parse(submission) as Submission, body),
     );
     return JSON.stringify(reply);
   }
 
   /** Waits until a message of this agent has been acknowledged, or for so long; then says what waits for its recipient still. */
   async awaitDelivery(deliveryId: string, waitMs: number): Promise<{ delivered: boolean; queueDepth: number }> {
-    return this.#ensureOpen().mailroom.awaitDelivery(deliveryId, waitMs);
+    return this.#ensureOpen().submissions.awaitDelivery(deliveryId, waitMs);
   }
 
   /** Takes messages over from a sender's gate; on disk before the answer. */
   async receive(from: AgentDid, messages: QueuedMessage[]): Promise<TransferResult> {
-    return this.#ensureOpen().mailroom.receive(from, messages);
+    return this.#ensureOpen().intake.receive(from, messages);
   }
 
   /** What became of messages that were handed over; on disk before the answer. */
-  async settle(outcomes: Outcome[]): Promise<void> {
-    await this.#ensureOpen().mailroom.settle(outcomes);
+  async settle(outcomes: DeliveryOutcome[]): Promise<void> {
+    await this.#ensureOpen().submissions.settle(outcomes);
   }
 
   /** Attempts so far on a message that waits here. */
@@ -169,16 +198,16 @@ export class Gate extends DurableObject<Env> {
 
   /** Puts a message of the proxy's own into this agent's queue; on disk before the answer. */
   async notify(message: LocalMessage): Promise<{ deliveryId: string }> {
-    const { commits, mailroom } = this.#ensureOpen();
-    return commits.commit(() => mailroom.putLocal(message));
+    const { commits, intake } = this.#ensureOpen();
+    return commits.commit(() => intake.putLocal(message));
   }
 
   // ---- endings -----------------------------------------------------------------------------------------------------
 
   /** A peer below this trust epoch is out, here and from now on; on disk before the answer. */
   async fencePeer(peer: AgentDid, trustEpoch: number): Promise<void> {
-    const { commits, mailroom } = this.#ensureOpen();
-    await commits.commit(() => mailroom.fencePeer(peer, trustEpoch));
+    const { commits, intake } = this.#ensureOpen();
+    await commits.commit(() => intake.fencePeer(peer, trustEpoch));
   }
 
   /** Identity tokens that a registry has revoked: what runs under them ends here, though this agent may be idle. */

@@ -3,7 +3,6 @@ import type { Config } from "../config.ts";
 import type { Log } from "../telemetry/log.ts";
 import { count } from "../telemetry/metrics.ts";
 import type { AgentDid } from "../wire/did.ts";
-import type { Exchange } from "./outbox/transfer.ts";
 import type { GroupCommit } from "./storage/group-commit.ts";
 import type { GateState } from "./state.ts";
 import type { Relay } from "./relay/connection.ts";
@@ -12,13 +11,16 @@ import type { Relay } from "./relay/connection.ts";
 const SAFETY_ALARM_MS = 2_000;
 const HOUSEKEEPING_AFTER_MS = 60_000;
 
+/** Work that goes on by itself once it is started: hand-overs, reports, the audit's way to D1. */
+export type BackgroundWork = { start(nowMs: number): void; nextDueMs(nowMs: number): number | null };
+
 export type Maintenance = ReturnType<typeof createMaintenance>;
 
 export function createMaintenance(
   state: GateState,
   commits: GroupCommit,
   relay: Relay,
-  exchange: Exchange,
+  works: readonly BackgroundWork[],
   deps: {
     self: AgentDid;
     config: Pick<Config, "skewWarnSeconds" | "skewMaxSeconds">;
@@ -50,12 +52,18 @@ export function createMaintenance(
     deps.flushNumbers();
   };
 
+  /** When the next of them is due; null when nothing is pending. */
+  const nextWorkMs = (nowMs: number): number | null => {
+    const dues = works.map((work) => work.nextDueMs(nowMs)).filter((due) => due !== null);
+    return dues.length === 0 ? null : Math.min(...dues);
+  };
+
   /** Sets the alarm where it is later than what is due first. One that comes early looks again. */
   const arm = (nowMs: number): void => {
     const sweepMs = state.queue.nextDueMs(state.sockets.size() > 0, nowMs);
-    const owed = exchange.nextDueMs(nowMs);
+    const workMs = nextWorkMs(nowMs);
     const dueMs = Math.min(
-      state.outbox.isHolding() || !state.audit.isEmpty() || owed !== null ? nowMs + SAFETY_ALARM_MS : Infinity,
+      state.outbox.isHolding() || !state.audit.isEmpty() || workMs !== null ? nowMs + SAFETY_ALARM_MS : Infinity,
       sweepMs ?? Infinity,
       relay.nextDueMs() ?? Infinity,
       pruneDueAtMs,
@@ -72,11 +80,11 @@ export function createMaintenance(
       relay.push(nowMs);
       state.rate.save();
       reportDrift(nowMs);
-      exchange.start(nowMs);
+      for (const work of works) work.start(nowMs);
       if (effects > 0 && !isPruning) pruneDueAtMs = Math.min(pruneDueAtMs, nowMs + HOUSEKEEPING_AFTER_MS);
       isPruning = false;
-      const tickMs = exchange.nextDueMs(nowMs);
-      if (tickMs !== null) commits.wake(Math.max(1, tickMs - nowMs));
+      const workMs = nextWorkMs(nowMs);
+      if (workMs !== null) commits.wake(Math.max(1, workMs - nowMs));
       arm(nowMs);
     },
 

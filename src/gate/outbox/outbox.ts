@@ -7,7 +7,7 @@ import type { AgentDid } from "../../wire/did.ts";
 import { GateRefusal } from "../protocol/refusal.ts";
 import {
   HELD_BYTES_MAX,
-  type Outcome,
+  type DeliveryOutcome,
   type QueuedMessage,
   TRANSFER_BYTES_MAX,
   TRANSFER_BATCH_MAX,
@@ -73,7 +73,7 @@ export function createOutbox(sql: SqlStorage, limits: { outboxMax: number }, nex
       .toArray()[0];
 
   /** Its receipt, if it has not been told yet, is that of its next end. */
-  const waitAgain = ({ deliveryId, atMs }: Outcome, to: AgentDid): void => {
+  const waitAgain = ({ deliveryId, atMs }: DeliveryOutcome, to: AgentDid): void => {
     sql.exec(
       "UPDATE outbox SET state = 1, reason = NULL, attempts = 0, updated_at_ms = ?, receipt_due = 0 WHERE delivery_id = ?",
       atMs,
@@ -145,7 +145,7 @@ export function createOutbox(sql: SqlStorage, limits: { outboxMax: number }, nex
     },
 
     hasRoom,
-    dueLanes: lanes.due,
+    dueRecipients: lanes.due,
     nextDueMs: lanes.nextDueMs,
     queueDepth: lanes.waiting,
     isHolding: (): boolean => lanes.count() > 0,
@@ -203,7 +203,7 @@ export function createOutbox(sql: SqlStorage, limits: { outboxMax: number }, nex
     },
 
     /** Applies what a recipient's gate reports. Repeats change nothing. Returns what the sender is to be told. */
-    settle(outcomes: readonly Outcome[], nowMs: number): Receipt[] {
+    settle(outcomes: readonly DeliveryOutcome[], nowMs: number): Receipt[] {
       const receipts: Receipt[] = [];
       const ended: AgentDid[] = [];
       const settled = new Set<string>();

@@ -1,33 +1,47 @@
-/**
- * What comes into a gate to be delivered and what is heard of it: sends of its own agent, hand-overs and reports of other
- * gates, and the proxy's own messages. All of it is on disk before it is answered.
- */
-import type { LocalMessage } from "../../call/gate.ts";
+/** What the sender's side of a gate does: takes its agent's sends, and records how they ended. On disk before any answer. */
 import type { AgentDid } from "../../wire/did.ts";
-import { admitAgent } from "../admission/agent.ts";
 import { GateRefusal } from "../protocol/refusal.ts";
-import type { Submission, SubmissionReply } from "../protocol/submission.ts";
-import type { Envelope, Outcome, QueuedMessage, TransferResult } from "../protocol/transfer.ts";
-import { PROXY_LANE } from "../queue/queue.ts";
-import type { Relay } from "../relay/connection.ts";
-import type { GateState } from "../state.ts";
+import type { AgentAdmission, Submission, SubmissionReply } from "../protocol/submission.ts";
+import type { DeliveryOutcome, Envelope } from "../protocol/transfer.ts";
 import type { GroupCommit } from "../storage/group-commit.ts";
-import { createDeliveryIds } from "./delivery-id.ts";
+import type { Outbox, Receipt } from "./outbox.ts";
 
 /** A report that nobody waits for goes into whatever commit comes next, or into its own by then. */
-const SETTLE_WITHIN_MS = 50;
+const SETTLED_WITHIN_MS = 50;
 
-export type Mailroom = ReturnType<typeof createMailroom>;
+/** The sender's half of a delivery. */
+export type Submissions = {
+  /**
+   * Takes a send: nonce, flags, rate and the message itself in one commit.
+   *
+   * @param body JSON text, `send.bytes` bytes of UTF-8
+   * @throws GateRefusal
+   */
+  submit(send: Submission, body: string): Promise<SubmissionReply>;
+  /** Waits until a message of this agent has ended, `waitMs` at most; then also tells what still waits for its recipient. */
+  awaitDelivery(deliveryId: string, waitMs: number): Promise<{ delivered: boolean; queueDepth: number }>;
+  /** Records what became of messages that were handed over. Repeats change nothing. */
+  settle(outcomes: readonly DeliveryOutcome[]): Promise<void>;
+};
 
-export function createMailroom(
-  state: GateState,
-  commits: GroupCommit,
-  relay: Relay,
-  { self, now }: { self: AgentDid; now: () => number },
-) {
+export type SubmissionsDeps = {
+  self: AgentDid;
+  outbox: Pick<Outbox, "accept" | "hasRoom" | "status" | "queueDepth" | "settle">;
+  commits: GroupCommit;
+  now: () => number;
+  /** Admits the request and remembers its nonce. @throws GateRefusal, the last of them `deferredRefusal` */
+  admit: (admission: AgentAdmission, nowMs: number, deferredRefusal: GateRefusal | null) => void;
+  /** Whether a message judged by this trust epoch may still go to that peer. */
+  admitsPeer: (peer: AgentDid, trustEpoch: number) => boolean;
+  /** Takes the receipts of what has ended, in the commit that records it. */
+  onSettled: (receipts: readonly Receipt[]) => void;
+};
+
+/** @returns the submissions of one gate. */
+export function createSubmissions(deps: SubmissionsDeps): Submissions {
+  const { self, outbox, commits, now } = deps;
   /** Requests that wait for the end of a message, by its delivery id. */
   const waiting = new Map<string, Set<(delivered: boolean) => void>>();
-  const localIds = createDeliveryIds(null);
 
   const untilSettled = async (deliveryId: string, waitMs: number): Promise<boolean> => {
     const waiters = waiting.get(deliveryId) ?? new Set();
@@ -47,106 +61,58 @@ export function createMailroom(
     }
   };
 
-  /** Part of the caller's transaction. */
-  const putLocal = (message: LocalMessage): { deliveryId: string } => {
-    const nowMs = now();
-    const { fromAgentDid, fromSubject, conversationId, payload } = message;
-    const deliveryId = message.deliveryId ?? localIds(nowMs);
-    const envelope: Envelope = {
-      fromAgentDid,
-      contentType: "application/json",
-      ...(fromSubject === undefined ? {} : { fromSubject }),
-      ...(conversationId === undefined ? {} : { conversationId }),
-    };
-    const bytes = new TextEncoder().encode(payload).length;
-    const queued = { deliveryId, createdAtMs: nowMs, bytes, envelope: JSON.stringify(envelope), body: payload };
-    state.queue.putLocal(fromSubject ?? PROXY_LANE, queued, nowMs);
-    return { deliveryId };
-  };
-
   return {
-    putLocal,
-
-    /**
-     * Takes a send: nonce, flags, rate and the message itself in one commit.
-     *
-     * @throws GateRefusal
-     */
-    submit(send: Submission, body: string): Promise<SubmissionReply> {
+    submit(send, body) {
       const to = send.to as AgentDid;
-      const { admission, trustEpoch, bytes, idempotency, contentType, conversationId, replyTo, traceparent } = send;
+      const { admission, trustEpoch, bytes, idempotency } = send;
       const isAwaited = send.isAwaited === true;
-      const envelope: Envelope = {
-        fromAgentDid: self,
-        trustEpoch,
-        ...(contentType === undefined ? {} : { contentType }),
-        ...(conversationId === undefined ? {} : { conversationId }),
-        ...(replyTo === undefined ? {} : { replyTo }),
-        ...(traceparent === undefined ? {} : { traceparent }),
-        ...(isAwaited ? { isAwaited } : {}),
-      };
+      const envelope = JSON.stringify(envelopeOf(self, send));
       const deferredRefusal = (): GateRefusal | null => {
-        if (!state.fences.admits(to, trustEpoch)) return new GateRefusal("gate-peer-fenced");
+        if (!deps.admitsPeer(to, trustEpoch)) return new GateRefusal("gate-peer-fenced");
         // A repeat needs no room: whether it is one is seen when the message is written.
-        if (idempotency !== undefined || state.outbox.hasRoom(bytes)) return null;
+        if (idempotency !== undefined || outbox.hasRoom(bytes)) return null;
         return new GateRefusal("gate-outbox-full", 1_000);
       };
       // A repeat under an idempotency key may be refused after its nonce is written, which is undone then.
       const mayUndo = idempotency !== undefined;
       return (mayUndo ? commits.commit : commits.commitChecked)((): SubmissionReply => {
         const nowMs = now();
-        admitAgent(state.admission, admission, nowMs, deferredRefusal());
-        const draft = {
-          to,
-          bytes,
-          envelope: JSON.stringify(envelope),
-          body,
-          isAwaited,
-          ...(idempotency === undefined ? {} : { idempotency }),
-        };
-        return { ok: true, ...state.outbox.accept(draft, nowMs) };
+        deps.admit(admission, nowMs, deferredRefusal());
+        const draft = { to, bytes, envelope, body, isAwaited, ...(idempotency === undefined ? {} : { idempotency }) };
+        return { ok: true, ...outbox.accept(draft, nowMs) };
       });
     },
 
-    /** Waits until a message of this agent has been acknowledged, or for so long; then says what waits for its recipient still. */
-    async awaitDelivery(deliveryId: string, waitMs: number): Promise<{ delivered: boolean; queueDepth: number }> {
-      const status = state.outbox.status(deliveryId, now());
+    async awaitDelivery(deliveryId, waitMs) {
+      const status = outbox.status(deliveryId, now());
       if (status === null) return { delivered: false, queueDepth: 0 };
       const delivered =
         status.state === "queued" ? await untilSettled(deliveryId, waitMs) : status.state === "delivered";
-      return { delivered, queueDepth: state.outbox.queueDepth(status.to) };
+      return { delivered, queueDepth: outbox.queueDepth(status.to) };
     },
 
-    /** Takes messages over from a sender's gate. */
-    receive(from: AgentDid, messages: QueuedMessage[]): Promise<TransferResult> {
-      const refusal = (message: QueuedMessage): string | null => {
-        if (state.authority.isOver()) return "recipient revoked";
-        const { trustEpoch } = JSON.parse(message.envelope) as Envelope;
-        return trustEpoch === undefined || state.fences.admits(from, trustEpoch) ? null : "trust removed";
-      };
-      return commits.commitChecked(() => {
-        // An end that is under way may come to nothing, or let the agent go on: messages stay with their sender meanwhile.
-        const isShut = state.authority.isEnded();
-        return { taken: state.queue.receive(from, messages, { isShut, refusal }, now()) };
-      });
-    },
-
-    /** What became of messages that were handed over. */
-    async settle(outcomes: Outcome[]): Promise<void> {
+    async settle(outcomes) {
       const isAwaited = outcomes.some(({ deliveryId }) => waiting.has(deliveryId));
       await commits.commitChecked(
-        () => relay.tell(state.outbox.settle(outcomes, now())),
-        isAwaited ? 0 : SETTLE_WITHIN_MS,
+        () => deps.onSettled(outbox.settle(outcomes, now())),
+        isAwaited ? 0 : SETTLED_WITHIN_MS,
       );
       for (const { deliveryId, delivered, waitsAgain } of outcomes) {
         if (waitsAgain !== true) for (const resolve of waiting.get(deliveryId) ?? []) resolve(delivered);
       }
     },
+  };
+}
 
-    /** A peer below this trust epoch is out, here and from now on. Part of the caller's transaction. */
-    fencePeer(peer: AgentDid, trustEpoch: number): void {
-      state.fences.raise(peer, trustEpoch);
-      state.queue.endLane(peer, "trust removed", now());
-    },
+function envelopeOf(self: AgentDid, send: Submission): Envelope {
+  const { trustEpoch, contentType, conversationId, replyTo, traceparent, isAwaited } = send;
+  return {
+    fromAgentDid: self,
+    trustEpoch,
+    ...(contentType === undefined ? {} : { contentType }),
+    ...(conversationId === undefined ? {} : { conversationId }),
+    ...(replyTo === undefined ? {} : { replyTo }),
+    ...(traceparent === undefined ? {} : { traceparent }),
+    ...(isAwaited === true ? { isAwaited } : {}),
   };
 }

@@ -23,7 +23,7 @@ export type QueuedMessage = { deliveryId: string; createdAtMs: number; bytes: nu
 export type TransferResult = { taken: number };
 
 /** How a message ended at its recipient, or that it has not: a dead letter that is replayed waits again. */
-export type Outcome = {
+export type DeliveryOutcome = {
   deliveryId: string;
   delivered: boolean;
   reason: string | null;

@@ -6,7 +6,7 @@
 import { retryDelayMs, type RetrySpacing } from "../../resilience/backoff.ts";
 import type { AgentDid } from "../../wire/did.ts";
 import { ProxyError } from "../../wire/problem.ts";
-import { type Envelope, HELD_BYTES_MAX, type Outcome, type QueuedMessage } from "../protocol/transfer.ts";
+import { type Envelope, HELD_BYTES_MAX, type DeliveryOutcome, type QueuedMessage } from "../protocol/transfer.ts";
 import { dropOldestDeadLetters, listDeadLetters, purgeDeadLetter } from "./dead-letters.ts";
 import { chooseSocket, type LaneEntry, nextOfLane, type RatedSocket, type SocketLoad } from "./dispatch.ts";
 import { createReports } from "./outcomes.ts";
@@ -20,7 +20,7 @@ export const ACK_TIMEOUT_MS = 30_000;
 const SHARE_OF_ONE_SENDER = 5;
 const REFUSED = "refused by the recipient";
 /** The proxy's own messages have a lane beside the agents', so that no sender can crowd them out. */
-export const PROXY_LANE = "proxy";
+export const PROXY_SENDER = "proxy";
 
 export type QueueLimits = {
   queueMax: number;
@@ -166,7 +166,7 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
       if (rows.known([message.deliveryId]).size > 0) return;
       const waiting = lanes.lane(lane);
       const isFull =
-        lane !== PROXY_LANE && (lanes.count() >= limits.queueMax || lanes.bytes() + message.bytes > HELD_BYTES_MAX);
+        lane !== PROXY_SENDER && (lanes.count() >= limits.queueMax || lanes.bytes() + message.bytes > HELD_BYTES_MAX);
       if (isFull || exceedsShare(waiting?.entries.length ?? 0, (waiting?.bytes ?? 0) + message.bytes)) {
         throw new ProxyError("PROXY_RELAY_QUEUE_FULL", { retryAfterMs: 1_000 });
       }
@@ -296,7 +296,7 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
     nextDueMs: (hasSocket: boolean, nowMs: number): number | null => lanes.nextDueMs(limits.ttlMs, hasSocket, nowMs),
 
     /** Dead-letters what a sender has waiting here unpushed. */
-    endLane(lane: string, reason: string, nowMs: number): void {
+    endSender(lane: string, reason: string, nowMs: number): void {
       for (const entry of (lanes.lane(lane)?.entries ?? []).filter(({ socketId }) => socketId === null)) {
         end(entry, reason, nowMs);
       }
@@ -308,7 +308,7 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
     },
 
     /** Senders whose gates are owed a report. */
-    owedReports: reports.senders,
+    pendingReports: reports.senders,
 
     /** What is owed to one of them, a batch of the oldest. */
     reportsFor: reports.take,
@@ -317,7 +317,7 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
     isReportUrgent: reports.isUrgent,
 
     /** The sender's gate has them on disk. */
-    reported(sender: AgentDid, outcomes: readonly Outcome[]): void {
+    reported(sender: AgentDid, outcomes: readonly DeliveryOutcome[]): void {
       const revived = outcomes.filter(({ waitsAgain }) => waitsAgain === true).map(({ deliveryId }) => deliveryId);
       if (revived.length > 0) rows.toldOfRevival(revived);
       reports.done(sender, outcomes, lanes.has);

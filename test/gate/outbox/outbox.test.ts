@@ -141,11 +141,11 @@ describe("handing over", () => {
   test("goes at once in a lull, then by the tick, in order and in batches", async () => {
     const seen = await onOutbox(({ outbox, accept }) => {
       accept();
-      const atOnce = outbox.dueLanes(START_MS);
+      const atOnce = outbox.dueRecipients(START_MS);
       handOver(outbox, bob, "all", START_MS);
       const next = [accept({}, START_MS + 1), accept({}, START_MS + 2)];
-      const early = outbox.dueLanes(START_MS + BATCH_TICK_MS - 1);
-      const due = outbox.dueLanes(START_MS + BATCH_TICK_MS);
+      const early = outbox.dueRecipients(START_MS + BATCH_TICK_MS - 1);
+      const due = outbox.dueRecipients(START_MS + BATCH_TICK_MS);
       return { atOnce, early, due, inOrder: outbox.nextBatch(bob).map(({ deliveryId }) => deliveryId), next };
     });
     expect(seen).toMatchObject({ atOnce: [bob], early: [], due: [bob] });
@@ -191,7 +191,7 @@ describe("handing over", () => {
     const seen = await onOutbox(({ outbox, accept, anew }) => {
       const ids = [accept(), accept()];
       outbox.nextBatch(bob);
-      const whileBusy = [outbox.dueLanes(START_MS + 60_000), outbox.nextDueMs(), outbox.isHolding()];
+      const whileBusy = [outbox.dueRecipients(START_MS + 60_000), outbox.nextDueMs(), outbox.isHolding()];
       outbox.handOverFailed(bob, START_MS);
       return {
         whileBusy,

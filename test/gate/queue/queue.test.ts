@@ -3,7 +3,7 @@ import { HELD_BYTES_MAX, type QueuedMessage } from "../../../src/gate/protocol/t
 import {
   ACK_TIMEOUT_MS,
   createQueue,
-  PROXY_LANE,
+  PROXY_SENDER,
   type Push,
   type Queue,
   type QueueLimits,
@@ -64,7 +64,7 @@ describe("a dead letter that is replayed", () => {
       const woken = anew();
       const owed = woken.reportsFor(alice);
       woken.reported(alice, owed);
-      return { id: one.deliveryId, owed, after: anew().owedReports() };
+      return { id: one.deliveryId, owed, after: anew().pendingReports() };
     });
     expect(seen.owed).toMatchObject([{ deliveryId: seen.id, waitsAgain: true, atMs: START_MS + 1 }]);
     expect(seen.after).toEqual([]);
@@ -171,7 +171,7 @@ describe("taking over", () => {
       queue.expire(HEALTHY, START_MS + LIMITS.ttlMs);
       return {
         pushed: queue.pump(() => SOCKET, START_MS),
-        owed: queue.owedReports(),
+        owed: queue.pendingReports(),
         due: queue.nextDueMs(true, START_MS),
       };
     });
@@ -418,7 +418,7 @@ describe("reports", () => {
       const woken = anew();
       const owed = woken.reportsFor(alice);
       woken.reported(alice, owed);
-      return { owed, rest: woken.owedReports(), afterwards: anew().owedReports() };
+      return { owed, rest: woken.pendingReports(), afterwards: anew().pendingReports() };
     });
     expect(seen).toMatchObject({ owed: [{ delivered: true }], rest: [], afterwards: [] });
   });
@@ -441,12 +441,12 @@ describe("reports", () => {
 
   test("are owed to nobody for the proxy's own messages and for senders that are no agents", async () => {
     const seen = await onQueue(({ queue }) => {
-      for (const lane of [PROXY_LANE, "service_account:x"]) {
+      for (const lane of [PROXY_SENDER, "service_account:x"]) {
         const one = queuedMessage();
         queue.putLocal(lane, one, START_MS);
         queue.acknowledge(one.deliveryId, true, null, START_MS);
       }
-      return queue.owedReports();
+      return queue.pendingReports();
     });
     expect(seen).toEqual([]);
   });
@@ -456,11 +456,11 @@ describe("the proxy's own messages", () => {
   test("are queued once per id", async () => {
     const seen = await onQueue(({ queue, sql }) => {
       const one = queuedMessage();
-      queue.putLocal(PROXY_LANE, one, START_MS);
-      queue.putLocal(PROXY_LANE, one, START_MS);
+      queue.putLocal(PROXY_SENDER, one, START_MS);
+      queue.putLocal(PROXY_SENDER, one, START_MS);
       queue.pump(() => SOCKET, START_MS);
       queue.acknowledge(one.deliveryId, true, null, START_MS);
-      queue.putLocal(PROXY_LANE, one, START_MS);
+      queue.putLocal(PROXY_SENDER, one, START_MS);
       return { pushed: queue.pump(() => SOCKET, START_MS), rows: sql.exec("SELECT COUNT(*) AS n FROM queue").one() };
     });
     expect(seen).toEqual({ pushed: [], rows: { n: 1 } });
@@ -472,8 +472,8 @@ describe("the proxy's own messages", () => {
       expect(() => queue.putLocal("service_account:x", queuedMessage(), START_MS)).toThrow(
         expect.objectContaining({ code: "PROXY_RELAY_QUEUE_FULL" }),
       );
-      for (let n = 0; n < 100; n++) queue.putLocal(PROXY_LANE, queuedMessage(), START_MS);
-      expect(() => queue.putLocal(PROXY_LANE, queuedMessage(), START_MS)).toThrow(
+      for (let n = 0; n < 100; n++) queue.putLocal(PROXY_SENDER, queuedMessage(), START_MS);
+      expect(() => queue.putLocal(PROXY_SENDER, queuedMessage(), START_MS)).toThrow(
         expect.objectContaining({ code: "PROXY_RELAY_QUEUE_FULL" }),
       );
     });
@@ -489,7 +489,7 @@ describe("a fence", () => {
         take(carol, many(1));
         queue.pump(() => SOCKET, START_MS);
         fence(alice, 2);
-        queue.endLane(alice, "trust removed", START_MS);
+        queue.endSender(alice, "trust removed", START_MS);
         const ended = queue.reportsFor(alice).length;
         queue.socketGone("s1", START_MS);
         const retried = queue.pump(() => SOCKET, START_MS + 2_000).length;
@@ -514,7 +514,7 @@ describe("a fence", () => {
       const [one] = many(1, { envelope: JSON.stringify({ fromAgentDid: alice, trustEpoch: 1 }) }) as [QueuedMessage];
       take(alice, [one]);
       fence(alice, 2);
-      queue.endLane(alice, "trust removed", START_MS);
+      queue.endSender(alice, "trust removed", START_MS);
       queue.replay(one.deliveryId, START_MS);
       return queue.pump(() => SOCKET, START_MS).map(({ envelope }) => envelope);
     });
