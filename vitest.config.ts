@@ -8,6 +8,9 @@ export default defineConfig(async () => {
     test: {
       // Most of a test's time is waiting, for processes to start and for clocks: more at once than there are processors.
       maxWorkers: 3,
+      // What a test prints is shown where it fails, and nowhere else.
+      silent: "passed-only" as const,
+      slowTestThreshold: 60_000,
       projects: [
         {
           plugins: [
@@ -27,6 +30,8 @@ export default defineConfig(async () => {
           ],
           test: {
             name: "workerd",
+            // A workerd and its modules for every file cost more than all the tests; `setup.ts` gives each file its own state.
+            isolate: false,
             include: ["test/**/*.test.ts"],
             exclude: [
               "test/e2e/**",

@@ -7,6 +7,7 @@ import {
   admissionOf,
   alarmOf,
   call,
+  crashGate,
   eventually,
   gateStub,
   listen,
@@ -34,11 +35,6 @@ afterEach(() => void vi.useRealTimers());
 const statusOf = (from: AgentDid, deliveryId: string) => call(from, "delivery.get", { deliveryId });
 
 const stateOf = async (from: AgentDid, deliveryId: string) => (await statusOf(from, deliveryId))["state"];
-
-/** The gate dies: nothing in memory outlives it. */
-async function crash(did: AgentDid): Promise<void> {
-  await expect(runInDurableObject(gateStub(did), (_gate, state) => state.abort("crash"))).rejects.toThrow("crash");
-}
 
 /** Nothing but the alarm: the gate is put to sleep first, and no request follows. */
 async function onlyTheAlarm(did: AgentDid): Promise<void> {
@@ -225,7 +221,7 @@ describe("the hand-over", () => {
     for (let sender = 0; sender < 5; sender++) await fill(bob, newAgentDid());
     const deliveryId = await sent(alice, bob, "the last");
     await eventually(async () => expect((await alarmOf(alice)) ?? Infinity).toBeLessThanOrEqual(Date.now() + 2_000));
-    await crash(alice);
+    await crashGate(alice);
     const relay = await listen(bob);
     await eventually(() => expect(relay.deliveries()).toHaveLength(500));
     pass(6_000);
@@ -244,7 +240,7 @@ describe("the hand-over", () => {
       "UPDATE outbox SET state = 0, body = '\"once\"', envelope = '{}' WHERE delivery_id = ?",
       deliveryId,
     );
-    await crash(alice);
+    await crashGate(alice);
     expect(await stateOf(alice, deliveryId)).toBe("queued");
     await eventually(async () =>
       expect(await rows(alice, "SELECT state, body FROM outbox")).toEqual([{ state: 1, body: null }]),

@@ -11,6 +11,7 @@ import { call, withMethods } from "../support/gate-participants.ts";
 import {
   admissionOf,
   alarmOf,
+  crashGate,
   eventually,
   gateStub,
   listen,
@@ -135,7 +136,7 @@ describe("a message to an agent that is being re-keyed", () => {
     await send(bob, alice, "so that there is a gate");
     deed = rekey(() => Promise.reject(new Error("D1_ERROR: Network connection lost.")));
     expect(await call(bob, "test.do")).toMatchObject({ ok: false });
-    await crash(bob);
+    await crashGate(bob);
     expect(await gateStub(bob).receive(alice, [queuedMessage()])).toEqual({ taken: 0 });
     expect(await rows(bob, "SELECT state FROM queue")).toEqual([]);
   });
@@ -145,7 +146,7 @@ describe("a message to an agent that is being re-keyed", () => {
     await send(bob, alice, "so that there is a gate");
     deed = (gate) => gate.endAgent({ reason: "revoked", commit: async () => [] });
     expect(await call(bob, "test.do")).toMatchObject({ ok: true });
-    await crash(bob);
+    await crashGate(bob);
     expect(await gateStub(bob).receive(alice, [queuedMessage()])).toEqual({ taken: 1 });
     expect(await rows(bob, "SELECT state, reason FROM queue")).toEqual([{ state: 2, reason: "recipient revoked" }]);
   });
@@ -160,7 +161,7 @@ describe("an end that the disk did not take", () => {
     expect(await outcomeOf(() => fence(bob, alice))).toBe("failed");
     await mend();
     await fence(bob, alice);
-    await crash(bob);
+    await crashGate(bob);
     expect(await rows(bob, "SELECT trust_epoch FROM peer_fences")).toEqual([{ trust_epoch: 2 }]);
     await gateStub(bob).receive(alice, [queuedMessage({ envelope: envelope(alice, 1) })]);
     expect(await rows(bob, "SELECT DISTINCT reason FROM queue")).toEqual([{ reason: "trust removed" }]);
@@ -176,7 +177,7 @@ describe("an end that the disk did not take", () => {
     expect(await outcomeOf(end)).toBe("failed");
     await mend();
     await end();
-    await crash(did);
+    await crashGate(did);
     const again = { ...admissionOf(did), principal: admission.principal };
     expect(await send(did, newAgentDid(), 2, { admission: again })).toMatchObject({
       ok: false,
@@ -274,7 +275,3 @@ describe("a pairing that is newer than what a gate remembers", () => {
     expect(await enqueued()).toBe("accepted");
   });
 });
-
-async function crash(did: AgentDid): Promise<void> {
-  await runInDurableObject(gateStub(did), (_gate, state) => state.abort("a crash of the tests' own")).catch(() => null);
-}

@@ -1,6 +1,7 @@
-import { abortAllDurableObjects, evictDurableObject, runInDurableObject } from "cloudflare:test";
+import { abortAllDurableObjects, evictDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { afterEach, expect, test, vi } from "vitest";
+import { crashGate } from "../support/gate.ts";
 import { type Agent, newTown, SECOND_MS, tallied } from "./harness.ts";
 
 // Thousands of requests, whose time on a busy machine is not what this is about.
@@ -14,12 +15,7 @@ const gateStub = (agent: Agent) => env.GATE.getByName(agent.did);
 
 test.each<[string, (agent: Agent) => Promise<unknown>]>([
   ["is evicted", (agent) => evictDurableObject(gateStub(agent))],
-  [
-    "crashes",
-    async (agent) => {
-      await expect(runInDurableObject(gateStub(agent), (_gate, state) => state.abort("crash"))).rejects.toThrow();
-    },
-  ],
+  ["crashes", (agent) => crashGate(agent.did)],
   ["is lost with every other object", () => abortAllDurableObjects()],
 ])(
   "the gate %s: 100 of 100 replays are refused afterwards, in an isolate that remembers none, and 100 new nonces are taken",

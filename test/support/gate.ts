@@ -30,6 +30,22 @@ export function gateStub(did: AgentDid): DurableObjectStub<Gate> {
   return env.GATE.getByName(did);
 }
 
+/**
+ * The gate crashes: nothing in its memory outlives it. The message begins with the words of the test runner's own disposal
+ * of an object, because workerd writes every other crash to the console, past the reporter.
+ *
+ * @throws {Error} where the gate did not crash
+ */
+export async function crashGate(did: AgentDid): Promise<void> {
+  const hasCrashed = await runInDurableObject(gateStub(did), (_gate, state) =>
+    state.abort("Instance dispose: a crash on purpose"),
+  ).then(
+    () => false,
+    () => true,
+  );
+  if (!hasCrashed) throw new Error("the gate goes on");
+}
+
 export function admissionOf(did: AgentDid, over: Partial<AgentAdmission> = {}): AgentAdmission {
   return {
     principal: {

@@ -25,6 +25,7 @@ import {
   pairDevice,
   withMethods,
 } from "../../support/gate-participants.ts";
+import { crashGate } from "../../support/gate.ts";
 
 const HISTORIES = 120;
 const PEER = "did:cdi:registry.sallyport.example:agent:01K00000000000000000000001";
@@ -201,10 +202,10 @@ async function play(taken: History, tally: Tally): Promise<void> {
     if (index % 4 === 0) await rest(0);
     tally.asked += 1;
   }
-  if (taken.after === "crash amid") await crash(did);
+  if (taken.after === "crash amid") await crashGate(did);
   const isOver = await acknowledged;
 
-  if (taken.after === "crash") await crash(did);
+  if (taken.after === "crash") await crashGate(did);
   if (taken.after === "evict") await evictDurableObject(gateStub(did)).catch(() => undefined);
   if (isOver === true) {
     tally.acknowledged += 1;
@@ -248,12 +249,6 @@ async function play(taken: History, tally: Tally): Promise<void> {
   tally.histories += 1;
   tally.rows += results.length;
   tally.messages += messages.length;
-}
-
-async function crash(did: AgentDid): Promise<void> {
-  await runInDurableObject(gateStub(did), (_gate, state) => state.abort("a crash of the tests' own")).catch(
-    () => undefined,
-  );
 }
 
 describe("the object", () => {

@@ -3,7 +3,7 @@ import { env, exports } from "cloudflare:workers";
 import { beforeAll, describe, expect, onTestFinished, test, vi } from "vitest";
 import { encodeBase64Url } from "../../../src/wire/base64url.ts";
 import { sha256Base64Url, signProof } from "../../../src/wire/proof.ts";
-import { eventually, listen, stopClock } from "../../support/gate.ts";
+import { crashGate, eventually, listen, stopClock } from "../../support/gate.ts";
 import type { AgentDid } from "../../../src/wire/did.ts";
 
 type Agent = { did: AgentDid; ait: string; access: string; key: CryptoKey };
@@ -100,9 +100,7 @@ describe("a send that waits for its delivery", () => {
     await eventually(async () =>
       expect(await rowsOf(bob, "SELECT body FROM queue WHERE state = 0")).toContainEqual({ body: '{"n":3}' }),
     );
-    await expect(
-      runInDurableObject(env.GATE.getByName(alice.did), (_gate, state) => state.abort("crash")),
-    ).rejects.toThrow("crash");
+    await crashGate(alice.did);
     expect(await answer).toMatchObject({ status: 202, body: { accepted: true, state: "queued", delivered: false } });
   });
 });

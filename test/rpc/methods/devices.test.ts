@@ -25,6 +25,7 @@ import {
   proofBy,
   withMethods,
 } from "../../support/gate-participants.ts";
+import { crashGate } from "../../support/gate.ts";
 
 beforeAll(() => withMethods(deliveryMethods));
 
@@ -351,9 +352,7 @@ describe("what was done to a device", () => {
       batch: () => Promise.reject(new Error("out of reach")),
     } as unknown as D1Database;
     await done(agent.did, "device.pair.rename", { deviceId: device.deviceId, label: "lost?" });
-    await runInDurableObject(gateStub(agent.did), (_gate, state) => state.abort("a crash of the tests' own")).catch(
-      () => undefined,
-    );
+    await crashGate(agent.did);
     place.DB = real;
     expect(await auditOf(agent.did)).toHaveLength(3);
     // Nobody calls it: its alarm does.
@@ -361,7 +360,7 @@ describe("what was done to a device", () => {
     await eventually(async () =>
       expect((await auditOf(agent.did)).map(({ action }) => action)).toContain("device.pair.rename"),
     );
-    await runInDurableObject(gateStub(agent.did), (_gate, state) => state.abort("another")).catch(() => undefined);
+    await crashGate(agent.did);
     await runDurableObjectAlarm(gateStub(agent.did));
     await done(agent.did, "device.pair.list");
     expect(await auditOf(agent.did)).toHaveLength(4);
