@@ -2,7 +2,7 @@
 import { auditStatement } from "../audit/entry.ts";
 import { scopesOf } from "../authority/principal.ts";
 import type { Scope } from "../authority/scopes.ts";
-import { SECRET_PREFIXES } from "../authority/secrets.ts";
+import { hashSecret, newSecret, SECRET_PREFIXES } from "../authority/secrets.ts";
 import { actorOf } from "../authz/actor.ts";
 import { agentObject, apiKeyGrants, serviceAccountSubject, tenantObject } from "../authz/grants.ts";
 import { graphUnavailable } from "../authz/permission.ts";
@@ -14,10 +14,8 @@ import type { CallContext } from "../call/context.ts";
 import type { GateLocal } from "../call/gate.ts";
 import { isOnFor } from "../config.ts";
 import { findAgentTenant } from "../authz/tenants.ts";
-import { encodeBase64Url } from "../wire/base64url.ts";
 import type { AgentDid } from "../wire/did.ts";
 import { ProxyError } from "../wire/problem.ts";
-import { sha256Base64Url } from "../wire/proof.ts";
 import { newUlid } from "../wire/ulid.ts";
 import { provenanceOf } from "./provenance.ts";
 import { insertApiKey } from "./store.ts";
@@ -57,8 +55,8 @@ export async function createApiKey(
   if (target.tenantId === null || target.isRevoked)
     throw new ProxyError("PROXY_NOT_FOUND", { reason: "no such agent, or a revoked one" });
 
-  const key = `${SECRET_PREFIXES.apiKey}${encodeBase64Url(crypto.getRandomValues(new Uint8Array(32)))}`;
-  const keyHash = await sha256Base64Url(new TextEncoder().encode(key));
+  const key = newSecret(SECRET_PREFIXES.apiKey);
+  const keyHash = await hashSecret(key);
   const { tenantId } = target;
   const made = { apiKeyId: newUlid(nowMs), serviceAccountId: newUlid(nowMs), agentDid, tenantId };
   const generation = gate.apiKeys.generation();

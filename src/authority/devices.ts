@@ -2,12 +2,12 @@
  * Relay clients paired with this agent: pairing requests, device keys, token hashes, epochs. A row and its epoch are the one
  * truth about a device; ending one is writing its row. Contract §2 and §5.
  */
-import { decodeBase64Url, encodeBase64Url } from "../wire/base64url.ts";
+import { decodeBase64Url } from "../wire/base64url.ts";
 import { sha256Base64Url } from "../wire/proof.ts";
 import { RELAY_CLOSE_REASON } from "../wire/relay-close.ts";
 import { type PairRequest, pairRequestOf, type PairRequestRow } from "./pair-requests.ts";
 import type { Scope } from "./scopes.ts";
-import { sameHash } from "./secrets.ts";
+import { equalHashes, hashSecret, newSecret, SECRET_PREFIXES } from "./secrets.ts";
 
 const DEVICE_ID_LENGTH = 22;
 const LAST_USED_RESOLUTION_MS = 60_000;
@@ -44,8 +44,8 @@ export async function deviceIdOf(publicKey: string): Promise<string> {
 
 /** A device token, shown once; only its hash is kept. */
 export async function newDeviceToken(): Promise<{ token: string; sha256: string }> {
-  const token = `spd_${encodeBase64Url(crypto.getRandomValues(new Uint8Array(32)))}`;
-  return { token, sha256: await sha256Base64Url(new TextEncoder().encode(token)) };
+  const token = newSecret(SECRET_PREFIXES.device);
+  return { token, sha256: await hashSecret(token) };
 }
 
 type DeviceRow = {
@@ -145,7 +145,7 @@ export function createDevices(sql: SqlStorage) {
         .toArray()[0];
       let inForce: Device | null = null;
       for (const device of devices.values()) {
-        if (device.tokenSha256 !== null && device.endedAtMs === null && sameHash(device.tokenSha256, tokenSha256))
+        if (device.tokenSha256 !== null && device.endedAtMs === null && equalHashes(device.tokenSha256, tokenSha256))
           inForce = device;
       }
       if (inForce !== null) return { device: inForce, inForce: true };

@@ -2,10 +2,6 @@
  * What a method is. Everything authenticated but the hook and the socket upgrade is a method: declared once, with the schema
  * of its parameters and of its result, the permission it needs, and its handler. A method without a permission does not compile.
  */
-/**
- * What a method is. Everything authenticated but the hook and the socket upgrade is a method: declared once, with the schema
- * of its parameters and of its result, the permission it needs, and its handler. A method without a permission does not compile.
- */
 import type * as z from "zod/mini";
 import type { PrincipalKind } from "../authority/principal.ts";
 import type { Scope } from "../authority/scopes.ts";

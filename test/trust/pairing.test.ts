@@ -326,6 +326,8 @@ describe("the body of a pairing request", () => {
     ["a control character in a name", { initiatorProfile: { ...ALICE, humanName: "a\u0007b" } }],
     ["a mark that re-orders text", { initiatorProfile: { ...ALICE, humanName: "a\u202eb" } }],
     ["a lone surrogate", { initiatorProfile: { ...ALICE, humanName: "a\ud800b" } }],
+    ["a zero-width space", { initiatorProfile: { ...ALICE, humanName: "a\u200bb" } }],
+    ["a soft hyphen", { initiatorProfile: { ...ALICE, agentName: "a\u00adb" } }],
     ["a name of 129 characters", { initiatorProfile: { ...ALICE, agentName: "a".repeat(129) } }],
     ["an origin with a path", { initiatorProfile: { ...ALICE, proxyOrigin: "https://proxy.example.com/x" } }],
     ["an origin of another scheme", { initiatorProfile: { ...ALICE, proxyOrigin: "javascript:alert(1)" } }],

@@ -1,11 +1,11 @@
 /** Relay tickets: single use, 30 s, carrying their issuer's authority and no more. Contract §2. */
 import type { AuthorityRef } from "../../authority/reference.ts";
+import { hashSecret, newSecret, SECRET_PREFIXES } from "../../authority/secrets.ts";
 import { decodeBase64Url, encodeBase64Url } from "../../wire/base64url.ts";
 import { type AgentDid, parseAgentDid } from "../../wire/did.ts";
-import { sha256Base64Url } from "../../wire/proof.ts";
 
 const TICKET_TTL_MS = 30_000;
-const TICKET_PATTERN = /^spw_([A-Za-z0-9_-]{43})\.([A-Za-z0-9_-]{40,512})$/;
+const TICKET_PATTERN = new RegExp(`^${SECRET_PREFIXES.relayTicket}([A-Za-z0-9_-]{43})\\.([A-Za-z0-9_-]{40,512})$`);
 
 /**
  * The agent whose gate a ticket belongs to: it stands in the ticket, since a subprotocol comes without other headers.
@@ -21,9 +21,9 @@ export function createRelayTickets(sql: SqlStorage) {
   return {
     /** Makes a ticket; what it carries is written only by `keep`, after the caller has looked at its authority again. */
     async make(agentDid: AgentDid): Promise<{ ticket: string; sha256: string }> {
-      const secret = encodeBase64Url(crypto.getRandomValues(new Uint8Array(32)));
-      const ticket = `spw_${secret}.${encodeBase64Url(new TextEncoder().encode(agentDid))}`;
-      return { ticket, sha256: await sha256Base64Url(new TextEncoder().encode(ticket)) };
+      const issuer = encodeBase64Url(new TextEncoder().encode(agentDid));
+      const ticket = `${newSecret(SECRET_PREFIXES.relayTicket)}.${issuer}`;
+      return { ticket, sha256: await hashSecret(ticket) };
     },
 
     keep(sha256: string, carried: AuthorityRef, nowMs: number): number {

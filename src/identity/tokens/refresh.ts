@@ -1,6 +1,7 @@
 /** Refreshing an access token, contract §3: the refresh token is used once, a lost answer is answered again, reuse ends the family. */
 import { auditStatement } from "../../audit/entry.ts";
 import { agentCaller, authorityEnded } from "../../call/caller.ts";
+import { equalHashes, hashSecret } from "../../authority/secrets.ts";
 import type { CallContext } from "../../call/context.ts";
 import { commit, contended } from "../../database/batch.ts";
 import { guard } from "../../database/guard.ts";
@@ -8,7 +9,7 @@ import { read } from "../../database/read.ts";
 import type { AgentDid } from "../../wire/did.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import { ATTEMPTS_MAX, REFRESH_REPEAT_MS, type Registry, registryOf } from "../registry.ts";
-import { endFamily, hashToken, insertPair, isSameHash, newTokenPair, type TokenPair } from "./token-pairs.ts";
+import { endFamily, insertPair, newTokenPair, type TokenPair } from "./token-pairs.ts";
 
 /** What is known of a refresh token. */
 export type RefreshRow = {
@@ -71,7 +72,7 @@ export type Refreshed = { access: { token: string; expiresAtMs: number }; refres
 export async function refreshAccess(ctx: CallContext, refreshToken: string): Promise<Refreshed> {
   const registry = registryOf(ctx);
   const caller = agentCaller(ctx);
-  const hash = await hashToken(refreshToken);
+  const hash = await hashSecret(refreshToken);
   for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt += 1) {
     const row = await findRefresh(registry, hash);
     const verdict = judgeRefresh(row, caller, registry.now());
@@ -114,7 +115,7 @@ async function findRefresh(registry: Registry, hash: string): Promise<RefreshRow
     )
     .bind(hash);
   const row = await read(select.first<RefreshRow>());
-  return row !== null && isSameHash(row.refreshHash, hash) ? row : null;
+  return row !== null && equalHashes(row.refreshHash, hash) ? row : null;
 }
 
 type Answered = Extract<RefreshVerdict, { kind: "first" | "repeat" }>;

@@ -1,19 +1,13 @@
 /** Access and refresh tokens: made in pairs, kept as hashes, judged by one row and the family it belongs to. */
+import { equalHashes, hashSecret, newSecret, SECRET_PREFIXES } from "../../authority/secrets.ts";
 import { read } from "../../database/read.ts";
-import { decodeBase64Url, encodeBase64Url } from "../../wire/base64url.ts";
 import type { AgentDid } from "../../wire/did.ts";
-import { sha256Base64Url } from "../../wire/proof.ts";
 import { newUlid } from "../../wire/ulid.ts";
 import { ACCESS_TOKEN_TTL_MS, REFRESH_TOKEN_TTL_MS, type Registry } from "../registry.ts";
 
-/** Prefixes, so that leak scanners can find them. */
-export const ACCESS_TOKEN_PREFIX = "spa_";
-export const REFRESH_TOKEN_PREFIX = "spr_";
-
-const SECRET_BYTES = 32;
 const TOKEN_MAX_LENGTH = 64;
 
-/** A fresh pair; the tokens leave this house once and are kept as hashes. */
+/** A fresh pair; the tokens are shown once and kept as hashes. */
 export type TokenPair = {
   readonly accessToken: string;
   readonly accessExpiresAtMs: number;
@@ -27,34 +21,19 @@ export type TokenPair = {
 /** Whom a pair is handed out to. */
 export type PairHolder = { readonly familyId: string; readonly agentDid: AgentDid; readonly keyX: string };
 
-/** @returns base64url of the SHA-256 of a token, as the database holds it. */
-export async function hashToken(token: string): Promise<string> {
-  return sha256Base64Url(new TextEncoder().encode(token));
-}
-
-/** @returns whether two hashes are the same, in constant time. */
-export function isSameHash(left: string, right: string): boolean {
-  const [a, b] = [decodeBase64Url(left), decodeBase64Url(right)];
-  return a !== null && b !== null && a.length === b.length && crypto.subtle.timingSafeEqual(a, b);
-}
-
 /** @returns a pair nobody has seen. */
 export async function newTokenPair(nowMs: number): Promise<TokenPair> {
-  const accessToken = ACCESS_TOKEN_PREFIX + randomSecret();
-  const refreshToken = REFRESH_TOKEN_PREFIX + randomSecret();
+  const accessToken = newSecret(SECRET_PREFIXES.access);
+  const refreshToken = newSecret(SECRET_PREFIXES.refresh);
   return {
     accessToken,
     accessExpiresAtMs: nowMs + ACCESS_TOKEN_TTL_MS,
     refreshToken,
     refreshExpiresAtMs: nowMs + REFRESH_TOKEN_TTL_MS,
-    accessHash: await hashToken(accessToken),
-    refreshHash: await hashToken(refreshToken),
+    accessHash: await hashSecret(accessToken),
+    refreshHash: await hashSecret(refreshToken),
     issuedAtMs: nowMs,
   };
-}
-
-function randomSecret(): string {
-  return encodeBase64Url(crypto.getRandomValues(new Uint8Array(SECRET_BYTES)));
 }
 
 /** Begins a family with its first pair. */
@@ -119,8 +98,8 @@ export async function isAccessValid(
   registry: Registry,
   claim: { token: string; agentDid: string; aitJti: string },
 ): Promise<boolean> {
-  if (!claim.token.startsWith(ACCESS_TOKEN_PREFIX) || claim.token.length > TOKEN_MAX_LENGTH) return false;
-  const hash = await hashToken(claim.token);
+  if (!claim.token.startsWith(SECRET_PREFIXES.access) || claim.token.length > TOKEN_MAX_LENGTH) return false;
+  const hash = await hashSecret(claim.token);
   const nowMs = registry.now();
   const select = registry.db
     .prepare(
@@ -132,5 +111,5 @@ export async function isAccessValid(
     )
     .bind(hash, claim.agentDid, claim.aitJti, nowMs);
   const stored = await read(select.first<string>("access_hash"));
-  return stored !== null && isSameHash(stored, hash);
+  return stored !== null && equalHashes(stored, hash);
 }

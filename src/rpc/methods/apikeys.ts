@@ -1,36 +1,22 @@
 /** The methods of contract §5, API keys. */
-/** The methods of contract §5, API keys. */
 import * as z from "zod/mini";
 import { createApiKey } from "../../apikeys/create.ts";
 import { deleteApiKey } from "../../apikeys/delete.ts";
 import { type ApiKeyRow, findApiKeyById, listApiKeys, scopesOfRow } from "../../apikeys/store.ts";
-import { type Scope, SCOPES } from "../../authority/scopes.ts";
 import type { CallContext } from "../../call/context.ts";
 import type { GateLocal } from "../../call/gate.ts";
 import { callRemoteGate } from "../../call/remote-gate.ts";
 import { noteBookmark, readSession } from "../../database/session.ts";
-import { type AgentDid, parseAgentDid } from "../../wire/did.ts";
+import type { AgentDid } from "../../wire/did.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import { defineMethod, type Method } from "../method.ts";
 import { PERMISSIONS } from "../permissions.ts";
+import { agentDid, cursor, fenced, pageLimit, plainText, scopes, timeMs } from "../schemas.ts";
 
 const PAGE_MAX = 100;
 
-const agentDid = z.string().check(
-  z.maxLength(512),
-  z.refine((text: string) => parseAgentDid(text) !== null, "is no agent DID"),
-);
 const apiKeyId = z.string().check(z.minLength(1), z.maxLength(64));
-const name = z.string().check(
-  z.minLength(1),
-  z.maxLength(64),
-  z.refine((text: string) => !/\p{Cc}/u.test(text) && text.isWellFormed(), "has a character that a name cannot have"),
-);
-const scopes = z.pipe(
-  z.array(z.enum(SCOPES)).check(z.minLength(1), z.maxLength(SCOPES.length)),
-  z.transform((list: Scope[]) => SCOPES.filter((scope) => list.includes(scope))),
-);
-const timeMs = z.int().check(z.nonnegative());
+const name = plainText(1, 64);
 
 const shownKey = z.object({
   apiKeyId: z.string(),
@@ -48,7 +34,7 @@ const shownKey = z.object({
 const deleted = z.object({
   apiKeyId: z.string(),
   deletedAtMs: timeMs,
-  fenced: z.object({ sockets: z.int(), inFlight: z.int() }),
+  fenced,
 });
 
 const create = defineMethod({
@@ -75,8 +61,8 @@ const list = defineMethod({
   permission: PERMISSIONS["apikey/list"],
   params: z.object({
     agentDid: z.optional(agentDid),
-    cursor: z.optional(z.string().check(z.maxLength(64))),
-    limit: z.optional(z.int().check(z.minimum(1), z.maximum(PAGE_MAX))),
+    cursor: cursor(64),
+    limit: pageLimit(PAGE_MAX),
   }),
   result: z.object({ apiKeys: z.array(shownKey), nextCursor: z.optional(z.string()) }),
   handler: async (ctx, params) => {

@@ -1,9 +1,9 @@
 /** `audit/list`: who did what to whom, newest first. Contract §5. */
-/** `audit/list`: who did what to whom, newest first. Contract §5. */
 import * as z from "zod/mini";
 import { read } from "../../database/read.ts";
 import { defineMethod, type Method } from "../method.ts";
 import { PERMISSIONS } from "../permissions.ts";
+import { pageLimit, timeMs } from "../schemas.ts";
 
 const PAGE_MAX = 100;
 const CURSOR_PATTERN = /^(\d{1,15})-([0-9A-HJKMNP-TV-Z]{26})$/;
@@ -31,13 +31,13 @@ const auditList = defineMethod({
     cursor: z.optional(z.string().check(z.regex(CURSOR_PATTERN))),
     subject: filter,
     action: filter,
-    limit: z.optional(z.int().check(z.minimum(1), z.maximum(PAGE_MAX))),
+    limit: pageLimit(PAGE_MAX),
   }),
   result: z.object({
     entries: z.array(
       z.object({
         id: z.string(),
-        atMs: z.int(),
+        atMs: timeMs,
         actor: z.string(),
         action: z.string(),
         subject: z.nullable(z.string()),

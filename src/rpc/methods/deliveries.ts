@@ -1,20 +1,15 @@
 /** What a sender may ask about its messages, and a recipient about its dead letters. Contract §3. */
-/** What a sender may ask about its messages, and a recipient about its dead letters. Contract §3. */
 import * as z from "zod/mini";
 import type { CallContext } from "../../call/context.ts";
 import type { GateLocal } from "../../call/gate.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import { defineMethod, type Method } from "../method.ts";
 import { PERMISSIONS } from "../permissions.ts";
+import { queryPageLimit, timeMs } from "../schemas.ts";
 
 const PAGE_MAX = 100;
 
 const id = z.string().check(z.regex(/^[A-Za-z0-9._~-]{1,512}$/));
-const timeMs = z.int().check(z.nonnegative());
-const pageLimit = z.pipe(
-  z.union([z.number(), z.pipe(z.string().check(z.regex(/^\d{1,4}$/)), z.transform(Number))]),
-  z.int().check(z.minimum(1), z.maximum(PAGE_MAX)),
-);
 
 /** `GET /v1/deliveries/:deliveryId`. */
 const deliveryGet = defineMethod({
@@ -41,7 +36,7 @@ const deadLetterList = defineMethod({
   name: "dead-letter.list",
   surface: "http",
   permission: PERMISSIONS["dead-letter.list"],
-  params: z.object({ cursor: z.optional(id), limit: z.optional(pageLimit) }),
+  params: z.object({ cursor: z.optional(id), limit: queryPageLimit(PAGE_MAX) }),
   result: z.object({
     deadLetters: z.array(
       z.object({

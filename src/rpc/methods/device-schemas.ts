@@ -1,42 +1,15 @@
-/** What the methods of devices take and show: their parameters, and devices and pairing requests as an admin sees them. */
-/** What the methods of devices take and show: their parameters, and devices and pairing requests as an admin sees them. */
+/** Devices and pairing requests as the methods show them. */
 import * as z from "zod/mini";
 import type { Device } from "../../authority/devices.ts";
 import type { PairRequest } from "../../authority/pair-requests.ts";
-import { inOrder, type Scope, SCOPES } from "../../authority/scopes.ts";
-import { parsePublicKey } from "../../identity/public-key.ts";
-
-/** Most devices of one agent that are in order at once, and most that are shown: a list has no pages, and fits into one frame. */
-export const DEVICES_MAX = 1_000;
-
-export const timeMs = z.int().check(z.nonnegative());
-export const epoch = z.int().check(z.nonnegative());
-export const deviceId = z.string().check(z.regex(/^[A-Za-z0-9_-]{22}$/));
-export const requestId = z.string().check(z.regex(/^[0-9A-HJKMNP-TV-Z]{26}$/));
-export const digest = z.string().check(z.regex(/^[A-Za-z0-9_-]{43}$/));
-export const label = z.string().check(
-  z.minLength(1),
-  z.maxLength(64),
-  z.refine((text: string) => !/\p{Cc}/u.test(text) && text.isWellFormed(), "has a character that a label cannot have"),
-);
-export const scopes = z.pipe(
-  z.array(z.enum(SCOPES)).check(z.minLength(1), z.maxLength(SCOPES.length)),
-  z.transform((list: Scope[]) => inOrder(list)),
-);
-export const publicKey = z.string().check(
-  z.maxLength(64),
-  z.refine((text: string) => parsePublicKey(text).ok, "is no usable Ed25519 public key, 32 bytes in base64url"),
-);
-/** An operator, or a caller from elsewhere, names the agent. */
-export const named = { agentDid: z.optional(z.string().check(z.maxLength(512))) };
-export const fenced = z.object({ sockets: z.int(), inFlight: z.int() });
+import { count, timeMs } from "../schemas.ts";
 
 export const shownDevice = z.object({
   deviceId: z.string(),
   label: z.nullable(z.string()),
   scopes: z.array(z.string()),
   approvedScopes: z.array(z.string()),
-  epoch,
+  epoch: count,
   status: z.enum(["waiting", "active", "revoked"]),
   pairedAtMs: timeMs,
   rotatedAtMs: z.nullable(timeMs),
@@ -44,6 +17,7 @@ export const shownDevice = z.object({
   expiresAtMs: z.nullable(timeMs),
   revokedAtMs: z.nullable(timeMs),
 });
+
 export const shownRequest = z.object({
   requestId: z.string(),
   deviceId: z.string(),
@@ -54,49 +28,32 @@ export const shownRequest = z.object({
   expiresAtMs: timeMs,
 });
 
-export function shownRequestOf({
-  requestId: id,
-  deviceId: device,
-  publicKey: key,
-  label: name,
-  scopes: wanted,
-  digest: shown,
-  expiresAtMs,
-}: PairRequest) {
+/** @returns a request as those see it who may approve it */
+export function shownRequestOf(request: PairRequest): z.infer<typeof shownRequest> {
   return {
-    requestId: id,
-    deviceId: device,
-    publicKey: key,
-    label: name,
-    scopes: [...wanted] as string[],
-    digest: shown,
-    expiresAtMs,
+    requestId: request.requestId,
+    deviceId: request.deviceId,
+    publicKey: request.publicKey,
+    label: request.label,
+    scopes: [...request.scopes],
+    digest: request.digest,
+    expiresAtMs: request.expiresAtMs,
   };
 }
 
-function shownDeviceOf(device: Device) {
+/** @returns a device as a list shows it, without key and token */
+export function shownDeviceOf(device: Device): z.infer<typeof shownDevice> {
   return {
     deviceId: device.deviceId,
     label: device.label,
-    scopes: [...device.scopes] as string[],
-    approvedScopes: [...device.ceiling] as string[],
+    scopes: [...device.scopes],
+    approvedScopes: [...device.ceiling],
     epoch: device.epoch,
-    status:
-      device.endedAtMs !== null ? ("revoked" as const) : device.tokenWaits ? ("waiting" as const) : ("active" as const),
+    status: device.endedAtMs !== null ? "revoked" : device.tokenWaits ? "waiting" : "active",
     pairedAtMs: device.pairedAtMs,
     rotatedAtMs: device.rotatedAtMs,
     lastUsedAtMs: device.lastUsedAtMs,
     expiresAtMs: device.tokenExpiresAtMs,
     revokedAtMs: device.endedAtMs,
   };
-}
-
-/** One in order ends after all that have ended; a number, since two infinities have no difference. */
-const endedAt = (device: Device): number => device.endedAtMs ?? Number.MAX_SAFE_INTEGER;
-
-/** Devices as a list shows them, in their order: those in order, and of the revoked the latest, as far as there is room. */
-export function shownDevices(devices: readonly Device[]) {
-  const latestFirst = devices.toSorted((a, b) => endedAt(b) - endedAt(a));
-  const shown = new Set(latestFirst.slice(0, DEVICES_MAX));
-  return devices.filter((device) => shown.has(device)).map(shownDeviceOf);
 }

@@ -1,5 +1,4 @@
 /** The registry's methods, contract §3: for the operator, and for the agent itself. Each stands behind its own route. */
-/** The registry's methods, contract §3: for the operator, and for the agent itself. Each stands behind its own route. */
 import * as z from "zod/mini";
 import { listAgents, type ListedAgent } from "../../identity/agents.ts";
 import type { IdentityHooks } from "../../identity/hooks.ts";
@@ -7,45 +6,15 @@ import { revokeSigningKey, rotateSigningKey } from "../../identity/keys/rotation
 import { registerAgent } from "../../identity/lifecycle/register.ts";
 import { rekeyAgent } from "../../identity/lifecycle/rekey.ts";
 import { revokeAgent } from "../../identity/lifecycle/revoke.ts";
-import { parsePublicKey } from "../../identity/public-key.ts";
 import { AIT_TTL_SECONDS, registryOf } from "../../identity/registry.ts";
 import { refreshAccess } from "../../identity/tokens/refresh.ts";
 import { reissueAit } from "../../identity/tokens/reissue.ts";
-import { parseAgentDid, parseHumanDid } from "../../wire/did.ts";
 import { defineMethod, type Method } from "../method.ts";
 import { PERMISSIONS } from "../permissions.ts";
+import { agentDid, cursor, fenced, humanDid, plainText, publicKey, queryPageLimit, timeMs } from "../schemas.ts";
 
 /** Agents on one page of the list, at most and by default. */
 const PAGE_MAX = 100;
-
-const plainText = (minLength: number, maxLength: number) =>
-  z.string().check(
-    z.minLength(minLength),
-    z.maxLength(maxLength),
-    z.refine((text: string) => !/\p{Cc}/u.test(text), "has a control character"),
-    // D1 and JSON would make two different texts of a lone surrogate.
-    z.refine((text: string) => text.isWellFormed(), "is not well-formed Unicode"),
-  );
-
-const agentDid = z.string().check(
-  z.maxLength(512),
-  z.refine((text: string) => parseAgentDid(text) !== null, "is no agent DID"),
-);
-const humanDid = z.string().check(
-  z.maxLength(512),
-  z.refine((text: string) => parseHumanDid(text) !== null, "is no human DID"),
-);
-const publicKey = z.string().check(
-  z.maxLength(64),
-  z.refine((text: string) => parsePublicKey(text).ok, "is no usable Ed25519 public key, 32 bytes in base64url"),
-);
-const timeMs = z.int().check(z.nonnegative());
-
-/** A page's size: a number, or the digits of a query string. */
-const pageLimit = z.pipe(
-  z.union([z.number(), z.pipe(z.string().check(z.regex(/^\d{1,6}$/)), z.transform(Number))]),
-  z.int().check(z.minimum(1), z.maximum(PAGE_MAX)),
-);
 
 const credentials = z.object({
   agentDid: z.string(),
@@ -72,7 +41,7 @@ const listedAgent = z.object({
 });
 
 /**
- * @param hooks what other rooms commit with a registration and with an end
+ * @param hooks what other folders commit with a registration and with an end
  * @returns the methods, for the dispatcher
  */
 export function identityMethods(hooks: IdentityHooks): Method[] {
@@ -97,10 +66,10 @@ export function identityMethods(hooks: IdentityHooks): Method[] {
       name: "identity.list",
       surface: "http",
       permission: PERMISSIONS["identity.list"],
-      params: z.object({ cursor: z.optional(z.string().check(z.maxLength(1_024))), limit: z.optional(pageLimit) }),
+      params: z.object({ cursor: cursor(), limit: queryPageLimit(PAGE_MAX) }),
       result: z.object({ agents: z.array(listedAgent), nextCursor: z.optional(z.string()) }),
-      handler: async (ctx, { cursor, limit }) => {
-        const { agents, ...rest } = await listAgents(registryOf(ctx), { cursor, limit: limit ?? PAGE_MAX });
+      handler: async (ctx, { cursor: after, limit }) => {
+        const { agents, ...rest } = await listAgents(registryOf(ctx), { cursor: after, limit: limit ?? PAGE_MAX });
         return { agents: agents.map(shown), ...rest };
       },
     }),
@@ -113,7 +82,7 @@ export function identityMethods(hooks: IdentityHooks): Method[] {
         agentDid: z.string(),
         revoked: z.literal(true),
         revokedAtMs: timeMs,
-        fenced: z.object({ sockets: timeMs, inFlight: timeMs }),
+        fenced,
       }),
       handler: (ctx, params) => revokeAgent(ctx, params, hooks),
     }),

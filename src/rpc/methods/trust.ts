@@ -1,5 +1,4 @@
 /** The methods of trust: pairing for agents (behind their own routes), and the operator's view of all of it. */
-/** The methods of trust: pairing for agents (behind their own routes), and the operator's view of all of it. */
 import * as z from "zod/mini";
 import type { CallContext } from "../../call/context.ts";
 import { confirmPairing, pairingStatus, startPairing } from "../../trust/pairing.ts";
@@ -8,19 +7,13 @@ import { profileSchema } from "../../trust/profile.ts";
 import { removeTrust } from "../../trust/removal.ts";
 import { read } from "../../trust/store.ts";
 import { PAIR_TICKET_TTL_SECONDS } from "../../trust/ticket.ts";
-import { type AgentDid, parseAgentDid } from "../../wire/did.ts";
+import type { AgentDid } from "../../wire/did.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import { defineMethod, type Method } from "../method.ts";
 import { PERMISSIONS } from "../permissions.ts";
+import { agentDid, count, cursor, pageLimit, timeMs } from "../schemas.ts";
 
-export const agentDid = z.custom<AgentDid>(
-  (value) => typeof value === "string" && parseAgentDid(value) !== null,
-  "is no agent DID",
-);
-const wholeNumber = z.int().check(z.nonnegative());
 const PAGE_MAX = 1_000;
-const pageLimit = z.optional(z.int().check(z.minimum(1), z.maximum(PAGE_MAX)));
-const cursor = z.optional(z.string().check(z.maxLength(1_024)));
 
 /** `POST /pair/start` → 200. */
 export const pairStart = defineMethod({
@@ -35,7 +28,7 @@ export const pairStart = defineMethod({
     ),
     allowResponderAgentDid: z.optional(agentDid),
   }),
-  result: z.object({ ticket: z.string(), expiresAtMs: wholeNumber }),
+  result: z.object({ ticket: z.string(), expiresAtMs: timeMs }),
   handler: (ctx, params) =>
     startPairing(ctx, {
       initiatorDid: callingAgent(ctx),
@@ -98,7 +91,7 @@ export const pairPeers = defineMethod({
   surface: "http",
   permission: PERMISSIONS["pair.peers"],
   params: z.object({ after: z.optional(z.string().check(z.maxLength(512))) }),
-  result: z.object({ peers: z.array(z.object({ agentDid, agentName: z.string(), since: wholeNumber })) }),
+  result: z.object({ peers: z.array(z.object({ agentDid, agentName: z.string(), since: timeMs })) }),
   handler: async (ctx, params) => ({
     peers: await read(listPeers(ctx.db, callingAgent(ctx), { after: params.after ?? "", limit: PAGE_MAX })),
   }),
@@ -109,9 +102,9 @@ export const trustList = defineMethod({
   name: "trust/list",
   surface: "rpc",
   permission: PERMISSIONS["trust/list"],
-  params: z.object({ cursor, limit: pageLimit }),
+  params: z.object({ cursor: cursor(), limit: pageLimit(PAGE_MAX) }),
   result: z.object({
-    pairs: z.array(z.object({ agentDid, peerAgentDid: agentDid, epoch: wholeNumber, since: wholeNumber })),
+    pairs: z.array(z.object({ agentDid, peerAgentDid: agentDid, epoch: count, since: timeMs })),
     nextCursor: z.optional(z.string()),
   }),
   handler: async (ctx, params) => {

@@ -6,7 +6,8 @@ import { SCOPES } from "../../../src/authority/scopes.ts";
 import type { CallContext } from "../../../src/call/context.ts";
 import type { GateLocal } from "../../../src/call/gate.ts";
 import { createDispatcher } from "../../../src/rpc/dispatcher.ts";
-import { DEVICES_MAX, shownDevices } from "../../../src/rpc/methods/device-schemas.ts";
+import { DEVICES_MAX, shownDevices } from "../../../src/devices/pairing.ts";
+import { shownDeviceOf } from "../../../src/rpc/methods/device-schemas.ts";
 import { deviceMethods } from "../../../src/rpc/methods/devices.ts";
 import type { Log } from "../../../src/telemetry/log.ts";
 import { resFrame } from "../../../src/wire/frame-encoder.ts";
@@ -38,7 +39,10 @@ const idsOf = (shown: { deviceId: string }[]): number[] =>
 describe("a list of devices", () => {
   test("of as many as there may be fits into one frame of the relay, with every request that may be pending", () => {
     const devices = Array.from({ length: 2 * DEVICES_MAX }, (_, n) => device(n));
-    const payload = { pending: Array.from({ length: 20 }, () => "r".repeat(1_024)), paired: shownDevices(devices) };
+    const payload = {
+      pending: Array.from({ length: 20 }, () => "r".repeat(1_024)),
+      paired: shownDevices(devices).map(shownDeviceOf),
+    };
     const text = resFrame({ id: "i".repeat(128), ok: true, payload });
     expect(new TextEncoder().encode(text).length).toBeLessThan(MAX_SERVER_FRAME_BYTES);
   });

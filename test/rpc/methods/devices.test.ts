@@ -183,6 +183,32 @@ describe("an approval", () => {
   });
 });
 
+describe("a device's label", () => {
+  test.each([
+    ["a bidi override", "desk\u202epot"],
+    ["a bidi isolate", "\u2066desk"],
+    ["a zero-width space", "de\u200bsk"],
+    ["a Hangul filler", "\u3164"],
+    ["half a character", "desk\ud800"],
+    ["nothing but white space", "  "],
+    ["more than 64 characters", "\u{1f5a5}".repeat(65)],
+  ])("is refused with %s, at its request and at a renaming", async (_what, label) => {
+    const agent = newAgentHolder(newAgent());
+    const { x } = await newDeviceKey();
+    const { deviceId } = await pairDevice(agent, ["relay"]);
+    const refused = { ok: false, code: "PROXY_BAD_REQUEST" };
+    expect(await call(agent, "device.pair.request", { publicKey: x, scopes: ["relay"], label })).toMatchObject(refused);
+    expect(await call(agent, "device.pair.rename", { deviceId, label })).toMatchObject(refused);
+  });
+
+  test("is counted in code points: 64 signs of two units each are taken", async () => {
+    const agent = newAgentHolder(newAgent());
+    const { deviceId } = await pairDevice(agent, ["relay"]);
+    const label = "\u{1f5a5}".repeat(64);
+    expect(await done(agent, "device.pair.rename", { deviceId, label })).toEqual({ deviceId, label });
+  });
+});
+
 describe("a removal", () => {
   test("takes the device's pending request with it, and may be repeated with the same answer", async () => {
     const agent = newAgentHolder(newAgent());

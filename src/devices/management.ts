@@ -1,0 +1,67 @@
+/** Which devices a caller may manage, and the one refusal of everything about devices. Contract §5. */
+import type { Device } from "../authority/devices.ts";
+import { deviceAuthority } from "../authority/names.ts";
+import { scopesOf } from "../authority/principal.ts";
+import type { CallContext } from "../call/context.ts";
+import type { GateLocal } from "../call/gate.ts";
+import type { AgentDid } from "../wire/did.ts";
+import { ProxyError } from "../wire/problem.ts";
+
+/** A call about the devices of the agent whose gate it runs in. */
+export type DeviceCall = Pick<CallContext, "authority" | "config" | "db" | "now" | "principal"> & {
+  agentDid: AgentDid;
+  gate: GateLocal;
+};
+
+/** Every refusal about a device: like the one for a device that does not exist. The reason is for the log. */
+export function noSuchDevice(reason: string): ProxyError {
+  return new ProxyError("PROXY_NOT_FOUND", { reason });
+}
+
+/** Whether the caller manages every device of the agent; without the scope a device acts on itself alone. */
+export function managesAll({ principal }: Pick<DeviceCall, "principal">): boolean {
+  return scopesOf(principal).includes("devices");
+}
+
+/** Whether the caller is this device. */
+export function isSelf({ principal }: Pick<DeviceCall, "principal">, deviceId: string): boolean {
+  return principal.kind === "device" && principal.deviceId === deviceId;
+}
+
+/** The name of a device's authority, as its fencing token carries it. */
+export function authorityOf({ agentDid }: Pick<DeviceCall, "agentDid">, deviceId: string): string {
+  return deviceAuthority(agentDid, deviceId);
+}
+
+/**
+ * Finds a device that the caller may manage; a revoked one too.
+ *
+ * @throws ProxyError the one refusal
+ */
+export function manageableDevice(call: DeviceCall, deviceId: string): Device {
+  const device = call.gate.devices.get(deviceId);
+  if (device === null || device.endedAs === "removed") throw noSuchDevice("no such device");
+  if (!managesAll(call) && !isSelf(call, deviceId))
+    throw noSuchDevice("a device without the scope acts on itself alone");
+  return device;
+}
+
+/**
+ * Nothing new is given out for an agent that is no more; only the operator comes this far to be told.
+ *
+ * @throws ProxyError PROXY_CONFLICT
+ */
+export function assertAgentActive({ gate }: Pick<DeviceCall, "gate">): void {
+  if (gate.isEnded()) throw new ProxyError("PROXY_CONFLICT", { detail: "The agent has been revoked." });
+}
+
+/** Records what was done to a device in the audit, in the commit of the turn it is done in. */
+export function recordOf(
+  { agentDid, gate }: Pick<DeviceCall, "agentDid" | "gate">,
+  action: string,
+  deviceId: string,
+  details: Record<string, string | number> = {},
+  result = "ok",
+): void {
+  gate.audit({ action, subject: `device:${agentDid}/${deviceId}`, agentDid, result, details });
+}

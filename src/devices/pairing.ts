@@ -1,0 +1,150 @@
+/** Pairing a relay client with an agent: request, approval, rejection, removal, name. Contract §5, Devices. */
+import { provenanceOf } from "../apikeys/provenance.ts";
+import { subjectOf } from "../audit/entry.ts";
+import { type Device, deviceIdOf } from "../authority/devices.ts";
+import { PAIR_REQUEST_TTL_MS, PAIR_REQUESTS_MAX, pairDigest, type PairRequest } from "../authority/pair-requests.ts";
+import { scopesOf } from "../authority/principal.ts";
+import { isWithin, type Scope } from "../authority/scopes.ts";
+import { equalHashes } from "../authority/secrets.ts";
+import { ProxyError } from "../wire/problem.ts";
+import { newUlid } from "../wire/ulid.ts";
+import {
+  assertAgentActive,
+  authorityOf,
+  type DeviceCall,
+  isSelf,
+  manageableDevice,
+  managesAll,
+  noSuchDevice,
+  recordOf,
+} from "./management.ts";
+
+/** Most active devices of one agent, and most that are shown: a list has no pages, and fits into one frame. */
+export const DEVICES_MAX = 1_000;
+
+/** What a device asks to be paired as. */
+export type WantedPairing = { publicKey: string; label: string | null; scopes: readonly Scope[] };
+
+/**
+ * Asks for a device to be paired. The same key has one request, which the newest replaces.
+ *
+ * @returns the request as it is shown to those who approve it
+ * @throws ProxyError PROXY_CONFLICT where too many are pending
+ */
+export async function requestPairing(call: DeviceCall, wanted: WantedPairing): Promise<PairRequest> {
+  const { gate } = call;
+  const deviceId = await deviceIdOf(wanted.publicKey);
+  const digest = await pairDigest(wanted);
+  call.authority.assertCurrent();
+  const nowMs = call.now();
+  const pending = gate.devices.requests.pending(nowMs);
+  const earlier = pending.find((each) => each.deviceId === deviceId);
+  if (earlier === undefined && pending.length >= PAIR_REQUESTS_MAX) {
+    throw new ProxyError("PROXY_CONFLICT", { detail: `At most ${PAIR_REQUESTS_MAX} pairing requests may be pending.` });
+  }
+  const request: PairRequest = {
+    ...wanted,
+    deviceId,
+    requestId: earlier?.requestId ?? newUlid(nowMs),
+    digest,
+    requestedBy: subjectOf(call.principal),
+    expiresAtMs: nowMs + PAIR_REQUEST_TTL_MS,
+  };
+  gate.devices.requests.put(request);
+  recordOf(call, "device.pair.request", deviceId, { scopes: request.scopes.join(" ") });
+  return request;
+}
+
+/** @returns pending requests and paired devices, as far as the caller may see them: without the scope, itself alone */
+export function listPairings(call: DeviceCall): { pending: PairRequest[]; paired: Device[] } {
+  const { devices } = call.gate;
+  if (managesAll(call)) return { pending: devices.requests.pending(call.now()), paired: shownDevices(devices.list()) };
+  return { pending: [], paired: devices.list().filter(({ deviceId }) => isSelf(call, deviceId)) };
+}
+
+/** Devices as a list shows them, in their order: the active ones, and of the revoked the latest, as far as there is room. */
+export function shownDevices(devices: readonly Device[]): Device[] {
+  const latestFirst = devices.toSorted((a, b) => endedAt(b) - endedAt(a));
+  const shown = new Set(latestFirst.slice(0, DEVICES_MAX));
+  return devices.filter((device) => shown.has(device));
+}
+
+/** An active one ends after all that have ended; a number, since two infinities have no difference. */
+const endedAt = (device: Device): number => device.endedAtMs ?? Number.MAX_SAFE_INTEGER;
+
+/**
+ * Approves a request as it was shown. A device that is paired anew loses what it held before: its old token ends as by a
+ * rotation.
+ *
+ * @param approval `digest` binds the approval to key, scopes and label
+ * @throws ProxyError the one refusal; PROXY_CONFLICT where the agent has no room for another device; DRAIN_TIMEOUT
+ */
+export async function approvePairing(
+  call: DeviceCall,
+  approval: { requestId: string; digest: string },
+): Promise<Device> {
+  const { gate } = call;
+  // Whoever may make keys could otherwise make itself one that approves.
+  const { originator } = await provenanceOf(call.db, call.principal);
+  const { applied } = await gate.end({
+    apply() {
+      assertAgentActive(call);
+      const request = approvableRequest(call, approval, originator);
+      const isAnew = gate.devices.findActive(request.deviceId) !== null;
+      if (!isAnew && gate.devices.active().length >= DEVICES_MAX)
+        throw new ProxyError("PROXY_CONFLICT", { detail: `At most ${DEVICES_MAX} devices may be paired.` });
+      const device = gate.devices.pair(request, call.now());
+      recordOf(call, "device.pair.approve", device.deviceId, {
+        scopes: device.scopes.join(" "),
+        epoch: device.epoch,
+      });
+      return { device, isAnew };
+    },
+    // Where nothing was in force, nothing ends, and an approval waits for nothing.
+    raise: ({ isAnew, device }) =>
+      isAnew ? [{ authority: authorityOf(call, device.deviceId), epoch: device.epoch }] : [],
+  });
+  return applied.device;
+}
+
+/** @throws ProxyError the one refusal */
+function approvableRequest(
+  call: DeviceCall,
+  approval: { requestId: string; digest: string },
+  originator: string | null,
+): PairRequest {
+  const request = managesAll(call) ? call.gate.devices.requests.find(approval.requestId, call.now()) : null;
+  if (request === null || !equalHashes(request.digest, approval.digest))
+    throw noSuchDevice("no such request, or not as it was shown");
+  if (originator === null) throw noSuchDevice("a key without a record of who made it");
+  if (originator === request.requestedBy || originator === authorityOf(call, request.deviceId))
+    throw noSuchDevice("nobody approves its own request");
+  if (!isWithin(request.scopes, scopesOf(call.principal))) throw noSuchDevice("nobody approves beyond what it holds");
+  return request;
+}
+
+/**
+ * Rejects a request.
+ *
+ * @returns the request that is no more
+ * @throws ProxyError the one refusal
+ */
+export function rejectPairing(call: DeviceCall, requestId: string): PairRequest {
+  const { requests } = call.gate.devices;
+  const request = managesAll(call) ? requests.find(requestId, call.now()) : null;
+  if (request === null) throw noSuchDevice("no such request");
+  requests.drop(request.deviceId);
+  recordOf(call, "device.pair.reject", request.deviceId);
+  return request;
+}
+
+/**
+ * Names a device, or takes its name away.
+ *
+ * @throws ProxyError the one refusal
+ */
+export function renameDevice(call: DeviceCall, deviceId: string, label: string | null): void {
+  const device = manageableDevice(call, deviceId);
+  call.gate.devices.rename(device, label);
+  recordOf(call, "device.pair.rename", deviceId);
+}
