@@ -5,7 +5,7 @@
  * be decided within 25 steps is an error and never an answer. See docs/decisions for what a cycle through an exclusion means.
  */
 import { err, ok, type Result } from "../../wire/result.ts";
-import { buildCircuit, CircuitTooLarge, MAX_DEPTH, type Circuit } from "./dependency-graph.ts";
+import { buildDependencyGraph, type DependencyGraph, GraphTooLarge, MAX_DEPTH } from "./dependency-graph.ts";
 import { evaluate, type Evaluation } from "./evaluation.ts";
 import { subjectProblem, validateTuple, type Model } from "./model.ts";
 import { candidateObjects } from "./reverse-expansion.ts";
@@ -98,18 +98,18 @@ export function filterAllowed(
   return ok(allowed);
 }
 
-/** Decides several questions of one subject in one circuit. */
+/** Decides several questions of one subject in one graph. */
 export function decide(
   model: Model,
   tuples: TupleIndex,
   subject: string,
   questions: readonly { object: string; relation: string }[],
-): Result<{ circuit: Circuit; evaluation: Evaluation }, AuthzError> {
+): Result<{ graph: DependencyGraph; evaluation: Evaluation }, AuthzError> {
   try {
-    const circuit = buildCircuit(model, tuples, subject, questions);
-    return ok({ circuit, evaluation: evaluate(circuit) });
+    const graph = buildDependencyGraph(model, tuples, subject, questions);
+    return ok({ graph, evaluation: evaluate(graph) });
   } catch (error) {
-    if (error instanceof CircuitTooLarge) return err(tooComplex("it depends on too many tuples"));
+    if (error instanceof GraphTooLarge) return err(tooComplex("it depends on too many tuples"));
     throw error;
   }
 }

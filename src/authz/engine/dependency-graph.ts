@@ -1,7 +1,7 @@
 /**
- * A check as a circuit: one gate for each `object#relation` that the question can depend on, wired by the model's rewrites
- * and the tuples. Each node stands in it once, however many paths lead there, so that its size is bounded by the tuples
- * and never by the number of paths.
+ * A check as a graph of what it depends on: one node for each `object#relation` that the question can lead to, connected by the
+ * model's rewrites and the tuples. Each stands in it once, however many paths lead there, so that its size is bounded by the
+ * tuples and never by the number of paths.
  */
 import type { Model, Rewrite } from "./model.ts";
 import { formatTuple, WILDCARD } from "./tuple.ts";
@@ -9,148 +9,173 @@ import { typeOf, type TupleIndex } from "./tuple-index.ts";
 
 /** How many tuples may be followed one after another from the question (OpenFGA's resolution limit). */
 export const MAX_DEPTH = 25;
-/** How large a circuit may grow, in gates and wires; beyond it a check fails rather than runs on. */
-export const MAX_CIRCUIT_SIZE = 1_000_000;
+/** How large a graph may grow, in nodes and edges; beyond it a check fails rather than runs on. */
+export const MAX_GRAPH_SIZE = 1_000_000;
 
-export type Gate = {
+export type Node = {
   /**
    * `true` is granted by a tuple; `open` lies deeper than {@link MAX_DEPTH} and is not known; `or`, `and` have any number
    * of inputs, `difference` has two, the base and what is subtracted.
    */
   readonly kind: "true" | "open" | "or" | "and" | "difference";
+  /** Positions of the nodes that it depends on. */
   readonly inputs: number[];
-  /** For explanations: `object#relation` of a node, the tuple of a leaf, the rewrite's name of what lies between. */
+  /** For explanations: `object#relation`, the tuple of a leaf, the rewrite's name of what lies between. */
   readonly label: string;
   /** For explanations: the tuple that leads to each input, where one does. */
   readonly via: (string | null)[];
 };
 
-export type Circuit = {
-  readonly gates: readonly Gate[];
-  /** The gates of the questions asked, in their order. */
+export type DependencyGraph = {
+  readonly nodes: readonly Node[];
+  /** The nodes of the questions asked, in their order. */
   readonly roots: readonly number[];
   readonly hasDifference: boolean;
   readonly hasOpen: boolean;
 };
 
-/** The circuit grew beyond {@link MAX_CIRCUIT_SIZE}. */
-export class CircuitTooLarge extends Error {
-  override readonly name = "CircuitTooLarge";
+/** The graph grew beyond {@link MAX_GRAPH_SIZE}. */
+export class GraphTooLarge extends Error {
+  override readonly name = "GraphTooLarge";
 }
 
-type Node = { gate: number; object: string; relation: string; depth: number; expanded: boolean };
+/** `object#relation` on its way into the graph: expanded once, at the fewest steps from the question. */
+type Relation = { node: number; object: string; relation: string; depth: number; expanded: boolean };
 
 /**
- * Builds the circuit for "is `subject` related to each of `roots`?".
+ * Builds the graph for "is `subject` related to each of `roots`?".
  *
  * @param subject a subject that has been validated against the model
  * @param roots `object#relation` pairs whose type and relation the model knows
- * @throws CircuitTooLarge
+ * @throws GraphTooLarge
  */
-export function buildCircuit(
+export function buildDependencyGraph(
   model: Model,
   tuples: TupleIndex,
   subject: string,
   roots: readonly { object: string; relation: string }[],
-): Circuit {
-  const gates: Gate[] = [];
-  const nodes = new Map<string, Node>();
+): DependencyGraph {
+  const builder = createBuilder(model, tuples, subject);
+  const rootNodes = roots.map(({ object, relation }) => builder.relationAt(object, relation, 0));
+  return { roots: rootNodes, ...builder.expandAll() };
+}
+
+type Builder = {
+  /** @returns the node of `object#relation`, to be expanded at this depth or a smaller one */
+  relationAt(object: string, relation: string, atDepth: number): number;
+  /** Expands what has been asked for, step by step, and what that leads to. */
+  expandAll(): Omit<DependencyGraph, "roots">;
+};
+
+function createBuilder(model: Model, tuples: TupleIndex, subject: string): Builder {
+  const nodes: Node[] = [];
+  const relations = new Map<string, Relation>();
   const isUserset = subject.includes("#");
   const everyone = isUserset ? null : `${typeOf(subject)}:${WILDCARD}`;
   let size = 0;
   let hasDifference = false;
-  /** Nodes to expand, by how many tuples were followed to reach them; a computed relation costs nothing. */
-  let level: Node[] = [];
-  let nextLevel: Node[] = [];
+  /** Relations to expand, by how many tuples were followed to reach them; a computed relation costs nothing. */
+  let level: Relation[] = [];
+  let nextLevel: Relation[] = [];
   let depth = 0;
 
-  const add = (kind: Gate["kind"], label: string): number => {
+  const grow = (): void => {
     size += 1;
-    if (size > MAX_CIRCUIT_SIZE) throw new CircuitTooLarge();
-    gates.push({ kind, inputs: [], label, via: [] });
-    return gates.length - 1;
+    if (size > MAX_GRAPH_SIZE) throw new GraphTooLarge();
   };
-  const wire = (from: number, to: number, via: string | null): void => {
-    size += 1;
-    if (size > MAX_CIRCUIT_SIZE) throw new CircuitTooLarge();
-    gates[to]?.inputs.push(from);
-    gates[to]?.via.push(via);
+  const add = (kind: Node["kind"], label: string): number => {
+    grow();
+    nodes.push({ kind, inputs: [], label, via: [] });
+    return nodes.length - 1;
+  };
+  const connect = (from: number, to: number, via: string | null): void => {
+    grow();
+    nodes[to]?.inputs.push(from);
+    nodes[to]?.via.push(via);
   };
 
-  const nodeOf = (object: string, relation: string, atDepth: number): number => {
+  const relationAt: Builder["relationAt"] = (object, relation, atDepth) => {
     const key = `${object}#${relation}`;
-    const known = nodes.get(key);
+    const known = relations.get(key);
     if (known !== undefined) {
       if (!known.expanded && atDepth < known.depth) {
         known.depth = atDepth;
         level.push(known);
       }
-      return known.gate;
+      return known.node;
     }
-    const node: Node = { gate: add("or", key), object, relation, depth: atDepth, expanded: false };
-    nodes.set(key, node);
-    (atDepth === depth ? level : nextLevel).push(node);
-    return node.gate;
+    const reached: Relation = { node: add("or", key), object, relation, depth: atDepth, expanded: false };
+    relations.set(key, reached);
+    (atDepth === depth ? level : nextLevel).push(reached);
+    return reached.node;
   };
 
   const direct = (object: string, relation: string): number => {
-    const gate = add("or", `${object}#${relation} by a tuple`);
+    const node = add("or", `${object}#${relation} by a tuple`);
     for (const holder of everyone === null || everyone === subject ? [subject] : [subject, everyone]) {
       if (!tuples.has(object, relation, holder)) continue;
-      wire(add("true", formatTuple({ object, relation, subject: holder })), gate, null);
-      return gate;
+      connect(add("true", formatTuple({ object, relation, subject: holder })), node, null);
+      return node;
     }
     for (const userset of tuples.usersets(object, relation)) {
       const via = formatTuple({ object, relation, subject: `${userset.object}#${userset.relation}` });
-      wire(nodeOf(userset.object, userset.relation, depth + 1), gate, via);
+      connect(relationAt(userset.object, userset.relation, depth + 1), node, via);
     }
-    return gate;
+    return node;
   };
 
   const from = (object: string, tupleset: string, relation: string): number => {
-    const gate = add("or", `${relation} from ${tupleset} of ${object}`);
+    const node = add("or", `${relation} from ${tupleset} of ${object}`);
     for (const parent of tuples.objects(object, tupleset)) {
       if (!(model.types.get(typeOf(parent))?.has(relation) ?? false)) continue;
       const via = formatTuple({ object, relation: tupleset, subject: parent });
-      wire(nodeOf(parent, relation, depth + 1), gate, via);
+      connect(relationAt(parent, relation, depth + 1), node, via);
     }
-    return gate;
+    return node;
   };
 
   const build = (rewrite: Rewrite, object: string, relation: string): number => {
     if (rewrite.kind === "direct") return direct(object, relation);
-    if (rewrite.kind === "computed") return nodeOf(object, rewrite.relation, depth);
+    if (rewrite.kind === "computed") return relationAt(object, rewrite.relation, depth);
     if (rewrite.kind === "from") return from(object, rewrite.tupleset, rewrite.relation);
     if (rewrite.kind === "difference") {
       hasDifference = true;
-      const gate = add("difference", `exclusion of ${object}#${relation}`);
-      wire(build(rewrite.base, object, relation), gate, null);
-      wire(build(rewrite.subtract, object, relation), gate, null);
-      return gate;
+      const node = add("difference", `exclusion of ${object}#${relation}`);
+      connect(build(rewrite.base, object, relation), node, null);
+      connect(build(rewrite.subtract, object, relation), node, null);
+      return node;
     }
-    const gate = add(rewrite.kind === "union" ? "or" : "and", `${rewrite.kind} of ${object}#${relation}`);
-    for (const child of rewrite.children) wire(build(child, object, relation), gate, null);
-    return gate;
+    const node = add(rewrite.kind === "union" ? "or" : "and", `${rewrite.kind} of ${object}#${relation}`);
+    for (const child of rewrite.children) connect(build(child, object, relation), node, null);
+    return node;
   };
 
-  const rootGates = roots.map(({ object, relation }) => nodeOf(object, relation, 0));
-  while (level.length > 0 && depth < MAX_DEPTH) {
-    for (const node of level) {
-      if (node.expanded) continue;
-      node.expanded = true;
-      if (isUserset && subject === `${node.object}#${node.relation}`) {
-        // A userset is related to itself, whatever the model says of it.
-        wire(add("true", `${subject} is itself`), node.gate, null);
-        continue;
-      }
-      const definition = model.types.get(typeOf(node.object))?.get(node.relation);
-      if (definition !== undefined) wire(build(definition.rewrite, node.object, node.relation), node.gate, null);
+  const expand = (reached: Relation): void => {
+    reached.expanded = true;
+    if (isUserset && subject === `${reached.object}#${reached.relation}`) {
+      // A userset is related to itself, whatever the model says of it.
+      connect(add("true", `${subject} is itself`), reached.node, null);
+      return;
     }
-    level = nextLevel;
-    nextLevel = [];
-    depth += 1;
-  }
-  const open = level.filter((node) => !node.expanded);
-  for (const node of open) wire(add("open", `${node.object}#${node.relation} lies too deep`), node.gate, null);
-  return { gates, roots: rootGates, hasDifference, hasOpen: open.length > 0 };
+    const definition = model.types.get(typeOf(reached.object))?.get(reached.relation);
+    if (definition === undefined) return;
+    connect(build(definition.rewrite, reached.object, reached.relation), reached.node, null);
+  };
+
+  const expandAll: Builder["expandAll"] = () => {
+    while (level.length > 0 && depth < MAX_DEPTH) {
+      // It grows while it is worked through: a computed relation is of the same depth.
+      for (const reached of level) if (!reached.expanded) expand(reached);
+      level = nextLevel;
+      nextLevel = [];
+      depth += 1;
+    }
+    const open = level.filter((reached) => !reached.expanded);
+    for (const { node, object, relation } of open) {
+      connect(add("open", `${object}#${relation} lies too deep`), node, null);
+    }
+    return { nodes, hasDifference, hasOpen: open.length > 0 };
+  };
+
+  return { relationAt, expandAll };
 }

@@ -165,7 +165,7 @@ export function reversePlan(model: Model, targetType: string, targetRelation: st
 /** Nothing is related but what some subject of `tupleset` has the asking subject as its `relation` for, by a tuple of its own. */
 export type TupleGuard = { readonly tupleset: string; readonly relation: string };
 
-/** The gate before a relation, where it is an intersection with one; null where groups or everyone could open it. */
+/** The guard before a relation, where it is an intersection with one; null where groups or everyone could open it. */
 export function tupleGuardOf(model: Model, type: string, relation: string): TupleGuard | null {
   const relations = model.types.get(type);
   const rewrite = relations?.get(relation)?.rewrite;

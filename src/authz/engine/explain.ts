@@ -1,4 +1,5 @@
-import type { Circuit, Gate } from "./dependency-graph.ts";
+/** Why a check was decided as it was: the tuples that it rests on, or those that were missing. */
+import type { DependencyGraph, Node } from "./dependency-graph.ts";
 import type { Evaluation } from "./evaluation.ts";
 
 /** Why a check was decided as it was, for people. */
@@ -13,41 +14,41 @@ export type Explanation = {
 /** At most this many lines: an explanation is read by a person. */
 const MAX_LINES = 100;
 
-/** Explains the first root of a decided circuit. */
-export function explainDecision(circuit: Circuit, evaluation: Evaluation, subject: string): Explanation {
-  const root = circuit.roots[0] ?? -1;
+/** Explains the first root of a decided graph. */
+export function explainDecision(graph: DependencyGraph, evaluation: Evaluation, subject: string): Explanation {
+  const root = graph.roots[0] ?? -1;
   const allowed = evaluation.verdicts[0] === "allowed";
   return {
     allowed,
-    path: allowed ? provingTuples(circuit, evaluation, root) : [],
-    missing: allowed ? [] : missingGrants(circuit, evaluation, root, subject),
+    path: allowed ? provingTuples(graph, evaluation, root) : [],
+    missing: allowed ? [] : missingGrants(graph, evaluation, root, subject),
   };
 }
 
 /** The tuples of one proof: of an `or` the input proven first, of an `and` all, of an exclusion its base. */
-function provingTuples(circuit: Circuit, { provenAt }: Evaluation, root: number): string[] {
+function provingTuples(graph: DependencyGraph, { provenAt }: Evaluation, root: number): string[] {
   const path = new Set<string>();
   const seen = new Set<number>();
-  const stepOf = (gate: number): number => provenAt[gate] ?? -1;
+  const stepOf = (node: number): number => provenAt[node] ?? -1;
   const visit = (index: number): void => {
-    const gate = circuit.gates[index];
-    if (gate === undefined || seen.has(index)) return;
+    const node = graph.nodes[index];
+    if (node === undefined || seen.has(index)) return;
     seen.add(index);
-    if (gate.kind === "true") path.add(gate.label);
-    for (const position of provingInputs(gate, stepOf)) {
-      const via = gate.via[position];
+    if (node.kind === "true") path.add(node.label);
+    for (const position of provingInputs(node, stepOf)) {
+      const via = node.via[position];
       if (typeof via === "string") path.add(via);
-      visit(gate.inputs[position] ?? -1);
+      visit(node.inputs[position] ?? -1);
     }
   };
   visit(root);
   return [...path].slice(0, MAX_LINES);
 }
 
-function provingInputs(gate: Gate, stepOf: (gate: number) => number): number[] {
-  if (gate.kind === "and") return gate.inputs.map((_, position) => position);
-  if (gate.kind === "difference") return [0];
-  const proven = gate.inputs
+function provingInputs(node: Node, stepOf: (node: number) => number): number[] {
+  if (node.kind === "and") return node.inputs.map((_, position) => position);
+  if (node.kind === "difference") return [0];
+  const proven = node.inputs
     .map((input, position) => ({ position, step: stepOf(input) }))
     .filter(({ step }) => step !== -1)
     .toSorted((a, b) => a.step - b.step);
@@ -55,27 +56,27 @@ function provingInputs(gate: Gate, stepOf: (gate: number) => number): number[] {
 }
 
 /** What failed on the way down: the operands that do not hold, and the tuples that would have made them hold. */
-function missingGrants(circuit: Circuit, { provenAt }: Evaluation, root: number, subject: string): string[] {
+function missingGrants(graph: DependencyGraph, { provenAt }: Evaluation, root: number, subject: string): string[] {
   const lines = new Set<string>();
   const seen = new Set<number>();
-  const holds = (gate: number): boolean => (provenAt[gate] ?? -1) !== -1;
+  const holds = (node: number): boolean => (provenAt[node] ?? -1) !== -1;
   const queue = [root];
   for (let next = queue.shift(); next !== undefined && lines.size < MAX_LINES; next = queue.shift()) {
-    const gate = circuit.gates[next];
-    if (gate === undefined || seen.has(next)) continue;
+    const node = graph.nodes[next];
+    if (node === undefined || seen.has(next)) continue;
     seen.add(next);
-    const [base = -1, subtract = -1] = gate.inputs;
-    if (gate.kind === "difference" && holds(base)) {
-      lines.add(holds(subtract) ? `${gate.label}: the excluded part holds` : `${gate.label}: it cannot be settled`);
-    } else if (gate.label.endsWith(BY_A_TUPLE)) {
-      lines.add(`no tuple of ${gate.label.slice(0, -BY_A_TUPLE.length)} leads to ${subject}`);
-    } else if (gate.kind === "or" && gate.inputs.length === 0) {
-      lines.add(`nothing for ${gate.label}`);
+    const [base = -1, subtract = -1] = node.inputs;
+    if (node.kind === "difference" && holds(base)) {
+      lines.add(holds(subtract) ? `${node.label}: the excluded part holds` : `${node.label}: it cannot be settled`);
+    } else if (node.label.endsWith(BY_A_TUPLE)) {
+      lines.add(`no tuple of ${node.label.slice(0, -BY_A_TUPLE.length)} leads to ${subject}`);
+    } else if (node.kind === "or" && node.inputs.length === 0) {
+      lines.add(`nothing for ${node.label}`);
     }
-    for (const input of gate.kind === "difference" ? [base] : gate.inputs) if (!holds(input)) queue.push(input);
+    for (const input of node.kind === "difference" ? [base] : node.inputs) if (!holds(input)) queue.push(input);
   }
   return [...lines];
 }
 
-/** How the circuit labels the gate of a relation's own tuples. */
+/** How the graph labels the node of a relation's own tuples. */
 const BY_A_TUPLE = " by a tuple";
