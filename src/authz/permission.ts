@@ -1,7 +1,7 @@
 /** One question to the graph that decides: D1's own, read at the primary, or the remote one. */
 import type { CallContext } from "../call/context.ts";
 import { ProxyError } from "../wire/problem.ts";
-import { isTooComplex } from "./engine/check.ts";
+import { type AuthzError, isTooComplex } from "./engine/check.ts";
 import { sallyportGraph } from "./store/graph.ts";
 import { remoteGraphOf } from "./sync/remote.ts";
 
@@ -28,6 +28,12 @@ export async function isPermitted(ctx: Pick<CallContext, "db" | "config">, quest
   throw graphUnavailable(checked.error.reason);
 }
 
+/** @returns the error of a question that this graph cannot answer: one that is too complex is the caller's to narrow down */
+export function unanswered({ code, reason }: AuthzError): ProxyError {
+  return new ProxyError("PROXY_BAD_REQUEST", { detail: reason.slice(0, 300), data: { reason: code } });
+}
+
+/** @returns the error of a graph that is out of reach, or has not taken a change yet; `data` tells what stands all the same */
 export function graphUnavailable(reason: string, data: Record<string, unknown> = {}): ProxyError {
   return new ProxyError("AUTHZ_UNAVAILABLE", { reason, retryAfterMs: 1_000, data });
 }

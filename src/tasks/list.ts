@@ -1,6 +1,6 @@
 /** `task/list`: what the caller may read, found through the graph or by who made it, and not by filtering everything. At most three round trips. */
 import { type Actor, actorOf } from "../authz/actor.ts";
-import { graphUnavailable } from "../authz/permission.ts";
+import { graphUnavailable, unanswered } from "../authz/permission.ts";
 import { sallyportGraph } from "../authz/store/graph.ts";
 import { remoteGraphOf } from "../authz/sync/remote.ts";
 import type { CallContext } from "../call/context.ts";
@@ -19,7 +19,7 @@ export type Page = { agentDid: string | null; cursor: string | null; limit: numb
  * A page, oldest first, of no more tasks than fit. One that is shorter than asked for has a `nextCursor` where there may be more.
  * It holds what `task/get` would show: of each task its own tenant says whether the graph decides or its creator does.
  *
- * @throws ProxyError AUTHZ_UNAVAILABLE when the graph cannot say; PROXY_AUTH_DEPENDENCY_UNAVAILABLE when D1 fails
+ * @throws ProxyError PROXY_BAD_REQUEST for a list beyond the budget of one call; AUTHZ_UNAVAILABLE when the graph cannot say; PROXY_AUTH_DEPENDENCY_UNAVAILABLE when D1 fails
  */
 export async function listTasks(ctx: CallContext, page: Page): Promise<{ tasks: ShownTask[]; nextCursor?: string }> {
   const session = readSession(ctx);
@@ -58,7 +58,7 @@ async function readable(
   const listed = await read(
     sallyportGraph.listObjects(session, question, { limit, lenient: true, ...(cursor === null ? {} : { cursor }) }),
   );
-  if (!listed.ok) throw graphUnavailable(listed.error.reason);
+  if (!listed.ok) throw unanswered(listed.error);
   const ids = listed.value.objects.map((object) => object.slice(object.indexOf(":") + 1)).filter(isUlid);
   return { ids, more: listed.value.nextCursor ?? null };
 }

@@ -1,4 +1,5 @@
 import { err, ok, type Result } from "../../wire/result.ts";
+import { hasUnseen } from "../../wire/text.ts";
 
 /**
  * A relationship as the wire writes it (contract §5): `subject` is related to `object` by `relation`.
@@ -19,9 +20,6 @@ export const MAX_SUBJECT_BYTES = 512;
 
 export const WILDCARD = "*";
 
-/** White space, control characters and halves of surrogate pairs: nothing that looks like another name may be one. */
-// oxlint-disable-next-line no-control-regex -- control characters are what this looks for
-const UNPRINTABLE = /[\s\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff]/u;
 const TYPE_NAME = /^[^:#@*]{1,254}$/u;
 const RELATION_NAME = /^[^:#@]+$/u;
 
@@ -63,14 +61,13 @@ export function parseSubject(text: string): Result<SubjectRef, string> {
 export function parseRelation(text: string): Result<string, string> {
   if (text === "") return err("the relation is empty");
   if (byteLength(text) > MAX_RELATION_BYTES) return err(`the relation is longer than ${MAX_RELATION_BYTES} bytes`);
-  if (!text.isWellFormed() || UNPRINTABLE.test(text) || !RELATION_NAME.test(text))
-    return err("the relation is malformed");
+  if (isUnreadable(text) || !RELATION_NAME.test(text)) return err("the relation is malformed");
   return ok(text);
 }
 
 /** A type's name, as a filter gives it. */
 export function parseTypeName(text: string): Result<string, string> {
-  if (!text.isWellFormed() || UNPRINTABLE.test(text) || !TYPE_NAME.test(text)) return err("the type is malformed");
+  if (isUnreadable(text) || !TYPE_NAME.test(text)) return err("the type is malformed");
   return ok(text);
 }
 
@@ -109,12 +106,17 @@ function splitTyped(text: string, maxBytes: number, what: string): Result<Object
   const colon = text.indexOf(":");
   if (colon < 0) return err(`the ${what} must have the form type:id`);
   if (byteLength(text) > maxBytes) return err(`the ${what} is longer than ${maxBytes} bytes`);
-  if (!text.isWellFormed() || UNPRINTABLE.test(text)) return err(`the ${what} holds white space or control characters`);
+  if (isUnreadable(text)) return err(`the ${what} holds white space, control characters or others that cannot be seen`);
   const type = text.slice(0, colon);
   const id = text.slice(colon + 1);
   if (!TYPE_NAME.test(type)) return err(`the ${what} must have the form type:id`);
   if (id === "" || id.includes("#")) return err(`the ${what} is malformed`);
   return ok({ type, id });
+}
+
+/** White space separates tuples where they are listed; and nothing that looks like another name may be one (contract §1, Text). */
+function isUnreadable(text: string): boolean {
+  return /\s/u.test(text) || hasUnseen(text);
 }
 
 function byteLength(text: string): number {

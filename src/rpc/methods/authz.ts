@@ -6,7 +6,8 @@ import { PERMISSIONS } from "../permissions.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import { commitWrite } from "../../authz/sync/dual-write.ts";
 import { setEnforcement } from "../../authz/enforcement.ts";
-import type { AuthzError } from "../../authz/engine/check.ts";
+import { createBudget, OPERATOR_LIMITS } from "../../authz/store/budget.ts";
+import { unanswered } from "../../authz/permission.ts";
 import { sallyportGraph } from "../../authz/store/graph.ts";
 import { validateTuple } from "../../authz/engine/model.ts";
 import { noteBookmark, readSession } from "../../database/session.ts";
@@ -102,7 +103,7 @@ const checkMethod = defineMethod({
   result: z.object({ allowed: z.boolean() }),
   handler: async (ctx, question) => {
     const checked = await sallyportGraph.check(ctx.db, questionOf(question));
-    if (!checked.ok) throw refused(checked.error);
+    if (!checked.ok) throw unanswered(checked.error);
     return { allowed: checked.value };
   },
 });
@@ -115,7 +116,7 @@ const explain = defineMethod({
   result: z.object({ allowed: z.boolean(), path: z.array(z.string()), missing: z.array(z.string()) }),
   handler: async (ctx, question) => {
     const explained = await sallyportGraph.explain(ctx.db, questionOf(question));
-    if (!explained.ok) throw refused(explained.error);
+    if (!explained.ok) throw unanswered(explained.error);
     const { allowed, path, missing } = explained.value;
     return { allowed, path: [...path], missing: [...missing] };
   },
@@ -130,12 +131,16 @@ const listObjects = defineMethod({
   handler: async (ctx, { subject, relation, type, contextualTuples }) => {
     const session = readSession(ctx);
     const question = { subject, relation, type, ...(contextualTuples === undefined ? {} : { contextualTuples }) };
+    const budget = createBudget(OPERATOR_LIMITS);
     const objects: string[] = [];
     let cursor: string | undefined;
     do {
       // oxlint-disable-next-line no-await-in-loop -- page after page
-      const page = await sallyportGraph.listObjects(session, question, cursor === undefined ? {} : { cursor });
-      if (!page.ok) throw refused(page.error);
+      const page = await sallyportGraph.listObjects(session, question, {
+        budget,
+        ...(cursor === undefined ? {} : { cursor }),
+      });
+      if (!page.ok) throw unanswered(page.error);
       objects.push(...page.value.objects);
       cursor = page.value.nextCursor;
     } while (cursor !== undefined && objects.length < OBJECTS_MAX);
@@ -199,11 +204,6 @@ function questionOf({ contextualTuples, ...question }: z.infer<typeof check>) {
 
 function mustBe(each: Tuple, valid: { ok: true } | { ok: false; error: string }): void {
   if (!valid.ok) throw invalid(`${formatTuple(each)}: ${valid.error}`);
-}
-
-/** Why a question cannot be answered: the question itself, or the graph behind it. */
-function refused({ code, reason }: AuthzError): ProxyError {
-  return new ProxyError("PROXY_BAD_REQUEST", { detail: reason.slice(0, 300), data: { reason: code } });
 }
 
 function invalid(detail: string): ProxyError {

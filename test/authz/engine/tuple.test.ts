@@ -33,6 +33,12 @@ describe("objects", () => {
     ["task:1\u0000", "control"],
     ["task:1\u202e", "control"],
     ["task:\ud800", "control"],
+    // The one rule for text that a person may have to recognise: see test/wire/text.test.ts.
+    ["task:so\u00adft", "cannot be seen"],
+    ["group:\u3164", "cannot be seen"],
+    ["group:staff\u2066", "cannot be seen"],
+    ["group:\u{e0041}", "cannot be seen"],
+    ["group:a\u200bb", "cannot be seen"],
     [`d:${"x".repeat(255)}`, "256 bytes"],
     [`d:${"é".repeat(128)}`, "256 bytes"],
   ])("%j is refused", (text, reason) => {
@@ -40,6 +46,17 @@ describe("objects", () => {
     expect(parsed).toMatchObject({ ok: false, error: expect.stringContaining(reason) as unknown });
   });
 });
+
+test("an emoji is one visible sign", () => {
+  expect(parseObject("group:\u{1f469}\u200d\u{1f680}").ok).toBe(true);
+});
+
+test.each(["group:st\u00adaff#member", "group:staff#mem\u3164ber", "user:\u2800"])(
+  "the subject %j is refused",
+  (text) => {
+    expect(parseSubject(text).ok).toBe(false);
+  },
+);
 
 describe("subjects", () => {
   test.each([
