@@ -53,6 +53,7 @@ export default defineConfig(async () => {
           test: {
             name: "node",
             include: ["test/{e2e,cli,conformance,bench,faults,fuzz,soak,scale}/**/*.test.ts"],
+            globalSetup: ["./test/support/program/build-once.ts"],
             // Real processes on a machine that may be busy: patience, and on CI one more try.
             testTimeout: 120_000,
             hookTimeout: 120_000,

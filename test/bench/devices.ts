@@ -1,6 +1,6 @@
 /** Devices of an agent, and the relay sockets that they hold open. Devices never supersede: one may hold hundreds. */
 import { createHash, type KeyObject, randomUUID, sign } from "node:crypto";
-import { type Agent, newKey, operator, request, send } from "../e2e/agent.ts";
+import { type Agent, newKey, operator, request, send } from "../support/program/agents.ts";
 
 export type Device = { agent: Agent; id: string; privateKey: KeyObject; token: string };
 

@@ -1,10 +1,10 @@
 /** A proxy with much in place: what front doors would take hours to let in is written straight into its stores. */
 import { copyFileSync, readdirSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { type Agent, pair, register, request } from "../e2e/agent.ts";
+import { type Agent, pair, register, request } from "../support/program/agents.ts";
 import type { Bench } from "./row.ts";
 import { type Device, type DeviceSocket, openSockets, pairDevice } from "./devices.ts";
-import type { Bundle } from "./bundle.ts";
+import type { Bundle } from "../support/program/bundle.ts";
 import { type HttpConnection, openHttpConnection } from "./http-connection.ts";
 import type { Served } from "./serve.ts";
 import { requestBytes } from "./traffic.ts";

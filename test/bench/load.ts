@@ -2,8 +2,7 @@
  * The load process: agents, their requests and their sockets live here, away from the process that hosts the runtime. It
  * does what it is told over the channel to its parent and answers with figures.
  */
-import { type Agent, pair, register } from "../e2e/agent.ts";
-import { OPERATOR_TOKEN } from "../e2e/proxy.ts";
+import { type Agent, pair, register, OPERATOR_TOKEN } from "../support/program/agents.ts";
 import { openHttpConnection } from "./http-connection.ts";
 import { connectRecipients, type Recipients } from "./recipients.ts";
 import { type RunFigures, type RunPlan, runLoad } from "./run.ts";

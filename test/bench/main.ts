@@ -6,7 +6,7 @@ import { readdirSync, writeFileSync } from "node:fs";
 import { cpus } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { type BuiltWorker, type Bundle, buildWorker, PROXY } from "./bundle.ts";
+import { type BuiltWorker, type Bundle, buildWorker, PROXY } from "../support/program/bundle.ts";
 import { startLoadProcess } from "./load-process.ts";
 import { printResult } from "./report.ts";
 import type { Bench, RatioName, Row, RowResult } from "./row.ts";

@@ -7,7 +7,7 @@ import { mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { buildBundle } from "./bundle.ts";
+import { buildBundle } from "../support/program/bundle.ts";
 import { startLoadProcess } from "./load-process.ts";
 import { serveProxy } from "./serve.ts";
 

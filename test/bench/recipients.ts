@@ -1,5 +1,5 @@
 /** Recipients over real relay sockets, which acknowledge everything they are given and remember when. */
-import { type Agent, request } from "../e2e/agent.ts";
+import { type Agent, request } from "../support/program/agents.ts";
 
 export type Received = { deliveryId: string; recipient: number; fromAgentDid: string; atMs: number };
 

@@ -5,7 +5,7 @@
 import { createPrivateKey, generateKeyPairSync, type KeyObject, randomBytes, sign } from "node:crypto";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { Socket } from "node:net";
-import { ulid } from "../e2e/relay-client.ts";
+import { ulid } from "../support/program/relay-client.ts";
 
 export type RegistryMood = "up" | "down" | "hanging";
 

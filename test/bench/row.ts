@@ -1,5 +1,5 @@
 /** What a row is: one file in `rows/`, which says what it measures and how, and gives figures. */
-import type { BuiltWorker, Bundle } from "./bundle.ts";
+import type { BuiltWorker, Bundle } from "../support/program/bundle.ts";
 import type { LoadProcess } from "./load-process.ts";
 import type { Served } from "./serve.ts";
 import type { Pause } from "./turns.ts";

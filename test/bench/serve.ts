@@ -4,8 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { convertV4MiniflareOptions, Miniflare, NoOpLog, type V4WorkerOptions } from "miniflare";
 import { unstable_getMiniflareWorkerOptions, unstable_readConfig, unstable_splitSqlQuery } from "wrangler";
-import { OPERATOR_TOKEN } from "../e2e/proxy.ts";
-import { type Bundle, plainWorker, root } from "./bundle.ts";
+import { OPERATOR_TOKEN } from "../support/program/agents.ts";
+import { type Bundle, plainWorker, root } from "../support/program/bundle.ts";
 
 export type Served = {
   url: string;

@@ -1,5 +1,5 @@
 /** Signed requests, made before the clock runs, so that the client's own cryptography is not what is measured. */
-import { type Agent, signedHeaders } from "../e2e/agent.ts";
+import { type Agent, signedHeaders } from "../support/program/agents.ts";
 
 /** @param fan how many recipients each sender writes to, in turn */
 export type Topology = { senders: number; recipients: number; fan: number };

@@ -1,11 +1,21 @@
 /** Everything that a caller can get wrong, against the real program: the exact answer, never a 500, and nothing fetched for it. */
 import { createHash, randomUUID, sign } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type Agent, type Answer, hookOf, operator, pair, request, send, type Signed, signedHeaders } from "./agent.ts";
+import {
+  type Agent,
+  type Answer,
+  hookOf,
+  operator,
+  pair,
+  request,
+  send,
+  type Signed,
+  signedHeaders,
+} from "../support/program/agents.ts";
 import { type ControlledRegistry, ISSUER, keysDocument, startControlledRegistry } from "./controlled-registry.ts";
-import { type Proxy, startProxy } from "./proxy.ts";
+import { type Proxy, startProxy } from "../support/program/proxy.ts";
 import { head, type RawAnswer, rawHttp } from "./raw-http.ts";
-import { connectRelay, openRelay, type RelayClient, ulid } from "./relay-client.ts";
+import { connectRelay, openRelay, type RelayClient, ulid } from "../support/program/relay-client.ts";
 
 const MIB = 1_048_576;
 const UNKNOWN = "did:cdi:registry.test.example:agent:01K00000000000000000000000";

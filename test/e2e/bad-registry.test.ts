@@ -1,6 +1,6 @@
 /** Registry documents that are wrong, served to the real program: what is refused whole, what is left out, and that the last good one goes on. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type Agent, hookOf, request } from "./agent.ts";
+import { type Agent, hookOf, request } from "../support/program/agents.ts";
 import {
   type ControlledRegistry,
   ISSUER,
@@ -8,7 +8,7 @@ import {
   type RegistryKey,
   startControlledRegistry,
 } from "./controlled-registry.ts";
-import { logLines, type Proxy, startProxy } from "./proxy.ts";
+import { logLines, type Proxy, startProxy } from "../support/program/proxy.ts";
 
 let registry: ControlledRegistry;
 let proxy: Proxy;

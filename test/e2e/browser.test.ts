@@ -10,7 +10,8 @@ import {
   type OperatorClient,
 } from "../../src/client/index.ts";
 import { bundlePage, findChromium, openSite, type Site, startBrowser } from "./browser.ts";
-import { OPERATOR_TOKEN, type Proxy, startProxy } from "./proxy.ts";
+import { OPERATOR_TOKEN } from "../support/program/agents.ts";
+import { logLines, type Proxy, startProxy } from "../support/program/proxy.ts";
 
 const program = findChromium();
 if (program === null) {
@@ -213,7 +214,8 @@ describe.skipIf(program === null)("a web page", () => {
       const given = [`${proxy.url.replace("http", "ws")}/relay/connect`, ticket] as const;
       const outside = await open(stranger.origin);
       expect(await outside.evaluate(([to, shown]) => window.app.openSocket(to, shown), given)).toBe("closed with 1006");
-      await expect.poll(() => proxy.output()).toContain("GET /relay/connect 403");
+      const refused = { event: "relay.refused", code: "PROXY_AUTH_FORBIDDEN", pageOrigin: stranger.origin };
+      await expect.poll(() => logLines(proxy.output())).toContainEqual(expect.objectContaining(refused));
       // It was the origin and nothing else: the same ticket opens a socket of the page that is listed.
       const inside = await open(listed.origin);
       expect(await inside.evaluate(([to, shown]) => window.app.openSocket(to, shown), given)).toBe("open");

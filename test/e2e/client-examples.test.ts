@@ -7,7 +7,8 @@ import { pathToFileURL } from "node:url";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import * as library from "../../src/client/index.ts";
 import { temporaryFolder } from "../cli/program.ts";
-import { OPERATOR_TOKEN, type Proxy, startProxy } from "./proxy.ts";
+import { OPERATOR_TOKEN } from "../support/program/agents.ts";
+import { type Proxy, startProxy } from "../support/program/proxy.ts";
 
 const FOLDER = join(import.meta.dirname, "../../src/client");
 

@@ -12,7 +12,8 @@ import {
   type RelayConnection,
   type RelayHandlers,
 } from "../../src/client/index.ts";
-import { OPERATOR_TOKEN, type Proxy, startProxy } from "./proxy.ts";
+import { OPERATOR_TOKEN } from "../support/program/agents.ts";
+import { type Proxy, startProxy } from "../support/program/proxy.ts";
 
 let proxy: Proxy;
 beforeAll(async () => {

@@ -2,7 +2,7 @@
 import { createServer } from "node:http";
 import { createHmac, generateKeyPairSync, type KeyObject, randomBytes, sign } from "node:crypto";
 import type { AddressInfo } from "node:net";
-import { type Agent, b64url, newKey } from "./agent.ts";
+import { type Agent, b64url, newKey } from "../support/program/agents.ts";
 
 export const ISSUER = "https://registry.test.example";
 const AUTHORITY = "registry.test.example";

@@ -6,7 +6,8 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import { newInnerRunner, PROGRAM, type Runner, temporaryFolder } from "../cli/program.ts";
-import { OPERATOR_TOKEN, type Proxy, startProxy } from "./proxy.ts";
+import { OPERATOR_TOKEN } from "../support/program/agents.ts";
+import { type Proxy, startProxy } from "../support/program/proxy.ts";
 
 let proxy: Proxy;
 beforeAll(async () => {

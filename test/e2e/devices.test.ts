@@ -1,8 +1,8 @@
 import { createHash, type KeyObject, sign, randomUUID } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type Agent, type Answer, newKey, operator, pair, register, request, send } from "./agent.ts";
-import { type Proxy, startProxy } from "./proxy.ts";
-import { connectRelay, openRelay, type RelayClient } from "./relay-client.ts";
+import { type Agent, type Answer, newKey, operator, pair, register, request, send } from "../support/program/agents.ts";
+import { type Proxy, startProxy } from "../support/program/proxy.ts";
+import { connectRelay, openRelay, type RelayClient } from "../support/program/relay-client.ts";
 
 type Device = { id: string; privateKey: KeyObject; x: string; token: string };
 type RpcAnswer = { result?: Record<string, unknown>; error?: { code: number; data?: { code: string } } };

@@ -1,7 +1,16 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type Agent, hookOf, operator, pair, register, request, send, signedHeaders } from "./agent.ts";
-import { type Proxy, startProxy } from "./proxy.ts";
-import { connectRelay } from "./relay-client.ts";
+import {
+  type Agent,
+  hookOf,
+  operator,
+  pair,
+  register,
+  request,
+  send,
+  signedHeaders,
+} from "../support/program/agents.ts";
+import { type Proxy, startDevProxy } from "../support/program/proxy.ts";
+import { connectRelay } from "../support/program/relay-client.ts";
 
 const TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -10,7 +19,7 @@ let alice: Agent;
 let bob: Agent;
 
 beforeAll(async () => {
-  proxy = await startProxy();
+  proxy = await startDevProxy();
   alice = await register(proxy.url, "alice");
   bob = await register(proxy.url, "bob");
 });

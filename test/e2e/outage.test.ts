@@ -2,8 +2,18 @@
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import { createAgentClient, createOperatorClient, generateKeys } from "../../src/client/index.ts";
 import { parseOpenMetrics, valueOf } from "../telemetry/open-metrics-parser.ts";
-import { type Agent, type Answer, hookOf, pair, register, request, send, signedHeaders } from "./agent.ts";
-import { logLines, OPERATOR_TOKEN, type Proxy, startProxy } from "./proxy.ts";
+import {
+  type Agent,
+  type Answer,
+  hookOf,
+  pair,
+  register,
+  request,
+  send,
+  signedHeaders,
+  OPERATOR_TOKEN,
+} from "../support/program/agents.ts";
+import { logLines, type Proxy, startProxy } from "../support/program/proxy.ts";
 import { type Document, ISSUER, type Mode, startRegistry, type TestRegistry } from "./registry.ts";
 
 const DOCUMENTS = ["keys", "crl", "access"] as const;

@@ -1,8 +1,8 @@
 /** What the alarms alone do after a power cut: nobody asks the gate that has to act. */
 import { afterEach, describe, expect, it } from "vitest";
-import { type Agent, hookOf, pair, register, request } from "./agent.ts";
-import { type Proxy, startProxy } from "./proxy.ts";
-import { connectRelay } from "./relay-client.ts";
+import { type Agent, hookOf, pair, register, request } from "../support/program/agents.ts";
+import { type Proxy, startProxy } from "../support/program/proxy.ts";
+import { connectRelay } from "../support/program/relay-client.ts";
 
 let proxy: Proxy;
 afterEach(() => proxy.stop());

@@ -2,7 +2,7 @@
 import { createPublicKey, generateKeyPairSync, type KeyObject, randomBytes, sign } from "node:crypto";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
-import { type Agent, b64url, newKey } from "./agent.ts";
+import { type Agent, b64url, newKey } from "../support/program/agents.ts";
 
 export type Document = "keys" | "crl" | "access";
 

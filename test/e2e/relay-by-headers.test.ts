@@ -1,8 +1,17 @@
 import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type Agent, hookOf, operator, pair, register, request, send, signedHeaders } from "./agent.ts";
-import { type Proxy, startProxy } from "./proxy.ts";
-import { connectRelay } from "./relay-client.ts";
+import {
+  type Agent,
+  hookOf,
+  operator,
+  pair,
+  register,
+  request,
+  send,
+  signedHeaders,
+} from "../support/program/agents.ts";
+import { type Proxy, startProxy } from "../support/program/proxy.ts";
+import { connectRelay } from "../support/program/relay-client.ts";
 
 let proxy: Proxy;
 let alice: Agent;

@@ -16,7 +16,8 @@ import {
   type Scope,
 } from "../../src/client/index.ts";
 import { type Door, openDoor } from "../support/websocket-proxy.ts";
-import { OPERATOR_TOKEN, type Proxy, startProxy } from "./proxy.ts";
+import { OPERATOR_TOKEN } from "../support/program/agents.ts";
+import { type Proxy, startProxy } from "../support/program/proxy.ts";
 
 let proxy: Proxy;
 let door: Door;

@@ -2,8 +2,8 @@
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { type Agent, register, request } from "./agent.ts";
-import { type Proxy, startProxy } from "./proxy.ts";
+import { type Agent, register, request } from "../support/program/agents.ts";
+import { type Proxy, startProxy } from "../support/program/proxy.ts";
 
 type Asked = { path: string; principal: string | null; resource: { type: string; selector?: string }; parent?: string };
 type RpcAnswer = {

@@ -5,9 +5,9 @@
  */
 import { createHash, type KeyObject, randomUUID, sign } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type Agent, type Answer, newKey, operator, pair, register, request, send } from "./agent.ts";
-import { type Proxy, startProxy } from "./proxy.ts";
-import { connectRelay, type Frame, openRelay, type RelayClient, ulid } from "./relay-client.ts";
+import { type Agent, type Answer, newKey, operator, pair, register, request, send } from "../support/program/agents.ts";
+import { type Proxy, startProxy } from "../support/program/proxy.ts";
+import { connectRelay, type Frame, openRelay, type RelayClient, ulid } from "../support/program/relay-client.ts";
 
 const CALLS = 1_000;
 const LATE = 100;

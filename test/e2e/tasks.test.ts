@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { newInnerRunner, type Runner } from "../cli/program.ts";
-import { type Agent, operator, register, request } from "./agent.ts";
-import { OPERATOR_TOKEN, type Proxy, startProxy } from "./proxy.ts";
-import { connectRelay, type RelayClient, ulid } from "./relay-client.ts";
+import { type Agent, operator, register, request, OPERATOR_TOKEN } from "../support/program/agents.ts";
+import { type Proxy, startProxy } from "../support/program/proxy.ts";
+import { connectRelay, type RelayClient, ulid } from "../support/program/relay-client.ts";
 
 type RpcAnswer = {
   result?: Record<string, unknown>;

@@ -1,6 +1,6 @@
 /** What the holders of a credential do with it: prove their key, call from somewhere, and write on a socket. */
 import { createHash, type KeyObject, randomUUID, sign } from "node:crypto";
-import type { Agent } from "../e2e/agent.ts";
+import type { Agent } from "../support/program/agents.ts";
 import { type Letter, letterTo, recordLetter } from "./socket-senders.ts";
 import type { Town } from "./participants.ts";
 

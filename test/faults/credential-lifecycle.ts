@@ -1,6 +1,6 @@
 /** One life of each kind of authority: it begins, is used without pause, is ended meanwhile, and is tried once more. */
 import type { KeyObject } from "node:crypto";
-import { type Agent, newKey, operator, pair, request, send } from "../e2e/agent.ts";
+import { type Agent, newKey, operator, pair, request, send } from "../support/program/agents.ts";
 import { chatter, freshAddress, proofOf } from "./credential-clients.ts";
 import {
   agentRpc,

@@ -9,9 +9,9 @@ import {
   send,
   type Signed,
   signedHeaders,
-} from "../e2e/agent.ts";
+} from "../support/program/agents.ts";
 import type { History, Outcome } from "./history.ts";
-import type { Program } from "./program.ts";
+import type { Program } from "../support/program/program.ts";
 import type { Random } from "./random.ts";
 
 const ANSWER_WITHIN_MS = 20_000;

@@ -2,7 +2,7 @@
 import { generateKeyPairSync, type KeyObject, randomBytes, sign } from "node:crypto";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { Socket } from "node:net";
-import { ulid } from "../e2e/relay-client.ts";
+import { ulid } from "../support/program/relay-client.ts";
 
 /**
  * Down: connections are cut. Hanging: never answered. Slow: answered after the proxy has given up. Failing: 500. Dripping: a

@@ -2,7 +2,7 @@
  * Devices, shared secrets, API keys, agents and pairings whose authority is used, ended while it is used, and tried again,
  * also after a restart.
  */
-import { type Agent, pair, register } from "../e2e/agent.ts";
+import { type Agent, pair, register } from "../support/program/agents.ts";
 import { createLives, type Ended } from "./credential-lifecycle.ts";
 import { type Asked, hasWorked, sleep, type Town } from "./participants.ts";
 

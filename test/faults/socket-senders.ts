@@ -2,9 +2,9 @@
  * Senders that write frames: each on its relay socket, again and again, also twice and in another order. What was not
  * acknowledged is written again, under the same id, on the next socket.
  */
-import type { Agent } from "../e2e/agent.ts";
-import { request } from "../e2e/agent.ts";
-import { ulid } from "../e2e/relay-client.ts";
+import type { Agent } from "../support/program/agents.ts";
+import { request } from "../support/program/agents.ts";
+import { ulid } from "../support/program/relay-client.ts";
 import { hasWorked, newName, sleep, type Town } from "./participants.ts";
 import type { Load } from "./traffic.ts";
 

@@ -1,5 +1,5 @@
 /** Tasks that are made and deleted while the program is broken, and what stands in the store afterwards. */
-import { type Agent, register } from "../e2e/agent.ts";
+import { type Agent, register } from "../support/program/agents.ts";
 import { agentRpc, hasWorked, sleep, type Town } from "./participants.ts";
 
 export type Tasks = { made(): number; stop(): Promise<void> };

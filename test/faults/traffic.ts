@@ -1,7 +1,7 @@
 /** Senders that write without pause, and recipients that come back whenever their socket ends. */
-import type { Agent } from "../e2e/agent.ts";
-import { request } from "../e2e/agent.ts";
-import { ulid } from "../e2e/relay-client.ts";
+import type { Agent } from "../support/program/agents.ts";
+import { request } from "../support/program/agents.ts";
+import { ulid } from "../support/program/relay-client.ts";
 import type { History } from "./history.ts";
 import {
   type Asked,

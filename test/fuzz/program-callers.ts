@@ -10,8 +10,8 @@ import {
   send,
   signedHeaders,
   type Signed,
-} from "../e2e/agent.ts";
-import { OPERATOR_TOKEN } from "../e2e/proxy.ts";
+  OPERATOR_TOKEN,
+} from "../support/program/agents.ts";
 import { proofOf } from "../faults/credential-clients.ts";
 import { anyText, spoiled } from "./arbitraries.ts";
 

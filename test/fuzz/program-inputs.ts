@@ -1,8 +1,8 @@
 /** The running program, over HTTP and over its socket: whatever is sent, it answers in time, and never that it is broken. */
 import { connect } from "node:net";
 import * as fc from "fast-check";
-import { type Agent, request, signedHeaders } from "../e2e/agent.ts";
-import { startProgram } from "../faults/program.ts";
+import { type Agent, request, signedHeaders } from "../support/program/agents.ts";
+import { startProgram } from "../support/program/program.ts";
 import { agentDid, anyJson, anyText, looseJson, mutated, spoiled, ulid } from "./arbitraries.ts";
 import { callOf, settle } from "./program-callers.ts";
 import { type Sent, signedTargets } from "./program-signed.ts";

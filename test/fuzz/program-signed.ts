@@ -1,6 +1,6 @@
 /** Requests that are right but for one place, to the running program: exactly those that nobody touched are accepted. */
 import * as fc from "fast-check";
-import { hookOf, request, signedHeaders } from "../e2e/agent.ts";
+import { hookOf, request, signedHeaders } from "../support/program/agents.ts";
 import { mutated } from "./arbitraries.ts";
 import type { Callers } from "./program-callers.ts";
 import { must, target } from "./target.ts";

@@ -5,10 +5,10 @@
 import { parseArgs } from "node:util";
 import { type HttpAnswer, openHttpConnection } from "../bench/http-connection.ts";
 import { requestBytes, signGet, signSend } from "../bench/traffic.ts";
-import { type Agent, operator, register, signedHeaders } from "../e2e/agent.ts";
-import { freePort } from "../e2e/proxy.ts";
+import { type Agent, operator, register, signedHeaders } from "../support/program/agents.ts";
+import { freePort } from "../support/program/ports.ts";
 import type { History } from "../faults/history.ts";
-import { startProgram } from "../faults/program.ts";
+import { startProgram } from "../support/program/program.ts";
 import { createRandom } from "../faults/random.ts";
 import { settle, sleep } from "../faults/participants.ts";
 import { startRecipients } from "../faults/traffic.ts";

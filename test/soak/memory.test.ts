@@ -1,6 +1,6 @@
 import { convertV4MiniflareOptions, Miniflare, NoOpLog } from "miniflare";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { freePort } from "../e2e/proxy.ts";
+import { freePort } from "../support/program/ports.ts";
 import { type MemoryProbe, openMemoryProbe } from "./memory.ts";
 
 /** Makes `?mib=` of short strings, and keeps them when asked to. */

@@ -1,5 +1,5 @@
-import { register } from "../../e2e/agent.ts";
-import type { Bundle } from "../bundle.ts";
+import { register } from "../../support/program/agents.ts";
+import type { Bundle } from "../../support/program/bundle.ts";
 import { callFrame, type DeviceSocket, heartbeatFrame, openSockets, pairDevice, rateOf } from "../devices.ts";
 import { type Bench, figure, interleave, ratioFigure, type Row } from "../row.ts";
 import type { Served } from "../serve.ts";

@@ -1,7 +1,7 @@
 import { mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { buildBundle, sizeOf } from "../bundle.ts";
+import { buildBundle, sizeOf } from "../../support/program/bundle.ts";
 import { figure, type Row } from "../row.ts";
 
 const KIB = 1_024;

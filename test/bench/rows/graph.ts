@@ -1,5 +1,4 @@
-import { OPERATOR_TOKEN } from "../../e2e/proxy.ts";
-import { type Agent, register } from "../../e2e/agent.ts";
+import { type Agent, register, OPERATOR_TOKEN } from "../../support/program/agents.ts";
 import { asAgent } from "../devices.ts";
 import { type HttpConnection, openHttpConnection } from "../http-connection.ts";
 import { figure, interleave, ratioFigure, type Row } from "../row.ts";

@@ -1,5 +1,4 @@
-import { newKey } from "../../e2e/agent.ts";
-import { OPERATOR_TOKEN } from "../../e2e/proxy.ts";
+import { newKey, OPERATOR_TOKEN } from "../../support/program/agents.ts";
 import { callFrame } from "../devices.ts";
 import { grow, type Grown, type Sizes } from "../grown.ts";
 import { figure, type Figure, interleave, ratioFigure, type Row } from "../row.ts";

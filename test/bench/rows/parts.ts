@@ -1,4 +1,4 @@
-import { PROXY } from "../bundle.ts";
+import { PROXY } from "../../support/program/bundle.ts";
 import { figure, interleave, type Row, SCENE, SENDS_A_SECOND } from "../row.ts";
 import type { RunFigures } from "../run.ts";
 

@@ -1,4 +1,4 @@
-import { register } from "../../e2e/agent.ts";
+import { register } from "../../support/program/agents.ts";
 import {
   asAgent,
   asOperator,

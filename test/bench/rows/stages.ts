@@ -1,4 +1,4 @@
-import { pair, register } from "../../e2e/agent.ts";
+import { pair, register } from "../../support/program/agents.ts";
 import { openHttpConnection } from "../http-connection.ts";
 import { figure, interleave, type Row } from "../row.ts";
 import { median } from "../statistics.ts";

@@ -1,5 +1,5 @@
-import { type Agent, send } from "../../e2e/agent.ts";
-import { startProgram } from "../program.ts";
+import { type Agent, send } from "../../support/program/agents.ts";
+import { startProgram } from "../../support/program/program.ts";
 import { post, settle, type SignedMessage, signMessage, type Town } from "../participants.ts";
 import { replay, settled, startRecipients } from "../traffic.ts";
 import { QUICK_RETRIES } from "./kills.ts";

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { startCouriers } from "../socket-senders.ts";
 import { startAuthorities } from "../revocation-load.ts";
-import { startProgram } from "../program.ts";
+import { startProgram } from "../../support/program/program.ts";
 import { lookAtTasks, startTasks } from "../tasks.ts";
 import { settle, sleep, told } from "../participants.ts";
 import { settled, startRecipients, startSenders } from "../traffic.ts";

@@ -3,7 +3,7 @@ import { closeSync, mkdtempSync, openSync, rmSync, statfsSync, writeSync } from 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { startAuthorities } from "../revocation-load.ts";
-import { startProgram } from "../program.ts";
+import { startProgram } from "../../support/program/program.ts";
 import { lookAtTasks, startTasks } from "../tasks.ts";
 import { hasWorked, post, settle, signMessage, sleep, told } from "../participants.ts";
 import { settled, startRecipients, startSenders } from "../traffic.ts";

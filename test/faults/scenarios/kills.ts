@@ -1,6 +1,6 @@
 import { startCouriers } from "../socket-senders.ts";
 import { startAuthorities } from "../revocation-load.ts";
-import { startProgram } from "../program.ts";
+import { startProgram } from "../../support/program/program.ts";
 import { lookAtTasks, startTasks } from "../tasks.ts";
 import { settle, sleep, told } from "../participants.ts";
 import { settled, startRecipients, startSenders } from "../traffic.ts";

@@ -1,5 +1,5 @@
-import { type Agent, hookOf, register, request, send, signedHeaders } from "../../e2e/agent.ts";
-import { startProgram } from "../program.ts";
+import { type Agent, hookOf, register, request, send, signedHeaders } from "../../support/program/agents.ts";
+import { startProgram } from "../../support/program/program.ts";
 import { MOODS, startFaultyRegistry } from "../registry-server.ts";
 import { hasWorked, settle, sleep, told } from "../participants.ts";
 import { settled, startRecipients, startSenders } from "../traffic.ts";

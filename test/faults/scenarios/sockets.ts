@@ -1,6 +1,6 @@
 import { type Cable, layCable } from "../../support/tcp-proxy.ts";
 import { startCouriers } from "../socket-senders.ts";
-import { startProgram } from "../program.ts";
+import { startProgram } from "../../support/program/program.ts";
 import { settle, sleep, told } from "../participants.ts";
 import { settled, startRecipients, startSenders } from "../traffic.ts";
 import { QUICK_RETRIES } from "./kills.ts";

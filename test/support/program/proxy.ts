@@ -1,21 +1,21 @@
-/** The real program, started the way a newcomer starts it, on a free port with a state folder of its own. */
+/** The real program for tests from outside, on a free port with a state folder of its own. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { OPERATOR_TOKEN } from "./agents.ts";
+import { root } from "./bundle.ts";
+import { freePort } from "./ports.ts";
+import { startProgram } from "./program.ts";
 
-const root = join(import.meta.dirname, "../..");
 const READY_WITHIN_MS = 60_000;
-
-export const OPERATOR_TOKEN = "operator-token-of-the-tests-0123456789abcdef";
 
 export type Proxy = {
   url: string;
   stateDir: string;
   /** Everything the program has printed so far. */
   output(): string;
-  /** Ends the whole process group at once, as a power cut would. */
+  /** Ends it at once, as a power cut would. */
   kill(): Promise<void>;
   /** Starts it again on the same state and port. */
   restart(): Promise<void>;
@@ -23,8 +23,36 @@ export type Proxy = {
   stop(): Promise<void>;
 };
 
-/** @param settings settings of the proxy, by name */
+/**
+ * The program as it would be deployed, served by its runtime. Limits per address are off.
+ *
+ * @param settings settings of the proxy, by name
+ */
 export async function startProxy(settings: Record<string, string> = {}): Promise<Proxy> {
+  const program = await startProgram({ settings, keepsLog: true, isLimited: true });
+  // The first request starts what the program does by itself, as the wait of `npm run dev` for an answer does.
+  const wake = async (): Promise<void> => void (await (await fetch(`${program.url}/health`)).text());
+  await wake();
+  return {
+    url: program.url,
+    stateDir: program.stateDir,
+    output: () => program.log().join("\n"),
+    kill: () => program.kill(false),
+    async restart() {
+      await program.kill(false);
+      await program.start();
+      await wake();
+    },
+    stop: () => program.stop(),
+  };
+}
+
+/**
+ * The program started as a newcomer starts it, by `npm run dev`: several processes, and seconds until it answers.
+ *
+ * @param settings settings of the proxy, by name
+ */
+export async function startDevProxy(settings: Record<string, string> = {}): Promise<Proxy> {
   const stateDir = mkdtempSync(join(tmpdir(), "sallyport-"));
   const port = await freePort();
   let child: ChildProcess | null = null;
@@ -102,19 +130,6 @@ export async function startProxy(settings: Record<string, string> = {}): Promise
       rmSync(stateDir, { recursive: true, force: true });
     },
   };
-}
-
-export function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.on("error", reject);
-    server.listen(0, "127.0.0.1", () => {
-      const address = server.address();
-      server.close(() =>
-        address !== null && typeof address === "object" ? resolve(address.port) : reject(new Error("no port")),
-      );
-    });
-  });
 }
 
 /** The structured lines among what was printed. */

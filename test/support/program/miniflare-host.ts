@@ -6,19 +6,26 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { convertV4MiniflareOptions, Miniflare, NoOpLog } from "miniflare";
 import { unstable_getMiniflareWorkerOptions, unstable_readConfig, unstable_splitSqlQuery } from "wrangler";
-import { OPERATOR_TOKEN } from "../e2e/proxy.ts";
+import { OPERATOR_TOKEN } from "./agents.ts";
 
 /** What the driver hands over, as JSON in the one argument. */
-export type HostPlan = { bundle: string; stateDir: string; port: number; settings: Record<string, string> };
+export type HostPlan = {
+  bundle: string;
+  stateDir: string;
+  port: number;
+  settings: Record<string, string>;
+  /** Whether every line of the log is handed on, not warnings and errors alone. */
+  isVerbose: boolean;
+};
 
 /** What the driver may ask over the channel: one statement of SQL on D1, or a new workerd in the place of one that was killed. */
 export type HostQuery = { kind: "query"; id: number; sql: string } | { kind: "revive" };
 export type HostAnswer =
   | { kind: "ready" }
-  | { kind: "complaint"; line: string }
+  | { kind: "line"; level: string; line: string }
   | { kind: "rows"; id: number; rows: Record<string, unknown>[]; error?: string };
 
-const root = join(import.meta.dirname, "../..");
+const root = join(import.meta.dirname, "../../..");
 const plan = JSON.parse(process.argv[2] ?? "{}") as HostPlan;
 const say = (answer: HostAnswer): void => void process.send?.(answer);
 
@@ -29,8 +36,7 @@ const config = {
   userConfigPath: undefined,
 };
 const { bindings, rootPath: _rootPath, ...shape } = unstable_getMiniflareWorkerOptions(config).workerOptions;
-const secrets = { OPERATOR_TOKEN, REGISTRY_SIGNING_SECRET: "signing-secret-of-the-faults-0123456789abcdef" };
-const limits = { RATE_LIMIT_PER_AGENT: "0", RATE_LIMIT_PER_IP: "off" };
+const secrets = { OPERATOR_TOKEN, REGISTRY_SIGNING_SECRET: "signing-secret-of-the-tests-0123456789abcdef" };
 
 /** Where V8 can be asked about memory; a driver that wants to ask says so in the environment. */
 const inspectorPort = process.env["SALLYPORT_INSPECTOR_PORT"];
@@ -42,7 +48,8 @@ const options = () =>
     cf: false,
     log: new NoOpLog(),
     handleStructuredLogs: ({ level, message }) => {
-      if (level === "error" || level === "warn") say({ kind: "complaint", line: message.slice(0, 1_000) });
+      if (plan.isVerbose || level === "error" || level === "warn")
+        say({ kind: "line", level, line: message.slice(0, 4_000) });
     },
     resourcePersistencePath: join(plan.stateDir, "state"),
     telemetry: { enabled: false },
@@ -52,7 +59,7 @@ const options = () =>
         ...shape,
         name: "sallyport",
         modules: [{ type: "ESModule", path: "worker.js", contents: readFileSync(plan.bundle, "utf8") }],
-        bindings: { ...(bindings as Record<string, string>), ...secrets, ...limits, ...plan.settings },
+        bindings: { ...(bindings as Record<string, string>), ...secrets, ...plan.settings },
       },
     ],
   });

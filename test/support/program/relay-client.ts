@@ -1,5 +1,5 @@
 /** A relay client of the tests' own, on the platform's WebSocket, by relay ticket. */
-import { type Agent, request } from "./agent.ts";
+import { type Agent, request } from "./agents.ts";
 
 export type Frame = Record<string, unknown> & { type: string };
 

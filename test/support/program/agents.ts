@@ -1,6 +1,7 @@
 /** An agent of the tests' own: signs with Node's crypto and shares no code with the proxy, so that neither covers for the other. */
 import { createHash, generateKeyPairSync, type KeyObject, randomUUID, sign } from "node:crypto";
-import { OPERATOR_TOKEN } from "./proxy.ts";
+
+export const OPERATOR_TOKEN = "operator-token-of-the-tests-0123456789abcdef";
 
 export type Answer = { status: number; headers: Headers; body: Record<string, unknown> };
 

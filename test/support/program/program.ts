@@ -12,8 +12,8 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { buildBundle } from "../bench/bundle.ts";
-import { freePort } from "../e2e/proxy.ts";
+import { buildBundle } from "./bundle.ts";
+import { freePort } from "./ports.ts";
 import type { HostAnswer, HostPlan, HostQuery } from "./miniflare-host.ts";
 
 const READY_WITHIN_MS = 60_000;
@@ -29,6 +29,8 @@ export type Program = {
   isUp(): boolean;
   /** Warnings and errors of its log, the last thousand. */
   complaints(): readonly string[];
+  /** Its whole log, one line an entry, where it was started with `keepsLog`. */
+  log(): readonly string[];
   start(): Promise<void>;
   /** Ends workerd at once, as a power cut would; `whole` ends the process that started it too, which takes longer to come back. */
   kill(whole?: boolean): Promise<void>;
@@ -42,6 +44,10 @@ export type Program = {
 
 export type ProgramOptions = {
   settings?: Record<string, string>;
+  /** Whether every line of its log is kept. */
+  keepsLog?: boolean;
+  /** Whether the limits of the configuration hold; without them one client may stand for many. */
+  isLimited?: boolean;
   /** Where the state lies; a folder of its own by default. */
   stateDir?: string;
   /** Changes the built bundle: for constants that are no settings. */
@@ -72,7 +78,13 @@ async function builtBundle(): Promise<string> {
 }
 
 /** Builds the bundle and starts it. */
-export async function startProgram({ settings = {}, stateDir: givenDir, edit }: ProgramOptions = {}): Promise<Program> {
+export async function startProgram({
+  settings = {},
+  keepsLog = false,
+  isLimited = false,
+  stateDir: givenDir,
+  edit,
+}: ProgramOptions = {}): Promise<Program> {
   const workDir = mkdtempSync(join(tmpdir(), "sallyport-proof-"));
   const stateDir = givenDir ?? join(workDir, "state");
   mkdirSync(stateDir, { recursive: true });
@@ -81,13 +93,15 @@ export async function startProgram({ settings = {}, stateDir: givenDir, edit }: 
   const bundle = join(workDir, "worker.js");
   writeFileSync(bundle, edit === undefined ? contents : edit(contents));
   const port = await freePort();
-  const plan: HostPlan = { bundle, stateDir, port, settings };
+  const limits = { RATE_LIMIT_PER_IP: "off", ...(isLimited ? {} : { RATE_LIMIT_PER_AGENT: "0" }) };
+  const plan: HostPlan = { bundle, stateDir, port, settings: { ...limits, ...settings }, isVerbose: keepsLog };
 
   let child: ChildProcess | null = null;
   let boots = 0;
   let isDown = false;
   let queries = 0;
   const complaints: string[] = [];
+  const log: string[] = [];
   const waiting = new Map<
     number,
     { resolve: (rows: Record<string, unknown>[]) => void; reject: (error: Error) => void }
@@ -150,8 +164,10 @@ export async function startProgram({ settings = {}, stateDir: givenDir, edit }: 
         reject(new Error(`the program ended with ${code}: ${said}`));
       });
       started.on("message", (answer: HostAnswer) => {
-        if (answer.kind === "complaint") {
-          complaints.push(answer.line);
+        if (answer.kind === "line") {
+          if (keepsLog) log.push(answer.line);
+          if (answer.level !== "error" && answer.level !== "warn") return;
+          complaints.push(answer.line.slice(0, 1_000));
           if (complaints.length > 1_000) complaints.shift();
         } else if (answer.kind === "rows") {
           const asked = waiting.get(answer.id);
@@ -190,6 +206,7 @@ export async function startProgram({ settings = {}, stateDir: givenDir, edit }: 
     boots: () => boots,
     isUp: () => !isDown && isHosted(),
     complaints: () => complaints,
+    log: () => log,
     start,
     kill,
     query(sql) {
