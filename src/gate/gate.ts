@@ -4,6 +4,7 @@
  */
 import { DurableObject } from "cloudflare:workers";
 import { refusalError } from "../auth/reasons.ts";
+import type { AgentAuthority } from "../authority/agent.ts";
 import { scopesOf } from "../authority/principal.ts";
 import type { AuthorityRef } from "../authority/reference.ts";
 import type { LocalMessage } from "../call/gate.ts";
@@ -15,52 +16,28 @@ import { runInOrder } from "../rpc/batch.ts";
 import { refusal } from "../rpc/dispatcher.ts";
 import { type Runtime, runtimeOf } from "../runtime.ts";
 import { createLog, errorFields, type Log } from "../telemetry/log.ts";
-import { flushSoon } from "../telemetry/metrics.ts";
 import type { AgentDid } from "../wire/did.ts";
 import { problemResponse, ProxyError, proxyErrorFrom } from "../wire/problem.ts";
 import { RELAY_CLOSE } from "../wire/relay-close.ts";
-import { newUlid } from "../wire/ulid.ts";
 import { admitAgent } from "./admission/agent.ts";
 import { admitApiKey } from "./admission/api-key.ts";
 import { claimDeviceToken } from "./admission/device-claim.ts";
 import { admitDeviceToken } from "./admission/device-token.ts";
 import { admitShared } from "./admission/shared-secret.ts";
-import type { CredentialStores } from "./admission/stores.ts";
 import { countFurtherCall } from "./admission/rate-limit.ts";
-import { createRunner, type Runner } from "./calls/runner.ts";
-import { createMaintenance, type Maintenance } from "./maintenance.ts";
-import { createAuditReplication } from "../audit/replication.ts";
-import { createDeliveryIds } from "./outbox/delivery-id.ts";
-import { createSubmissions, type Submissions } from "./outbox/submission.ts";
-import { createTransfer } from "./outbox/transfer.ts";
 import type { Claim, ClaimAnswer, GateAnswer, GateCall, GateCaller } from "./protocol/calls.ts";
 import { GateRefusal } from "./protocol/refusal.ts";
 import type { AgentAdmission, Submission, SubmissionReply } from "./protocol/submission.ts";
 import type { DeliveryOutcome, QueuedMessage, TransferResult } from "./protocol/transfer.ts";
 import { readUpgrade, type Upgrade, UPGRADE_HEADER } from "./protocol/upgrade.ts";
-import { createIntake, type Intake } from "./queue/intake.ts";
-import { createReporting } from "./queue/reporting.ts";
-import { createRelay, type Relay } from "./relay/connection.ts";
 import { createGateState, type GateState } from "./state.ts";
-import { createGroupCommit, type GroupCommit } from "./storage/group-commit.ts";
 import { hasSchema } from "./storage/schema.ts";
-
-type Open = {
-  credentials: CredentialStores;
-  state: GateState;
-  commits: GroupCommit;
-  relay: Relay;
-  submissions: Submissions;
-  intake: Intake;
-  maintenance: Maintenance;
-  runner: Runner;
-};
 
 export class Gate extends DurableObject<Env> {
   readonly #runtime: Runtime;
   readonly #log: Log;
   readonly #self: AgentDid;
-  #open: Open | null = null;
+  #open: GateState | null = null;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
@@ -72,86 +49,24 @@ export class Gate extends DurableObject<Env> {
     void ctx.blockConcurrencyWhile(async () => maintenance.alarmIsSetFor(await ctx.storage.getAlarm()));
   }
 
-  /** The gate's tables and rooms; only called once something has been verified. */
-  #ensureOpen(): Open {
+  /** The gate's tables and all that works on them; only called once something has been verified. */
+  #ensureOpen(): GateState {
     if (this.#open !== null) return this.#open;
-    const { config } = this.#runtime;
-    const state = createGateState(this.ctx, config, this.#log);
-    const commits = createGroupCommit(
-      this.ctx.storage,
-      (effects) => maintenance.beforeCommit(effects),
-      (error) => {
+    this.#open = createGateState({
+      ctx: this.ctx,
+      env: this.env,
+      self: this.#self,
+      config: this.#runtime.config,
+      dispatcher: () => this.#runtime.dispatcher,
+      gateStub: (did) => this.env.GATE.getByName(did),
+      trustEpoch: (to, how) => this.#trustEpoch(to, how),
+      log: this.#log,
+      onBroken: (error) => {
         this.#log.error("gate.broken", errorFields(error));
         this.ctx.abort("memory and disk are apart");
       },
-    );
-    const relay = createRelay(state, commits, {
-      self: this.#self,
-      config,
-      now: Date.now,
-      log: this.#log,
-      trustEpoch: (to, how) => this.#trustEpoch(to, how),
-      call: (session, authority, { method, params }) => {
-        const request = { requestId: newUlid(Date.now()), origin: session.origin, bookmarks: null };
-        return this.#ensureOpen().runner.run(authority, request, { surface: "rpc", method, params });
-      },
     });
-    const gateStub = (did: AgentDid): DurableObjectStub<Gate> => this.env.GATE.getByName(did);
-    const between = { commits, gateStub, now: Date.now, log: this.#log };
-    const transfer = createTransfer({ self: this.#self, outbox: state.outbox, ...between });
-    const reporting = createReporting({ queue: state.queue, ...between });
-    const auditReplication = createAuditReplication({ outbox: state.audit, db: this.env.DB, ...between });
-    const submissions = createSubmissions({
-      self: this.#self,
-      outbox: state.outbox,
-      commits,
-      now: Date.now,
-      admit: (admission, nowMs, deferredRefusal) => admitAgent(state.admission, admission, nowMs, deferredRefusal),
-      admitsPeer: (peer, trustEpoch) => state.fences.admits(peer, trustEpoch),
-      onSettled: (receipts) => relay.tell(receipts),
-    });
-    const intake = createIntake({
-      queue: state.queue,
-      commits,
-      now: Date.now,
-      nextId: createDeliveryIds(null),
-      fences: state.fences,
-      isRevoked: () => state.authority.isOver(),
-      isEnding: () => state.authority.isEnded(),
-    });
-    const background = (work: Promise<unknown>): void => this.ctx.waitUntil(work);
-    const maintenance = createMaintenance(state, commits, relay, [transfer, reporting, auditReplication], {
-      self: this.#self,
-      config,
-      setAlarm: (atMs) => void this.ctx.storage.setAlarm(atMs),
-      now: Date.now,
-      log: this.#log,
-      flushNumbers: () => flushSoon(this.env, background),
-    });
-    const runner = createRunner(state, commits, relay, {
-      self: this.#self,
-      env: this.env,
-      config,
-      dispatcher: () => this.#runtime.dispatcher,
-      now: Date.now,
-      log: this.#log,
-      gateStub,
-      putLocal: (message) => intake.putLocal(message),
-      fencePeer: (peer, trustEpoch) => intake.fencePeer(peer, trustEpoch),
-      wake: () => maintenance.wake(),
-      background,
-    });
-    this.#open = {
-      credentials: { ...state, commits },
-      state,
-      commits,
-      relay,
-      submissions,
-      intake,
-      maintenance,
-      runner,
-    };
-    commits.wake();
+    this.#open.commits.wake();
     return this.#open;
   }
 
@@ -193,7 +108,7 @@ export class Gate extends DurableObject<Env> {
 
   /** Attempts so far on a message that waits here. */
   async attempts(deliveryId: string): Promise<number | null> {
-    return this.#open?.state.queue.attempts(deliveryId) ?? null;
+    return this.#open?.queue.attempts(deliveryId) ?? null;
   }
 
   /** Puts a message of the proxy's own into this agent's queue; on disk before the answer. */
@@ -214,13 +129,13 @@ export class Gate extends DurableObject<Env> {
   async endTokens(tokens: { jti: string; expMs: number }[], reason: string): Promise<void> {
     // A gate that nobody has proved anything to has nothing that could end.
     if (this.#open === null) return;
-    const { state, commits, relay } = this.#open;
+    const { authority, commits, relay } = this.#open;
     await commits.commit(() => {
-      state.authority.endTokens(tokens, reason);
+      authority.endTokens(tokens, reason);
       relay.sweep(Date.now());
     });
-    // Also when this is told again: the first time may have failed here.
-    await raiseStatement(this.env.DB, `agent:${this.#self}`, state.authority.epoch()).run();
+    // Also when this is repeated: the first time may have failed here.
+    await raiseStatement(this.env.DB, `agent:${this.#self}`, authority.epoch()).run();
   }
 
   // ---- calls -------------------------------------------------------------------------------------------------------
@@ -229,12 +144,12 @@ export class Gate extends DurableObject<Env> {
   async call(request: GateCall): Promise<GateAnswer> {
     return this.#refusable(async (): Promise<GateAnswer> => {
       const ref = await this.#admit(request.caller);
-      const { state, commits, runner } = this.#ensureOpen();
+      const { rate, commits, runner } = this.#ensureOpen();
       const bookmarks: Bookmarks = { given: request.bookmark ?? null, latest: null };
       // The first call has been counted with the admission. The operator's are not counted.
       let isCounted = true;
       const replies = await runInOrder(request.calls, async ({ method, params }): Promise<Reply> => {
-        const limited = isCounted || ref === null ? null : countFurtherCall(state.rate, Date.now());
+        const limited = isCounted || ref === null ? null : countFurtherCall(rate, Date.now());
         isCounted = false;
         if (limited !== null) return refusal(refusalError(limited));
         // A copy each: what follows the end of its own authority in a batch is refused.
@@ -251,23 +166,21 @@ export class Gate extends DurableObject<Env> {
   async #admit(caller: GateCaller): Promise<AuthorityRef | null> {
     switch (caller.kind) {
       case "agent": {
-        const { state, commits } = this.#ensureOpen();
-        return commits.commit(() => {
-          admitAgent(state.admission, caller.admission, Date.now());
-          return agentRef(state, caller.admission);
+        const stores = { ...this.#ensureOpen(), accessMaxStaleMs: this.#runtime.config.accessMaxStaleMs };
+        return stores.commits.commit(() => {
+          admitAgent(stores, caller.admission, Date.now());
+          return agentRef(stores.authority, caller.admission);
         });
       }
       case "credential": {
         // Nothing is opened for a credential that may be a guess.
-        const stores = this.#open?.credentials ?? null;
+        const stores = this.#open;
         return caller.credential.kind === "device"
           ? admitDeviceToken(stores, this.#self, caller.credential)
           : admitShared(stores, this.#self, caller.credential, caller.address);
       }
-      case "apiKey": {
-        const { state, commits } = this.#ensureOpen();
-        return admitApiKey({ ...state, commits }, caller.key);
-      }
+      case "apiKey":
+        return admitApiKey(this.#ensureOpen(), caller.key);
       case "operator":
         this.#ensureOpen();
         return null;
@@ -278,7 +191,7 @@ export class Gate extends DurableObject<Env> {
   async claim(claim: Claim): Promise<ClaimAnswer> {
     return this.#refusable(async (): Promise<ClaimAnswer> => {
       const { deviceTokenTtlMs: tokenTtlMs } = this.#runtime.config;
-      const { device, token, expiresAtMs } = await claimDeviceToken(this.#open?.credentials ?? null, this.#self, {
+      const { device, token, expiresAtMs } = await claimDeviceToken(this.#open, this.#self, {
         ...claim,
         tokenTtlMs,
       });
@@ -331,25 +244,25 @@ export class Gate extends DurableObject<Env> {
     const admitted = "caller" in upgrade ? await this.#admit(upgrade.caller) : null;
     // A ticket is looked for only where there are tables; nothing is made for a stranger.
     if (this.#open === null) throw new ProxyError("PROXY_AUTH_INVALID_TOKEN");
-    const { state, commits, relay } = this.#open;
+    const { relayTickets, sockets, endReason, commits, relay } = this.#open;
     // A commit is an effect, if only on the alarm: none for a ticket that nobody has been given.
-    if ("ticketSha256" in upgrade && !state.relayTickets.has(upgrade.ticketSha256))
+    if ("ticketSha256" in upgrade && !relayTickets.has(upgrade.ticketSha256))
       throw new ProxyError("PROXY_AUTH_INVALID_TOKEN");
     const pair = new WebSocketPair();
     const { session, superseded } = await commits.commit(() => {
       const nowMs = Date.now();
-      const authority = "caller" in upgrade ? admitted : state.relayTickets.consume(upgrade.ticketSha256, nowMs);
-      if (authority === null || state.endReason(authority) !== null) throw new ProxyError("PROXY_AUTH_INVALID_TOKEN");
+      const authority = "caller" in upgrade ? admitted : relayTickets.consume(upgrade.ticketSha256, nowMs);
+      if (authority === null || endReason(authority) !== null) throw new ProxyError("PROXY_AUTH_INVALID_TOKEN");
       const scopes = scopesOf(authority.principal);
-      return state.sockets.accept(pair[1], { authority, scopes, origin: upgrade.origin }, nowMs);
+      return sockets.accept(pair[1], { authority, scopes, origin: upgrade.origin }, nowMs);
     });
     relay.supersede(superseded);
     this.#log.info("relay.connected", {
       requestId: upgrade.requestId,
       socketId: session.socketId,
-      sockets: state.sockets.size(),
+      sockets: sockets.size(),
     });
-    void this.#tellOwed();
+    void this.#sendDueReceipts();
     return new Response(null, {
       status: 101,
       webSocket: pair[0],
@@ -360,15 +273,15 @@ export class Gate extends DurableObject<Env> {
     });
   }
 
-  /** Tells this agent of its dead letters what it has not been told yet, a batch a commit. */
-  async #tellOwed(): Promise<void> {
-    const { state, commits, relay } = this.#ensureOpen();
+  /** Sends this agent the receipts of its dead letters that are due, a batch a commit. */
+  async #sendDueReceipts(): Promise<void> {
+    const { outbox, commits, relay } = this.#ensureOpen();
     let last: string | null = null;
     for (;;) {
       // oxlint-disable-next-line no-await-in-loop -- one batch after the other
       const first: string | null = await commits.commit(() => {
-        const due = state.outbox.dueReceipts();
-        relay.tell(due);
+        const due = outbox.dueReceipts();
+        relay.sendReceipts(due);
         return due[0]?.deliveryId ?? null;
       });
       if (first === null || first === last) return;
@@ -377,13 +290,13 @@ export class Gate extends DurableObject<Env> {
   }
 
   override webSocketMessage(socket: WebSocket, message: string | ArrayBuffer): void {
-    const session = this.#open?.state.sockets.of(socket) ?? null;
+    const session = this.#open?.sockets.of(socket) ?? null;
     // A frame of a socket that has been ended here: it may still arrive, and is not read.
     if (session !== null) this.#ensureOpen().relay.message(session, message);
   }
 
   override webSocketClose(socket: WebSocket): void {
-    const session = this.#open?.state.sockets.of(socket) ?? null;
+    const session = this.#open?.sockets.of(socket) ?? null;
     if (session !== null) this.#ensureOpen().relay.gone(session);
     if (socket.readyState === WebSocket.CLOSED) return;
     // Completes the handshake. What the peer sent may be a code that nobody may send back.
@@ -391,13 +304,13 @@ export class Gate extends DurableObject<Env> {
   }
 
   override webSocketError(socket: WebSocket, error: unknown): void {
-    const session = this.#open?.state.sockets.of(socket) ?? null;
+    const session = this.#open?.sockets.of(socket) ?? null;
     this.#log.warn("relay.socket_error", errorFields(error));
     if (session !== null) this.#ensureOpen().relay.gone(session);
   }
 }
 
 /** The authority that an admitted request of the agent runs under. */
-function agentRef(state: GateState, { principal }: AgentAdmission): AuthorityRef {
-  return { kind: "agent", epoch: state.authority.epoch(), jti: principal.jti, expMs: principal.expMs, principal };
+function agentRef(authority: Pick<AgentAuthority, "epoch">, { principal }: AgentAdmission): AuthorityRef {
+  return { kind: "agent", epoch: authority.epoch(), jti: principal.jti, expMs: principal.expMs, principal };
 }

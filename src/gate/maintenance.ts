@@ -1,53 +1,76 @@
 /** What a gate does whenever it commits, and when it must wake to do so: pushes, hand-overs, reports, and forgetting what is past. */
+import type { AuditOutbox } from "../audit/outbox.ts";
 import type { Config } from "../config.ts";
 import type { Log } from "../telemetry/log.ts";
 import { count } from "../telemetry/metrics.ts";
 import type { AgentDid } from "../wire/did.ts";
+import type { Drift } from "./admission/clock-drift.ts";
+import type { Rate } from "./admission/rate-limit.ts";
+import type { Outbox } from "./outbox/outbox.ts";
+import type { Queue } from "./queue/queue.ts";
+import type { Relay } from "./relay/relay.ts";
+import type { Sockets } from "./relay/sockets.ts";
 import type { GroupCommit } from "./storage/group-commit.ts";
-import type { GateState } from "./state.ts";
-import type { Relay } from "./relay/connection.ts";
 
-/** A held message is looked after at the latest by then, also when the process has died in between. */
+/** A held message is handed over at the latest by then, also when the process has died in between. */
 const SAFETY_ALARM_MS = 2_000;
 const HOUSEKEEPING_AFTER_MS = 60_000;
 
 /** Work that goes on by itself once it is started: hand-overs, reports, the audit's way to D1. */
 export type BackgroundWork = { start(nowMs: number): void; nextDueMs(nowMs: number): number | null };
 
-export type Maintenance = ReturnType<typeof createMaintenance>;
+export type Maintenance = {
+  /** The last part of every group: pushes what can be pushed, starts what is due, and makes sure to be woken. */
+  beforeCommit(effects: number): void;
+  /** Something was written outside a group: one follows, and the alarm in the same commit, should the process die before it. */
+  wake(): void;
+  /** Takes what the platform says of the alarm at a waking: when it is due (ms since the epoch), or null. */
+  alarmIsSetFor(atMs: number | null): void;
+  /** Does what is due. */
+  alarm(): Promise<void>;
+};
 
-export function createMaintenance(
-  state: GateState,
-  commits: GroupCommit,
-  relay: Relay,
-  works: readonly BackgroundWork[],
-  deps: {
-    self: AgentDid;
-    config: Pick<Config, "skewWarnSeconds" | "skewMaxSeconds">;
-    setAlarm: (atMs: number) => void;
-    now: () => number;
-    log: Log;
-    /** Sends the numbers on, in the background. */
-    flushNumbers: () => void;
-  },
-) {
+export type MaintenanceDeps = {
+  self: AgentDid;
+  config: Pick<Config, "skewWarnSeconds" | "skewMaxSeconds">;
+  queue: Pick<Queue, "expire" | "nextDueMs">;
+  outbox: Pick<Outbox, "isHolding">;
+  sockets: Pick<Sockets, "byId" | "size">;
+  audit: Pick<AuditOutbox, "record" | "isEmpty">;
+  drift: Pick<Drift, "settle">;
+  rate: Pick<Rate, "save">;
+  relay: Pick<Relay, "push" | "sweep" | "broadcast" | "nextDueMs">;
+  works: readonly BackgroundWork[];
+  commits: GroupCommit;
+  prune: (nowMs: number) => void;
+  nextPruneMs: () => number | null;
+  setAlarm: (atMs: number) => void;
+  now: () => number;
+  log: Log;
+  /** Sends the numbers on, in the background. */
+  flushNumbers: () => void;
+};
+
+/** @returns the maintenance of one gate. */
+export function createMaintenance(deps: MaintenanceDeps): Maintenance {
+  const { self, queue, outbox, sockets, audit, relay, works, commits, log } = deps;
   let alarmAtMs = Infinity;
   /** When what is past is forgotten next; after a waking, whenever the alarm comes. */
   let pruneDueAtMs = Infinity;
   /** The group at hand is the alarm's own: it must not call for the next one, or an idle gate never slept. */
   let isPruning = false;
 
-  /** An agent whose clock drifts is told of before its requests are refused for it. */
+  /** A drifting clock is reported before requests are refused for it. */
   const reportDrift = (nowMs: number): void => {
-    const crossing = state.drift.settle(nowMs);
+    const crossing = deps.drift.settle(nowMs);
     if (crossing === null) return;
     const { skewWarnSeconds: warnSeconds, skewMaxSeconds: maxSeconds } = deps.config;
     const details = { ...crossing, warnSeconds, maxSeconds };
-    const subject = { subject: `agent:${deps.self}`, agentDid: deps.self };
-    const nobody = { principal: null, origin: null, requestId: null };
-    state.audit.record({ action: "agent.clock_drift", ...subject, result: "warned", details }, nobody, nowMs);
-    relay.broadcast("agent.clock_drift", { agentDid: deps.self, ...details });
-    deps.log.warn("agent.clock_drift", details);
+    const subject = { subject: `agent:${self}`, agentDid: self };
+    const byItself = { principal: null, origin: null, requestId: null };
+    audit.record({ action: "agent.clock_drift", ...subject, result: "warned", details }, byItself, nowMs);
+    relay.broadcast("agent.clock_drift", { agentDid: self, ...details });
+    log.warn("agent.clock_drift", details);
     count("sallyport_agent_clock_drifts", { direction: crossing.smoothedMs < 0 ? "behind" : "ahead" });
     deps.flushNumbers();
   };
@@ -60,10 +83,10 @@ export function createMaintenance(
 
   /** Sets the alarm where it is later than what is due first. One that comes early looks again. */
   const arm = (nowMs: number): void => {
-    const sweepMs = state.queue.nextDueMs(state.sockets.size() > 0, nowMs);
+    const sweepMs = queue.nextDueMs(sockets.size() > 0, nowMs);
     const workMs = nextWorkMs(nowMs);
     const dueMs = Math.min(
-      state.outbox.isHolding() || !state.audit.isEmpty() || workMs !== null ? nowMs + SAFETY_ALARM_MS : Infinity,
+      outbox.isHolding() || !audit.isEmpty() || workMs !== null ? nowMs + SAFETY_ALARM_MS : Infinity,
       sweepMs ?? Infinity,
       relay.nextDueMs() ?? Infinity,
       pruneDueAtMs,
@@ -74,11 +97,10 @@ export function createMaintenance(
   };
 
   return {
-    /** The last part of every group: pushes what can be pushed, starts what is due, and makes sure to be woken. */
-    beforeCommit(effects: number): void {
+    beforeCommit(effects) {
       const nowMs = deps.now();
       relay.push(nowMs);
-      state.rate.save();
+      deps.rate.save();
       reportDrift(nowMs);
       for (const work of works) work.start(nowMs);
       if (effects > 0 && !isPruning) pruneDueAtMs = Math.min(pruneDueAtMs, nowMs + HOUSEKEEPING_AFTER_MS);
@@ -88,27 +110,25 @@ export function createMaintenance(
       arm(nowMs);
     },
 
-    /** Something was written outside a group: one follows, and the alarm in the same commit, should the process die before it. */
-    wake(): void {
+    wake() {
       commits.wake();
       arm(deps.now());
     },
 
-    /** What the platform says of the alarm at a waking. */
-    alarmIsSetFor(atMs: number | null): void {
+    alarmIsSetFor(atMs) {
       alarmAtMs = atMs ?? Infinity;
     },
 
-    async alarm(): Promise<void> {
+    async alarm() {
       alarmAtMs = Infinity;
       await commits.commit(() => {
         const nowMs = deps.now();
         relay.sweep(nowMs);
-        state.queue.expire((socketId) => state.sockets.byId(socketId) !== null, nowMs);
+        queue.expire((socketId) => sockets.byId(socketId) !== null, nowMs);
         if (pruneDueAtMs === Infinity || pruneDueAtMs <= nowMs) {
-          state.prune(nowMs);
+          deps.prune(nowMs);
           isPruning = true;
-          pruneDueAtMs = Math.max(state.nextPruneMs() ?? Infinity, nowMs + 1_000);
+          pruneDueAtMs = Math.max(deps.nextPruneMs() ?? Infinity, nowMs + 1_000);
         }
       });
     },

@@ -1,115 +1,106 @@
-/** Everything that a gate with a schema holds, made once at its first verified call or at its waking. */
-import { createAuditOutbox } from "../audit/outbox.ts";
-import { createLockout } from "../auth/lockout.ts";
-import { createAgentAuthority } from "../authority/agent.ts";
-import { createDevices } from "../authority/devices.ts";
-import { createApiKeys } from "../authority/ended-api-keys.ts";
-import { type Authorities, type AuthorityRef, endReason } from "../authority/reference.ts";
-import { createSharedSecret } from "../authority/shared-secret.ts";
+/** A gate that is open, put together in one order: stores, commits, relay, messages, calls, maintenance. */
+import { createAuditReplication } from "../audit/replication.ts";
+import type { RemoteGate } from "../call/remote-gate.ts";
 import type { Config } from "../config.ts";
-import { errorFields, type Log } from "../telemetry/log.ts";
-import { createAccessValidations } from "./admission/access-validations.ts";
-import type { AdmissionParts } from "./admission/agent.ts";
-import { createDrift } from "./admission/clock-drift.ts";
-import { createNonces } from "./admission/nonces.ts";
-import { createPeerFences } from "./admission/peer-fences.ts";
-import { createRate } from "./admission/rate-limit.ts";
-import { type Calls, createCalls } from "./calls/in-flight.ts";
+import type { Dispatcher } from "../rpc/dispatcher.ts";
+import type { Log } from "../telemetry/log.ts";
+import { flushSoon } from "../telemetry/metrics.ts";
+import type { AgentDid } from "../wire/did.ts";
+import { newUlid } from "../wire/ulid.ts";
+import { admitAgent } from "./admission/agent.ts";
+import { createCalls } from "./calls/in-flight.ts";
+import { createOperations } from "./calls/operations.ts";
+import { createRevocation } from "./calls/revocation.ts";
+import { createRunner, type Runner } from "./calls/runner.ts";
+import { createMaintenance, type Maintenance } from "./maintenance.ts";
 import { createDeliveryIds } from "./outbox/delivery-id.ts";
-import { createOutbox } from "./outbox/outbox.ts";
-import { createQueue } from "./queue/queue.ts";
-import { createSockets } from "./relay/sockets.ts";
-import { createRelayTickets } from "./relay/tickets.ts";
-import { migrate } from "./storage/schema.ts";
+import { createSubmissions, type Submissions } from "./outbox/submission.ts";
+import { createTransfer } from "./outbox/transfer.ts";
+import type { PeerGate } from "./protocol/peer.ts";
+import { createIntake, type Intake } from "./queue/intake.ts";
+import { createReporting } from "./queue/reporting.ts";
+import type { TrustEpoch } from "./relay/enqueue.ts";
+import { createRelay, type Relay } from "./relay/relay.ts";
+import { createGroupCommit, type GroupCommit } from "./storage/group-commit.ts";
+import { createGateStores, type GateStores } from "./stores.ts";
 
-export type GateState = ReturnType<typeof createGateState>;
+export type GateState = GateStores & {
+  commits: GroupCommit;
+  relay: Relay;
+  submissions: Submissions;
+  intake: Intake;
+  runner: Runner;
+  maintenance: Maintenance;
+};
 
-/** Lays or brings up the schema and reads into memory what memory mirrors. */
-export function createGateState(ctx: DurableObjectState, config: Config, log: Log) {
-  migrate(ctx.storage);
-  const { sql } = ctx.storage;
-  const lastId = sql.exec<{ last: string | null }>("SELECT MAX(delivery_id) AS last FROM outbox").one().last;
-  const authority = createAgentAuthority(sql);
-  const nonces = createNonces(sql, config.skewMaxSeconds);
-  const rate = createRate(sql, config.rateLimitPerAgent);
-  const calls: Calls = createCalls();
-  const drift = createDrift(sql, config.skewWarnSeconds);
-  const accessValidations = createAccessValidations(sql);
-  const admission: AdmissionParts = {
-    accessValidations,
-    authority,
-    nonces,
-    rate,
-    drift,
-    accessMaxStaleMs: config.accessMaxStaleMs,
-  };
-  const outbox = createOutbox(sql, { outboxMax: config.relayOutboxMax }, createDeliveryIds(lastId));
-  const queueLimits = {
-    queueMax: config.relayQueueMax,
-    ttlMs: config.relayQueueTtlMs,
-    maxAttempts: config.relayRetryMaxAttempts,
-    retry: {
-      initialMs: config.relayRetryInitialMs,
-      maxMs: config.relayRetryMaxMs,
-      jitterRatio: config.relayRetryJitterRatio,
-    },
-    deadLetterRetentionMs: config.deadLetterRetentionMs,
-  };
-  const fences = createPeerFences(sql);
-  const queue = createQueue({
-    sql,
-    limits: queueLimits,
-    admits: (sender, trustEpoch) => fences.admits(sender, trustEpoch),
+export type GateStateDeps = {
+  ctx: DurableObjectState;
+  env: Env;
+  self: AgentDid;
+  config: Config;
+  dispatcher: () => Dispatcher;
+  gateStub: (did: AgentDid) => PeerGate & RemoteGate;
+  trustEpoch: TrustEpoch;
+  log: Log;
+  /** Memory and disk may differ: the object must start anew. */
+  onBroken: (error: unknown) => void;
+};
+
+/** @returns everything of one gate; nothing below the gate's own file is given the whole of it. */
+export function createGateState(deps: GateStateDeps): GateState {
+  const { ctx, env, self, config, gateStub, trustEpoch, log } = deps;
+  const now = Date.now;
+  const background = (work: Promise<unknown>): void => ctx.waitUntil(work);
+
+  const stores = createGateStores(ctx, config, log);
+  const commits = createGroupCommit(ctx.storage, deps.onBroken);
+  const common = { ...stores, commits, self, now, log };
+
+  const relay = createRelay({ ...common, trustEpoch });
+  const submissions = createSubmissions({
+    ...common,
+    admit: (admission, nowMs, deferredRefusal) =>
+      admitAgent({ ...stores, accessMaxStaleMs: config.accessMaxStaleMs }, admission, nowMs, deferredRefusal),
+    admitsPeer: stores.fences.admits,
+    onSettled: relay.sendReceipts,
   });
-  const devices = createDevices(sql);
-  const shared = createSharedSecret(sql);
-  const apiKeys = createApiKeys(sql);
-  const audit = createAuditOutbox(sql);
-  const authorities: Authorities = { agent: authority, devices, shared, apiKeys };
-  const relayTickets = createRelayTickets(sql);
-  const sockets = createSockets(ctx, (error) => log.error("relay.close_failed", errorFields(error)));
-  // What was on its way to sockets that a crash took along waits for no acknowledgement any more.
-  queue.failLost((socketId) => sockets.byId(socketId) !== null, Date.now());
+  const intake = createIntake({
+    ...common,
+    nextId: createDeliveryIds(null),
+    isRevoked: stores.authority.isOver,
+    isEnding: stores.authority.isEnded,
+  });
 
-  return {
-    sql,
-    accessValidations,
-    authority,
-    devices,
-    nonces,
-    shared,
-    apiKeys,
-    audit,
-    lockout: createLockout(),
-    admission,
-    rate,
-    drift,
-    calls,
-    outbox,
-    queue,
-    fences,
-    relayTickets,
-    sockets,
+  const transfer = createTransfer({ ...common, gateStub });
+  const reporting = createReporting({ ...common, gateStub });
+  const auditReplication = createAuditReplication({ ...common, outbox: stores.audit, db: env.DB });
+  const maintenance = createMaintenance({
+    ...common,
+    config,
+    relay,
+    works: [transfer, reporting, auditReplication],
+    setAlarm: (atMs) => void ctx.storage.setAlarm(atMs),
+    flushNumbers: () => flushSoon(env, background),
+  });
+  const { wake } = maintenance;
 
-    /** Why what began under an authority may not go on at this moment, or null. */
-    endReason: (ref: AuthorityRef): string | null => endReason(authorities, ref, Date.now()),
+  const calls = createCalls();
+  const revocation = createRevocation({ ...common, env, calls, relay, wake });
+  const operations = createOperations({
+    ...common,
+    intake,
+    relay,
+    revocation,
+    wake,
+    attemptsAt: (recipient, deliveryId) => gateStub(recipient).attempts(deliveryId),
+  });
+  const { dispatcher } = deps;
+  const runner = createRunner({ ...common, env, config, calls, operations, relay, dispatcher, gateStub, background });
 
-    /** Forgets what is past everywhere, a bounded amount a turn. */
-    prune(nowMs: number): void {
-      nonces.prune(nowMs);
-      authority.prune(nowMs);
-      outbox.prune(nowMs);
-      queue.prune(nowMs);
-      relayTickets.prune(nowMs);
-      devices.prune(nowMs);
-      apiKeys.prune(nowMs);
-      accessValidations.prune(nowMs - config.accessMaxStaleMs);
-    },
-
-    /** When there will be something to forget; null when nothing is kept. */
-    nextPruneMs(): number | null {
-      const dues = [nonces.nextDueMs(), outbox.nextPruneMs(), queue.nextPruneMs()].filter((due) => due !== null);
-      return dues.length === 0 ? null : Math.min(...dues);
-    },
-  };
+  relay.onRequest((session, authority, { method, params }) => {
+    const request = { requestId: newUlid(now()), origin: session.origin, bookmarks: null };
+    return runner.run(authority, request, { surface: "rpc", method, params });
+  });
+  commits.beforeCommit(maintenance.beforeCommit);
+  return { ...stores, commits, relay, submissions, intake, runner, maintenance };
 }

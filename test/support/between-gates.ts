@@ -44,19 +44,16 @@ export function betweenGates(work: (desk: Desk) => Promise<void>): Promise<void>
     };
     const outbox = createOutbox(sql, { outboxMax: 500 }, createDeliveryIds(null));
     const queue = createQueue({ sql, limits, admits: () => true });
-    const commits = createGroupCommit(
-      storage,
-      () => {
-        const nowMs = Date.now();
-        transfer.start(nowMs);
-        reporting.start(nowMs);
-        const due = Math.min(transfer.nextDueMs() ?? Infinity, reporting.nextDueMs(nowMs) ?? Infinity);
-        if (due !== Infinity) commits.wake(Math.max(1, due - nowMs));
-      },
-      (error) => {
-        throw error;
-      },
-    );
+    const commits = createGroupCommit(storage, (error) => {
+      throw error;
+    });
+    commits.beforeCommit(() => {
+      const nowMs = Date.now();
+      transfer.start(nowMs);
+      reporting.start(nowMs);
+      const due = Math.min(transfer.nextDueMs() ?? Infinity, reporting.nextDueMs(nowMs) ?? Infinity);
+      if (due !== Infinity) commits.wake(Math.max(1, due - nowMs));
+    });
     const between = { commits, gateStub: () => gate, now: Date.now, log: silent };
     const transfer = createTransfer({ self, outbox, ...between });
     const reporting = createReporting({ queue, ...between });

@@ -4,10 +4,22 @@ import { readText, writeMeta } from "../../database/meta.ts";
 /** A validation is written again only when it is this much newer: once a refresh, not once a request. */
 const VALIDATION_RESOLUTION_MS = 10_000;
 
-/** The agent's last good access validations and its owner: the second level of the chain's cache. Mirrored in memory. */
-export type AccessValidations = ReturnType<typeof createAccessValidations>;
+/** What the gate remembers of its agent beside its authority. Mirrored in memory; writes are part of the caller's transaction. */
+export type AccessValidations = {
+  /** The DID of the agent's owner, or null before its first verified request. */
+  ownerDid(): string | null;
+  /** When an access token, by its hash, was last found valid (ms since the epoch), or null. */
+  validatedAtMs(keyHash: string): number | null;
+  /** Should the transaction be undone, the next request after a waking writes it again. */
+  recordOwner(owner: string): void;
+  /** Records a validation that is at least 10 s newer than the one that is kept. */
+  validated(keyHash: string, atMs: number): void;
+  /** Forgets validations too old to vouch for anything. */
+  prune(olderThanMs: number): void;
+};
 
-export function createAccessValidations(sql: SqlStorage) {
+/** @returns the validations of one gate. */
+export function createAccessValidations(sql: SqlStorage): AccessValidations {
   let ownerDid = readText(sql, "owner_did");
   const validatedAtMs = new Map<string, number>(
     sql
@@ -17,17 +29,16 @@ export function createAccessValidations(sql: SqlStorage) {
   );
 
   return {
-    ownerDid: (): string | null => ownerDid,
-    validatedAtMs: (keyHash: string): number | null => validatedAtMs.get(keyHash) ?? null,
+    ownerDid: () => ownerDid,
+    validatedAtMs: (keyHash) => validatedAtMs.get(keyHash) ?? null,
 
-    /** Part of the caller's transaction. Should that be undone, the next request after a waking writes it again. */
-    recordOwner(owner: string): void {
+    recordOwner(owner) {
       if (ownerDid === owner) return;
       ownerDid = owner;
       writeMeta(sql, "owner_did", owner);
     },
 
-    validated(keyHash: string, atMs: number): void {
+    validated(keyHash, atMs) {
       const known = validatedAtMs.get(keyHash);
       if (known !== undefined && known >= atMs - VALIDATION_RESOLUTION_MS) return;
       validatedAtMs.set(keyHash, atMs);
@@ -38,8 +49,7 @@ export function createAccessValidations(sql: SqlStorage) {
       );
     },
 
-    /** Forgets validations too old to vouch for anything. */
-    prune(olderThanMs: number): void {
+    prune(olderThanMs) {
       for (const [keyHash, atMs] of validatedAtMs) if (atMs < olderThanMs) validatedAtMs.delete(keyHash);
       sql.exec("DELETE FROM access_validations WHERE validated_at_ms < ?", olderThanMs);
     },

@@ -7,7 +7,8 @@ import type { Drift } from "./clock-drift.ts";
 import type { Nonces } from "./nonces.ts";
 import type { Rate } from "./rate-limit.ts";
 
-export type AdmissionParts = {
+/** The stores by which a request of the agent is judged. */
+export type AgentAdmissionStores = {
   accessValidations: AccessValidations;
   authority: AgentAuthority;
   nonces: Nonces;
@@ -24,31 +25,31 @@ export type AdmissionParts = {
  * @throws GateRefusal
  */
 export function admitAgent(
-  parts: AdmissionParts,
+  stores: AgentAdmissionStores,
   admission: AgentAdmission,
   nowMs: number,
   deferredRefusal: GateRefusal | null = null,
 ): void {
   const { principal, nonce, timestampSeconds, access } = admission;
-  if (!parts.authority.accepts(principal.jti) || principal.expMs <= nowMs) throw new GateRefusal("gate-agent-revoked");
+  if (!stores.authority.accepts(principal.jti) || principal.expMs <= nowMs) throw new GateRefusal("gate-agent-revoked");
   if (access?.validatedAtMs === null) {
-    const known = parts.accessValidations.validatedAtMs(access.keyHash);
-    if (known === null || known + parts.accessMaxStaleMs <= nowMs) {
+    const known = stores.accessValidations.validatedAtMs(access.keyHash);
+    if (known === null || known + stores.accessMaxStaleMs <= nowMs) {
       throw new GateRefusal("gate-access-unknown", 1_000);
     }
   }
-  const waitMs = parts.rate.waitMs(nowMs);
+  const waitMs = stores.rate.waitMs(nowMs);
   // A request that will be refused is only judged: nothing is written before the last refusal.
-  const judge = waitMs > 0 || deferredRefusal !== null ? parts.nonces.judge : parts.nonces.use;
+  const judge = waitMs > 0 || deferredRefusal !== null ? stores.nonces.judge : stores.nonces.use;
   const verdict = judge(principal.keyX, nonce, timestampSeconds, nowMs);
   if (verdict === "pruned") throw new GateRefusal("gate-nonce-too-old");
   if (verdict === "outside-window") throw new GateRefusal("gate-timestamp-skewed");
   if (verdict === "seen") throw new GateRefusal("gate-nonce-replayed");
   if (waitMs > 0) throw new GateRefusal("gate-rate-exceeded", waitMs);
   if (deferredRefusal !== null) throw deferredRefusal;
-  parts.rate.count(nowMs);
-  parts.drift.observe(timestampSeconds * 1_000 - nowMs, nowMs);
-  parts.accessValidations.recordOwner(principal.ownerDid);
+  stores.rate.count(nowMs);
+  stores.drift.observe(timestampSeconds * 1_000 - nowMs, nowMs);
+  stores.accessValidations.recordOwner(principal.ownerDid);
   if (access !== undefined && access.validatedAtMs !== null)
-    parts.accessValidations.validated(access.keyHash, access.validatedAtMs);
+    stores.accessValidations.validated(access.keyHash, access.validatedAtMs);
 }

@@ -1,13 +1,30 @@
 /** The one-time hand-over of a new device token (contract §3, /v1/devices/claim). */
-import { type Device, newDeviceToken } from "../../authority/devices.ts";
+import type { AuditOutbox } from "../../audit/outbox.ts";
+import type { Lockout } from "../../auth/lockout.ts";
+import type { AgentAuthority } from "../../authority/agent.ts";
+import { type Device, type Devices, newDeviceToken } from "../../authority/devices.ts";
 import type { AgentDid } from "../../wire/did.ts";
 import type { ClaimProof } from "../protocol/calls.ts";
 import { GateRefusal } from "../protocol/refusal.ts";
-import { hasProof, DUMMY_KEY, useProof } from "./device-proof.ts";
+import type { GroupCommit } from "../storage/group-commit.ts";
+import type { AccessValidations } from "./access-validations.ts";
+import { DUMMY_KEY, hasProof, useProof } from "./device-proof.ts";
 import { deviceRef } from "./device-token.ts";
 import { failedGuess } from "./guesses.ts";
-import { countRequest } from "./rate-limit.ts";
-import type { CredentialStores } from "./stores.ts";
+import type { Nonces } from "./nonces.ts";
+import { countRequest, type Rate } from "./rate-limit.ts";
+
+/** The stores by which a claim is judged and answered. */
+export type ClaimStores = {
+  commits: GroupCommit;
+  authority: Pick<AgentAuthority, "isEnded">;
+  devices: Pick<Devices, "findActive" | "claim">;
+  nonces: Nonces;
+  rate: Rate;
+  accessValidations: Pick<AccessValidations, "ownerDid">;
+  audit: Pick<AuditOutbox, "record">;
+  lockout: Lockout;
+};
 
 /**
  * The one-time hand-over of a new device token, made at this moment.
@@ -15,7 +32,7 @@ import type { CredentialStores } from "./stores.ts";
  * @throws GateRefusal: that no token waits is told only to a valid proof; anything else is the one refusal
  */
 export async function claimDeviceToken(
-  stores: CredentialStores | null,
+  stores: ClaimStores | null,
   self: AgentDid,
   claim: { deviceId: string; proof: ClaimProof; address: string | null; requestId: string; tokenTtlMs: number },
 ): Promise<{ device: Device; token: string; expiresAtMs: number }> {

@@ -1,12 +1,25 @@
 /** Admission of a device token, whose hash only the gate holds. */
-import type { Device } from "../../authority/devices.ts";
+import type { AgentAuthority } from "../../authority/agent.ts";
+import type { Device, Devices } from "../../authority/devices.ts";
 import type { AuthorityRef } from "../../authority/reference.ts";
 import type { AgentDid, HumanDid } from "../../wire/did.ts";
 import type { GateCredential } from "../protocol/calls.ts";
 import { GateRefusal } from "../protocol/refusal.ts";
-import { hasProof, DUMMY_KEY, useProof } from "./device-proof.ts";
-import { countRequest } from "./rate-limit.ts";
-import type { CredentialStores } from "./stores.ts";
+import type { GroupCommit } from "../storage/group-commit.ts";
+import type { AccessValidations } from "./access-validations.ts";
+import { DUMMY_KEY, hasProof, useProof } from "./device-proof.ts";
+import type { Nonces } from "./nonces.ts";
+import { countRequest, type Rate } from "./rate-limit.ts";
+
+/** The stores by which a device is judged. */
+export type DeviceAdmissionStores = {
+  commits: GroupCommit;
+  authority: Pick<AgentAuthority, "isEnded">;
+  devices: Pick<Devices, "byToken" | "used">;
+  nonces: Nonces;
+  rate: Rate;
+  accessValidations: Pick<AccessValidations, "ownerDid">;
+};
 
 /**
  * Admits a request under a device token: nonce, rate and last use in one commit.
@@ -15,7 +28,7 @@ import type { CredentialStores } from "./stores.ts";
  * @throws GateRefusal; a failure says no more than that the credential is not accepted
  */
 export async function admitDeviceToken(
-  stores: CredentialStores | null,
+  stores: DeviceAdmissionStores | null,
   self: AgentDid,
   { tokenHash, proof }: Extract<GateCredential, { kind: "device" }>,
 ): Promise<AuthorityRef> {
@@ -38,8 +51,9 @@ export async function admitDeviceToken(
   });
 }
 
+/** @returns the authority of a device at its present epoch, until its token ends. @param expMs milliseconds since the epoch */
 export function deviceRef(
-  { accessValidations }: Pick<CredentialStores, "accessValidations">,
+  { accessValidations }: Pick<DeviceAdmissionStores, "accessValidations">,
   agentDid: AgentDid,
   device: Device,
   expMs: number,

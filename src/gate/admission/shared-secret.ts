@@ -1,17 +1,36 @@
 /** Admission of the shared secret of an agent. */
+import type { Lockout } from "../../auth/lockout.ts";
+import type { AgentAuthority } from "../../authority/agent.ts";
 import type { AuthorityRef } from "../../authority/reference.ts";
 import { equalHashes } from "../../authority/secrets.ts";
+import type { SharedSecret } from "../../authority/shared-secret.ts";
 import type { AgentDid } from "../../wire/did.ts";
 import type { GateCredential } from "../protocol/calls.ts";
 import { GateRefusal } from "../protocol/refusal.ts";
+import type { GroupCommit } from "../storage/group-commit.ts";
 import { failedGuess } from "./guesses.ts";
-import { countRequest } from "./rate-limit.ts";
-import type { CredentialStores } from "./stores.ts";
+import { countRequest, type Rate } from "./rate-limit.ts";
+
+/** The stores by which a shared secret is judged. */
+export type SharedAdmissionStores = {
+  commits: GroupCommit;
+  authority: Pick<AgentAuthority, "isEnded">;
+  shared: Pick<SharedSecret, "sha256" | "generation">;
+  rate: Rate;
+  lockout: Lockout;
+};
 
 const NO_HASH = "A".repeat(43);
 
+/**
+ * Admits a request under the shared secret.
+ *
+ * @param stores null where this agent has no gate yet: nothing is written
+ * @param address whom a failed guess is counted against
+ * @throws GateRefusal
+ */
 export async function admitShared(
-  stores: CredentialStores | null,
+  stores: SharedAdmissionStores | null,
   self: AgentDid,
   { secretHash }: Extract<GateCredential, { kind: "shared" }>,
   address: string | null,

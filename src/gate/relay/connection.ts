@@ -1,86 +1,96 @@
-/** What a relay socket says and hears: delivery frames in, pushes, acknowledgements and receipts out. Contract §4. */
-import { refusalError } from "../../auth/reasons.ts";
+/** The sockets that are open, and what holds for all of them: authority, order, bounds, and how they end. Contract §4. */
 import type { AuthorityRef } from "../../authority/reference.ts";
-import type { Reply } from "../../call/reply.ts";
-import type { Config } from "../../config.ts";
 import { errorFields, type Log } from "../../telemetry/log.ts";
-import type { AgentDid } from "../../wire/did.ts";
-import {
-  deliverFrame,
-  enqueueAckFrame,
-  eventFrame,
-  frameHead,
-  heartbeatAckFrame,
-  receiptFrame,
-  resFrame,
-} from "../../wire/frame-encoder.ts";
-import { type ClientFrame, type EnqueueFrame, parseClientFrame, type ReqFrame } from "../../wire/frames.ts";
-import { isRetryable, ProxyError, proxyErrorFrom } from "../../wire/problem.ts";
-import { sha256Base64Url } from "../../wire/proof.ts";
+import { eventFrame } from "../../wire/frame-encoder.ts";
 import { MALFORMED_FRAMES_MAX, RELAY_CLOSE, RELAY_CLOSE_REASON } from "../../wire/relay-close.ts";
-import type { Receipt } from "../outbox/outbox.ts";
-import { GateRefusal } from "../protocol/refusal.ts";
-import { BATCH_TICK_MS, type Envelope } from "../protocol/transfer.ts";
-import { LANE_WINDOW, type SocketLoad } from "../queue/dispatch.ts";
-import { ACK_TIMEOUT_MS, type Push } from "../queue/queue.ts";
-import type { GateState } from "../state.ts";
+import { LANE_WINDOW } from "../queue/dispatch.ts";
+import { ACK_TIMEOUT_MS, type Queue } from "../queue/queue.ts";
 import type { GroupCommit } from "../storage/group-commit.ts";
-import type { Session } from "./sockets.ts";
+import type { Session, Sockets } from "./sockets.ts";
 
-/**
- * An acknowledgement that nobody waits for may wait for company: the first of a lull this long, those that
- * follow until the next hand-over comes, whose commit they share.
- */
-const ACK_WITHIN_MS = { inALull: 20, following: BATCH_TICK_MS + 150 };
-/** No more of them: what is acknowledged makes room for what waits to be pushed. */
-const ACKS_AT_ONCE = LANE_WINDOW / 2;
-const BUSY_LOOK_MS = 1_000;
+const BUSY_RECHECK_MS = 1_000;
 /** Frames of one socket that are worked on or wait for their turn. */
 export const CALLS_PER_SOCKET_MAX = 32;
 
-export type RelayDeps = {
-  self: AgentDid;
-  config: Config;
-  now: () => number;
-  log: Log;
-  /** The trust epoch by which `self` may send to a peer; `fresh` asks the store. @throws ProxyError */
-  trustEpoch: (to: AgentDid, how?: { fresh: boolean }) => Promise<number>;
-  /** Runs one `req` frame of a socket under an authority, which the call may end itself. */
-  call: (session: Session, authority: AuthorityRef, frame: ReqFrame) => Promise<Reply>;
+/** The open sockets of one gate. */
+export type Connections = {
+  /** Ends a socket; what was on its way to it has failed. */
+  close(session: Session, code: number, reason: string): void;
+  /** Records that a socket's peer has gone. */
+  gone(session: Session): void;
+  /** Whether a socket's authority holds at this moment; closes it with 4001 where it does not. */
+  isCurrent(session: Session): boolean;
+  /** Whether a frame of this socket is being worked on. */
+  isBusy(session: Session): boolean;
+  /**
+   * Sends a frame, if the authority holds at this moment.
+   *
+   * @param authority the socket's own unless said otherwise: the copy of a call that may have ended it
+   * @returns false when nothing was sent
+   */
+  send(session: Session, text: string, authority?: AuthorityRef): boolean;
+  /** Sends an `event` frame under the socket's next number. */
+  event(session: Session, name: string, payload: unknown): void;
+  /** Sends an event to the sockets that may manage this agent's devices. */
+  broadcast(name: string, payload: Record<string, unknown>): void;
+  /** Counts a malformed frame; the tenth closes the socket with 1008. */
+  malformed(session: Session, problem: { reason: string; detail: string; frameId: string | null }): void;
+  /**
+   * Runs `work` after the earlier frames of this socket, if its authority still holds then.
+   *
+   * @param overloaded called instead where 32 frames of this socket wait already
+   */
+  inTurn(session: Session, overloaded: () => void, work: () => Promise<void>): void;
+  /** The sockets that take deliveries at this moment. */
+  listening(): Session[];
+  /** Closes older sockets of the agent's own credential, whose place a newer one has taken. */
+  supersede(older: readonly Session[]): void;
+  /** Closes what may not stay: authorities that have ended, and readers that take nothing. */
+  sweep(nowMs: number): void;
+  /** When the first socket ends by time (ms since the epoch); null when none does. */
+  nextDueMs(): number | null;
 };
 
-export type Relay = ReturnType<typeof createRelay>;
+export type ConnectionsDeps = {
+  sockets: Sockets;
+  queue: Pick<Queue, "socketGone" | "inFlight" | "oldestPushMs">;
+  commits: GroupCommit;
+  /** Why something that began under an authority may not continue at this moment, or null. */
+  endReason: (ref: AuthorityRef) => string | null;
+  now: () => number;
+  log: Log;
+};
 
-export function createRelay(state: GateState, commits: GroupCommit, deps: RelayDeps) {
-  const { queue, outbox, sockets } = state;
+/** @returns the connections of one gate; those that survived hibernation among them. */
+export function createConnections({ sockets, queue, commits, endReason, now, log }: ConnectionsDeps): Connections {
   /** Frames of one socket run in their order; the count bounds what a client may pile up. */
   const turns = new Map<string, { tail: Promise<void>; waiting: number }>();
-  const head = () => frameHead(deps.now());
 
   const gone = (session: Session): void => {
     sockets.remove(session);
     turns.delete(session.socketId);
-    void commits.commit(() => queue.socketGone(session.socketId, deps.now()));
+    void commits.commit(() => queue.socketGone(session.socketId, now()));
   };
 
   const close = (session: Session, code: number, reason: string): void => {
     sockets.close(session, code, reason);
     turns.delete(session.socketId);
-    deps.log.info("relay.closed", { socketId: session.socketId, code, reason });
-    void commits.commit(() => queue.socketGone(session.socketId, deps.now()));
+    log.info("relay.closed", { socketId: session.socketId, code, reason });
+    void commits.commit(() => queue.socketGone(session.socketId, now()));
   };
 
-  /** Every frame in either direction is checked at that moment; a session that may not go on is closed here. */
   const isCurrent = (session: Session): boolean => {
-    const reason = state.endReason(session.authority);
+    const reason = endReason(session.authority);
     if (reason === null) return true;
     close(session, RELAY_CLOSE.authorityEnded, reason);
     return false;
   };
 
+  const isBusy = (session: Session): boolean => (turns.get(session.socketId)?.waiting ?? 0) > 0;
+
   const send = (session: Session, text: string, authority = session.authority): boolean => {
     // Not closed here: the answer to the call that ended this authority may be on its way. The sweep closes.
-    if (state.endReason(authority) !== null) return false;
+    if (endReason(authority) !== null) return false;
     if (sockets.send(session, text)) return true;
     gone(session);
     return false;
@@ -92,276 +102,86 @@ export function createRelay(state: GateState, commits: GroupCommit, deps: RelayD
     send(session, eventFrame({ event: name, payload, seq: session.eventSeq }));
   };
 
-  const malformed = (session: Session, reason: string, detail: string, frameId: string | null): void => {
-    session.malformed += 1;
-    event(session, "error", { code: "MALFORMED_FRAME", reason, detail, frameId });
-    if (session.malformed >= MALFORMED_FRAMES_MAX) close(session, RELAY_CLOSE.policy, "too many malformed frames");
-  };
-
-  const inTurn = (session: Session, overloaded: () => void, work: () => Promise<void>): void => {
-    const turn = turns.get(session.socketId) ?? { tail: Promise.resolve(), waiting: 0 };
-    turns.set(session.socketId, turn);
-    if (turn.waiting >= CALLS_PER_SOCKET_MAX) {
-      overloaded();
-      return;
-    }
-    turn.waiting += 1;
-    turn.tail = turn.tail
-      .then(() => (state.endReason(session.authority) === null ? work() : undefined))
-      .catch((error: unknown) =>
-        deps.log.error("relay.frame_failed", { socketId: session.socketId, ...errorFields(error) }),
-      )
-      .then(() => {
-        turn.waiting -= 1;
-        // The frame may have ended its own authority: its answer is out, and now the socket goes.
-        if (sockets.byId(session.socketId) !== null) isCurrent(session);
-      });
-  };
-
-  const rateRefusal = (): ProxyError | null => {
-    const waitMs = state.rate.waitMs(deps.now());
-    if (waitMs > 0)
-      return new ProxyError("OVERLOADED", { detail: "Slow down and try again later.", retryAfterMs: waitMs });
-    state.rate.count(deps.now());
-    return null;
-  };
-
-  const enqueue = async (session: Session, frame: EnqueueFrame): Promise<void> => {
-    const refuse = (error: ProxyError): void => {
-      send(session, enqueueAckFrame(head(), { ackId: frame.id, accepted: false, reason: error.code }));
-    };
-    try {
-      if (!session.scopes.includes("send")) throw new ProxyError("PROXY_AUTH_FORBIDDEN");
-      if (frame.toAgentDid === deps.self) throw new ProxyError("PROXY_HOOK_RECIPIENT_INVALID");
-      const limited = rateRefusal();
-      if (limited !== null) throw limited;
-      let trustEpoch = await deps.trustEpoch(frame.toAgentDid);
-      // The pairing may be newer than what is remembered of it.
-      if (!state.fences.admits(frame.toAgentDid, trustEpoch))
-        trustEpoch = await deps.trustEpoch(frame.toAgentDid, { fresh: true });
-      const payload = new TextEncoder().encode(frame.payloadText);
-      const bodySha256 = await sha256Base64Url(payload);
-      const envelope: Envelope = {
-        fromAgentDid: deps.self,
-        contentType: "application/json",
-        trustEpoch,
-        ...(frame.conversationId === undefined ? {} : { conversationId: frame.conversationId }),
-        ...(frame.groupId === undefined ? {} : { groupId: frame.groupId }),
-        ...(frame.replyTo === undefined ? {} : { replyTo: frame.replyTo }),
-      };
-      const accepted = await commits.commit(() => {
-        if (state.endReason(session.authority) !== null) throw new GateRefusal("gate-agent-revoked");
-        if (!state.fences.admits(frame.toAgentDid, trustEpoch)) throw new GateRefusal("gate-peer-fenced");
-        return outbox.accept(
-          {
-            to: frame.toAgentDid,
-            bytes: payload.length,
-            envelope: JSON.stringify(envelope),
-            body: frame.payloadText,
-            originFrameId: frame.id,
-            idempotency: { key: `frame ${frame.id}`, bodySha256 },
-          },
-          deps.now(),
-        );
-      });
-      send(session, enqueueAckFrame(head(), { ackId: frame.id, accepted: true, deliveryId: accepted.deliveryId }));
-    } catch (thrown) {
-      const error = thrown instanceof GateRefusal ? refusalError(thrown.refusal) : proxyErrorFrom(thrown);
-      if (error.status >= 500) deps.log.error("relay.enqueue_failed", { code: error.code, reason: error.reason });
-      refuse(error);
-    }
-  };
-
-  const request = async (session: Session, frame: ReqFrame): Promise<void> => {
-    const limited = rateRefusal();
-    // The call's own copy: one that ends itself moves on, while the socket stays with what it was opened under.
-    const authority = { ...session.authority };
-    const reply: Reply =
-      limited === null
-        ? await deps.call(session, authority, frame)
-        : { ok: false, code: limited.code, message: limited.message, retryAfterMs: limited.retryAfterMs ?? 1_000 };
-    send(session, responseFrame(frame.id, reply), authority);
-  };
-
-  /** The sockets that take deliveries at this moment. */
-  const listening = (): Session[] =>
-    sockets
-      .all()
-      .filter(
-        ({ scopes, socket, authority }) =>
-          scopes.includes("relay") && socket.readyState === WebSocket.OPEN && state.endReason(authority) === null,
-      );
-
-  /** How much is on its way to each of them. */
-  const takers = (): SocketLoad[] => {
-    const inFlight = queue.inFlight();
-    return listening().map(({ socketId }) => ({ socketId, inFlight: inFlight.get(socketId) ?? 0 }));
-  };
-
-  let lastAckCommitMs = 0;
-  const acknowledged: { session: Session; ackId: string; accepted: boolean; reason: string | null }[] = [];
-
-  const acknowledge = (session: Session, ackId: string, accepted: boolean, reason: string | undefined): void => {
-    session.lastProgressMs = deps.now();
-    acknowledged.push({ session, ackId, accepted, reason: reason ?? null });
-    const isAwaited = queue.isAwaited(ackId);
-    if (acknowledged.length > 1) {
-      if (isAwaited || acknowledged.length === ACKS_AT_ONCE) commits.wake();
-      return;
-    }
-    const isLull = deps.now() - lastAckCommitMs > ACK_WITHIN_MS.following;
-    void commits.commitChecked(
-      () => {
-        const batch = acknowledged.splice(0);
-        lastAckCommitMs = deps.now();
-        // The authority once more: between the frame and this commit it may have ended.
-        queue.acknowledgeAll(
-          batch.filter((ack) => state.endReason(ack.session.authority) === null),
-          deps.now(),
-        );
-      },
-      isAwaited ? 0 : isLull ? ACK_WITHIN_MS.inALull : ACK_WITHIN_MS.following,
-    );
-  };
-
-  const receive = (session: Session, frame: ClientFrame): void => {
-    switch (frame.type) {
-      case "heartbeat":
-        send(session, heartbeatAckFrame(head(), frame.id));
-        return;
-      case "heartbeat_ack":
-        return;
-      case "deliver_ack":
-        if (session.scopes.includes("relay")) acknowledge(session, frame.ackId, frame.accepted, frame.reason);
-        else event(session, "error", { code: "PROXY_AUTH_FORBIDDEN", frameId: frame.id });
-        return;
-      case "enqueue":
-        inTurn(
-          session,
-          () => void send(session, enqueueAckFrame(head(), { ackId: frame.id, accepted: false, reason: "OVERLOADED" })),
-          () => enqueue(session, frame),
-        );
-        return;
-      case "req":
-        inTurn(
-          session,
-          () => {
-            const { code, message } = new ProxyError("OVERLOADED");
-            send(session, responseFrame(frame.id, { ok: false, code, message, retryAfterMs: 1_000 }));
-          },
-          () => request(session, frame),
-        );
-        return;
-    }
+  /** Whether a reader holds a full window and has acknowledged nothing for the time of an acknowledgement. */
+  const takesNothing = (session: Session, inFlight: number, nowMs: number): boolean => {
+    // One sender's window is the first that fills. After a waking, the oldest push says since when nothing has come back.
+    if (inFlight < LANE_WINDOW) return false;
+    const sinceMs = Math.max(session.lastProgressMs, queue.oldestPushMs(session.socketId) ?? nowMs);
+    return sinceMs + ACK_TIMEOUT_MS <= nowMs;
   };
 
   return {
     close,
     gone,
-    event,
     isCurrent,
+    isBusy,
+    send,
+    event,
 
-    /** Tells the sockets that may manage this agent's devices. */
-    broadcast(name: string, payload: Record<string, unknown>): void {
+    broadcast(name, payload) {
       for (const session of sockets.all()) if (session.scopes.includes("devices")) event(session, name, payload);
     },
 
-    /** One message from a client. What comes after the end of its authority is not read. */
-    message(session: Session, message: string | ArrayBuffer): void {
-      if (state.endReason(session.authority) !== null) {
-        if ((turns.get(session.socketId)?.waiting ?? 0) === 0) isCurrent(session);
-        return;
-      }
-      if (typeof message !== "string") {
-        malformed(session, "binary", "frames are text", null);
-        return;
-      }
-      const frame = parseClientFrame(message);
-      if (frame.ok) receive(session, frame.value);
-      else if (frame.error.reason === "too_large") close(session, RELAY_CLOSE.tooLarge, "frame too large");
-      else malformed(session, frame.error.reason, frame.error.detail, frame.error.frameId);
+    malformed(session, { reason, detail, frameId }) {
+      session.malformed += 1;
+      event(session, "error", { code: "MALFORMED_FRAME", reason, detail, frameId });
+      if (session.malformed >= MALFORMED_FRAMES_MAX) close(session, RELAY_CLOSE.policy, "too many malformed frames");
     },
 
-    /** Chooses and sends what is due; its writes are part of the caller's commit, and the output gate holds the frames until then. */
-    push(nowMs: number): void {
-      for (const push of queue.pump(takers, nowMs)) {
-        const session = sockets.byId(push.socketId);
-        if (session !== null) send(session, deliverText(deps.self, push, nowMs));
+    inTurn(session, overloaded, work) {
+      const turn = turns.get(session.socketId) ?? { tail: Promise.resolve(), waiting: 0 };
+      turns.set(session.socketId, turn);
+      if (turn.waiting >= CALLS_PER_SOCKET_MAX) {
+        overloaded();
+        return;
       }
-    },
-
-    /** Tells the sender what became of its messages, on whichever of its sockets takes deliveries. */
-    tell(receipts: readonly Receipt[]): void {
-      const open = receipts.length === 0 ? [] : listening();
-      for (const receipt of receipts) {
-        const text = receiptFrame(head(), {
-          // A message that came by HTTP has no frame of its own: the frame that delivered it has the delivery's id.
-          originalFrameId: receipt.originFrameId ?? receipt.deliveryId,
-          deliveryId: receipt.deliveryId,
-          toAgentDid: receipt.toAgentDid,
-          status: receipt.delivered ? "delivered_to_webhook" : "dead_lettered",
-          ...(receipt.reason === null ? {} : { reason: receipt.reason }),
+      turn.waiting += 1;
+      turn.tail = turn.tail
+        .then(() => (endReason(session.authority) === null ? work() : undefined))
+        .catch((error: unknown) =>
+          log.error("relay.frame_failed", { socketId: session.socketId, ...errorFields(error) }),
+        )
+        .then(() => {
+          turn.waiting -= 1;
+          // The frame may have ended its own authority: its answer is out, and now the socket closes.
+          if (sockets.byId(session.socketId) !== null) isCurrent(session);
         });
-        // One that has just gone leaves it to the next.
-        while (open[0] !== undefined && !send(open[0], text)) open.shift();
-        if (open.length === 0) return;
-        if (!receipt.delivered) outbox.receiptTold(receipt.deliveryId);
+    },
+
+    listening: () =>
+      sockets
+        .all()
+        .filter(
+          ({ scopes, socket, authority }) =>
+            scopes.includes("relay") && socket.readyState === WebSocket.OPEN && endReason(authority) === null,
+        ),
+
+    supersede(older) {
+      for (const session of older) {
+        if (sockets.byId(session.socketId) === null) continue;
+        close(session, RELAY_CLOSE.normal, RELAY_CLOSE_REASON.superseded);
       }
     },
 
-    /** Closes what may not stay: authorities that ended by time, and readers whose window is full and who acknowledge nothing. */
-    sweep(nowMs: number): void {
+    sweep(nowMs) {
       const inFlight = queue.inFlight();
       for (const session of sockets.all()) {
         // A call that runs still answers, or is refused, first; calls under an ended authority end by themselves.
-        if ((turns.get(session.socketId)?.waiting ?? 0) > 0 || !isCurrent(session)) continue;
-        // One sender's window is the first that fills. After a waking, the oldest push says since when nothing has come back.
-        const full = (inFlight.get(session.socketId) ?? 0) >= LANE_WINDOW;
-        const sinceMs = Math.max(session.lastProgressMs, queue.oldestPushMs(session.socketId) ?? nowMs);
-        if (full && sinceMs + ACK_TIMEOUT_MS <= nowMs) close(session, RELAY_CLOSE.overloaded, "nothing acknowledged");
+        if (isBusy(session) || !isCurrent(session)) continue;
+        if (takesNothing(session, inFlight.get(session.socketId) ?? 0, nowMs))
+          close(session, RELAY_CLOSE.overloaded, "nothing acknowledged");
       }
     },
 
-    /** When the first session ends by time. */
-    nextDueMs(): number | null {
+    nextDueMs() {
       let due = Infinity;
       for (const session of sockets.all()) {
         const { expMs } = session.authority;
         if (expMs === null) continue;
-        // One whose call is under way is closed when that ends; looking again at once would only keep the gate busy.
-        const isBusy = (turns.get(session.socketId)?.waiting ?? 0) > 0;
-        due = Math.min(due, isBusy ? Math.max(expMs, deps.now() + BUSY_LOOK_MS) : expMs);
+        // One whose call is in progress is closed when that ends; looking again at once would only keep the gate busy.
+        due = Math.min(due, isBusy(session) ? Math.max(expMs, now() + BUSY_RECHECK_MS) : expMs);
       }
       return due === Infinity ? null : due;
     },
-
-    /** A newer socket of the agent's own credential has taken their place. */
-    supersede(older: readonly Session[]): void {
-      for (const session of older)
-        if (sockets.byId(session.socketId) !== null) close(session, RELAY_CLOSE.normal, RELAY_CLOSE_REASON.superseded);
-    },
   };
-}
-
-function deliverText(self: AgentDid, push: Push, nowMs: number): string {
-  const { trustEpoch: _trustEpoch, isAwaited: _isAwaited, ...members } = push.envelope;
-  // The frame's id is the delivery's: an acknowledgement that arrives after the gate has slept finds its row by it.
-  const head = { ...frameHead(nowMs), id: push.deliveryId as ReturnType<typeof frameHead>["id"] };
-  return deliverFrame(head, { deliveryId: push.deliveryId, toAgentDid: self, ...members, payloadText: push.body });
-}
-
-function responseFrame(id: string | number, reply: Reply): string {
-  if (reply.ok) return resFrame({ id, ok: true, payload: reply.result });
-  const { code, message, retryAfterMs, data } = reply;
-  return resFrame({
-    id,
-    ok: false,
-    error: {
-      code: reply.unknownMethod === true ? "METHOD_NOT_FOUND" : code,
-      message,
-      ...(data === undefined ? {} : { details: data }),
-      retryable: isRetryable(code),
-      ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
-    },
-  });
 }

@@ -1,7 +1,6 @@
 /** The relay sockets of one agent. What must outlive hibernation is in each socket's attachment; the rest is counted anew. */
 import type { AuthorityRef } from "../../authority/reference.ts";
 import type { Scope } from "../../authority/scopes.ts";
-import { RELAY_CLOSE, RELAY_CLOSE_REASON } from "../../wire/relay-close.ts";
 import { newUlid } from "../../wire/ulid.ts";
 import { GateRefusal } from "../protocol/refusal.ts";
 
@@ -13,7 +12,7 @@ type Attachment = {
   socketId: string;
   authority: AuthorityRef;
   scopes: readonly Scope[];
-  /** Whence it was opened, for the audit; null where nobody knows. */
+  /** The address it was opened from, for the audit; null where there is none. */
   origin: string | null;
   malformed: number;
   eventSeq: number;
@@ -21,9 +20,38 @@ type Attachment = {
 
 export type Session = Attachment & { socket: WebSocket; lastProgressMs: number };
 
-export type Sockets = ReturnType<typeof createSockets>;
+/** The sockets of one agent that are open. */
+export type Sockets = {
+  size(): number;
+  all(): Session[];
+  of(socket: WebSocket): Session | null;
+  byId(socketId: string): Session | null;
+  /** Writes a session's attachment, which outlives hibernation. */
+  save(session: Session): void;
+  /** Forgets a session whose socket is gone. */
+  remove(session: Session): void;
+  /**
+   * Takes a socket in; hibernation keeps it open while the gate sleeps.
+   *
+   * @returns those whose place it takes as well: chosen now, since the next may come before this one is on disk
+   * @throws GateRefusal when there are too many
+   */
+  accept(
+    socket: WebSocket,
+    opened: Pick<Attachment, "authority" | "scopes" | "origin">,
+    nowMs: number,
+  ): { session: Session; superseded: Session[] };
+  /** Ends a socket. One that cannot be closed is not ours any more either: its session is gone before `close` is tried. */
+  close(session: Session, code: number, reason: string): void;
+  /** Sends a frame; false when the socket has gone meanwhile. */
+  send(session: Session, text: string): boolean;
+};
 
-export function createSockets(ctx: DurableObjectState, onCloseFailed: (error: unknown) => void) {
+/** @returns the sockets of one gate; those that survived hibernation among them. */
+export function createSockets(
+  ctx: Pick<DurableObjectState, "acceptWebSocket" | "getWebSockets">,
+  onCloseFailed: (error: unknown) => void,
+): Sockets {
   const bySocket = new Map<WebSocket, Session>();
   const byId = new Map<string, Session>();
 
@@ -54,24 +82,14 @@ export function createSockets(ctx: DurableObjectState, onCloseFailed: (error: un
   }
 
   return {
-    size: (): number => byId.size,
-    all: (): Session[] => [...byId.values()],
-    of: (socket: WebSocket): Session | null => bySocket.get(socket) ?? null,
-    byId: (socketId: string): Session | null => byId.get(socketId) ?? null,
+    size: () => byId.size,
+    all: () => [...byId.values()],
+    of: (socket) => bySocket.get(socket) ?? null,
+    byId: (socketId) => byId.get(socketId) ?? null,
     save,
     remove,
 
-    /**
-     * Takes a socket in; hibernation keeps it open while the gate sleeps.
-     *
-     * @returns those whose place it takes as well: chosen now, since the next may come before this one is on disk
-     * @throws GateRefusal when there are too many
-     */
-    accept(
-      socket: WebSocket,
-      opened: Pick<Attachment, "authority" | "scopes" | "origin">,
-      nowMs: number,
-    ): { session: Session; superseded: Session[] } {
+    accept(socket, opened, nowMs) {
       const superseded = supersededBy(opened.authority);
       if (byId.size - superseded.length >= SOCKETS_MAX) throw new GateRefusal("gate-sockets-exhausted", 1_000);
       ctx.acceptWebSocket(socket);
@@ -80,8 +98,7 @@ export function createSockets(ctx: DurableObjectState, onCloseFailed: (error: un
       return { session, superseded };
     },
 
-    /** Ends a socket. One that cannot be closed is not ours any more either: its session is gone before `close` is tried. */
-    close(session: Session, code: number, reason: string): void {
+    close(session, code, reason) {
       remove(session);
       try {
         // First: one that stays open all the same is nobody's after the gate has slept.
@@ -92,8 +109,7 @@ export function createSockets(ctx: DurableObjectState, onCloseFailed: (error: un
       }
     },
 
-    /** Sends a frame; false when the socket has gone meanwhile. */
-    send(session: Session, text: string): boolean {
+    send(session, text) {
       if (session.socket.readyState !== WebSocket.OPEN) return false;
       try {
         session.socket.send(text);
@@ -105,5 +121,3 @@ export function createSockets(ctx: DurableObjectState, onCloseFailed: (error: un
     },
   };
 }
-
-export const SUPERSEDED = { code: RELAY_CLOSE.normal, reason: RELAY_CLOSE_REASON.superseded } as const;

@@ -17,16 +17,29 @@ export function agentOfRelayTicket(ticket: string): AgentDid | null {
   return bytes === null ? null : parseAgentDid(new TextDecoder().decode(bytes));
 }
 
-export function createRelayTickets(sql: SqlStorage) {
+export type RelayTickets = {
+  /** Makes a ticket; what it carries is written only by `keep`, after the caller has looked at its authority again. */
+  make(agentDid: AgentDid): Promise<{ ticket: string; sha256: string }>;
+  /** Keeps a ticket for 30 s. @returns when it ends, in milliseconds since the epoch */
+  keep(sha256: string, carried: AuthorityRef, nowMs: number): number;
+  /** Whether there is such a ticket; reads only. */
+  has(sha256: string): boolean;
+  /** Uses a ticket up. @returns the authority it carries; null when there is none, or none any more */
+  consume(sha256: string, nowMs: number): AuthorityRef | null;
+  /** Forgets tickets past their time. */
+  prune(nowMs: number): void;
+};
+
+/** @returns the relay tickets of one gate. */
+export function createRelayTickets(sql: SqlStorage): RelayTickets {
   return {
-    /** Makes a ticket; what it carries is written only by `keep`, after the caller has looked at its authority again. */
-    async make(agentDid: AgentDid): Promise<{ ticket: string; sha256: string }> {
+    async make(agentDid) {
       const issuer = encodeBase64Url(new TextEncoder().encode(agentDid));
       const ticket = `${newSecret(SECRET_PREFIXES.relayTicket)}.${issuer}`;
       return { ticket, sha256: await hashSecret(ticket) };
     },
 
-    keep(sha256: string, carried: AuthorityRef, nowMs: number): number {
+    keep(sha256, carried, nowMs) {
       const expiresAtMs = nowMs + TICKET_TTL_MS;
       sql.exec(
         "INSERT INTO relay_tickets (ticket_sha256, expires_at_ms, authority) VALUES (?, ?, ?)",
@@ -37,12 +50,9 @@ export function createRelayTickets(sql: SqlStorage) {
       return expiresAtMs;
     },
 
-    /** Whether there is such a ticket; reads only. */
-    has: (sha256: string): boolean =>
-      sql.exec("SELECT 1 FROM relay_tickets WHERE ticket_sha256 = ?", sha256).toArray().length > 0,
+    has: (sha256) => sql.exec("SELECT 1 FROM relay_tickets WHERE ticket_sha256 = ?", sha256).toArray().length > 0,
 
-    /** Uses a ticket up; null when there is none, or none any more. */
-    consume(sha256: string, nowMs: number): AuthorityRef | null {
+    consume(sha256, nowMs) {
       const row = sql
         .exec<{ expires_at_ms: number; authority: string }>(
           "DELETE FROM relay_tickets WHERE ticket_sha256 = ? RETURNING expires_at_ms, authority",
@@ -53,7 +63,7 @@ export function createRelayTickets(sql: SqlStorage) {
       return JSON.parse(row.authority) as AuthorityRef;
     },
 
-    prune(nowMs: number): void {
+    prune(nowMs) {
       sql.exec("DELETE FROM relay_tickets WHERE expires_at_ms <= ?", nowMs);
     },
   };

@@ -21,21 +21,23 @@ export type GroupCommit = {
   commitChecked<T>(effect: () => T, withinMs?: number): Promise<T>;
   /** Makes sure that a group is committed soon, though it may hold no effect: the hook does the work. */
   wake(withinMs?: number): void;
+  /** Sets what runs once a group after its effects, in the same commit, with how many were not refused; set once, before the first group. */
+  beforeCommit(hook: (effects: number) => void): void;
 };
 
 type Outcome = { value: unknown } | { error: unknown };
 type Job = { isChecked: boolean; effect: () => unknown; settle: (outcome: Outcome) => void };
 
 /**
- * @param beforeCommit runs once a group after its effects, in the same commit; told how many were not refused.
- * @param onBroken a fault in `beforeCommit` leaves memory and disk apart: the object must start anew.
+ * @param onBroken a fault in an effect or in the hook leaves memory and disk apart: the object must start anew.
+ * @returns the commits of one object, without a hook so far
  */
 export function createGroupCommit(
   storage: DurableObjectStorage,
-  beforeCommit: (effects: number) => void,
   onBroken: (error: unknown) => void,
   now: () => number = Date.now,
 ): GroupCommit {
+  let beforeCommit: ((effects: number) => void) | null = null;
   let jobs: Job[] = [];
   let timer: ReturnType<typeof setTimeout> | null = null;
   let timerDueMs = Infinity;
@@ -54,7 +56,7 @@ export function createGroupCommit(
     try {
       for (const job of group) outcomes.push(outcomeOf(job, storage));
       // What was refused has written nothing, and is nothing to be woken for.
-      beforeCommit(outcomes.filter((outcome) => "value" in outcome).length);
+      beforeCommit?.(outcomes.filter((outcome) => "value" in outcome).length);
     } catch (error) {
       for (const job of group) job.settle({ error });
       onBroken(error);
@@ -92,6 +94,9 @@ export function createGroupCommit(
 
   return {
     wake,
+    beforeCommit(hook) {
+      beforeCommit = hook;
+    },
     commit: <T>(effect: () => T, withinMs = 0) => add(false, effect, withinMs),
     commitChecked: <T>(effect: () => T, withinMs = 0) => add(true, effect, withinMs),
   };

@@ -16,7 +16,7 @@ import { createOutbox } from "../../../src/gate/outbox/outbox.ts";
 import type { AgentAdmission } from "../../../src/gate/protocol/submission.ts";
 import type { QueuedMessage } from "../../../src/gate/protocol/transfer.ts";
 import { createQueue } from "../../../src/gate/queue/queue.ts";
-import { createGateState } from "../../../src/gate/state.ts";
+import { createGateStores } from "../../../src/gate/stores.ts";
 import { startDeadline } from "../../../src/resilience/deadline.ts";
 import { runtimeOf } from "../../../src/runtime.ts";
 import { createLog, type Log } from "../../../src/telemetry/log.ts";
@@ -70,7 +70,7 @@ export class Gate extends PlainGate {
 
   /** Forgets what the stages have written, which is not what is measured. */
   clear(): void {
-    createGateState(this.ctx, runtimeOf(this.env).config, createLog());
+    createGateStores(this.ctx, runtimeOf(this.env).config, createLog());
     for (const table of TABLES) this.ctx.storage.sql.exec(`DELETE FROM ${table}`);
   }
 
@@ -82,7 +82,8 @@ export class Gate extends PlainGate {
 
   #stages(admission: AgentAdmission, body: string): Record<string, Stage> {
     const { sql } = this.ctx.storage;
-    const state = createGateState(this.ctx, runtimeOf(this.env).config, createLog());
+    const { config } = runtimeOf(this.env);
+    const stores = { ...createGateStores(this.ctx, config, createLog()), accessMaxStaleMs: config.accessMaxStaleMs };
     const outbox = createOutbox(sql, { outboxMax: ROOM }, createDeliveryIds(null));
     const limits = {
       queueMax: ROOM,
@@ -101,7 +102,7 @@ export class Gate extends PlainGate {
     const settled = (deliveryId: string) => ({ deliveryId, delivered: true, reason: null, attempts: 1, atMs: nowMs });
     return {
       nothing: () => undefined,
-      admission: (turn) => admitAgent(state.admission, { ...admission, nonce: `${admission.nonce}${turn}` }, nowMs),
+      admission: (turn) => admitAgent(stores, { ...admission, nonce: `${admission.nonce}${turn}` }, nowMs),
       outbox: () => outbox.accept({ to: PEER, bytes, envelope, body }, nowMs),
       handedOver: () => {
         const sent = Array.from({ length: BATCH }, () => outbox.accept({ to: PEER, bytes, envelope, body }, nowMs));

@@ -14,12 +14,15 @@ import { admitAgent } from "../../../src/gate/admission/agent.ts";
 import { claimDeviceToken } from "../../../src/gate/admission/device-claim.ts";
 import { admitDeviceToken } from "../../../src/gate/admission/device-token.ts";
 import { admitShared } from "../../../src/gate/admission/shared-secret.ts";
+import { createCalls } from "../../../src/gate/calls/in-flight.ts";
+import { createOperations } from "../../../src/gate/calls/operations.ts";
+import { createRevocation } from "../../../src/gate/calls/revocation.ts";
 import { createRunner } from "../../../src/gate/calls/runner.ts";
 import { GateRefusal } from "../../../src/gate/protocol/refusal.ts";
 import type { AgentAdmission } from "../../../src/gate/protocol/submission.ts";
-import { createRelay } from "../../../src/gate/relay/connection.ts";
-import { createGateState, type GateState } from "../../../src/gate/state.ts";
+import { createRelay } from "../../../src/gate/relay/relay.ts";
 import { createGroupCommit } from "../../../src/gate/storage/group-commit.ts";
+import { createGateStores } from "../../../src/gate/stores.ts";
 import { migrate } from "../../../src/gate/storage/schema.ts";
 import { createDispatcher } from "../../../src/rpc/dispatcher.ts";
 import { defineMethod } from "../../../src/rpc/method.ts";
@@ -233,49 +236,56 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
       acceptWebSocket: (socket: unknown) => sockets.push(socket as PlayedSocket),
       getWebSockets: () => sockets,
     } as unknown as DurableObjectState;
-    const state = createGateState(ctx, config, silent);
-    if (weakness === "no-look") state.endReason = () => null;
-    if (weakness === "no-fence-in-d1") state.calls.drain = () => Promise.resolve(true);
-    const commits = createGroupCommit(
-      storage,
-      () => relay.push(Date.now()),
-      (error) => {
-        throw error;
-      },
-    );
-    const relay = createRelay(state, commits, {
-      self: SELF,
-      config,
-      now: Date.now,
-      log: silent,
+    const stores = createGateStores(ctx, config, silent);
+    const endReason = weakness === "no-look" ? () => null : stores.endReason;
+    const calls = createCalls();
+    if (weakness === "no-fence-in-d1") calls.drain = () => Promise.resolve(true);
+    const commits = createGroupCommit(storage, (error) => {
+      throw error;
+    });
+    const state = { ...stores, endReason, commits, accessMaxStaleMs: config.accessMaxStaleMs };
+    const common = { ...state, self: SELF, now: Date.now, log: silent, wake: () => commits.wake() };
+    const relay = createRelay({
+      ...common,
       trustEpoch: async () => {
         await hold();
         return 1;
       },
-      call: (session, authority, { method, params }) =>
-        runner.run(
-          authority,
-          { requestId: "r", origin: session.origin, bookmarks: null },
-          { surface: "rpc", method, params },
-        ),
     });
-    const runner = createRunner(state, commits, relay, {
-      self: SELF,
+    const revocation = createRevocation({ ...common, env: { DB: db }, calls, relay });
+    const operations = createOperations({
+      ...common,
+      relay,
+      revocation,
+      intake: {
+        putLocal: () => {
+          throw new Error("nothing is put locally in this world");
+        },
+        fencePeer() {},
+      },
+      attemptsAt: () => Promise.resolve(null),
+    });
+    const runner = createRunner({
+      ...common,
       env: { DB: db } as unknown as Env,
       config,
+      calls,
+      operations,
+      relay,
       dispatcher: () => dispatcher,
-      now: Date.now,
-      log: silent,
       gateStub: () => {
         throw new Error("there is no other gate in this world");
       },
-      putLocal: () => {
-        throw new Error("nothing is put locally in this world");
-      },
-      fencePeer() {},
-      wake: () => commits.wake(),
       background() {},
     });
+    relay.onRequest((session, authority, { method, params }) =>
+      runner.run(
+        authority,
+        { requestId: "r", origin: session.origin, bookmarks: null },
+        { surface: "rpc", method, params },
+      ),
+    );
+    commits.beforeCommit(() => relay.push(Date.now()));
     return { state, commits, relay, runner };
   };
   let gate = openGate();
@@ -371,7 +381,7 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
     };
     try {
       if (credential.kind === "device") {
-        return await admitDeviceToken({ ...state, commits }, SELF, {
+        return await admitDeviceToken(state, SELF, {
           kind: "device",
           agentDid: SELF,
           tokenHash: credential.tokenHash,
@@ -380,7 +390,7 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
       }
       if (credential.kind === "shared") {
         return await admitShared(
-          { ...state, commits },
+          state,
           SELF,
           { kind: "shared", agentDid: SELF, secretHash: credential.secretHash },
           null,
@@ -396,7 +406,7 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
       };
       const admission: AgentAdmission = { principal, nonce: next(), timestampSeconds: Date.now() / 1_000 };
       return await commits.commit(() => {
-        admitAgent(state.admission, admission, Date.now());
+        admitAgent(state, admission, Date.now());
         return {
           kind: "agent",
           epoch: state.authority.epoch(),
@@ -541,10 +551,10 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
         bodySha256: "",
         signature: new Uint8Array(64),
       };
-      const { state, commits } = gate;
+      const { state } = gate;
       const askedAt = history.length;
       going(
-        claimDeviceToken({ ...state, commits }, SELF, {
+        claimDeviceToken(state, SELF, {
           deviceId,
           proof: proof as never,
           address: null,
@@ -630,5 +640,3 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
   await sharedCredential("first secret");
   return world;
 }
-
-export type { GateState };

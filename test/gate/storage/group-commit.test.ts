@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { GateRefusal } from "../../../src/gate/protocol/refusal.ts";
-import { createGroupCommit } from "../../../src/gate/storage/group-commit.ts";
+import { createGroupCommit, type GroupCommit } from "../../../src/gate/storage/group-commit.ts";
 import { ProxyError } from "../../../src/wire/problem.ts";
 import { onStorage } from "../../support/gate.ts";
 
@@ -28,6 +28,18 @@ function onTable<T>(
   });
 }
 
+/** Commits with a hook. */
+function committing(
+  storage: DurableObjectStorage,
+  hook: (effects: number) => void,
+  onBroken: (error: unknown) => void,
+  now?: () => number,
+): GroupCommit {
+  const commits = createGroupCommit(storage, onBroken, now);
+  commits.beforeCommit(hook);
+  return commits;
+}
+
 const never = (error: unknown): void => {
   throw error;
 };
@@ -35,7 +47,7 @@ const never = (error: unknown): void => {
 describe("a group commit", () => {
   test("makes two of 64 effects that come together: the first after a lull, and all the others", async () => {
     const groups = await onTable(async ({ insert, rows, groups: seen, storage }) => {
-      const commits = createGroupCommit(
+      const commits = committing(
         storage,
         (effects) => void seen.push(effects),
         never,
@@ -50,7 +62,7 @@ describe("a group commit", () => {
 
   test("has applied an effect that comes in a lull when the call returns", async () => {
     await onTable(async ({ insert, rows, storage }) => {
-      const commits = createGroupCommit(storage, () => {}, never);
+      const commits = committing(storage, () => {}, never);
       const committed = commits.commit(() => insert(1));
       expect(rows()).toEqual([1]);
       await committed;
@@ -60,7 +72,7 @@ describe("a group commit", () => {
   test("puts what an effect or the work of a group asks for into the next group", async () => {
     const groups = await onTable(async ({ insert, rows, groups: seen, storage }) => {
       const later: Promise<void>[] = [];
-      const commits = createGroupCommit(
+      const commits = committing(
         storage,
         (effects) => {
           seen.push(effects);
@@ -82,7 +94,7 @@ describe("a group commit", () => {
 
   test("undoes an effect that refuses, and that one alone, and counts it for nothing", async () => {
     await onTable(async ({ insert, rows, groups, storage }) => {
-      const commits = createGroupCommit(storage, (effects) => void groups.push(effects), never);
+      const commits = committing(storage, (effects) => void groups.push(effects), never);
       const refusing = (refusal: Error) => () => {
         insert(2);
         throw refusal;
@@ -102,7 +114,7 @@ describe("a group commit", () => {
   test("starts the object anew when an effect fails: what it did to memory is not undone", async () => {
     await onTable(async ({ insert, groups, storage }) => {
       const faults: unknown[] = [];
-      const commits = createGroupCommit(
+      const commits = committing(
         storage,
         (effects) => void groups.push(effects),
         (error) => void faults.push(error),
@@ -118,7 +130,7 @@ describe("a group commit", () => {
 
   test("refuses an effect that checks before it writes, without a savepoint, and that one alone", async () => {
     await onTable(async ({ insert, rows, storage }) => {
-      const commits = createGroupCommit(storage, () => {}, never);
+      const commits = committing(storage, () => {}, never);
       const outcomes = await Promise.allSettled([
         commits.commitChecked(() => insert(1)),
         commits.commitChecked(() => {
@@ -134,7 +146,7 @@ describe("a group commit", () => {
   test("starts the object anew when an effect fails that was to check before it writes", async () => {
     const broken = await onTable(async ({ insert, storage }) => {
       const faults: unknown[] = [];
-      const commits = createGroupCommit(
+      const commits = committing(
         storage,
         () => {},
         (error) => void faults.push(error),
@@ -154,7 +166,7 @@ describe("a group commit", () => {
   test("hands each caller its own result, in the order of calling", async () => {
     await onTable(async ({ storage }) => {
       const order: number[] = [];
-      const commits = createGroupCommit(storage, () => {}, never);
+      const commits = committing(storage, () => {}, never);
       const results = await Promise.all([1, 2, 3].map((n) => commits.commit(() => (order.push(n), n * 10))));
       expect({ order, results }).toEqual({ order: [1, 2, 3], results: [10, 20, 30] });
     });
@@ -162,7 +174,7 @@ describe("a group commit", () => {
 
   test("takes an effect that can wait along with one that cannot", async () => {
     const groups = await onTable(async ({ insert, groups: seen, storage }) => {
-      const commits = createGroupCommit(storage, (effects) => void seen.push(effects), never);
+      const commits = committing(storage, (effects) => void seen.push(effects), never);
       await Promise.all([commits.commit(() => insert(1), 60_000), commits.commit(() => insert(2))]);
       return seen;
     });
@@ -172,7 +184,7 @@ describe("a group commit", () => {
   test("that is only woken does the work that belongs to every group", async () => {
     const groups = await onTable(async ({ groups: seen, storage }) => {
       await new Promise<void>((resolve) => {
-        const commits = createGroupCommit(storage, (effects) => (seen.push(effects), resolve()), never);
+        const commits = committing(storage, (effects) => (seen.push(effects), resolve()), never);
         commits.wake(60_000);
         commits.wake();
       });
@@ -185,7 +197,7 @@ describe("a group commit", () => {
     await onTable(async ({ insert, storage }) => {
       const broken: unknown[] = [];
       const fault = new Error("disk full");
-      const commits = createGroupCommit(
+      const commits = committing(
         storage,
         () => {
           throw fault;

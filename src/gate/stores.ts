@@ -1,0 +1,120 @@
+/** What a gate keeps: each store once, on its own tables, as they are when it wakes. */
+import { type AuditOutbox, createAuditOutbox } from "../audit/outbox.ts";
+import { createLockout, type Lockout } from "../auth/lockout.ts";
+import { type AgentAuthority, createAgentAuthority } from "../authority/agent.ts";
+import { createDevices, type Devices } from "../authority/devices.ts";
+import { type ApiKeys, createApiKeys } from "../authority/ended-api-keys.ts";
+import { type AuthorityRef, endReason } from "../authority/reference.ts";
+import { createSharedSecret, type SharedSecret } from "../authority/shared-secret.ts";
+import type { Config } from "../config.ts";
+import { errorFields, type Log } from "../telemetry/log.ts";
+import { type AccessValidations, createAccessValidations } from "./admission/access-validations.ts";
+import { createDrift, type Drift } from "./admission/clock-drift.ts";
+import { createNonces, type Nonces } from "./admission/nonces.ts";
+import { createPeerFences, type PeerFences } from "./admission/peer-fences.ts";
+import { createRate, type Rate } from "./admission/rate-limit.ts";
+import { createDeliveryIds } from "./outbox/delivery-id.ts";
+import { createOutbox, type Outbox } from "./outbox/outbox.ts";
+import { createQueue, type Queue, type QueueLimits } from "./queue/queue.ts";
+import { createSockets, type Sockets } from "./relay/sockets.ts";
+import { createRelayTickets, type RelayTickets } from "./relay/tickets.ts";
+import { migrate } from "./storage/schema.ts";
+
+export type GateStores = {
+  sql: SqlStorage;
+  // Whose authority holds.
+  authority: AgentAuthority;
+  devices: Devices;
+  shared: SharedSecret;
+  apiKeys: ApiKeys;
+  relayTickets: RelayTickets;
+  // What a request has to get past.
+  nonces: Nonces;
+  rate: Rate;
+  drift: Drift;
+  accessValidations: AccessValidations;
+  fences: PeerFences;
+  lockout: Lockout;
+  // What is on its way.
+  outbox: Outbox;
+  queue: Queue;
+  sockets: Sockets;
+  audit: AuditOutbox;
+  /** Why something that began under an authority may not continue at this moment, or null. */
+  endReason: (ref: AuthorityRef) => string | null;
+  /** Forgets what is past everywhere, a bounded amount a turn. */
+  prune(nowMs: number): void;
+  /** When there will be something to forget (ms since the epoch); null when nothing is kept. */
+  nextPruneMs(): number | null;
+};
+
+/** Brings the schema up to date and reads into memory what memory mirrors. @returns the stores of one gate */
+export function createGateStores(ctx: DurableObjectState, config: Config, log: Log): GateStores {
+  migrate(ctx.storage);
+  const { sql } = ctx.storage;
+  const authority = createAgentAuthority(sql);
+  const devices = createDevices(sql);
+  const shared = createSharedSecret(sql);
+  const apiKeys = createApiKeys(sql);
+  const relayTickets = createRelayTickets(sql);
+  const nonces = createNonces(sql, config.skewMaxSeconds);
+  const accessValidations = createAccessValidations(sql);
+  const fences = createPeerFences(sql);
+  const lastId = sql.exec<{ last: string | null }>("SELECT MAX(delivery_id) AS last FROM outbox").one().last;
+  const outbox = createOutbox(sql, { outboxMax: config.relayOutboxMax }, createDeliveryIds(lastId));
+  const queue = createQueue({ sql, limits: queueLimits(config), admits: fences.admits });
+  const sockets = createSockets(ctx, (error) => log.error("relay.close_failed", errorFields(error)));
+  // What was on its way to sockets that a crash took along waits for no acknowledgement any more.
+  queue.failLost((socketId) => sockets.byId(socketId) !== null, Date.now());
+
+  return {
+    sql,
+    authority,
+    devices,
+    shared,
+    apiKeys,
+    relayTickets,
+    nonces,
+    rate: createRate(sql, config.rateLimitPerAgent),
+    drift: createDrift(sql, config.skewWarnSeconds),
+    accessValidations,
+    fences,
+    lockout: createLockout(),
+    outbox,
+    queue,
+    sockets,
+    audit: createAuditOutbox(sql),
+
+    endReason: (ref) => endReason({ agent: authority, devices, shared, apiKeys }, ref, Date.now()),
+
+    prune(nowMs) {
+      nonces.prune(nowMs);
+      authority.prune(nowMs);
+      outbox.prune(nowMs);
+      queue.prune(nowMs);
+      relayTickets.prune(nowMs);
+      devices.prune(nowMs);
+      apiKeys.prune(nowMs);
+      accessValidations.prune(nowMs - config.accessMaxStaleMs);
+    },
+
+    nextPruneMs() {
+      const dues = [nonces.nextDueMs(), outbox.nextPruneMs(), queue.nextPruneMs()].filter((due) => due !== null);
+      return dues.length === 0 ? null : Math.min(...dues);
+    },
+  };
+}
+
+function queueLimits(config: Config): QueueLimits {
+  return {
+    queueMax: config.relayQueueMax,
+    ttlMs: config.relayQueueTtlMs,
+    maxAttempts: config.relayRetryMaxAttempts,
+    retry: {
+      initialMs: config.relayRetryInitialMs,
+      maxMs: config.relayRetryMaxMs,
+      jitterRatio: config.relayRetryJitterRatio,
+    },
+    deadLetterRetentionMs: config.deadLetterRetentionMs,
+  };
+}
