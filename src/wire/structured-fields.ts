@@ -32,7 +32,7 @@ export function parseDictionary(text: string): Result<Dictionary, string> {
   if (text.length > STRUCTURED_FIELD_MAX_LENGTH) return err("too long");
   const cursor: Cursor = { text, at: 0 };
   try {
-    return ok(dictionary(cursor));
+    return ok(readDictionary(cursor));
   } catch (error) {
     if (error instanceof Malformed) return err(error.message);
     throw error;
@@ -81,7 +81,7 @@ const BYTES = /:[A-Za-z0-9+/]*={0,2}:/y;
 const BOOLEAN = /\?[01]/y;
 const DISPLAY = /%"(?:[\x20\x21\x23\x24\x26-\x7e]|%[0-9a-f]{2})*"/y;
 
-function dictionary(cursor: Cursor): Dictionary {
+function readDictionary(cursor: Cursor): Dictionary {
   const members = new Map<string, Item | InnerList>();
   take(cursor, SPACES, "a space");
   if (cursor.at === cursor.text.length) return members;
@@ -91,9 +91,9 @@ function dictionary(cursor: Cursor): Dictionary {
     if (members.size === MEMBERS_MAX) throw new Malformed("too many members");
     if (cursor.text[cursor.at] === "=") {
       cursor.at += 1;
-      members.set(key, member(cursor));
+      members.set(key, readMember(cursor));
     } else {
-      members.set(key, { kind: "item", item: TRUE, parameters: parameters(cursor) });
+      members.set(key, { kind: "item", item: TRUE, parameters: readParameters(cursor) });
     }
     take(cursor, OPTIONAL_WHITESPACE, "white space");
     if (cursor.at === cursor.text.length) return members;
@@ -102,27 +102,27 @@ function dictionary(cursor: Cursor): Dictionary {
   }
 }
 
-function member(cursor: Cursor): Item | InnerList {
-  if (cursor.text[cursor.at] !== "(") return item(cursor);
+function readMember(cursor: Cursor): Item | InnerList {
+  if (cursor.text[cursor.at] !== "(") return readItem(cursor);
   cursor.at += 1;
   const items: Item[] = [];
   for (;;) {
     take(cursor, SPACES, "a space");
     if (cursor.text[cursor.at] === ")") {
       cursor.at += 1;
-      return { kind: "list", items, parameters: parameters(cursor) };
+      return { kind: "list", items, parameters: readParameters(cursor) };
     }
     if (items.length === MEMBERS_MAX) throw new Malformed("too many items");
-    items.push(item(cursor));
+    items.push(readItem(cursor));
     if (!" )".includes(cursor.text[cursor.at] ?? "x")) throw new Malformed(`a space expected at ${cursor.at}`);
   }
 }
 
-function item(cursor: Cursor): Item {
-  return { kind: "item", item: bareItem(cursor), parameters: parameters(cursor) };
+function readItem(cursor: Cursor): Item {
+  return { kind: "item", item: readBareItem(cursor), parameters: readParameters(cursor) };
 }
 
-function parameters(cursor: Cursor): Parameters {
+function readParameters(cursor: Cursor): Parameters {
   const found = new Map<string, BareItem>();
   while (cursor.text[cursor.at] === ";") {
     cursor.at += 1;
@@ -133,7 +133,7 @@ function parameters(cursor: Cursor): Parameters {
     let value = TRUE;
     if (cursor.text[cursor.at] === "=") {
       cursor.at += 1;
-      value = bareItem(cursor);
+      value = readBareItem(cursor);
     }
     found.set(key, value);
   }
@@ -142,7 +142,7 @@ function parameters(cursor: Cursor): Parameters {
 
 const TRUE: BareItem = { type: "boolean", value: true, text: "?1" };
 
-function bareItem(cursor: Cursor): BareItem {
+function readBareItem(cursor: Cursor): BareItem {
   const first = cursor.text[cursor.at] ?? "";
   switch (first) {
     case '"': {
@@ -150,7 +150,7 @@ function bareItem(cursor: Cursor): BareItem {
       return { type: "string", value: text.slice(1, -1).replaceAll(/\\(.)/g, "$1"), text };
     }
     case ":":
-      return bytes(take(cursor, BYTES, "base64"));
+      return bytesOf(take(cursor, BYTES, "base64"));
     case "?": {
       const text = take(cursor, BOOLEAN, "a boolean");
       return { type: "boolean", value: text === "?1", text };
@@ -160,19 +160,19 @@ function bareItem(cursor: Cursor): BareItem {
       return { type: "date", value: Number(text.slice(1)), text };
     }
     case "%":
-      return display(take(cursor, DISPLAY, "a display string"));
+      return displayOf(take(cursor, DISPLAY, "a display string"));
     default: {
       if (/[A-Za-z*]/.test(first)) {
         const text = take(cursor, TOKEN, "a token");
         return { type: "token", value: text, text };
       }
-      return number(take(cursor, NUMBER, "a value"));
+      return numberOf(take(cursor, NUMBER, "a value"));
     }
   }
 }
 
 /** Spelled as RFC 9651 §4.1.4 and §4.1.5 serialize it: without leading zeros, a decimal without trailing ones. */
-function number(spelled: string): BareItem {
+function numberOf(spelled: string): BareItem {
   const value = Number(spelled);
   const isDecimal = spelled.includes(".");
   const plain = Object.is(value, -0) ? "0" : String(value);
@@ -181,7 +181,7 @@ function number(spelled: string): BareItem {
     : { type: "integer", value, text: plain };
 }
 
-function bytes(text: string): BareItem {
+function bytesOf(text: string): BareItem {
   const base64 = text.slice(1, -1);
   const url = base64.replace(/=+$/, "").replaceAll("+", "-").replaceAll("/", "_");
   // The decoder refuses a tail with stray bits, which would be a second spelling of the same bytes.
@@ -190,7 +190,7 @@ function bytes(text: string): BareItem {
   return { type: "bytes", value, text };
 }
 
-function display(text: string): BareItem {
+function displayOf(text: string): BareItem {
   try {
     return { type: "display", value: decodeURIComponent(text.slice(2, -1)), text };
   } catch (error) {

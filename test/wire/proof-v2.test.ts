@@ -1,4 +1,4 @@
-import { component, createSignature, verifySignature, webcrypto } from "http-message-sig";
+import { appendSignature, component, createSignature, verifySignature, webcrypto } from "http-message-sig";
 import { describe, expect, test } from "vitest";
 import { decodeBase64Url } from "../../src/wire/base64url.ts";
 import {
