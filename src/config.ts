@@ -25,6 +25,9 @@ export type Config = {
   readonly breakerOpenMs: number;
   readonly skewMaxSeconds: number;
   readonly skewWarnSeconds: number;
+  readonly proofV1: "accept" | "refuse";
+  /** Hosts that V2 proofs may name beside the one the Worker was called by; lower case, a default port left out. */
+  readonly publicAuthorities: readonly string[];
   readonly relayOutboxMax: number;
   readonly relayQueueMax: number;
   readonly relayQueueTtlMs: number;
@@ -52,6 +55,8 @@ export type SettingProblem = { setting: string; problem: string };
 type Source = Record<string, unknown>;
 
 const DAY_MS = 86_400_000;
+/** A proof is verified once for each, until one fits. */
+const AUTHORITIES_MAX = 4;
 
 /**
  * Reads every setting from the Worker's bindings.
@@ -148,6 +153,17 @@ export function parseConfig(source: Source): Result<Config, SettingProblem[]> {
     refuse("RELAY_ALLOWED_ORIGINS", "must be origins such as https://app.example.com, separated by commas");
   }
 
+  const authorities = (text("PUBLIC_AUTHORITIES") ?? "")
+    .split(",")
+    .map((host) => host.trim())
+    .filter((host) => host !== "");
+  if (authorities.length > AUTHORITIES_MAX || authorities.some((host) => !isAuthority(host))) {
+    refuse(
+      "PUBLIC_AUTHORITIES",
+      `must be up to ${AUTHORITIES_MAX} hosts such as gate.example.com, separated by commas`,
+    );
+  }
+
   const config: Config = {
     registryUrl,
     registryIssuer: issuer ?? "",
@@ -169,6 +185,8 @@ export function parseConfig(source: Source): Result<Config, SettingProblem[]> {
     breakerOpenMs: integer("BREAKER_OPEN_MS", 30_000, 100, 3_600_000),
     skewMaxSeconds: integer("SKEW_MAX_SECONDS", 300, 1, 3_600),
     skewWarnSeconds: integer("SKEW_WARN_SECONDS", 200, 0, 3_600),
+    proofV1: oneOf("PROOF_V1", "accept", ["accept", "refuse"]),
+    publicAuthorities: authorities,
     relayOutboxMax: integer("RELAY_OUTBOX_MAX", 500, 1, 10_000),
     relayQueueMax: integer("RELAY_QUEUE_MAX", 500, 1, 10_000),
     relayQueueTtlMs: integer("RELAY_QUEUE_TTL_MS", 3_600_000, 1_000, 7 * DAY_MS),
@@ -205,6 +223,11 @@ export function parseConfig(source: Source): Result<Config, SettingProblem[]> {
     );
   }
   return problems.length === 0 ? ok(config) : err(problems);
+}
+
+/** Whether a text is a host as `@authority` has it: lower case, a port only where it is not the default. */
+function isAuthority(value: string): boolean {
+  return URL.canParse(`https://${value}/`) && new URL(`https://${value}/`).host === value;
 }
 
 function isIssuer(value: string): boolean {

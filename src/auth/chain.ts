@@ -17,7 +17,7 @@ import { checkAnnouncedLength, discardBody, readAnnouncedBody, readBody } from "
 import { type Credential, type CredentialForm, type OperatorTokens, sealCredential } from "./credential.ts";
 import { closeDecision, type Decision, openDecision } from "./decision.ts";
 import { type AgentForm, readForm, type RouteNeeds } from "./form.ts";
-import { checkBodyHash, checkProof, type SignedRequest } from "./proof.ts";
+import { checkBodyHash, checkProof, type ProvenRequest } from "./proof.ts";
 import { type Refusal, refusal, refusalError, type Stage } from "./reasons.ts";
 import { checkReplay, type ReplayMemory } from "./replay.ts";
 import { checkRevocation } from "./revocation.ts";
@@ -66,6 +66,9 @@ export type ChainSettings = {
   readonly authDeadlineMs: number;
   readonly skewMaxSeconds: number;
   readonly skewWarnSeconds: number;
+  readonly proofV1: "accept" | "refuse";
+  /** Hosts that a V2 proof may name beside the one the Worker was called by. */
+  readonly publicAuthorities: readonly string[];
 };
 
 /** What the chain asks of the registry's client. */
@@ -124,7 +127,6 @@ export function createChain(deps: ChainDeps): Chain {
   /** The stages in walking order. */
   async function walk(
     form: AgentForm,
-    signed: SignedRequest,
     body: Uint8Array,
     decision: Decision,
     scope: RequestScope,
@@ -154,7 +156,7 @@ export function createChain(deps: ChainDeps): Chain {
     const bodySha256 = await sha256Base64Url(body);
     const hashed = checkBodyHash(proof, bodySha256);
     if (!hashed.ok) return hashed;
-    const proven = await timed("proof", () => checkProof(proof, signed, proofKey));
+    const proven = await timed("proof", () => checkProof(proof, keyX, proofKey));
     if (!proven.ok) return proven;
 
     const replay = checkReplay(replays, keyX, proof.nonce);
@@ -193,12 +195,7 @@ export function createChain(deps: ChainDeps): Chain {
   }
 
   /** Devices, shared secrets, API keys: sealed here, decided in the gate. The operator: decided here. */
-  async function admit(
-    form: CredentialForm,
-    signed: SignedRequest,
-    body: Uint8Array,
-    decision: Decision,
-  ): Promise<Result<Passed, Refusal>> {
+  async function admit(form: CredentialForm, body: Uint8Array, decision: Decision): Promise<Result<Passed, Refusal>> {
     if (form.kind === "operator") {
       if (!(await deps.operators.matches(form.secret))) return err(refusal("operator-token-wrong"));
       return ok({ kind: "operator", principal: { kind: "operator" }, body, decision });
@@ -207,7 +204,7 @@ export function createChain(deps: ChainDeps): Chain {
       const hashed = checkBodyHash(form.proof, await sha256Base64Url(body));
       if (!hashed.ok) return hashed;
     }
-    return ok({ kind: "credential", credential: await sealCredential(form, signed), body, decision });
+    return ok({ kind: "credential", credential: await sealCredential(form), body, decision });
   }
 
   async function decide(
@@ -216,19 +213,23 @@ export function createChain(deps: ChainDeps): Chain {
     decision: Decision,
     scope: ChainScope,
   ): Promise<Result<Passed, Refusal>> {
-    const form = readForm(request.headers, needs, { tokens, settings, nowMs: scope.now() }, decision);
+    const form = readForm(
+      provenRequest(request, settings.publicAuthorities),
+      needs,
+      { tokens, settings, nowMs: scope.now() },
+      decision,
+    );
     if (!form.ok) return form;
     const announced = checkAnnouncedLength(request.headers);
     if (!announced.ok) return announced;
     const body = announced.value === null ? await readBody(request.body) : await readAnnouncedBody(request);
     decision.durationsMs.body = scope.now() - decision.startedAtMs;
     if (!body.ok) return body;
-    const signed = { method: request.method, pathWithQuery: pathWithQuery(request.url) };
-    if (form.value.kind !== "agent") return admit(form.value, signed, body.value, decision);
+    if (form.value.kind !== "agent") return admit(form.value, body.value, decision);
     // The chain's own time begins when the caller has said everything: a slow caller uses up its own time, not this.
     const deadline = startDeadline(settings.authDeadlineMs, scope.now);
     try {
-      return await walk(form.value, signed, body.value, decision, requestScope(scope, deadline));
+      return await walk(form.value, body.value, decision, requestScope(scope, deadline));
     } finally {
       deadline.end();
     }
@@ -294,8 +295,19 @@ export function createChain(deps: ChainDeps): Chain {
   };
 }
 
-/** The path and query of a request as they were sent, cheaper than a parsed URL. */
-function pathWithQuery(url: string): string {
-  const path = url.indexOf("/", url.indexOf("//") + 2);
-  return path === -1 ? "/" : url.slice(path);
+/**
+ * What of a request a proof covers, cheaper than a parsed URL.
+ *
+ * @param publicAuthorities hosts that a V2 proof may name beside the one called
+ */
+export function provenRequest(request: Request, publicAuthorities: readonly string[]): ProvenRequest {
+  const { url, method, headers } = request;
+  const host = url.indexOf("//") + 2;
+  const path = url.indexOf("/", host);
+  return {
+    method,
+    headers,
+    authorities: [path === -1 ? url.slice(host) : url.slice(host, path), ...publicAuthorities],
+    pathWithQuery: path === -1 ? "/" : url.slice(path),
+  };
 }

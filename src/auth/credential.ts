@@ -6,7 +6,7 @@ import { SECRET_PREFIXES } from "../authority/secrets.ts";
 import { encodeBase64Url } from "../wire/base64url.ts";
 import { type AgentDid, parseAgentDid } from "../wire/did.ts";
 import { err, ok, type Result } from "../wire/result.ts";
-import { type ProofForm, readProof, type SignedRequest } from "./proof.ts";
+import { type ProofForm, type ProofRules, type ProvenRequest, readProof } from "./proof.ts";
 import { type Refusal, refusal } from "./reasons.ts";
 
 export const AGENT_DID_HEADER = "X-Claw-Agent-Did";
@@ -19,7 +19,7 @@ export type Credential =
       readonly kind: "device";
       readonly agentDid: AgentDid;
       readonly tokenHash: string;
-      readonly proof: ProofForm & SignedRequest;
+      readonly proof: ProofForm;
     }
   | { readonly kind: "shared"; readonly agentDid: AgentDid; readonly secretHash: string }
   | { readonly kind: "apiKey"; readonly keyHash: string };
@@ -64,8 +64,8 @@ export function readAuthorization(headers: Headers): Result<Authorization, Refus
 /** The form of a secret and of what must come with it. */
 export function readCredential(
   authorization: Extract<Authorization, { secret: string }>,
-  headers: Headers,
-  window: { nowMs: number; skewMaxSeconds: number },
+  request: ProvenRequest,
+  rules: ProofRules,
 ): Result<CredentialForm, Refusal> {
   const { scheme, secret } = authorization;
   switch (scheme) {
@@ -73,28 +73,25 @@ export function readCredential(
       return ok({ kind: hasForm(secret, SECRET_PREFIXES.apiKey) ? "apiKey" : "operator", secret });
     case "shared": {
       if (!hasForm(secret, SECRET_PREFIXES.shared)) return err(refusal("credential-malformed"));
-      const agentDid = readAgentDid(headers);
+      const agentDid = readAgentDid(request.headers);
       return agentDid.ok ? ok({ kind: "shared", agentDid: agentDid.value, secret }) : agentDid;
     }
     case "device": {
       if (!hasForm(secret, SECRET_PREFIXES.device)) return err(refusal("credential-malformed"));
-      const agentDid = readAgentDid(headers);
+      const agentDid = readAgentDid(request.headers);
       if (!agentDid.ok) return agentDid;
-      const proof = readProof(headers, window);
+      const proof = readProof(request, rules);
       return proof.ok ? ok({ kind: "device", agentDid: agentDid.value, secret, proof: proof.value }) : proof;
     }
   }
 }
 
 /** Hashes the secret, so that from here on nobody holds it. */
-export async function sealCredential(
-  form: Exclude<CredentialForm, { kind: "operator" }>,
-  request: SignedRequest,
-): Promise<Credential> {
+export async function sealCredential(form: Exclude<CredentialForm, { kind: "operator" }>): Promise<Credential> {
   const hash = encodeBase64Url(new Uint8Array(await sha256(form.secret)));
   switch (form.kind) {
     case "device":
-      return { kind: "device", agentDid: form.agentDid, tokenHash: hash, proof: { ...form.proof, ...request } };
+      return { kind: "device", agentDid: form.agentDid, tokenHash: hash, proof: form.proof };
     case "shared":
       return { kind: "shared", agentDid: form.agentDid, secretHash: hash };
     case "apiKey":

@@ -10,7 +10,7 @@ import {
   readCredential,
 } from "./credential.ts";
 import type { Decision } from "./decision.ts";
-import { type ProofForm, readProof } from "./proof.ts";
+import { type ProofForm, type ProvenRequest, readProof } from "./proof.ts";
 import { type Refusal, refusal } from "./reasons.ts";
 import { readAit, type TokenMemory, type UnverifiedAit, type VerifiedAit } from "./token.ts";
 import { readRecipient } from "./trust.ts";
@@ -42,27 +42,31 @@ export type AgentForm = {
 
 export type FormDeps = {
   readonly tokens: TokenMemory;
-  readonly settings: { readonly registryIssuer: string; readonly skewMaxSeconds: number };
+  readonly settings: {
+    readonly registryIssuer: string;
+    readonly skewMaxSeconds: number;
+    readonly proofV1: "accept" | "refuse";
+  };
   readonly nowMs: number;
 };
 
 /** @param decision is told who claims to call, and by how much the clocks differ */
 export function readForm(
-  headers: Headers,
+  request: ProvenRequest,
   needs: RouteNeeds,
   deps: FormDeps,
   decision: Decision,
 ): Result<AgentForm | CredentialForm, Refusal> {
-  const authorization = readAuthorization(headers);
+  const authorization = readAuthorization(request.headers);
   if (!authorization.ok) return authorization;
   if (!takesScheme(needs.accepts, authorization.value.scheme)) return err(refusal("scheme-not-for-this-route"));
   if (authorization.value.scheme === "claw") {
     decision.credential = "agent";
-    return readAgentForm(authorization.value.ait, headers, needs, deps, decision);
+    return readAgentForm(authorization.value.ait, request, needs, deps, decision);
   }
 
-  const window = { nowMs: deps.nowMs, skewMaxSeconds: deps.settings.skewMaxSeconds };
-  const form = readCredential(authorization.value, headers, window);
+  const { skewMaxSeconds, proofV1 } = deps.settings;
+  const form = readCredential(authorization.value, request, { nowMs: deps.nowMs, skewMaxSeconds, proofV1 });
   if (!form.ok) return form;
   decision.credential = form.value.kind;
   if ("agentDid" in form.value) decision.agentDid = form.value.agentDid;
@@ -72,7 +76,7 @@ export function readForm(
 
 function readAgentForm(
   token: string,
-  headers: Headers,
+  request: ProvenRequest,
   needs: RouteNeeds,
   { tokens, settings, nowMs }: FormDeps,
   decision: Decision,
@@ -82,12 +86,13 @@ function readAgentForm(
   if (!ait.ok) return ait;
   const sender = ait.value.claims.sub;
   decision.agentDid = sender;
-  const proof = readProof(headers, { nowMs, skewMaxSeconds: settings.skewMaxSeconds });
+  const { skewMaxSeconds, proofV1 } = settings;
+  const proof = readProof(request, { nowMs, skewMaxSeconds, proofV1 });
   if (!proof.ok) return proof;
   decision.skewMs = proof.value.skewMs;
-  const access = needs.access ? readAccessToken(headers) : ok(null);
+  const access = needs.access ? readAccessToken(request.headers) : ok(null);
   if (!access.ok) return access;
-  const recipient = needs.recipient ? readRecipient(headers, sender) : ok(null);
+  const recipient = needs.recipient ? readRecipient(request.headers, sender) : ok(null);
   if (!recipient.ok) return recipient;
   decision.recipientDid = recipient.value;
   return ok({

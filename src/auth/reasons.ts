@@ -61,6 +61,8 @@ export const REASONS = {
   "body-hash-mismatch": at("proof", "PROXY_AUTH_INVALID_PROOF"),
   "proof-missing": at("proof", "PROXY_AUTH_INVALID_PROOF"),
   "proof-malformed": at("proof", "PROXY_AUTH_INVALID_PROOF"),
+  "proof-v1-refused": at("proof", "PROXY_AUTH_INVALID_PROOF"),
+  "signature-input-invalid": at("proof", "PROXY_AUTH_INVALID_SIGNATURE_INPUT"),
   "proof-ambiguous": at("proof", "PROXY_AUTH_INVALID_PROOF"),
   "proof-invalid": at("proof", "PROXY_AUTH_INVALID_PROOF"),
   // 4 replay
@@ -111,6 +113,8 @@ export type Refusal = {
   readonly reason: Reason;
   /** For the log: never a secret, a token, a body or a nonce. */
   readonly diagnostics?: Fields;
+  /** What the caller is told in the place of the code's own words: about what it sent itself, and nothing else. */
+  readonly detail?: string;
   /** When to come back, where the cause passes by itself. */
   readonly retryAfterMs?: number;
 };
@@ -132,7 +136,7 @@ export function refusalError(refused: Refusal): ProxyError {
   const { code } = REASONS[refused.reason];
   return new ProxyError(code, {
     reason: refused.reason,
-    detail: DETAILS[refused.reason],
+    detail: refused.detail ?? DETAILS[refused.reason],
     retryAfterMs: refused.retryAfterMs,
   });
 }

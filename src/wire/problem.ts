@@ -1,4 +1,5 @@
 /** Refusals on the wire: one table of codes (contract §3) and the RFC 9457 document made of them. */
+import { ACCEPT_SIGNATURE } from "./proof-v2.ts";
 
 type Problem = {
   readonly status: number;
@@ -46,6 +47,11 @@ const table = {
     401,
     "Invalid proof",
     "The proof of possession does not match this request and key.",
+  ),
+  PROXY_AUTH_INVALID_SIGNATURE_INPUT: problem(
+    401,
+    "Invalid signature",
+    "The HTTP message signature does not keep the profile that Accept-Signature names.",
   ),
   PROXY_AUTH_INVALID_TIMESTAMP: problem(
     401,
@@ -194,7 +200,7 @@ export function isRetryable(code: ProblemCode): boolean {
 }
 
 /**
- * @returns the RFC 9457 answer: 401 with `WWW-Authenticate`, 429 and 503 with `Retry-After` (whole seconds, at
+ * @returns the RFC 9457 answer: 401 with `WWW-Authenticate` and `Accept-Signature`, 429 and 503 with `Retry-After` (whole seconds, at
  *          least one), never cached
  */
 export function problemResponse(error: ProxyError, requestId: string): Response {
@@ -204,7 +210,10 @@ export function problemResponse(error: ProxyError, requestId: string): Response 
     "Cache-Control": "no-store",
     "X-Request-Id": requestId,
   });
-  if (status === 401) headers.set("WWW-Authenticate", challenge(error.code));
+  if (status === 401) {
+    headers.set("WWW-Authenticate", challenge(error.code));
+    headers.set("Accept-Signature", ACCEPT_SIGNATURE);
+  }
   if (status === 429 || status === 503 || error.retryAfterMs !== null) {
     headers.set("Retry-After", String(Math.max(1, Math.ceil((error.retryAfterMs ?? DEFAULT_RETRY_AFTER_MS) / 1_000))));
   }

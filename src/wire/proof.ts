@@ -62,8 +62,16 @@ export async function signProof(privateKey: CryptoKey, parts: ProofParts): Promi
  * @returns whether the holder of the key signed exactly these parts
  */
 export async function verifyProof(publicKey: CryptoKey, parts: ProofParts, signature: Uint8Array): Promise<boolean> {
+  return verifySignedText(publicKey, proofText(parts), signature);
+}
+
+/**
+ * @param signature the decoded signature; one of another length than 64 bytes is false, not an error
+ * @returns whether the holder of the key signed exactly this text
+ */
+export async function verifySignedText(publicKey: CryptoKey, text: string, signature: Uint8Array): Promise<boolean> {
   if (signature.length !== PROOF_SIGNATURE_BYTES) return false;
-  return crypto.subtle.verify("Ed25519", publicKey, unshared(signature), textEncoder.encode(proofText(parts)));
+  return crypto.subtle.verify("Ed25519", publicKey, unshared(signature), textEncoder.encode(text));
 }
 
 /**

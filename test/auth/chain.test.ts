@@ -538,7 +538,7 @@ describe("what a route asks for", () => {
       kind: "device",
       agentDid: alice.did,
       tokenHash: expect.stringMatching(/^[A-Za-z0-9_-]{43}$/) as string,
-      proof: { method: "POST", pathWithQuery: "/rpc" },
+      proof: { signedTexts: [expect.stringContaining("POST\n/rpc\n")] },
     });
     expect(JSON.stringify(result.value.credential)).not.toContain(secret);
   });

@@ -3,8 +3,13 @@ import { createOperatorTokens, readAuthorization, readCredential, sealCredential
 import { sha256Base64Url } from "../../src/wire/proof.ts";
 import { newAgentDid, NOW_MS } from "../trust/call-context.ts";
 
-const WINDOW = { nowMs: NOW_MS, skewMaxSeconds: 300 };
-const REQUEST = { method: "POST", pathWithQuery: "/rpc" };
+const WINDOW = { nowMs: NOW_MS, skewMaxSeconds: 300, proofV1: "accept" as const };
+const requestWith = (headers: Headers) => ({
+  method: "POST",
+  pathWithQuery: "/rpc",
+  authorities: ["gate.example.com"],
+  headers,
+});
 
 const schemeOf = (value: string): string => {
   const read = readAuthorization(new Headers({ Authorization: value }));
@@ -43,23 +48,27 @@ describe("the operator's token", () => {
 describe("a sealed credential", () => {
   test("carries the SHA-256 of the whole secret, prefix included", async () => {
     const secret = `spk_${"k".repeat(43)}`;
-    const form = readCredential({ scheme: "bearer", secret }, new Headers(), WINDOW);
+    const form = readCredential({ scheme: "bearer", secret }, requestWith(new Headers()), WINDOW);
     if (!form.ok || form.value.kind === "operator") throw new Error("no API key");
     const hash = await sha256Base64Url(new TextEncoder().encode(secret));
-    expect(await sealCredential(form.value, REQUEST)).toEqual({ kind: "apiKey", keyHash: hash });
+    expect(await sealCredential(form.value)).toEqual({ kind: "apiKey", keyHash: hash });
   });
 
   test("of a shared secret names its agent", async () => {
     const agentDid = newAgentDid();
     const secret = `sps_${"s".repeat(43)}`;
-    const form = readCredential({ scheme: "shared", secret }, new Headers({ "X-Claw-Agent-Did": agentDid }), WINDOW);
+    const form = readCredential(
+      { scheme: "shared", secret },
+      requestWith(new Headers({ "X-Claw-Agent-Did": agentDid })),
+      WINDOW,
+    );
     if (!form.ok || form.value.kind === "operator") throw new Error("no shared secret");
-    expect(await sealCredential(form.value, REQUEST)).toMatchObject({ kind: "shared", agentDid });
+    expect(await sealCredential(form.value)).toMatchObject({ kind: "shared", agentDid });
   });
 
   test("of a device needs every header of its proof", () => {
     const headers = new Headers({ "X-Claw-Agent-Did": newAgentDid() });
-    const form = readCredential({ scheme: "device", secret: `spd_${"d".repeat(43)}` }, headers, WINDOW);
+    const form = readCredential({ scheme: "device", secret: `spd_${"d".repeat(43)}` }, requestWith(headers), WINDOW);
     expect(form.ok ? null : form.error.reason).toBe("timestamp-missing");
   });
 });

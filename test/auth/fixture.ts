@@ -197,7 +197,13 @@ export const registryX = async (): Promise<string> => encodeBase64Url(await rawP
 
 /** The whole chain over a fake registry and a fake trust store, with a clock that a test sets. */
 export function newHouse(
-  reach: { reader?: RegistryReader; fetch?: RegistryFetch; authDeadlineMs?: number } = {},
+  reach: {
+    reader?: RegistryReader;
+    fetch?: RegistryFetch;
+    authDeadlineMs?: number;
+    proofV1?: "accept" | "refuse";
+    publicAuthorities?: readonly string[];
+  } = {},
 ): House {
   const log = recordingLog();
   const registry = fakeRegistry();
@@ -231,6 +237,8 @@ export function newHouse(
         authDeadlineMs: reach.authDeadlineMs ?? 5_000,
         skewMaxSeconds: 300,
         skewWarnSeconds: 200,
+        proofV1: reach.proofV1 ?? "accept",
+        publicAuthorities: reach.publicAuthorities ?? [],
       },
       registry: reach.reader ?? registry,
       registryFetch: reach.fetch ?? unreachable,

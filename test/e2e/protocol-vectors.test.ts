@@ -6,6 +6,7 @@ import { decodeBase64Url, encodeBase64Url } from "../../src/wire/base64url.ts";
 import { importEd25519PublicKey, proofText, sha256Base64Url, verifyProof } from "../../src/wire/proof.ts";
 import ait from "../vectors/ait.json" with { type: "json" };
 import base64url from "../vectors/base64url.json" with { type: "json" };
+import proofsV2 from "../vectors/proof-v2.json" with { type: "json" };
 import proofs from "../vectors/proof.json" with { type: "json" };
 
 const document = await readFile(new URL("../../docs/protocol.md", import.meta.url), "utf8");
@@ -42,6 +43,14 @@ describe("docs/protocol.md", () => {
   test("shows the signed text and the signature of the first proof", () => {
     expect(shown("proof.json text")).toBe(proofs.cases[0]?.text);
     expect(shown("proof.json proof")).toBe(proofs.cases[0]?.proof);
+  });
+
+  test("shows the signature base and the fields of the first proof of version 2", () => {
+    const [first] = proofsV2.cases;
+    expect(shown("proof-v2.json base")).toBe(first?.base);
+    expect(shown("proof-v2.json fields")).toBe(
+      `Signature-Input: ${first?.signatureInput}\nSignature: ${first?.signature}`,
+    );
   });
 
   test("shows the claims of the identity token", () => {

@@ -8,13 +8,14 @@ import type { ClaimAnswer, GateAnswer, GateCaller } from "../../src/gate/protoco
 import type { GateRefusal } from "../../src/gate/protocol/refusal.ts";
 import type { AgentAdmission } from "../../src/gate/protocol/submission.ts";
 import { UPGRADE_HEADER, writeUpgrade } from "../../src/gate/protocol/upgrade.ts";
+import type { ProofForm } from "../../src/auth/proof.ts";
 import { createDispatcher } from "../../src/rpc/dispatcher.ts";
 import type { Method } from "../../src/rpc/method.ts";
 import { deviceMethods } from "../../src/rpc/methods/devices.ts";
 import { runtimeOf } from "../../src/runtime.ts";
 import { decodeBase64Url, encodeBase64Url } from "../../src/wire/base64url.ts";
 import { type AgentDid, newDid } from "../../src/wire/did.ts";
-import { sha256Base64Url, signProof } from "../../src/wire/proof.ts";
+import { sha256Base64Url, proofText, signProof } from "../../src/wire/proof.ts";
 import { newUlid } from "../../src/wire/ulid.ts";
 
 const AUTHORITY = "registry.sallyport.example";
@@ -40,7 +41,7 @@ export async function newDeviceKey(): Promise<DeviceKey> {
   return { privateKey: pair.privateKey, x: encodeBase64Url(new Uint8Array(raw)) };
 }
 
-export async function proofBy(key: CryptoKey, pathWithQuery = "/rpc") {
+export async function proofBy(key: CryptoKey, pathWithQuery = "/rpc"): Promise<ProofForm> {
   const signed = {
     method: "POST",
     pathWithQuery,
@@ -48,8 +49,11 @@ export async function proofBy(key: CryptoKey, pathWithQuery = "/rpc") {
     nonce: crypto.randomUUID(),
     bodySha256: await hashOf("{}"),
   };
-  const signature = decodeBase64Url(await signProof(key, signed))!;
-  return { ...signed, signature, timestampMs: Number(signed.timestamp) * 1_000, skewMs: 0 };
+  const signature = decodeBase64Url(await signProof(key, signed))! as Uint8Array<ArrayBuffer>;
+  const { nonce, bodySha256 } = signed;
+  const timestampMs = Number(signed.timestamp) * 1_000;
+  const signedTexts = [proofText(signed)];
+  return { version: 1, timestampMs, nonce, bodySha256, signature, skewMs: 0, keyid: null, signedTexts };
 }
 
 export type Holder =

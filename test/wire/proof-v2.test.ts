@@ -15,6 +15,7 @@ import {
   signProofV2,
 } from "../../src/wire/proof-v2.ts";
 import { importEd25519PublicKey, sha256Base64Url } from "../../src/wire/proof.ts";
+import vectorsV2 from "../vectors/proof-v2.json";
 import vectors from "../vectors/proof.json";
 
 const publicKey = await importEd25519PublicKey(decodeBase64Url(vectors.privateJwk.x) ?? new Uint8Array());
@@ -278,4 +279,19 @@ test.each([
   ["http://127.0.0.1:8787/x", "127.0.0.1:8787"],
 ])("proof V2: the authority of %s is %s", (url, authority) => {
   expect(authorityOf(new URL(url))).toBe(authority);
+});
+
+test.each(vectorsV2.cases)("proof V2: the vector of $name has this base and verifies", async (vector) => {
+  const { method, authority, pathWithQuery, base, signatureInput, signature } = vector;
+  const headers = new Headers({ ...vector.headers, "Signature-Input": signatureInput, Signature: signature } as Record<
+    string,
+    string
+  >);
+  const read = readProofV2(headers);
+  if (!read.ok || read.value === null) throw new Error("not read");
+  const message = { method, authority, pathWithQuery, headers };
+  expect(signatureBase(message, read.value.components, read.value.signatureParams)).toBe(base);
+  expect(await verifies(read.value, message)).toBe(true);
+  expect(read.value.bodySha256).toBe(await sha256Base64Url(new TextEncoder().encode(vector.body)));
+  expect(read.value.keyid).toBe(vectorsV2.keyid);
 });

@@ -1,6 +1,7 @@
 /** Whether a request was signed by a device's key. */
+import { checkProof } from "../../auth/proof.ts";
 import { decodeBase64Url } from "../../wire/base64url.ts";
-import { importEd25519PublicKey, verifyProof } from "../../wire/proof.ts";
+import { importEd25519PublicKey } from "../../wire/proof.ts";
 import type { ClaimProof } from "../protocol/calls.ts";
 import { GateRefusal } from "../protocol/refusal.ts";
 import type { Nonces } from "./nonces.ts";
@@ -8,16 +9,11 @@ import type { Nonces } from "./nonces.ts";
 /** The base point, which could be somebody's key: an unknown token costs what a known one costs. */
 export const DUMMY_KEY = "WGZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmY";
 
-/** What a device proves, whoever it is. */
+/** @returns whether the holder of the key (base64url, 32 bytes) signed the request */
 export async function hasProof(publicKey: string, proof: ClaimProof): Promise<boolean> {
   const x = decodeBase64Url(publicKey);
   if (x === null) throw new Error("a stored device key is unreadable");
-  const { method, pathWithQuery, timestamp, nonce, bodySha256, signature } = proof;
-  return verifyProof(
-    await importEd25519PublicKey(x),
-    { method, pathWithQuery, timestamp, nonce, bodySha256 },
-    signature,
-  );
+  return (await checkProof(proof, publicKey, await importEd25519PublicKey(x))).ok;
 }
 
 /** Uses up the nonce of a proof. @throws GateRefusal when it was seen, or its time is out of the window */

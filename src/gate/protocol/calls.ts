@@ -1,6 +1,6 @@
 /** Calls, as they cross from the Worker to a gate. */
 import type { Credential } from "../../auth/credential.ts";
-import type { ProofForm, SignedRequest } from "../../auth/proof.ts";
+import type { ProofForm } from "../../auth/proof.ts";
 import type { ApiKeyGrant } from "../../authority/reference.ts";
 import type { Scope } from "../../authority/scopes.ts";
 import type { Reply } from "../../call/reply.ts";
@@ -10,7 +10,7 @@ import type { AgentAdmission } from "./submission.ts";
 
 export type GateCredential = Extract<Credential, { agentDid: AgentDid }>;
 
-export type ClaimProof = ProofForm & SignedRequest;
+export type ClaimProof = ProofForm;
 
 /** Who calls, as the Worker verified it. */
 export type GateCaller =

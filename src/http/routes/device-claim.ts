@@ -1,6 +1,7 @@
 /** `POST /v1/devices/claim`: a device fetches its new token by a proof of its own key. Contract §3. */
 import type { Handler } from "hono";
 import { readBody } from "../../auth/body.ts";
+import { provenRequest } from "../../auth/chain.ts";
 import { checkBodyHash, readProof } from "../../auth/proof.ts";
 import { type Refusal, refusalError } from "../../auth/reasons.ts";
 import type { ClaimAnswer } from "../../gate/protocol/calls.ts";
@@ -25,14 +26,14 @@ export const claimDevice: Handler<HttpEnv> = async (c) => {
   const body = await readBody(c.req.raw.body);
   if (!body.ok) throw refusalError(body.error);
   const claim = parseClaim(body.value);
-  const proof = readProof(c.req.raw.headers, { nowMs: Date.now(), skewMaxSeconds: config.skewMaxSeconds });
+  const { skewMaxSeconds, proofV1, publicAuthorities } = config;
+  const rules = { nowMs: Date.now(), skewMaxSeconds, proofV1 };
+  const proof = readProof(provenRequest(c.req.raw, publicAuthorities), rules);
   if (!proof.ok) throw refused(c, proof.error);
   const hashed = checkBodyHash(proof.value, await sha256Base64Url(body.value));
   if (!hashed.ok) throw refused(c, hashed.error);
 
-  const url = new URL(c.req.url);
-  const signed = { ...proof.value, method: c.req.method, pathWithQuery: url.pathname + url.search };
-  const ask = { deviceId: claim.deviceId, proof: signed, address, requestId: c.get("requestId") };
+  const ask = { deviceId: claim.deviceId, proof: proof.value, address, requestId: c.get("requestId") };
   const answer = (await gateStub(c, claim.agentDid)
     .claim(ask)
     .catch((error: unknown) => ({ ok: false, refusal: gateFailed(c, error) }))) as ClaimAnswer;

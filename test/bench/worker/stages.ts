@@ -145,12 +145,14 @@ async function stages(request: Request, env: StagesEnv, ctx: ExecutionContext): 
   const { headers } = request;
   const body = new Uint8Array(await request.arrayBuffer());
   const text = new TextDecoder().decode(body);
-  const settings = { registryIssuer: config.registryIssuer, skewMaxSeconds: config.skewMaxSeconds };
+  const { registryIssuer, skewMaxSeconds, proofV1 } = config;
+  const settings = { registryIssuer, skewMaxSeconds, proofV1 };
+  const proven = { ...SIGNED, authorities: ["gate.example.com"], headers };
   const first = { keys: registry.keys, tokens: forgetful, issuer: config.registryIssuer };
   const again = { ...first, tokens };
   const decision = () => openDecision(HOOK.route, Date.now());
   const form = (memory: TokenMemory): AgentForm => {
-    const read = readForm(headers, HOOK, { tokens: memory, settings, nowMs: Date.now() }, decision());
+    const read = readForm(proven, HOOK, { tokens: memory, settings, nowMs: Date.now() }, decision());
     if (!read.ok || read.value.kind !== "agent") throw new Error("the form is refused");
     return read.value;
   };
@@ -183,7 +185,7 @@ async function stages(request: Request, env: StagesEnv, ctx: ExecutionContext): 
     token: () => held(checkToken(known, token, again, scope)),
     revocation: () => held(checkRevocation(known, registry.crl, scope)),
     bodyHash: async () => held(checkBodyHash(proof, await sha256Base64Url(body))),
-    proof: () => held(checkProof(proof, SIGNED, known.proofKey)),
+    proof: () => held(checkProof(proof, cnf.jwk.x, known.proofKey)),
     replay: (turn) => {
       replays.remember(cnf.jwk.x, `${proof.nonce}${turn}`);
       return checkReplay(replays, cnf.jwk.x, proof.nonce);

@@ -115,10 +115,13 @@ function asSent(headers: Record<string, string>): Headers | null {
 }
 
 async function isAccepted({ sent }: ProofInput, headers: Headers): Promise<boolean> {
-  const proof = readProof(headers, { nowMs: NOW_SECONDS * 1_000, skewMaxSeconds: SKEW_MAX_SECONDS });
+  const proof = readProof(
+    { method: sent.method, pathWithQuery: sent.path, authorities: ["gate.example.com"], headers },
+    { nowMs: NOW_SECONDS * 1_000, skewMaxSeconds: SKEW_MAX_SECONDS, proofV1: "accept" },
+  );
   if (!proof.ok) return false;
   if (!checkBodyHash(proof.value, await sha256Base64Url(Buffer.from(sent.body))).ok) return false;
-  return (await checkProof(proof.value, { method: sent.method, pathWithQuery: sent.path }, webKey)).ok;
+  return (await checkProof(proof.value, rawKey.toString("base64url"), webKey)).ok;
 }
 
 function isRight({ sent }: ProofInput, headers: Headers): boolean {
