@@ -66,6 +66,8 @@ export function createTrustStage(deps: TrustDeps): TrustStage {
   const staleMs = Math.max(freshMs, settings.trustMaxStaleMs);
   const cache = createStaleCache<Trust>({
     maxEntries,
+    // A pair that is not trusted is kept for no time at all, and still must not push out one that is.
+    isNegative: ({ trusted }) => !trusted,
     freshness: {
       refreshAheadMs: Math.floor(freshMs * REFRESH_AHEAD_RATIO),
       freshMs,

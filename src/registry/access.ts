@@ -34,8 +34,13 @@ type Verdict = { verdict: "valid" | "invalid"; validatedAtMs: number };
 export const REFUSAL_FRESH_MS = 10_000;
 /** An agent that is busy has its validation renewed in the background before it ends, so that it never waits. */
 const REFRESH_AHEAD_RATIO = 0.75;
-/** Agents with a validation in one isolate. */
+/** Agents with a validation in one isolate; as many refusals beside them. */
 const ACCESS_MAX_ENTRIES = 10_000;
+/** Agents of which the registry has said something that is no verdict, in one isolate. */
+const SILENCED_MAX = 10_000;
+/** An agent whose token gets no verdict is not asked about for so long, or as long as the registry wants, up to the bound. */
+const NO_VERDICT_MS = 10_000;
+const NO_VERDICT_MAX_MS = 300_000;
 
 export function createAccess(settings: RegistrySettings, dependency: Dependency): Access {
   const { accessTtlMs, accessMaxStaleMs, registryTimeoutMs } = settings;
@@ -53,7 +58,12 @@ export function createAccess(settings: RegistrySettings, dependency: Dependency)
     revalidateMs: Math.min(REFUSAL_FRESH_MS, accessMaxStaleMs),
     staleMs: accessMaxStaleMs,
   };
-  const cache = createStaleCache<Verdict>({ maxEntries: ACCESS_MAX_ENTRIES, freshness });
+  const cache = createStaleCache<Verdict>({
+    maxEntries: ACCESS_MAX_ENTRIES,
+    freshness,
+    isNegative: ({ verdict }) => verdict === "invalid",
+  });
+  const silences = createSilences();
 
   async function load(
     question: AccessQuestion,
@@ -68,7 +78,13 @@ export function createAccess(settings: RegistrySettings, dependency: Dependency)
       body: JSON.stringify({ agentDid, aitJti }),
     };
     const answer = await askRegistry(scope, { path: ACCESS_VALIDATE_PATH, init, answers: { 204: 0, 401: 0 } }, signal);
-    if (!answer.ok) return answer;
+    if (!answer.ok) {
+      const { status, retryAfterMs } = answer.error;
+      if (status === undefined || !isAboutCaller(status)) return answer;
+      // Whoever shows odd tokens would otherwise decide for everybody that the registry is down.
+      silences.keep(agentDid, scope.now(), retryAfterMs);
+      return err({ ...answer.error, isAboutCaller: true });
+    }
     const verdict = accessVerdict(answer.value.status);
     if (verdict === "failure") return err({ reason: `status ${answer.value.status}` });
     return ok(
@@ -89,11 +105,49 @@ export function createAccess(settings: RegistrySettings, dependency: Dependency)
         scope,
         load: (signal) => load(question, scope, signal),
       };
-      const served = await cachedCall(call);
+      const silentMs = silences.remainingMs(question.agentDid, scope.now());
+      const served = silentMs > 0 ? servedInSilence(call, silentMs) : await cachedCall(call);
       if (!served.ok) return err({ reason: "unavailable", keyHash, retryAfterMs: served.error.retryAfterMs });
       const { value, cache: state } = served.value;
       if (value.verdict === "invalid") return err({ reason: "invalid" });
       return ok({ verdict: "valid", cache: state, keyHash, validatedAtMs: value.validatedAtMs });
+    },
+  };
+}
+
+/**
+ * A client error speaks of the request, and so of the one agent whose token stood in it: 400 for an odd token, 429 for an agent
+ * that asks too often. Anything else that is no verdict speaks of the registry.
+ */
+function isAboutCaller(status: number): boolean {
+  return status >= 400 && status < 500;
+}
+
+/** What is known of a token while its agent is not asked about: as when the registry fails, and without a call. */
+function servedInSilence(
+  { cache, key, scope }: CachedCall<Verdict>,
+  retryAfterMs: number,
+): Result<{ value: Verdict; cache: CacheState }, { retryAfterMs: number }> {
+  const held = cache.read(key, scope.now());
+  if (held.phase === "gone") return err({ retryAfterMs });
+  return ok({ value: held.value, cache: held.phase === "fresh" ? "hit" : "stale" });
+}
+
+/** Until when an agent is not asked about: by its own name, since only who holds its key can have it asked about. */
+function createSilences() {
+  const untilMs = new Map<string, number>();
+  return {
+    remainingMs(agentDid: string, nowMs: number): number {
+      const remaining = (untilMs.get(agentDid) ?? 0) - nowMs;
+      if (remaining <= 0) untilMs.delete(agentDid);
+      // A clock that was set back makes nobody wait longer than it would have.
+      return Math.min(Math.max(0, remaining), NO_VERDICT_MAX_MS);
+    },
+    keep(agentDid: string, nowMs: number, retryAfterMs = NO_VERDICT_MS): void {
+      untilMs.delete(agentDid);
+      untilMs.set(agentDid, nowMs + Math.min(Math.max(NO_VERDICT_MS, retryAfterMs), NO_VERDICT_MAX_MS));
+      const oldest = untilMs.keys().next().value;
+      if (untilMs.size > SILENCED_MAX && oldest !== undefined) untilMs.delete(oldest);
     },
   };
 }

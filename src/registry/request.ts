@@ -15,6 +15,9 @@ export type RegistryQuestion = {
   answers: Readonly<Record<number, number>>;
 };
 
+/** Why there is no answer, and the status where the registry gave one. */
+export type RegistryFailure = LoadFailure & { readonly status?: number };
+
 const NOTHING = new Uint8Array(0);
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
@@ -27,7 +30,7 @@ export async function askRegistry(
   scope: RequestScope,
   question: RegistryQuestion,
   signal: AbortSignal,
-): Promise<Result<RegistryAnswer, LoadFailure>> {
+): Promise<Result<RegistryAnswer, RegistryFailure>> {
   let response: Response;
   try {
     response = await scope.fetch(question.path, question.init, signal);
@@ -40,7 +43,7 @@ export async function askRegistry(
   if (maxBytes === undefined) {
     discard(scope, body);
     const retryAfterMs = parseRetryAfterMs(headers.get("Retry-After"), scope.now());
-    return err({ reason: `status ${status}`, retryAfterMs });
+    return err({ reason: `status ${status}`, retryAfterMs, status });
   }
   if (maxBytes === 0) {
     discard(scope, body);

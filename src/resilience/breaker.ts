@@ -30,9 +30,14 @@ export type BreakerSnapshot = {
  */
 export type Breaker = {
   readonly dependency: string;
-  /** May a call be made now? Every admitted call is reported by `succeeded` or `failed`, or its lease runs out. */
+  /** May a call be made now? Every admitted call is reported by `succeeded`, `answered` or `failed`, or its lease runs out. */
   admit(nowMs: number): Admission;
   succeeded(permit: Permit, nowMs: number): void;
+  /**
+   * It answered, though with nothing that can be used: a refusal of one caller. That neither counts as a failure nor takes
+   * back those of others; a probe has found out what it was sent for.
+   */
+  answered(permit: Permit, nowMs: number): void;
   /** @param retryAfterMs what the dependency asked for; it is left alone that long, up to the bound */
   failed(permit: Permit, nowMs: number, retryAfterMs?: number): void;
   snapshot(): BreakerSnapshot;
@@ -103,6 +108,12 @@ export function createBreaker(options: BreakerOptions): Breaker {
       if (permit.generation !== generation) return;
       failuresAtMs = [];
       if (state === "half-open") moveTo("closed", nowMs);
+    },
+
+    answered(permit, nowMs) {
+      if (permit.generation !== generation || state !== "half-open") return;
+      failuresAtMs = [];
+      moveTo("closed", nowMs);
     },
 
     failed(permit, nowMs, retryAfterMs = 0) {

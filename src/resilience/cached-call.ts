@@ -24,6 +24,11 @@ export type LoadFailure = {
   reason: string;
   /** What the dependency asked for by `Retry-After`. */
   retryAfterMs?: number | undefined;
+  /**
+   * The dependency did answer, and what it said is about this one caller: a 400 or a 429 for its token, say. It counts for
+   * nobody else: it opens no breaker and delays no other call.
+   */
+  isAboutCaller?: boolean;
 };
 
 export type CachedCall<T> = {
@@ -255,7 +260,8 @@ async function run<T>(call: CachedCall<T>, ticket: Ticket): Promise<Outcome<T>> 
   const { reason, retryAfterMs } = loaded.error;
   const durationMs = nowMs - askedAtMs;
   scope.log.warn("dependency.call_failed", { dependency: dependency.name, reason, retryAfterMs, durationMs });
-  dependency.breaker.failed(ticket.permit, nowMs, retryAfterMs);
+  if (loaded.error.isAboutCaller === true) dependency.breaker.answered(ticket.permit, nowMs);
+  else dependency.breaker.failed(ticket.permit, nowMs, retryAfterMs);
   const held = cache.read(key, nowMs);
   const isStale = held.phase === "revalidate" || held.phase === "if-error";
   if (isStale) dependency.staleWarning.warn(scope.log, held.ageMs, nowMs);

@@ -56,24 +56,35 @@ type Entry<T> = {
 
 const NO_LEASE: RefreshLease = 0;
 
-/**
- * @param options.maxEntries bound, at least 1; beyond it the least recently used entry goes
- * @param options.freshness how values age unless `write` says otherwise
- * @throws RangeError when a bound is below 1 or the ages contradict each other
- */
-export function createStaleCache<T>(options: { maxEntries: number; freshness: Freshness }): StaleCache<T> {
-  const { maxEntries } = options;
+export type StaleCacheOptions<T> = {
+  /** Bound, at least 1; beyond it the least recently used entry goes. Negative entries have a bound of the same size. */
+  maxEntries: number;
+  /** How values age unless `write` says otherwise. */
+  freshness: Freshness;
+  /**
+   * Which values say no. A caller can cause as many of those as it has guesses, so they are kept apart: neither kind ever
+   * displaces the other. Left out: none does.
+   */
+  isNegative?: (value: T) => boolean;
+};
+
+/** @throws RangeError when a bound is below 1 or the ages contradict each other */
+export function createStaleCache<T>(options: StaleCacheOptions<T>): StaleCache<T> {
+  const { maxEntries, isNegative = () => false } = options;
   if (!Number.isInteger(maxEntries) || maxEntries < 1) {
     throw new RangeError("maxEntries must be a whole number of at least 1");
   }
   assertAscending(options.freshness);
 
-  // A Map keeps insertion order, so its first key is the least recently used one.
-  const entries = new Map<string, Entry<T>>();
+  // A Map keeps insertion order, so its first key is the least recently used one. A key is in one of the two at most.
+  const positive = new Map<string, Entry<T>>();
+  const negative = new Map<string, Entry<T>>();
   let lastLease: RefreshLease = NO_LEASE;
+  const holderOf = (key: string): Map<string, Entry<T>> => (negative.has(key) ? negative : positive);
 
   return {
     read(key, nowMs) {
+      const entries = holderOf(key);
       const entry = entries.get(key);
       if (entry === undefined) return { phase: "gone" };
       const cached = phaseOf(entry, nowMs);
@@ -84,9 +95,11 @@ export function createStaleCache<T>(options: { maxEntries: number; freshness: Fr
 
     write(key, value, atMs, freshness = options.freshness) {
       assertAscending(freshness);
-      const older = entries.get(key);
+      const holder = holderOf(key);
+      const older = holder.get(key);
       if (older !== undefined && older.atMs > atMs) return false;
-      entries.delete(key);
+      holder.delete(key);
+      const entries = isNegative(value) ? negative : positive;
       entries.set(key, { value, atMs, freshness, lease: NO_LEASE, leaseUntilMs: 0 });
       if (entries.size > maxEntries) {
         const oldest = entries.keys().next();
@@ -96,11 +109,11 @@ export function createStaleCache<T>(options: { maxEntries: number; freshness: Fr
     },
 
     delete(key) {
-      entries.delete(key);
+      holderOf(key).delete(key);
     },
 
     claim(key, nowMs, leaseMs) {
-      const entry = entries.get(key);
+      const entry = holderOf(key).get(key);
       if (entry === undefined) return null;
       if (entry.lease !== NO_LEASE && nowMs < entry.leaseUntilMs) return null;
       lastLease += 1;
@@ -110,12 +123,12 @@ export function createStaleCache<T>(options: { maxEntries: number; freshness: Fr
     },
 
     release(key, lease) {
-      const entry = entries.get(key);
+      const entry = holderOf(key).get(key);
       if (entry !== undefined && entry.lease === lease) entry.lease = NO_LEASE;
     },
 
     size() {
-      return entries.size;
+      return positive.size + negative.size;
     },
   };
 }

@@ -203,3 +203,12 @@ test("pairs that were refused push no trusted pair out of the memory", async () 
   await small.judge(alice, bob, scope);
   expect(reads).toBe(0);
 });
+
+test("trust: a pair that is not trusted pushes out none that is", async () => {
+  stage = createTrustStage({ settings: TRUST_SETTINGS, log, lookUp: () => ((reads += 1), answer()), maxEntries: 1 });
+  await judge();
+  answer = async () => ({ trusted: false, epoch: 7 });
+  await stage.judge(newAgentDid(), newAgentDid(), scope);
+  expect(await judge()).toEqual(["hit", 7]);
+  expect(reads).toBe(2);
+});

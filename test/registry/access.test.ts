@@ -102,6 +102,72 @@ describe("a refusal of the registry", () => {
   });
 });
 
+const OTHER_AGENT = `${AGENT.slice(0, -1)}B`;
+
+describe("access validation: an answer about one caller", () => {
+  it.each([400, 403, 404, 418, 429])("(status %i) counts for that caller alone", async (status) => {
+    const { validate, fake, registry } = open();
+    fake.accessStatus = status;
+    for (let count = 0; count < 20; count += 1) {
+      expect(await validate(`odd-token-${count}`)).toMatchObject({ ok: false, error: { reason: "unavailable" } });
+    }
+    expect(fake.calls.access).toBe(1);
+    expect(registry.status(Date.now()).access.breaker).toEqual({ state: "closed", failures: 0, retryAtMs: null });
+    fake.accessStatus = 204;
+    expect(await validate("good-token", OTHER_AGENT)).toMatchObject({ ok: true });
+    expect(await validate("good-token")).toMatchObject({ ok: false, error: { reason: "unavailable" } });
+    await pass(10_000);
+    expect(await validate("good-token")).toMatchObject({ ok: true });
+  });
+
+  it("with a Retry-After keeps that caller waiting so long, and nobody else", async () => {
+    const { validate, fake } = open();
+    fake.faults.access = "status429";
+    expect(await validate()).toMatchObject({ error: { reason: "unavailable", retryAfterMs: 20_000 } });
+    fake.fail(null);
+    await pass(19_000);
+    expect(await validate("another token")).toMatchObject({ error: { reason: "unavailable", retryAfterMs: 1_000 } });
+    expect(await validate("token", OTHER_AGENT)).toMatchObject({ ok: true });
+    await pass(1_000);
+    expect(await validate("another token")).toMatchObject({ ok: true });
+    expect(fake.calls.access).toBe(3);
+  });
+
+  it("takes back no failure of the registry", async () => {
+    const { validate, fake, registry } = open();
+    fake.faults.access = "status500";
+    for (let count = 0; count < 4; count += 1) await validate(`token ${count}`);
+    fake.fail(null);
+    fake.accessStatus = 400;
+    await validate("odd");
+    fake.faults.access = "status500";
+    await validate("token", OTHER_AGENT);
+    expect(registry.status(Date.now()).access.breaker.state).toBe("open");
+  });
+
+  it("closes the breaker where it answers a probe", async () => {
+    const { validate, fake, registry } = open();
+    fake.faults.access = "status500";
+    for (let count = 0; count < 5; count += 1) await validate(`token ${count}`);
+    await pass(30_000);
+    fake.fail(null);
+    fake.accessStatus = 400;
+    await validate("odd");
+    expect(registry.status(Date.now()).access.breaker.state).toBe("closed");
+  });
+});
+
+it("access validation: 10,000 refused tokens evict no good validation", async () => {
+  const { validate, fake } = open();
+  await validate("good");
+  fake.accessStatus = 401;
+  for (let count = 0; count < 10_001; count += 1) await validate(`guess ${count}`, OTHER_AGENT);
+  const { calls } = fake;
+  const before = calls.access;
+  expect(await validate("good")).toMatchObject({ ok: true, value: { cache: "hit" } });
+  expect(calls.access).toBe(before);
+});
+
 describe("a registry that fails", () => {
   it.each(ANSWERS)("(%s) gives no verdict: what is known is served for 15 minutes", async (fault) => {
     const { validate, fake } = open();
@@ -121,7 +187,7 @@ describe("a registry that fails", () => {
     expect(await gone).toMatchObject({ ok: false, error: { reason: "unavailable" } });
   });
 
-  it.each([200, 400, 403, 404, 418])("(status %i) gives no verdict either", async (status) => {
+  it.each([200, 202, 301, 500, 503])("(status %i) gives no verdict, and that counts for everybody", async (status) => {
     const { validate, fake, registry } = open();
     fake.accessStatus = status;
     expect(await validate()).toMatchObject({ ok: false, error: { reason: "unavailable" } });
@@ -152,15 +218,6 @@ describe("a registry that fails", () => {
     expect(status.access.breaker.state).toBe("open");
     expect(status.keys.breaker.state).toBe("closed");
     expect(status.crl.breaker.state).toBe("closed");
-  });
-
-  it("is left alone for as long as it has asked for", async () => {
-    const { validate, fake } = open();
-    fake.faults.access = "status429";
-    expect(await validate()).toMatchObject({ error: { reason: "unavailable", retryAfterMs: 20_000 } });
-    await pass(19_000);
-    await validate("other");
-    expect(fake.calls.access).toBe(1);
   });
 
   it("has every kind of failure among its tests", () => {
