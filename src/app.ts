@@ -2,7 +2,7 @@
 import { type Context, Hono } from "hono";
 import { HOOK, type RouteNeeds } from "./auth/form.ts";
 import { addressLimit } from "./http/middleware/rate-limit.ts";
-import { type HttpEnv, requestScope } from "./http/middleware/request-context.ts";
+import { type HttpEnv, requestContext } from "./http/middleware/request-context.ts";
 import { measure } from "./http/middleware/request-metrics.ts";
 import { bodyParams, noParams, pathAndQuery, queryParams } from "./http/params.ts";
 import { claimDevice } from "./http/routes/device-claim.ts";
@@ -27,7 +27,7 @@ const relayClient = (route: string): RouteNeeds => ({ ...agentOnly(route), accep
 
 export const app = new Hono<HttpEnv>();
 
-app.use(requestScope);
+app.use(requestContext);
 app.use(measure);
 app.use(addressLimit);
 

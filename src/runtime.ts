@@ -7,14 +7,17 @@ import { apiKeyMethods } from "./rpc/methods/apikeys.ts";
 import { auditMethods } from "./rpc/methods/audit.ts";
 import { type Chain, createChain } from "./auth/chain.ts";
 import { createOperatorTokens } from "./auth/credential.ts";
-import { createReplayMemory } from "./auth/replay.ts";
+import { type BodyBudget, createBodyBudget } from "./auth/limits/body-budget.ts";
+import { createRefusalMemory } from "./auth/limits/refusal-memory.ts";
+import { createSecretLooks, type SecretLooks } from "./auth/limits/secret-looks.ts";
+import { createReplayMemory, nonceAgeMs } from "./auth/replay.ts";
 import { createTokenMemory } from "./auth/token.ts";
 import { createTrustStage, type TrustStage } from "./auth/trust.ts";
 import { authzMethods } from "./rpc/methods/authz.ts";
 import { agentRegistration } from "./authz/registration.ts";
 import { type Config, parseConfig, type SettingProblem } from "./config.ts";
 import { deliveryMethods } from "./rpc/methods/deliveries.ts";
-import { createLockout, type Lockout } from "./auth/lockout.ts";
+import { createLockout, type Lockout } from "./auth/limits/lockout.ts";
 import { embeddedRegistryFetch } from "./identity/documents/documents.ts";
 import { identityMethods } from "./rpc/methods/identity.ts";
 import { createRegistry, externalRegistry, type Registry, type RequestScope } from "./registry/registry.ts";
@@ -23,6 +26,7 @@ import { deviceMethods } from "./rpc/methods/devices.ts";
 import { createDispatcher, type Dispatcher } from "./rpc/dispatcher.ts";
 import { countCall, countTransition } from "./telemetry/dependency-metrics.ts";
 import { createLog, type Log } from "./telemetry/log.ts";
+import { createLogLimit, type LogLimit } from "./telemetry/log-limit.ts";
 import { taskMethods } from "./rpc/methods/tasks.ts";
 import { trustMethods } from "./rpc/methods/trust.ts";
 import { lookUpTrust } from "./trust/pairs.ts";
@@ -38,6 +42,12 @@ export type Runtime = {
   readonly dispatcher: Dispatcher;
   /** Guesses at bearer tokens, by address. */
   readonly lockout: Lockout;
+  /** How often a secret without a proof may cost a read. */
+  readonly looks: SecretLooks;
+  /** Room for bodies of callers who are not known yet. */
+  readonly bodies: BodyBudget;
+  /** For what a caller can cause at will: one line a minute. */
+  readonly logLimit: LogLimit;
 };
 
 /** What belongs to one request, or one round of housekeeping. */
@@ -96,13 +106,16 @@ function createRuntime(env: Env): Runtime {
     },
   });
   const trust = createTrustStage({ settings: config, lookUp: (a, b) => lookUpTrust(db, a, b), log, ...counted });
+  const bodies = createBodyBudget();
   const chain = createChain({
     settings: config,
     registry,
     registryFetch,
     kv: env.CACHE,
     tokens: createTokenMemory(),
-    replays: createReplayMemory(),
+    replays: createReplayMemory(nonceAgeMs(config.skewMaxSeconds)),
+    refusals: createRefusalMemory(config.rateLimitPerAgent),
+    bodies,
     trust,
     operators: createOperatorTokens(config.operatorTokens),
   });
@@ -123,5 +136,17 @@ function createRuntime(env: Env): Runtime {
     ...authzMethods,
     ...auditMethods,
   ]);
-  return { config, registry, registryScope, trust, chain, dispatcher, lockout: createLockout() };
+  const lockout = createLockout();
+  return {
+    config,
+    registry,
+    registryScope,
+    trust,
+    chain,
+    dispatcher,
+    lockout,
+    looks: createSecretLooks(lockout, 2 * config.rateLimitPerAgent),
+    bodies,
+    logLimit: createLogLimit(),
+  };
 }

@@ -3,63 +3,28 @@
  * that is made anyway. First the form of everything the caller sent is read, then the body, and only then is anything
  * fetched. Here alone a refusal becomes an error for the wire.
  */
-import type { Principal } from "../authority/principal.ts";
 import type { Registry, RegistryFetch, RequestScope } from "../registry/registry.ts";
+import { discardBody } from "../resilience/bounded-body.ts";
 import { type Deadline, startDeadline } from "../resilience/deadline.ts";
 import type { Log } from "../telemetry/log.ts";
 import { spansOfRequest } from "../telemetry/span.ts";
-import type { AgentDid } from "../wire/did.ts";
 import type { ProxyError } from "../wire/problem.ts";
 import { sha256Base64Url } from "../wire/proof.ts";
 import { err, ok, type Result } from "../wire/result.ts";
-import { type AccessVerdict, checkAccess } from "./access.ts";
-import { checkAnnouncedLength, discardBody, readAnnouncedBody, readBody } from "./body.ts";
-import { type Credential, type CredentialForm, type OperatorTokens, sealCredential } from "./credential.ts";
+import { checkAccess } from "./access.ts";
+import { type HeldBody, readRequestBody } from "./body.ts";
+import type { BodyBudget } from "./limits/body-budget.ts";
+import { type CredentialForm, type OperatorTokens, sealCredential } from "./credential.ts";
 import { closeDecision, type Decision, openDecision } from "./decision.ts";
 import { type AgentForm, readForm, type RouteNeeds } from "./form.ts";
 import { checkBodyHash, checkProof, type ProvenRequest } from "./proof.ts";
+import type { Passed, PassedAgent } from "./passed.ts";
 import { type Refusal, refusal, refusalError, type Stage } from "./reasons.ts";
+import type { RefusalMemory } from "./limits/refusal-memory.ts";
 import { checkReplay, type ReplayMemory } from "./replay.ts";
 import { checkRevocation } from "./revocation.ts";
-import { checkToken, type TokenMemory } from "./token.ts";
+import { checkToken, type TokenMemory, type VerifiedAit } from "./token.ts";
 import type { TrustStage } from "./trust.ts";
-
-export type AgentPrincipal = Extract<Principal, { kind: "agent" }>;
-
-/** A request that passed; what is left to decide is the gate's. */
-export type Passed =
-  | {
-      readonly kind: "agent";
-      readonly principal: AgentPrincipal;
-      /** The nonce that the gate takes, unique per key. */
-      readonly proof: {
-        readonly keyX: string;
-        readonly nonce: string;
-        readonly timestampMs: number;
-        readonly skewMs: number;
-      };
-      /** The trust epoch that a send was judged by; null where the route names no recipient. */
-      readonly trust: { readonly recipientDid: AgentDid; readonly epoch: number } | null;
-      /** Null where the route needs no access token. */
-      readonly access: AccessVerdict | null;
-      readonly body: Uint8Array;
-      readonly bodySha256: string;
-      readonly decision: Decision;
-    }
-  | {
-      readonly kind: "credential";
-      readonly credential: Credential;
-      readonly body: Uint8Array;
-      readonly decision: Decision;
-    }
-  | {
-      readonly kind: "operator";
-      readonly principal: { readonly kind: "operator" };
-      readonly body: Uint8Array;
-      readonly decision: Decision;
-    };
-
-export type PassedAgent = Extract<Passed, { kind: "agent" }>;
 
 export type ChainSettings = {
   readonly registryIssuer: string;
@@ -87,6 +52,9 @@ export type ChainDeps = {
   readonly kv: KVNamespace | null;
   readonly tokens: TokenMemory;
   readonly replays: ReplayMemory;
+  readonly refusals: RefusalMemory;
+  /** Room for bodies of callers who are not known yet. */
+  readonly bodies: BodyBudget;
   readonly trust: TrustStage;
   readonly operators: OperatorTokens;
 };
@@ -94,6 +62,8 @@ export type ChainDeps = {
 /** What one request brings along. */
 export type ChainScope = {
   readonly now: () => number;
+  /** The caller's, as limits count it; null where the platform gives none. */
+  readonly address: string | null;
   readonly log: Log;
   /** `ctx.waitUntil`. */
   readonly background: (work: Promise<unknown>) => void;
@@ -112,7 +82,8 @@ export type Chain = {
    */
   rejudgeTrust(passed: PassedAgent, scope: ChainScope): Promise<Result<PassedAgent, ProxyError>>;
   /**
-   * Closes the decision with the gate's answer: logs it once and remembers the nonce that the gate took.
+   * Closes the decision with the gate's answer: logs it once, remembers the nonce that the gate took, and gives back the
+   * body's room.
    *
    * @param refused null when the gate accepted
    * @returns what the wire is told of a refusal
@@ -120,92 +91,19 @@ export type Chain = {
   conclude(passed: Passed, refused: Refusal | null, scope: ChainScope): ProxyError | null;
 };
 
+/** What one request brings to the stages. */
+type Walk = {
+  readonly form: AgentForm;
+  readonly body: Uint8Array;
+  readonly decision: Decision;
+};
+
+/** Runs a stage, noting in the decision how long it took. */
+type Timed = <T>(stage: Stage, run: () => Promise<T>) => Promise<T>;
+
+/** @returns the chain over what one isolate remembers; nothing of a request is kept */
 export function createChain(deps: ChainDeps): Chain {
-  const { settings, registry, tokens, replays, trust } = deps;
-  const stageOne = { keys: registry.keys, tokens, issuer: settings.registryIssuer };
-
-  /** The stages in walking order. */
-  async function walk(
-    form: AgentForm,
-    body: Uint8Array,
-    decision: Decision,
-    scope: RequestScope,
-  ): Promise<Result<Passed, Refusal>> {
-    const within = spansOfRequest();
-    const timed = async <T>(stage: Stage, run: () => Promise<T>): Promise<T> => {
-      const startedAtMs = scope.now();
-      try {
-        return await within(`auth.${stage}`, run);
-      } finally {
-        decision.durationsMs[stage] = scope.now() - startedAtMs;
-      }
-    };
-
-    const token = await timed("token", () => checkToken(form.ait, form.token, stageOne, scope));
-    if (!token.ok) return token;
-    Object.assign(decision.caches, token.value.caches);
-    const { ait } = token.value;
-    const { claims, proofKey } = ait;
-    const keyX = claims.cnf.jwk.x;
-
-    const revocation = await timed("revocation", () => checkRevocation(ait, registry.crl, scope));
-    if (!revocation.ok) return revocation;
-    decision.caches.crl = revocation.value.cache;
-
-    const { proof } = form;
-    const bodySha256 = await sha256Base64Url(body);
-    const hashed = checkBodyHash(proof, bodySha256);
-    if (!hashed.ok) return hashed;
-    const proven = await timed("proof", () => checkProof(proof, keyX, proofKey));
-    if (!proven.ok) return proven;
-
-    const replay = checkReplay(replays, keyX, proof.nonce);
-    if (!replay.ok) return replay;
-
-    let trusted: { recipientDid: AgentDid; epoch: number } | null = null;
-    const { recipientDid } = form;
-    if (recipientDid !== null) {
-      const judged = await timed("trust", () => trust.judge(claims.sub, recipientDid, scope));
-      if (!judged.ok) return judged;
-      decision.caches.trust = judged.value.cache;
-      trusted = { recipientDid, epoch: judged.value.epoch };
-    }
-
-    let access: AccessVerdict | null = null;
-    const accessToken = form.access;
-    if (accessToken !== null) {
-      const checked = await timed("access", () => checkAccess(ait, accessToken, registry.access, scope));
-      if (!checked.ok) return checked;
-      decision.caches.access = checked.value.cache;
-      access = checked.value.verdict;
-    }
-
-    const { sub: agentDid, ownerDid, jti, exp } = claims;
-    const { nonce, timestampMs, skewMs } = proof;
-    return ok({
-      kind: "agent",
-      principal: { kind: "agent", agentDid, ownerDid, jti, expMs: exp * 1_000, keyX },
-      proof: { keyX, nonce, timestampMs, skewMs },
-      trust: trusted,
-      access,
-      body,
-      bodySha256,
-      decision,
-    });
-  }
-
-  /** Devices, shared secrets, API keys: sealed here, decided in the gate. The operator: decided here. */
-  async function admit(form: CredentialForm, body: Uint8Array, decision: Decision): Promise<Result<Passed, Refusal>> {
-    if (form.kind === "operator") {
-      if (!(await deps.operators.matches(form.secret))) return err(refusal("operator-token-wrong"));
-      return ok({ kind: "operator", principal: { kind: "operator" }, body, decision });
-    }
-    if (form.kind === "device") {
-      const hashed = checkBodyHash(form.proof, await sha256Base64Url(body));
-      if (!hashed.ok) return hashed;
-    }
-    return ok({ kind: "credential", credential: await sealCredential(form), body, decision });
-  }
+  const { settings, replays, trust } = deps;
 
   async function decide(
     request: Request,
@@ -213,30 +111,33 @@ export function createChain(deps: ChainDeps): Chain {
     decision: Decision,
     scope: ChainScope,
   ): Promise<Result<Passed, Refusal>> {
-    const form = readForm(
-      provenRequest(request, settings.publicAuthorities),
-      needs,
-      { tokens, settings, nowMs: scope.now() },
-      decision,
-    );
+    const proven = provenRequest(request, settings.publicAuthorities);
+    const form = readForm(proven, needs, { tokens: deps.tokens, settings, nowMs: scope.now() }, decision);
     if (!form.ok) return form;
-    const announced = checkAnnouncedLength(request.headers);
-    if (!announced.ok) return announced;
-    const body = announced.value === null ? await readBody(request.body) : await readAnnouncedBody(request);
+    const held = await readRequestBody(request, { address: scope.address, budget: deps.bodies, now: scope.now });
     decision.durationsMs.body = scope.now() - decision.startedAtMs;
-    if (!body.ok) return body;
-    if (form.value.kind !== "agent") return admit(form.value, body.value, decision);
-    // The chain's own time begins when the caller has said everything: a slow caller uses up its own time, not this.
+    if (!held.ok) return held;
+    const passed =
+      form.value.kind === "agent"
+        ? await walkInTime({ form: form.value, body: held.value.bytes, decision }, scope)
+        : await admit(deps, form.value, held.value, decision);
+    // Who has proved who it is answers for its bytes by its own rate; others do so until the gate knows them.
+    if (!passed.ok || passed.value.kind !== "credential") held.value.share.release();
+    return passed;
+  }
+
+  /** The chain's own time begins when the caller has said everything: a slow caller uses up its own time, not this. */
+  async function walkInTime(walk: Walk, scope: ChainScope): Promise<Result<Passed, Refusal>> {
     const deadline = startDeadline(settings.authDeadlineMs, scope.now);
     try {
-      return await walk(form.value, body.value, decision, requestScope(scope, deadline));
+      return await walkStages(deps, walk, registryScope(scope, deadline));
     } finally {
       deadline.end();
     }
   }
 
   /** What a stage may use of this request; the deadline's timer starts only when somebody waits. */
-  function requestScope({ now, log, background }: ChainScope, deadline: Deadline): RequestScope {
+  function registryScope({ now, log, background }: ChainScope, deadline: Deadline): RequestScope {
     return {
       now,
       log,
@@ -272,7 +173,7 @@ export function createChain(deps: ChainDeps): Chain {
       const { recipientDid } = passed.trust;
       trust.forget(passed.principal.agentDid, recipientDid);
       const deadline = startDeadline(settings.authDeadlineMs, scope.now);
-      const judged = await trust.judge(passed.principal.agentDid, recipientDid, requestScope(scope, deadline), {
+      const judged = await trust.judge(passed.principal.agentDid, recipientDid, registryScope(scope, deadline), {
         fresh: true,
       });
       deadline.end();
@@ -282,9 +183,10 @@ export function createChain(deps: ChainDeps): Chain {
     },
 
     conclude(passed, refused, scope) {
+      if (passed.kind === "credential") passed.bodyShare.release();
       if (passed.kind === "agent") {
         const { keyX, nonce } = passed.proof;
-        if (refused === null || refused.reason === "gate-nonce-replayed") replays.remember(keyX, nonce);
+        if (refused === null || refused.reason === "gate-nonce-replayed") replays.remember(keyX, nonce, scope.now());
         if (refused?.reason === "gate-peer-fenced" && passed.trust !== null) {
           trust.forget(passed.principal.agentDid, passed.trust.recipientDid);
         }
@@ -292,6 +194,114 @@ export function createChain(deps: ChainDeps): Chain {
       close(passed.decision, refused, scope);
       return refused === null ? null : refusalError(refused);
     },
+  };
+}
+
+/** The stages in walking order, for an agent's request. */
+async function walkStages(deps: ChainDeps, walk: Walk, scope: RequestScope): Promise<Result<Passed, Refusal>> {
+  const { form, body, decision } = walk;
+  const timed = timing(decision, scope.now);
+
+  const stageOne = { keys: deps.registry.keys, tokens: deps.tokens, issuer: deps.settings.registryIssuer };
+  const token = await timed("token", () => checkToken(form.ait, form.token, stageOne, scope));
+  if (!token.ok) return token;
+  Object.assign(decision.caches, token.value.caches);
+  const { ait } = token.value;
+
+  const revocation = await timed("revocation", () => checkRevocation(ait, deps.registry.crl, scope));
+  if (!revocation.ok) return revocation;
+  decision.caches.crl = revocation.value.cache;
+
+  const { sub: agentDid, ownerDid, jti, exp, cnf } = ait.claims;
+  const keyX = cnf.jwk.x;
+  const bodySha256 = await sha256Base64Url(body);
+  const hashed = checkBodyHash(form.proof, bodySha256);
+  if (!hashed.ok) return hashed;
+  const proven = await timed("proof", () => checkProof(form.proof, keyX, ait.proofKey));
+  if (!proven.ok) return proven;
+
+  const { nonce, timestampMs, skewMs } = form.proof;
+  const replay = checkReplay(deps.replays, keyX, nonce, scope.now());
+  if (!replay.ok) return replay;
+
+  // What follows may cost a read of the store or a call of the registry, and burns no nonce when it refuses.
+  const refusedBefore = deps.refusals.recall(keyX, nonce, scope.now());
+  if (refusedBefore !== null) return err(refusedBefore);
+  const admitted = await checkTrustAndAccess(deps, ait, form, decision, scope, timed);
+  if (!admitted.ok) {
+    if (isCallersDoing(admitted.error)) deps.refusals.remember(keyX, nonce, admitted.error, scope.now());
+    return admitted;
+  }
+
+  return ok({
+    kind: "agent",
+    principal: { kind: "agent", agentDid, ownerDid, jti, expMs: exp * 1_000, keyX },
+    proof: { keyX, nonce, timestampMs, skewMs },
+    ...admitted.value,
+    body,
+    bodySha256,
+    decision,
+  });
+}
+
+/** Stages 5 and 6: may this sender send to this recipient, and is its access token good; each where the route asks for it. */
+async function checkTrustAndAccess(
+  deps: ChainDeps,
+  ait: VerifiedAit,
+  form: AgentForm,
+  decision: Decision,
+  scope: RequestScope,
+  timed: Timed,
+): Promise<Result<Pick<PassedAgent, "trust" | "access">, Refusal>> {
+  let trust: PassedAgent["trust"] = null;
+  const { recipientDid } = form;
+  if (recipientDid !== null) {
+    const judged = await timed("trust", () => deps.trust.judge(ait.claims.sub, recipientDid, scope));
+    if (!judged.ok) return judged;
+    decision.caches.trust = judged.value.cache;
+    trust = { recipientDid, epoch: judged.value.epoch };
+  }
+  if (form.access === null) return ok({ trust, access: null });
+  const accessToken = form.access;
+  const checked = await timed("access", () => checkAccess(ait, accessToken, deps.registry.access, scope));
+  if (!checked.ok) return checked;
+  decision.caches.access = checked.value.cache;
+  return ok({ trust, access: checked.value.verdict });
+}
+
+/** A refusal that the caller has earned, and not one because somebody could not be asked. */
+function isCallersDoing({ reason }: Refusal): boolean {
+  return reason === "peer-not-trusted" || reason === "access-invalid";
+}
+
+/** Devices, shared secrets, API keys: sealed here, decided in the gate. The operator: decided here. */
+async function admit(
+  deps: ChainDeps,
+  form: CredentialForm,
+  held: HeldBody,
+  decision: Decision,
+): Promise<Result<Passed, Refusal>> {
+  const { bytes: body, share: bodyShare } = held;
+  if (form.kind === "operator") {
+    if (!(await deps.operators.matches(form.secret))) return err(refusal("operator-token-wrong"));
+    return ok({ kind: "operator", principal: { kind: "operator" }, body, decision });
+  }
+  if (form.kind === "device") {
+    const hashed = checkBodyHash(form.proof, await sha256Base64Url(body));
+    if (!hashed.ok) return hashed;
+  }
+  return ok({ kind: "credential", credential: await sealCredential(form), body, bodyShare, decision });
+}
+
+function timing(decision: Decision, now: () => number): Timed {
+  const within = spansOfRequest();
+  return async (stage, run) => {
+    const startedAtMs = now();
+    try {
+      return await within(`auth.${stage}`, run);
+    } finally {
+      decision.durationsMs[stage] = now() - startedAtMs;
+    }
   };
 }
 

@@ -46,6 +46,8 @@ export const REASONS = {
   "body-too-large": at("body", "PROXY_BODY_TOO_LARGE"),
   "body-too-slow": at("body", "PROXY_BAD_REQUEST"),
   "body-broken-off": at("body", "PROXY_BAD_REQUEST"),
+  // the address holds too much of what is read for callers who have proved nothing yet
+  "body-no-room": at("body", "PROXY_RATE_LIMIT_EXCEEDED"),
   // 2 revocation
   "ait-revoked": at("revocation", "PROXY_AUTH_REVOKED"),
   "crl-unavailable": at("revocation", "PROXY_AUTH_DEPENDENCY_UNAVAILABLE"),
@@ -67,6 +69,8 @@ export const REASONS = {
   "proof-invalid": at("proof", "PROXY_AUTH_INVALID_PROOF"),
   // 4 replay
   "nonce-seen-here": at("replay", "PROXY_AUTH_REPLAY"),
+  // this key's requests were refused too often in the last minute for one more to be worth a look at a store
+  "refused-too-often": at("replay", "PROXY_RATE_LIMIT_EXCEEDED"),
   // 5 trust
   "recipient-missing": at("trust", "PROXY_HOOK_RECIPIENT_REQUIRED"),
   "recipient-malformed": at("trust", "PROXY_HOOK_RECIPIENT_INVALID"),
@@ -84,6 +88,7 @@ export const REASONS = {
   "credential-agent-missing": at("credential", "PROXY_AUTH_INVALID_TOKEN"),
   "bearer-not-for-this-route": at("credential", "PROXY_AUTH_INVALID_TOKEN"),
   "operator-token-wrong": at("credential", "PROXY_AUTH_INVALID_TOKEN"),
+  "credential-looked-up-too-often": at("credential", "PROXY_RATE_LIMIT_EXCEEDED"),
   "credential-unavailable": at("credential", "PROXY_AUTH_DEPENDENCY_UNAVAILABLE"),
   // what the route itself finds wrong with a verified request; the diagnostics name the code that it answers with
   "route-refused": at("route", "PROXY_BAD_REQUEST"),

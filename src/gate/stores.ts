@@ -1,6 +1,6 @@
 /** What a gate keeps: each store once, on its own tables, as they are when it wakes. */
 import { type AuditOutbox, createAuditOutbox } from "../audit/outbox.ts";
-import { createLockout, type Lockout } from "../auth/lockout.ts";
+import { createLockout, type Lockout } from "../auth/limits/lockout.ts";
 import { type AgentAuthority, createAgentAuthority } from "../authority/agent.ts";
 import { createDevices, type Devices } from "../authority/devices.ts";
 import { type ApiKeys, createApiKeys } from "../authority/ended-api-keys.ts";

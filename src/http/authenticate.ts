@@ -1,10 +1,10 @@
 /** Who is calling, for every route: the chain decides, guesses at bearer tokens are counted, and a refusal of the route itself is logged with the decision. */
 import type { Context } from "hono";
-import type { Passed } from "../auth/chain.ts";
+import type { Passed } from "../auth/passed.ts";
 import type { RouteNeeds } from "../auth/form.ts";
 import { refusal } from "../auth/reasons.ts";
 import { ProxyError, proxyErrorFrom } from "../wire/problem.ts";
-import { addressOf, chainScope, type HttpEnv } from "./middleware/request-context.ts";
+import { chainScope, type HttpEnv } from "./middleware/request-context.ts";
 
 /** @throws ProxyError with the chain's refusal; 429 once an address has guessed too often. A token that verifies is never refused for it. */
 export async function authenticate(c: Context<HttpEnv>, needs: RouteNeeds): Promise<Passed> {
@@ -18,7 +18,7 @@ export async function authenticate(c: Context<HttpEnv>, needs: RouteNeeds): Prom
 
 /** Counts a wrong bearer token against its address. @throws ProxyError 429 once the address is locked */
 export function countGuess(c: Context<HttpEnv>): void {
-  const lockedMs = c.get("runtime").lockout.failed(addressOf(c.req.raw), Date.now());
+  const lockedMs = c.get("runtime").lockout.failed(c.get("address"), Date.now());
   if (lockedMs > 0) throw new ProxyError("PROXY_RATE_LIMIT_EXCEEDED", { retryAfterMs: lockedMs });
 }
 

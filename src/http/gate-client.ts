@@ -1,6 +1,6 @@
 /** The one hop: what the chain passed goes to the agent's gate, and the gate's answer closes the decision. */
 import type { Context } from "hono";
-import type { Passed, PassedAgent } from "../auth/chain.ts";
+import type { Passed, PassedAgent } from "../auth/passed.ts";
 import { type Refusal, refusal, refusalError } from "../auth/reasons.ts";
 import type { Reply } from "../call/reply.ts";
 import type { Gate } from "../gate/gate.ts";
@@ -10,7 +10,7 @@ import { errorFields } from "../telemetry/log.ts";
 import { inSpan } from "../telemetry/span.ts";
 import { type AgentDid, parseAgentDid } from "../wire/did.ts";
 import { ProxyError } from "../wire/problem.ts";
-import { addressOf, chainScope, type HttpEnv } from "./middleware/request-context.ts";
+import { chainScope, type HttpEnv } from "./middleware/request-context.ts";
 
 /** The plain form in which a passed request crosses to its gate. */
 export function admissionOf({ principal, proof, access }: PassedAgent): AgentAdmission {
@@ -32,7 +32,7 @@ export function gateCallerOf(
   }
   if (passed.kind === "operator" || passed.credential.kind === "apiKey") return null;
   const { credential } = passed;
-  return { agentDid: credential.agentDid, caller: { kind: "credential", credential, address: addressOf(c.req.raw) } };
+  return { agentDid: credential.agentDid, caller: { kind: "credential", credential, address: c.get("address") } };
 }
 
 export function gateStub(c: Context<HttpEnv>, agentDid: AgentDid): DurableObjectStub<Gate> {
@@ -71,7 +71,7 @@ export async function callGate(
   const call: GateCall = {
     ...what,
     requestId: c.get("requestId"),
-    origin: addressOf(c.req.raw),
+    origin: c.get("address"),
     bookmark: c.get("bookmarks")?.given ?? null,
   };
   // An RPC hands back its answer in a wrapper for remote use; here the answer is plain data.

@@ -2,7 +2,7 @@
 import type { Context } from "hono";
 import type { CallContext } from "../call/context.ts";
 import { gateStub } from "./gate-client.ts";
-import { addressOf, type HttpEnv } from "./middleware/request-context.ts";
+import type { HttpEnv } from "./middleware/request-context.ts";
 
 /** The operator's calls that are about no single agent run here, above every agent's authority. */
 export function workerContext(c: Context<HttpEnv>): CallContext {
@@ -13,7 +13,7 @@ export function workerContext(c: Context<HttpEnv>): CallContext {
     principal: { kind: "operator" },
     authority: { assertCurrent: () => {}, fence: () => [], revokedItself: () => {} },
     requestId: c.get("requestId"),
-    origin: addressOf(c.req.raw),
+    origin: c.get("address"),
     now: Date.now,
     log: c.get("log"),
     agentDid: null,

@@ -5,11 +5,11 @@ import { createRegistry, type RegistryFetch } from "../../src/registry/registry.
 import {
   AIT_HEADER,
   type Agent,
-  type House,
+  type ChainHarness,
   ISSUER,
   KID,
   newAgent,
-  newHouse,
+  newChainHarness,
   NOW_MS,
   recordingLog,
   registryX,
@@ -41,7 +41,7 @@ function registryOf(served: Served): RegistryFetch {
   };
 }
 
-function houseWith(served: Served, authDeadlineMs = 5_000): House {
+function houseWith(served: Served, authDeadlineMs = 5_000): ChainHarness {
   const reader = createRegistry({
     settings: {
       registryUrl: "https://registry.example.com",
@@ -61,14 +61,14 @@ function houseWith(served: Served, authDeadlineMs = 5_000): House {
     },
     log: recordingLog(),
   });
-  const house = newHouse({ reader, fetch: registryOf(served), authDeadlineMs });
+  const house = newChainHarness({ reader, fetch: registryOf(served), authDeadlineMs });
   house.trusts(alice.did, bob.did);
   return house;
 }
 
 const UP = (): Served => ({ paths: [], mode: "up", keys: [{ kid: KID, status: "active" }] });
 
-async function hook(house: House, headers: Record<string, string> = {}, nonce?: string): Promise<string> {
+async function hook(house: ChainHarness, headers: Record<string, string> = {}, nonce?: string): Promise<string> {
   const request = await signedRequest(alice, bob.did, {
     headers,
     ...(nonce === undefined ? {} : { nonce }),

@@ -1,5 +1,5 @@
 import { beforeAll, beforeEach, describe, expect, test } from "vitest";
-import type { Passed, PassedAgent } from "../../src/auth/chain.ts";
+import type { Passed, PassedAgent } from "../../src/auth/passed.ts";
 import { HOOK, type RouteNeeds } from "../../src/auth/form.ts";
 import { REASONS, type Reason } from "../../src/auth/reasons.ts";
 import type { AgentDid } from "../../src/wire/did.ts";
@@ -10,11 +10,11 @@ import {
   AIT_HEADER,
   type Agent,
   b64,
-  type House,
+  type ChainHarness,
   ISSUER,
   KID,
   newAgent,
-  newHouse,
+  newChainHarness,
   newKeyPair,
   NOW_MS,
   OPERATOR_TOKEN,
@@ -26,7 +26,7 @@ import {
 const NOW_SECONDS = NOW_MS / 1_000;
 const MIB = 1_048_576;
 
-let house: House;
+let house: ChainHarness;
 let alice: Agent;
 let bob: Agent;
 
@@ -35,7 +35,7 @@ beforeAll(async () => {
 });
 
 beforeEach(() => {
-  house = newHouse();
+  house = newChainHarness();
   house.trusts(alice.did, bob.did);
 });
 
@@ -334,7 +334,7 @@ describe("a request whose own form is wrong is refused before anything is fetche
 });
 
 describe("what is fetched or computed decides in the order of the stages", () => {
-  test.each<[string, Reason, (h: House) => Promise<Signed> | Signed]>([
+  test.each<[string, Reason, (h: ChainHarness) => Promise<Signed> | Signed]>([
     ["an unknown kid", "ait-key-unknown", () => withClaims({}, { kid: "nobody's" })],
     ["a revoked kid", "ait-key-revoked", (h) => (h.registry.revokedKids.add(KID), {})],
     ["keys that cannot be fetched", "keys-unavailable", (h) => ((h.registry.down.keys = true), {})],
@@ -427,6 +427,69 @@ describe("a remembered token", () => {
     await hook(authorization(`Claw ${await signJws(AIT_HEADER, alice.claims, (await newKeyPair()).privateKey)}`));
     expect(house.tokens.size()).toBe(0);
   });
+});
+
+const reasonOf = (result: Result<Passed, ProxyError>) => (result.ok ? "accepted" : result.error.reason);
+
+describe("a signed request that trust or access refuses", () => {
+  test("costs one look at the store, however often it is sent, and is limited", async () => {
+    house = newChainHarness({ rateLimitPerAgent: 10 });
+    house.trusts(alice.did, bob.did);
+    const stranger = await newAgent();
+    const request = await signedRequest(alice, stranger.did);
+    const codes = [];
+    for (let count = 0; count < 200; count += 1) {
+      const result = await house.chain.authenticate(request.clone(), HOOK, house.scope);
+      codes.push(result.ok ? "accepted" : result.error.code);
+    }
+    expect(house.store.reads).toBe(1);
+    expect(codes.slice(0, 10)).toEqual(Array.from({ length: 10 }, () => "PROXY_AUTH_FORBIDDEN"));
+    expect(new Set(codes.slice(10))).toEqual(new Set(["PROXY_RATE_LIMIT_EXCEEDED"]));
+    expect(reasonOf(await hook({}, bob, stranger.did))).toBe("peer-not-trusted");
+    expect((await hook()).ok).toBe(true);
+  });
+
+  test("is limited by its key where each is signed anew, before the next look", async () => {
+    house = newChainHarness({ rateLimitPerAgent: 10 });
+    const stranger = await newAgent();
+    for (let count = 0; count < 10; count += 1)
+      expect(reasonOf(await hook({}, alice, stranger.did))).toBe("peer-not-trusted");
+    const limited = await hook({}, alice, stranger.did);
+    expect(reasonOf(limited)).toBe("refused-too-often");
+    expect(limited.ok ? null : limited.error.retryAfterMs).toBe(60_000);
+    expect(house.store.reads).toBe(10);
+    house = newChainHarness({ rateLimitPerAgent: 10 });
+    house.trusts(alice.did, bob.did);
+    house.registry.invalidAccess.add("odd");
+    for (let count = 0; count < 20; count += 1) await hook({ headers: { "X-Claw-Agent-Access": "odd" } });
+    expect(house.registry.calls.access).toBe(10);
+  });
+
+  test("is looked at again after a while, since a pairing may have come", async () => {
+    const stranger = await newAgent();
+    const request = await signedRequest(alice, stranger.did);
+    expect(reasonOf(await house.chain.authenticate(request.clone(), HOOK, house.scope))).toBe("peer-not-trusted");
+    house.trusts(alice.did, stranger.did);
+    expect((await hook({}, alice, stranger.did)).ok).toBe(true);
+    house.nowMs += 10_000;
+    expect((await house.chain.authenticate(request.clone(), HOOK, house.scope)).ok).toBe(true);
+  });
+});
+
+test("chain: the room of a body is given back once its caller is known", async () => {
+  await hook({ body: "x".repeat(10_000) });
+  expect(house.bodies.heldBytes()).toBe(0);
+  expect(reasonOf(await hook({ body: "x", headers: { "X-Claw-Body-SHA256": "A".repeat(43) } }))).toBe(
+    "body-hash-mismatch",
+  );
+  expect(house.bodies.heldBytes()).toBe(0);
+  const headers = { Authorization: `Bearer spk_${"k".repeat(43)}` };
+  const request = new Request("https://proxy.example.com/rpc", { method: "POST", body: "x".repeat(10_000), headers });
+  const needs: RouteNeeds = { route: "rpc", accepts: ["apiKey"], access: false, recipient: false };
+  const passed = await house.chain.authenticate(request, needs, house.scope);
+  expect(house.bodies.heldBytes(house.scope.address ?? "")).toBeGreaterThanOrEqual(10_000);
+  if (passed.ok) house.chain.conclude(passed.value, { reason: "gate-credential-refused" }, house.scope);
+  expect(house.bodies.heldBytes()).toBe(0);
 });
 
 describe("replay", () => {

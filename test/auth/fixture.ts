@@ -1,7 +1,9 @@
 /** A registry's key, agents with signed identity tokens, signed requests, and a registry client that counts its calls. */
 import { type Chain, type ChainScope, createChain, type RegistryReader } from "../../src/auth/chain.ts";
 import { createOperatorTokens } from "../../src/auth/credential.ts";
-import { createReplayMemory, type ReplayMemory } from "../../src/auth/replay.ts";
+import { type BodyBudget, createBodyBudget } from "../../src/auth/limits/body-budget.ts";
+import { createRefusalMemory } from "../../src/auth/limits/refusal-memory.ts";
+import { createReplayMemory, nonceAgeMs, type ReplayMemory } from "../../src/auth/replay.ts";
 import { createTokenMemory, type TokenMemory } from "../../src/auth/token.ts";
 import { createTrustStage, type TrustSettings, type TrustStage } from "../../src/auth/trust.ts";
 import type { RegistryFetch, RequestScope } from "../../src/registry/registry.ts";
@@ -162,12 +164,13 @@ export function fakeRegistry(): FakeRegistry {
   return registry;
 }
 
-export type House = {
+export type ChainHarness = {
   chain: Chain;
   registry: FakeRegistry;
   log: ReturnType<typeof recordingLog>;
   tokens: TokenMemory;
   replays: ReplayMemory;
+  bodies: BodyBudget;
   trust: TrustStage;
   scope: ChainScope;
   nowMs: number;
@@ -196,20 +199,22 @@ const pairKey = (a: string, b: string): string => [a, b].toSorted().join(" ");
 export const registryX = async (): Promise<string> => encodeBase64Url(await rawPublicKey(registryPair));
 
 /** The whole chain over a fake registry and a fake trust store, with a clock that a test sets. */
-export function newHouse(
+export function newChainHarness(
   reach: {
     reader?: RegistryReader;
     fetch?: RegistryFetch;
     authDeadlineMs?: number;
+    rateLimitPerAgent?: number;
     proofV1?: "accept" | "refuse";
     publicAuthorities?: readonly string[];
   } = {},
-): House {
+): ChainHarness {
   const log = recordingLog();
   const registry = fakeRegistry();
   const tokens = createTokenMemory();
-  const replays = createReplayMemory();
-  const store: House["store"] = { reads: 0, down: false, pairs: new Map() };
+  const replays = createReplayMemory(nonceAgeMs(300));
+  const bodies = createBodyBudget();
+  const store: ChainHarness["store"] = { reads: 0, down: false, pairs: new Map() };
   const background: Promise<unknown>[] = [];
   const trust = createTrustStage({
     settings: TRUST_SETTINGS,
@@ -220,16 +225,17 @@ export function newHouse(
       return store.pairs.get(pairKey(a, b)) ?? { trusted: false, epoch: 0 };
     },
   });
-  const house: House = {
+  const harness: ChainHarness = {
     log,
     registry,
     tokens,
     replays,
+    bodies,
     trust,
     store,
     background,
     nowMs: NOW_MS,
-    scope: { now: () => house.nowMs, log, background: (work) => void background.push(work) },
+    scope: { now: () => harness.nowMs, address: "192.0.2.1", log, background: (work) => void background.push(work) },
     trusts: (a, b, epoch = 1) => void store.pairs.set(pairKey(a, b), { trusted: true, epoch }),
     chain: createChain({
       settings: {
@@ -245,11 +251,13 @@ export function newHouse(
       kv: null,
       tokens,
       replays,
+      refusals: createRefusalMemory(reach.rateLimitPerAgent ?? 600),
+      bodies,
       trust,
       operators: createOperatorTokens([OPERATOR_TOKEN, "the-next-operator-token-0123456789abcd"]),
     }),
   };
-  return house;
+  return harness;
 }
 
 /** What one question to the registry or the store brings along. */

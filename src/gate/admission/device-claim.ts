@@ -1,6 +1,6 @@
 /** The one-time hand-over of a new device token (contract §3, /v1/devices/claim). */
 import type { AuditOutbox } from "../../audit/outbox.ts";
-import type { Lockout } from "../../auth/lockout.ts";
+import type { Lockout } from "../../auth/limits/lockout.ts";
 import type { AgentAuthority } from "../../authority/agent.ts";
 import { type Device, type Devices, newDeviceToken } from "../../authority/devices.ts";
 import type { AgentDid } from "../../wire/did.ts";

@@ -1,5 +1,5 @@
 /** Failed guesses at a secret, counted by address. */
-import type { Lockout } from "../../auth/lockout.ts";
+import type { Lockout } from "../../auth/limits/lockout.ts";
 import { GateRefusal } from "../protocol/refusal.ts";
 
 /** @returns the refusal of a failed guess: the one for every wrong secret, or that the address has failed too often */

@@ -1,5 +1,5 @@
 /** Admission of the shared secret of an agent. */
-import type { Lockout } from "../../auth/lockout.ts";
+import type { Lockout } from "../../auth/limits/lockout.ts";
 import type { AgentAuthority } from "../../authority/agent.ts";
 import type { AuthorityRef } from "../../authority/reference.ts";
 import { equalHashes } from "../../authority/secrets.ts";

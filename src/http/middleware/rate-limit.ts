@@ -1,15 +1,15 @@
 /** Requests of one address, by the platform's counters: per location and inexact by design, before anything else is done. */
 import type { Context, MiddlewareHandler } from "hono";
-import { discardBody } from "../../auth/body.ts";
+import { discardBody } from "../../resilience/bounded-body.ts";
 import { errorFields } from "../../telemetry/log.ts";
 import { ProxyError } from "../../wire/problem.ts";
-import { addressOf, type HttpEnv } from "./request-context.ts";
+import type { HttpEnv } from "./request-context.ts";
 
 const RETRY_AFTER_MS = 10_000;
 
 /** Every request; one without an address is counted against nobody. */
 export const addressLimit: MiddlewareHandler<HttpEnv> = async (c, next) => {
-  const address = addressOf(c.req.raw);
+  const address = c.get("address");
   if (address !== null) await refuseBeyond(c, c.env.RATE_LIMIT_IP, address, RETRY_AFTER_MS);
   await next();
 };
@@ -26,7 +26,9 @@ export async function refuseBeyond(
   retryAfterMs: number,
 ): Promise<void> {
   if (!c.get("runtime").config.rateLimitPerIp || (await isWithinLimit(c, counter, address))) return;
-  c.get("log").warn("address.limited", { address });
+  const { logLimit } = c.get("runtime");
+  const leftOut = logLimit.due(`address.limited ${address}`, Date.now());
+  if (leftOut !== null) c.get("log").warn("address.limited", { address, leftOut });
   // A client that is still sending would see a reset instead of the answer.
   await discardBody(c.req.raw.body);
   throw new ProxyError("PROXY_RATE_LIMIT_EXCEEDED", { retryAfterMs });

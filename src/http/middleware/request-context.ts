@@ -5,22 +5,32 @@ import type { Decision } from "../../auth/decision.ts";
 import type { Bookmarks } from "../../database/session.ts";
 import { BadSettings, type Runtime, runtimeOf } from "../../runtime.ts";
 import { createLog, errorFields, type Log } from "../../telemetry/log.ts";
+import { countedAddress } from "../../wire/address.ts";
 import { DATABASE_OUT_OF_REACH, problemResponse, proxyErrorFrom } from "../../wire/problem.ts";
 
 export type HttpEnv = {
   Bindings: Env;
   /** `decision`: what the chain decided, once it has; for the numbers. */
-  Variables: { requestId: string; log: Log; runtime: Runtime; decision?: Decision; bookmarks?: Bookmarks };
+  Variables: {
+    requestId: string;
+    /** The caller's, as limits count it and the audit records it; null where the platform gives none. */
+    address: string | null;
+    log: Log;
+    runtime: Runtime;
+    decision?: Decision;
+    bookmarks?: Bookmarks;
+  };
 };
 
 const REQUEST_ID_PATTERN = /^[A-Za-z0-9._:-]{8,128}$/;
 
 /** Accepts the caller's request id where it has the form (contract §3), else makes one; echoes it on every answer. */
-export const requestScope: MiddlewareHandler<HttpEnv> = async (c, next) => {
+export const requestContext: MiddlewareHandler<HttpEnv> = async (c, next) => {
   const offered = c.req.header("X-Request-Id");
   const requestId = offered !== undefined && REQUEST_ID_PATTERN.test(offered) ? offered : crypto.randomUUID();
   const log = createLog({ requestId });
   c.set("requestId", requestId);
+  c.set("address", countedAddress(c.req.header("CF-Connecting-IP") ?? ""));
   c.set("log", log);
   try {
     c.set("runtime", runtimeOf(c.env));
@@ -47,21 +57,9 @@ export function errorResponse(thrown: Error, c: Context<HttpEnv>): Response {
 export function chainScope(c: Context<HttpEnv>): ChainScope {
   return {
     now: Date.now,
+    address: c.get("address"),
     log: c.get("log"),
     background: (work) => c.executionCtx.waitUntil(work),
     decided: (decision) => c.set("decision", decision),
   };
-}
-
-/** The caller's address for limits and the audit; an IPv6 address by its /64, since one host owns all of it. */
-export function addressOf(request: Request): string | null {
-  const address = request.headers.get("CF-Connecting-IP");
-  if (address === null || !address.includes(":")) return address;
-  const [head = "", tail = ""] = address.split("::");
-  const left = head === "" ? [] : head.split(":");
-  const right = tail === "" ? [] : tail.split(":");
-  const groups = address.includes("::")
-    ? [...left, ...Array.from({ length: Math.max(0, 8 - left.length - right.length) }, () => "0"), ...right]
-    : left;
-  return `${groups.slice(0, 4).join(":")}::/64`;
 }

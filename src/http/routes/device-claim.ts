@@ -1,39 +1,41 @@
 /** `POST /v1/devices/claim`: a device fetches its new token by a proof of its own key. Contract §3. */
-import type { Handler } from "hono";
-import { readBody } from "../../auth/body.ts";
+import type { Context, Handler } from "hono";
+import { readRequestBody } from "../../auth/body.ts";
 import { provenRequest } from "../../auth/chain.ts";
 import { checkBodyHash, readProof } from "../../auth/proof.ts";
 import { type Refusal, refusalError } from "../../auth/reasons.ts";
 import type { ClaimAnswer } from "../../gate/protocol/calls.ts";
-import { parseAgentDid } from "../../wire/did.ts";
+import { type BodyLimits, discardBody } from "../../resilience/bounded-body.ts";
+import { type AgentDid, parseAgentDid } from "../../wire/did.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import { sha256Base64Url } from "../../wire/proof.ts";
 import { gateFailed, gateStub } from "../gate-client.ts";
+import type { HttpEnv } from "../middleware/request-context.ts";
 import { refuseBeyond } from "../middleware/rate-limit.ts";
-import { addressOf, type HttpEnv } from "../middleware/request-context.ts";
 
 const DEVICE_ID_PATTERN = /^[A-Za-z0-9_-]{22}$/;
 const RETRY_AFTER_MS = 60_000;
+const textDecoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+/** A claim has some 150 bytes, sent at once; nobody has proved anything before it is read. */
+const CLAIM_BODY: BodyLimits = { maxBytes: 4_096, timeoutMs: 5_000 };
 
 /** Whatever is wrong with a claim, its answer is the same. */
 const REFUSED: Refusal = { reason: "gate-credential-refused" };
+/** What the wire hears beside: a lock, a missing dependency, and, after a valid proof alone, that no token waits. */
+const TOLD: ReadonlySet<Refusal["reason"]> = new Set([
+  "gate-nothing-to-claim",
+  "gate-address-locked",
+  "gate-unavailable",
+  "gate-rate-exceeded",
+  "body-no-room",
+]);
 
 export const claimDevice: Handler<HttpEnv> = async (c) => {
-  const { config } = c.get("runtime");
-  const address = addressOf(c.req.raw);
+  const address = c.get("address");
   // Those without an address are counted together.
   await refuseBeyond(c, c.env.RATE_LIMIT_CLAIM, address ?? "unknown", RETRY_AFTER_MS);
-  const body = await readBody(c.req.raw.body);
-  if (!body.ok) throw refusalError(body.error);
-  const claim = parseClaim(body.value);
-  const { skewMaxSeconds, proofV1, publicAuthorities } = config;
-  const rules = { nowMs: Date.now(), skewMaxSeconds, proofV1 };
-  const proof = readProof(provenRequest(c.req.raw, publicAuthorities), rules);
-  if (!proof.ok) throw refused(c, proof.error);
-  const hashed = checkBodyHash(proof.value, await sha256Base64Url(body.value));
-  if (!hashed.ok) throw refused(c, hashed.error);
-
-  const ask = { deviceId: claim.deviceId, proof: proof.value, address, requestId: c.get("requestId") };
+  const { claim, proof } = await readClaim(c);
+  const ask = { deviceId: claim.deviceId, proof, address, requestId: c.get("requestId") };
   const answer = (await gateStub(c, claim.agentDid)
     .claim(ask)
     .catch((error: unknown) => ({ ok: false, refusal: gateFailed(c, error) }))) as ClaimAnswer;
@@ -42,21 +44,48 @@ export const claimDevice: Handler<HttpEnv> = async (c) => {
   return c.json({ token, scopes, epoch, expiresAtMs }, 200, { "Cache-Control": "no-store" });
 };
 
-/** The reason goes to the log; the wire hears of nothing but a lock, a missing dependency, and, after a valid proof, that no token waits. */
-function refused(c: Parameters<typeof claimDevice>[0], why: Refusal): ProxyError {
-  c.get("log").warn("device.claim_refused", { reason: why.reason });
-  const told = ["gate-nothing-to-claim", "gate-address-locked", "gate-unavailable", "gate-rate-exceeded"].includes(
-    why.reason,
-  );
-  return refusalError(told ? why : REFUSED);
+/** Cheap before dear: the proof's headers, then a small body, its hash, and only then what it says. */
+async function readClaim(c: Context<HttpEnv>) {
+  const { config, bodies } = c.get("runtime");
+  const { skewMaxSeconds, proofV1, publicAuthorities } = config;
+  const rules = { nowMs: Date.now(), skewMaxSeconds, proofV1 };
+  const proof = readProof(provenRequest(c.req.raw, publicAuthorities), rules);
+  if (!proof.ok) {
+    await discardBody(c.req.raw.body);
+    throw refused(c, proof.error);
+  }
+  const from = { address: c.get("address"), budget: bodies, now: Date.now };
+  const body = await readRequestBody(c.req.raw, from, CLAIM_BODY);
+  if (!body.ok) {
+    await discardBody(c.req.raw.body);
+    if (body.error.reason !== "body-too-large") throw refusalError(body.error);
+    throw new ProxyError("PROXY_BODY_TOO_LARGE", { detail: "The body may have at most 4 KiB." });
+  }
+  const { bytes, share } = body.value;
+  try {
+    const hashed = checkBodyHash(proof.value, await sha256Base64Url(bytes));
+    if (!hashed.ok) throw refused(c, hashed.error);
+    return { claim: parseClaim(bytes), proof: proof.value };
+  } finally {
+    share.release();
+  }
 }
 
-function parseClaim(body: Uint8Array) {
+/** The reason goes to the log, once a minute for each address; the wire hears the one 401. */
+function refused(c: Context<HttpEnv>, why: Refusal): ProxyError {
+  const address = c.get("address");
+  const leftOut = c.get("runtime").logLimit.due(`device.claim_refused ${address} ${why.reason}`, Date.now());
+  if (leftOut !== null) c.get("log").warn("device.claim_refused", { reason: why.reason, address, leftOut });
+  return refusalError(TOLD.has(why.reason) ? why : REFUSED);
+}
+
+/** @throws ProxyError PROXY_BAD_REQUEST for what is no claim */
+function parseClaim(body: Uint8Array): { agentDid: AgentDid; deviceId: string } {
   let value: { agentDid?: unknown; deviceId?: unknown } | null;
   try {
-    value = JSON.parse(new TextDecoder().decode(body)) as typeof value;
+    value = JSON.parse(textDecoder.decode(body)) as typeof value;
   } catch (cause) {
-    throw new ProxyError("PROXY_BAD_REQUEST", { detail: "The body must be JSON.", cause });
+    throw new ProxyError("PROXY_BAD_REQUEST", { detail: "The body must be JSON in UTF-8.", cause });
   }
   const agentDid = typeof value?.agentDid === "string" ? parseAgentDid(value.agentDid) : null;
   if (agentDid === null) throw new ProxyError("PROXY_BAD_REQUEST", { detail: "agentDid: is no agent DID" });

@@ -1,6 +1,6 @@
 /** `POST /hooks/agent`: a signed message from one agent to another. Contract §3. */
 import type { Context, Handler } from "hono";
-import type { PassedAgent } from "../../auth/chain.ts";
+import type { PassedAgent } from "../../auth/passed.ts";
 import type { RouteNeeds } from "../../auth/form.ts";
 import type { Submission, SubmissionReply } from "../../gate/protocol/submission.ts";
 import { errorFields } from "../../telemetry/log.ts";

@@ -1,7 +1,7 @@
 /** A route that stands before a method: authenticates, reads the parameters, runs the method where it belongs. */
 import type { Context, Handler } from "hono";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
-import type { Passed } from "../../auth/chain.ts";
+import type { Passed } from "../../auth/passed.ts";
 import type { RouteNeeds } from "../../auth/form.ts";
 import type { Reply } from "../../call/reply.ts";
 import type { GateCaller } from "../../gate/protocol/calls.ts";

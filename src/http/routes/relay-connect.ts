@@ -1,6 +1,6 @@
 /** `GET /relay/connect`: from a verified request, or a relay ticket, to a socket on the agent's gate. Contract §3 and §4. */
 import type { Context, Handler } from "hono";
-import type { Passed } from "../../auth/chain.ts";
+import type { Passed } from "../../auth/passed.ts";
 import type { RouteNeeds } from "../../auth/form.ts";
 import { type Reason, refusal } from "../../auth/reasons.ts";
 import { agentOfRelayTicket } from "../../gate/relay/tickets.ts";
@@ -12,7 +12,7 @@ import { sha256Base64Url } from "../../wire/proof.ts";
 import { TICKET_SUBPROTOCOL_PREFIX } from "../../wire/relay-close.ts";
 import { authenticate } from "../authenticate.ts";
 import { acceptedByGate, gateCallerOf, gateFailed, gateStub, refusedByGate } from "../gate-client.ts";
-import { addressOf, type HttpEnv } from "../middleware/request-context.ts";
+import type { HttpEnv } from "../middleware/request-context.ts";
 
 const PAGE_ORIGIN_LOGGED = 256;
 
@@ -29,7 +29,7 @@ export function relayConnect(needs: RouteNeeds): Handler<HttpEnv> {
     try {
       const answer = await upgrade(c, caller.agentDid, {
         requestId: c.get("requestId"),
-        origin: addressOf(c.req.raw),
+        origin: c.get("address"),
         caller: caller.caller,
       });
       if (answer.status !== 101) return await refusedUpgrade(c, passed, answer);
@@ -91,7 +91,7 @@ async function connectByTicket(c: Context<HttpEnv>, protocol: string): Promise<R
   try {
     return await upgrade(c, agentDid, {
       requestId: c.get("requestId"),
-      origin: addressOf(c.req.raw),
+      origin: c.get("address"),
       ticketSha256,
       protocol,
     });

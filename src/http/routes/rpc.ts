@@ -1,6 +1,6 @@
 /** `POST /rpc`: JSON-RPC 2.0 over HTTP. A failed authentication is a problem document; everything else is a 200. Contract §5. */
 import type { Context, Handler } from "hono";
-import type { Passed } from "../../auth/chain.ts";
+import type { Passed } from "../../auth/passed.ts";
 import type { RouteNeeds } from "../../auth/form.ts";
 import type { Reply } from "../../call/reply.ts";
 import { runInOrder } from "../../rpc/batch.ts";

@@ -1,7 +1,6 @@
 /** The three public documents of the registry, contract §1: over HTTP, and in-process for this Worker's own chain. */
-import { readBody } from "../../auth/body.ts";
-import { type Refusal, refusalError } from "../../auth/reasons.ts";
 import type { Config } from "../../config.ts";
+import { type BodyFailure, readBodyWithin } from "../../resilience/bounded-body.ts";
 import { ProxyError, problemResponse, proxyErrorFrom } from "../../wire/problem.ts";
 import {
   ACCESS_HEADER,
@@ -53,7 +52,7 @@ export async function accessValidationResponse(source: DocumentSource, request: 
 
 async function readValidationBody(request: Request): Promise<{ agentDid: string; aitJti: string }> {
   // Nothing before this route bounds a body; a longer one is discarded up to a cap, so that its sender hears the answer.
-  const bytes = await readBody(request.body, VALIDATION_BODY);
+  const bytes = await readBodyWithin(request.body, VALIDATION_BODY);
   if (!bytes.ok) throw bodyRefusal(bytes.error);
   let value: unknown;
   try {
@@ -66,9 +65,16 @@ async function readValidationBody(request: Request): Promise<{ agentDid: string;
   return body.value;
 }
 
-function bodyRefusal(refused: Refusal): ProxyError {
-  if (refused.reason !== "body-too-large") return refusalError(refused);
-  return new ProxyError("PROXY_BODY_TOO_LARGE", { reason: refused.reason, detail: "The body may have at most 4 KiB." });
+function bodyRefusal({ kind }: BodyFailure): ProxyError {
+  switch (kind) {
+    case "too-large":
+      return new ProxyError("PROXY_BODY_TOO_LARGE", { reason: kind, detail: "The body may have at most 4 KiB." });
+    case "too-slow":
+      return new ProxyError("PROXY_BAD_REQUEST", { reason: kind, detail: "The body took too long to arrive." });
+    case "no-room":
+    case "broken":
+      return new ProxyError("PROXY_BAD_REQUEST", { reason: kind, detail: "The body broke off." });
+  }
 }
 
 /** One call to a registry: a path such as `/v1/crl`, what `fetch` takes, and when to give up. */

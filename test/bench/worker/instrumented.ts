@@ -90,7 +90,8 @@ export default {
     }
     if (path !== "/bench/chain") return proxy.fetch(request as Parameters<typeof proxy.fetch>[0], counted(env), ctx);
     const { chain } = runtimeOf(counted(env));
-    const scope = { now: Date.now, log: createLog(), background: (work: Promise<unknown>) => ctx.waitUntil(work) };
+    const background = (work: Promise<unknown>): void => ctx.waitUntil(work);
+    const scope = { now: Date.now, address: null, log: createLog(), background };
     const passed = await chain.authenticate(request, HOOK, scope);
     if (!passed.ok) return new Response(passed.error.code, { status: passed.error.status });
     chain.conclude(passed.value, null, scope);

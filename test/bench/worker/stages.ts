@@ -7,7 +7,7 @@ import { checkAccess } from "../../../src/auth/access.ts";
 import { closeDecision, openDecision } from "../../../src/auth/decision.ts";
 import { type AgentForm, HOOK, readForm } from "../../../src/auth/form.ts";
 import { checkBodyHash, checkProof } from "../../../src/auth/proof.ts";
-import { checkReplay, createReplayMemory } from "../../../src/auth/replay.ts";
+import { checkReplay, createReplayMemory, nonceAgeMs } from "../../../src/auth/replay.ts";
 import { checkRevocation } from "../../../src/auth/revocation.ts";
 import { checkToken, createTokenMemory, type TokenMemory } from "../../../src/auth/token.ts";
 import { admitAgent } from "../../../src/gate/admission/agent.ts";
@@ -141,7 +141,7 @@ async function stages(request: Request, env: StagesEnv, ctx: ExecutionContext): 
   const background = (work: Promise<unknown>): void => ctx.waitUntil(work);
   const scope = registryScope({ now: Date.now, log, background, deadline });
   const tokens = createTokenMemory();
-  const replays = createReplayMemory();
+  const replays = createReplayMemory(nonceAgeMs(config.skewMaxSeconds));
   const { headers } = request;
   const body = new Uint8Array(await request.arrayBuffer());
   const text = new TextDecoder().decode(body);
@@ -187,8 +187,8 @@ async function stages(request: Request, env: StagesEnv, ctx: ExecutionContext): 
     bodyHash: async () => held(checkBodyHash(proof, await sha256Base64Url(body))),
     proof: () => held(checkProof(proof, cnf.jwk.x, known.proofKey)),
     replay: (turn) => {
-      replays.remember(cnf.jwk.x, `${proof.nonce}${turn}`);
-      return checkReplay(replays, cnf.jwk.x, proof.nonce);
+      replays.remember(cnf.jwk.x, `${proof.nonce}${turn}`, Date.now());
+      return checkReplay(replays, cnf.jwk.x, proof.nonce, Date.now());
     },
     trust: () => held(trust.judge(sub, recipientDid, scope)),
     access: () => held(checkAccess(known, access, registry.access, scope)),

@@ -29,7 +29,7 @@ const linesOf = (spy: { mock: { calls: unknown[][] } }): Record<string, unknown>
 describe.each([
   // What either route says to a request that is not limited.
   { route: TIME, served: 200, retryAfter: "10" },
-  { route: CLAIM, served: 400, retryAfter: "60" },
+  { route: CLAIM, served: 401, retryAfter: "60" },
 ])("$route.path", ({ route, served, retryAfter }) => {
   test("is refused with 429 and a time to come back while its address is over the limit", async () => {
     using warned = vi.spyOn(console, "warn");

@@ -1,0 +1,44 @@
+/** What the chain hands on: a request that passed every stage before the gate. */
+import type { AgentPrincipal } from "../authority/principal.ts";
+import type { AgentDid } from "../wire/did.ts";
+import type { AccessVerdict } from "./access.ts";
+import type { Credential } from "./credential.ts";
+import type { Decision } from "./decision.ts";
+import type { BodyShare } from "./limits/body-budget.ts";
+
+/** A request that passed; what is left to decide is the gate's. */
+export type Passed =
+  | {
+      readonly kind: "agent";
+      readonly principal: AgentPrincipal;
+      /** The nonce that the gate takes, unique per key. */
+      readonly proof: {
+        readonly keyX: string;
+        readonly nonce: string;
+        readonly timestampMs: number;
+        readonly skewMs: number;
+      };
+      /** The trust epoch that a send was judged by; null where the route names no recipient. */
+      readonly trust: { readonly recipientDid: AgentDid; readonly epoch: number } | null;
+      /** Null where the route needs no access token. */
+      readonly access: AccessVerdict | null;
+      readonly body: Uint8Array;
+      readonly bodySha256: string;
+      readonly decision: Decision;
+    }
+  | {
+      readonly kind: "credential";
+      readonly credential: Credential;
+      readonly body: Uint8Array;
+      /** The body's room, held until the gate has said who this is. */
+      readonly bodyShare: BodyShare;
+      readonly decision: Decision;
+    }
+  | {
+      readonly kind: "operator";
+      readonly principal: { readonly kind: "operator" };
+      readonly body: Uint8Array;
+      readonly decision: Decision;
+    };
+
+export type PassedAgent = Extract<Passed, { kind: "agent" }>;
