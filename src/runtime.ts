@@ -124,7 +124,7 @@ function createRuntime(env: Env): Runtime {
       keysChanged: () => registry.keys.expectChange(),
       atRegistration: [agentRegistration],
       atEnd: [
-        (ctx, agentDid) => [endTicketsStatement(ctx.db, agentDid)],
+        (_ctx, agentDid) => [endTicketsStatement(agentDid)],
         (ctx, agentDid) => endApiKeysStatements(ctx, agentDid),
       ],
     }),

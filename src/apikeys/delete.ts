@@ -1,4 +1,5 @@
 /** `apikey/delete`, with the guarantee of contract §5: when it answers, the key is over, and so is everything under it. */
+import { eq, sql } from "drizzle-orm";
 import { auditOfEffectStatement } from "../audit/entry.ts";
 import type { Fenced } from "../authority/authority.ts";
 import { apiKeyAuthority, ENDED_EPOCH } from "../authority/names.ts";
@@ -8,6 +9,10 @@ import { commitWrite, dualWrite, pushToRemote } from "../authz/sync/dual-write.t
 import { logDeferred } from "../authz/sync/outbox.ts";
 import type { CallContext } from "../call/context.ts";
 import type { GateLocal } from "../call/gate.ts";
+import type { BatchItem } from "../database/batch.ts";
+import { raiseForStatement } from "../database/fencing.ts";
+import { apiKeys } from "../database/schema.ts";
+import type { AgentDid } from "../wire/did.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { grantChange } from "./create.ts";
 import { type ApiKeyRow, findApiKeyById } from "./store.ts";
@@ -70,8 +75,8 @@ function grantsOf(row: ApiKeyRow) {
  */
 export function endApiKeysStatements(
   { db, config, now }: Pick<CallContext, "db" | "config" | "now">,
-  agentDid: string,
-): D1PreparedStatement[] {
+  agentDid: AgentDid,
+): BatchItem[] {
   const told = db
     .prepare(
       `INSERT INTO authz_outbox (id, op, object, principal, parent, relation, created_at_ms, due_at_ms)
@@ -82,12 +87,9 @@ export function endApiKeysStatements(
     .bind(agentDid, now());
   return [
     ...(config.authzGraph === "d1" ? [] : [told]),
-    db
-      .prepare(
-        `INSERT INTO authority_epochs (authority, epoch) SELECT 'apikey:' || api_key_id, ?2 FROM api_keys WHERE agent_did = ?1
-         ON CONFLICT (authority) DO UPDATE SET epoch = MAX(epoch, excluded.epoch)`,
-      )
-      .bind(agentDid, ENDED_EPOCH),
+    raiseForStatement(
+      sql`SELECT 'apikey:' || ${apiKeys.apiKeyId}, ${ENDED_EPOCH} FROM ${apiKeys} WHERE ${eq(apiKeys.agentDid, agentDid)}`,
+    ),
     db
       .prepare(
         `DELETE FROM relationships WHERE subject_type = 'service_account' AND relation IN ('member', 'executor')

@@ -1,9 +1,12 @@
 /** The rows of `api_keys`. Read at the primary: a key that was deleted is over for whoever asks next. */
+import { and, eq, lt, sql } from "drizzle-orm";
 import { apiKeyAuthority } from "../authority/names.ts";
 import type { ApiKeyGrant } from "../authority/reference.ts";
 import { type Scope, SCOPES } from "../authority/scopes.ts";
-import { isFenceFailure } from "../database/fencing.ts";
+import { commitFenced, type Fence } from "../database/batch.ts";
 import { read } from "../database/read.ts";
+import { apiKeys } from "../database/schema.ts";
+import { query } from "../database/statement.ts";
 import type { AgentDid } from "../wire/did.ts";
 
 const MINUTE_MS = 60_000;
@@ -73,23 +76,13 @@ export function noteApiKeyUse(
   const minuteMs = nowMs - (nowMs % MINUTE_MS);
   if (key.lastUsedAtMs !== null && key.lastUsedAtMs >= minuteMs) return null;
   const { apiKeyId } = key;
-  const batch = db.batch([
-    db
-      .prepare(
-        "INSERT INTO fence (current) SELECT 0 WHERE COALESCE((SELECT epoch FROM authority_epochs WHERE authority = ?1), 0) > 0",
-      )
-      .bind(apiKeyAuthority(apiKeyId)),
-    db
-      .prepare("UPDATE api_keys SET last_used_at_ms = ?2 WHERE api_key_id = ?1 AND COALESCE(last_used_at_ms, 0) < ?2")
-      .bind(apiKeyId, minuteMs),
-  ]);
-  return batch.then(
-    () => undefined,
-    (error: unknown) => {
-      // The key was ended meanwhile: there is nothing left to note.
-      if (!isFenceFailure(error)) throw error;
-    },
-  );
+  const unended: Fence = { assertCurrent() {}, fence: () => [{ authority: apiKeyAuthority(apiKeyId), epoch: 0 }] };
+  const note = query
+    .update(apiKeys)
+    .set({ lastUsedAtMs: minuteMs })
+    .where(and(eq(apiKeys.apiKeyId, apiKeyId), lt(sql`COALESCE(${apiKeys.lastUsedAtMs}, 0)`, minuteMs)));
+  // Undone where the key was ended meanwhile: there is nothing left to note.
+  return commitFenced(db, unended, [note]).then(() => undefined);
 }
 
 /** A key by its id, at the primary. */

@@ -1,5 +1,8 @@
 /** Rows of the audit: written in the batch of what they report, so that neither is there without the other. */
+import { getTableColumns, type SQL, sql } from "drizzle-orm";
 import type { Principal } from "../authority/principal.ts";
+import { audit } from "../database/schema.ts";
+import { query, type Statement } from "../database/statement.ts";
 import { newUlid } from "../wire/ulid.ts";
 
 /** What is reported; who, when, from where and in which request follows from the call. */
@@ -15,9 +18,8 @@ export type AuditEvent = {
   details?: Record<string, string | number | boolean | null>;
 };
 
-/** The part of a call that an audit row tells of; nobody calls where the proxy does something by itself. */
+/** The part of a call that an audit row reports; there is no principal where the proxy does something by itself. */
 export type AuditedCall = {
-  db: D1Database;
   now: () => number;
   /** Where the call came from: an address, or null. */
   origin: string | null;
@@ -42,32 +44,37 @@ export function subjectOf(principal: Principal): string {
 }
 
 /** @returns the statement that appends one row to the audit. */
-export function auditStatement(call: AuditedCall, event: AuditEvent): D1PreparedStatement {
-  return appendStatement(call, event, "");
+export function auditStatement(call: AuditedCall, event: AuditEvent): Statement<D1Result> {
+  return query.insert(audit).values(entryOf(call, event));
 }
 
 /** The same for an effect that may be none: the row is there only if the statement right before it in the batch changed one. */
-export function auditOfEffectStatement(call: AuditedCall, event: AuditEvent): D1PreparedStatement {
-  return appendStatement(call, event, "WHERE changes() > 0");
+export function auditOfEffectStatement(call: AuditedCall, event: AuditEvent): Statement<D1Result> {
+  return appendIf(entryOf(call, event), sql`changes() > 0`);
 }
 
-function appendStatement(call: AuditedCall, event: AuditEvent, condition: string): D1PreparedStatement {
+/** @returns the statement that appends an entry where a condition holds */
+export function appendIf(entry: AuditRow, condition: SQL): Statement<D1Result> {
+  const columns = getTableColumns(audit);
+  const values = (Object.keys(columns) as (keyof AuditRow)[]).map((key) => sql`${entry[key]}`);
+  return query.insert(audit).select(sql`SELECT ${sql.join(values, sql`, `)} WHERE ${condition}`);
+}
+
+/** A row of the audit. */
+export type AuditRow = typeof audit.$inferSelect;
+
+function entryOf(call: AuditedCall, event: AuditEvent): AuditRow {
   const nowMs = call.now();
-  return call.db
-    .prepare(
-      `INSERT INTO audit (id, at_ms, actor, action, subject, agent_did, origin, result, request_id, details)
-       SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10 ${condition}`,
-    )
-    .bind(
-      newUlid(nowMs),
-      nowMs,
-      call.principal === null ? "sallyport" : subjectOf(call.principal),
-      event.action,
-      event.subject,
-      event.agentDid,
-      call.origin,
-      event.result,
-      call.requestId,
-      JSON.stringify(event.details ?? {}),
-    );
+  return {
+    id: newUlid(nowMs),
+    atMs: nowMs,
+    actor: call.principal === null ? "sallyport" : subjectOf(call.principal),
+    action: event.action,
+    subject: event.subject,
+    agentDid: event.agentDid,
+    origin: call.origin,
+    result: event.result,
+    requestId: call.requestId,
+    details: JSON.stringify(event.details ?? {}),
+  };
 }

@@ -1,7 +1,10 @@
 /** Audit entries on their way to D1: written here in the commit of what they report, so that neither is there without the other. */
+import { eq, notExists } from "drizzle-orm";
 import type { Principal } from "../authority/principal.ts";
+import { audit } from "../database/schema.ts";
+import { query, type Statement } from "../database/statement.ts";
 import { newUlid } from "../wire/ulid.ts";
-import { subjectOf, type AuditEvent } from "./entry.ts";
+import { appendIf, type AuditEvent, subjectOf } from "./entry.ts";
 
 const ENTRIES_AT_ONCE = 50;
 
@@ -55,24 +58,12 @@ export function createAuditOutbox(sql: SqlStorage) {
 }
 
 /** Appends entries to the audit; one that is there already stays as it is. */
-export function auditEntryStatements(db: D1Database, entries: readonly AuditEntry[]): D1PreparedStatement[] {
-  return entries.map((entry) =>
-    db
-      .prepare(
-        `INSERT INTO audit (id, at_ms, actor, action, subject, agent_did, origin, result, request_id, details)
-         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10 WHERE NOT EXISTS (SELECT 1 FROM audit WHERE id = ?1)`,
-      )
-      .bind(
-        entry.id,
-        entry.atMs,
-        entry.actor,
-        entry.action,
-        entry.subject,
-        entry.agentDid,
-        entry.origin,
-        entry.result,
-        entry.requestId,
-        JSON.stringify(entry.details ?? {}),
-      ),
+export function auditEntryStatements(entries: readonly AuditEntry[]): Statement<D1Result>[] {
+  return entries.map(({ details, ...entry }) =>
+    appendIf(
+      { ...entry, details: JSON.stringify(details ?? {}) },
+      // The table refuses a row that is there, rather than leave it: see its triggers.
+      notExists(query.select({ id: audit.id }).from(audit).where(eq(audit.id, entry.id))),
+    ),
   );
 }

@@ -2,6 +2,7 @@
 import { retryDelayMs } from "../resilience/backoff.ts";
 import { withDeadline } from "../resilience/deadline.ts";
 import { errorFields, type Log } from "../telemetry/log.ts";
+import { runBatch } from "../database/batch.ts";
 import { auditEntryStatements, type AuditOutbox } from "./outbox.ts";
 
 const WRITE_TIMEOUT_MS = 10_000;
@@ -35,7 +36,7 @@ export function createAuditReplication({ outbox, db, commits, now, log }: AuditR
     const entries = outbox.next();
     isBusy = true;
     try {
-      await withDeadline(WRITE_TIMEOUT_MS, () => db.batch(auditEntryStatements(db, entries)));
+      await withDeadline(WRITE_TIMEOUT_MS, () => runBatch(db, auditEntryStatements(entries)));
       failures = 0;
       dueAtMs = 0;
       await commits.commit(() => outbox.done(entries), RECORDED_WITHIN_MS);

@@ -1,4 +1,8 @@
 /** How long entries of the audit are kept. */
+import { asc, inArray, lt, sql } from "drizzle-orm";
+import { excluded } from "../database/columns.ts";
+import { audit, auditRetention } from "../database/schema.ts";
+import { query, type Statement } from "../database/statement.ts";
 
 /**
  * Deletes the audit before a moment, the oldest first, which it also declares: the database refuses every other delete.
@@ -6,16 +10,22 @@
  * @param beforeMs milliseconds since 1970
  * @param limit rows, at most
  */
-export function auditRetentionStatements(db: D1Database, beforeMs: number, limit: number): D1PreparedStatement[] {
+export function auditRetentionStatements(beforeMs: number, limit: number): Statement<D1Result>[] {
+  const { id, deleteBeforeMs } = auditRetention;
+  const oldest = query
+    .select({ id: audit.id })
+    .from(audit)
+    .where(lt(audit.atMs, beforeMs))
+    .orderBy(asc(audit.atMs), asc(audit.id))
+    .limit(limit);
   return [
-    db
-      .prepare(
-        `INSERT INTO audit_retention (id, delete_before_ms) VALUES (1, ?1)
-         ON CONFLICT (id) DO UPDATE SET delete_before_ms = MAX(delete_before_ms, excluded.delete_before_ms)`,
-      )
-      .bind(beforeMs),
-    db
-      .prepare("DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at_ms < ?1 ORDER BY at_ms, id LIMIT ?2)")
-      .bind(beforeMs, limit),
+    query
+      .insert(auditRetention)
+      .values({ id: 1, deleteBeforeMs: beforeMs })
+      .onConflictDoUpdate({
+        target: id,
+        set: { deleteBeforeMs: sql`MAX(${deleteBeforeMs}, ${excluded(deleteBeforeMs)})` },
+      }),
+    query.delete(audit).where(inArray(audit.id, oldest)),
   ];
 }

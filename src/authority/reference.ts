@@ -1,4 +1,5 @@
 /** What a socket or a call remembers of the authority it began under, and whether that authority still holds. */
+import type { FencingToken } from "../database/fencing.ts";
 import { RELAY_CLOSE_REASON } from "../wire/relay-close.ts";
 import type { AgentAuthority } from "./agent.ts";
 import type { Devices } from "./devices.ts";
@@ -56,7 +57,7 @@ export function endReason(
 }
 
 /** The authority's name and epoch in D1, where effects are fenced. */
-export function fencingToken(self: string, ref: AuthorityRef): { authority: string; epoch: number } {
+export function fencingToken(self: string, ref: AuthorityRef): FencingToken {
   switch (ref.kind) {
     case "agent":
       return { authority: `agent:${self}`, epoch: ref.epoch };

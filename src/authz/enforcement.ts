@@ -45,7 +45,7 @@ export async function setEnforcement(
     null,
   );
   if (!committed.ok) throw new ProxyError("PROXY_CONFLICT");
-  const [counted, written] = committed.value as [D1Result<{ drift: number }>, D1Result];
+  const [counted, written] = committed.value as unknown as [D1Result<{ drift: number }>, D1Result];
   const drift = counted.results[0]?.drift ?? 0;
   if (written.results.length === 0) {
     throw new ProxyError("PROXY_CONFLICT", {

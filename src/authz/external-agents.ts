@@ -1,5 +1,6 @@
 /** Agents of an external registry are registered elsewhere: here they get their tuples at their first verified call. */
 import type { CallContext } from "../call/context.ts";
+import { commitFenced } from "../database/batch.ts";
 import { defaultTenantId } from "../identity/lifecycle/register.ts";
 import { errorFields } from "../telemetry/log.ts";
 import { agentStatements } from "./registration.ts";
@@ -19,7 +20,9 @@ export async function registerExternalAgent(
   try {
     const tenantId = (await standingTenant(ctx.db, agentDid)) ?? defaultTenantId(ownerDid);
     // Placed between the read and this, it is refused whole, and joins at the next call.
-    await ctx.db.batch([...ctx.authority.fence(ctx.db), ...agentStatements(ctx, { agentDid, ownerDid, tenantId })]);
+    const statements = agentStatements(ctx, { agentDid, ownerDid, tenantId });
+    const joined = await commitFenced(ctx.db, ctx.authority, statements);
+    if (!joined.ok) throw new Error(`undone: ${JSON.stringify(joined.error)}`);
     ctx.log.info("authz.agent_joined", { agentDid, tenantId });
     return true;
   } catch (error) {

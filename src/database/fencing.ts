@@ -1,27 +1,58 @@
-/** Fencing tokens in D1: what has ended cannot commit any more. */
+/**
+ * Fencing tokens in D1: what has ended commits nothing any more. This file alone knows the tables `fence` and `authority_epochs`,
+ * and the constraint `authority_is_current`, by which a batch is undone.
+ */
+import { type SQL, sql } from "drizzle-orm";
+import { excluded, names } from "./columns.ts";
+import { authorityEpochs, fence } from "./schema.ts";
+import { query, type Statement } from "./statement.ts";
 
-/** Raises the fencing token of an authority; never lowers it. */
-export function raiseStatement(db: D1Database, authority: string, epoch: number): D1PreparedStatement {
-  return db
-    .prepare(
-      "INSERT INTO authority_epochs (authority, epoch) VALUES (?1, ?2) ON CONFLICT (authority) DO UPDATE SET epoch = MAX(epoch, excluded.epoch)",
-    )
-    .bind(authority, epoch);
+/** An authority at one moment: its name, e.g. `device:<did>/<deviceId>`, and its epoch, which rises when it ends. */
+export type FencingToken = { readonly authority: string; readonly epoch: number };
+
+/** Fencing tokens that one statement raises; as bound JSON they stay far below D1's 2 MB a value. */
+const TOKENS_PER_STATEMENT = 5_000;
+
+const { authority, epoch } = authorityEpochs;
+const ON_CONFLICT = sql`ON CONFLICT (${names(authority)}) DO UPDATE SET ${names(epoch)} = MAX(${epoch}, ${excluded(epoch)})`;
+
+/** The fence in D1: undoes its batch once the authority has been raised above the epoch of the token. */
+export function fenceStatement(token: FencingToken): Statement<D1Result> {
+  return query
+    .insert(fence)
+    .select(
+      sql`SELECT 0 WHERE COALESCE((SELECT ${epoch} FROM ${authorityEpochs} WHERE ${authority} = ${token.authority}), 0) > ${token.epoch}`,
+    );
 }
 
-/** The fence in D1: the batch it begins is aborted once the authority has been raised above the epoch it was begun with. */
-export function fenceStatement(
-  db: D1Database,
-  { authority, epoch }: { authority: string; epoch: number },
-): D1PreparedStatement {
-  return db
-    .prepare(
-      "INSERT INTO fence (current) SELECT 0 WHERE COALESCE((SELECT epoch FROM authority_epochs WHERE authority = ?1), 0) > ?2",
-    )
-    .bind(authority, epoch);
+/**
+ * Raises authorities to the epochs of their tokens; never lowers one.
+ *
+ * @returns one statement, or a few for more authorities than one takes
+ */
+export function raiseStatements(tokens: readonly FencingToken[]): Statement<D1Result>[] {
+  const statements: Statement<D1Result>[] = [];
+  for (let start = 0; start < tokens.length; start += TOKENS_PER_STATEMENT) {
+    const some = tokens.slice(start, start + TOKENS_PER_STATEMENT).map((token) => [token.authority, token.epoch]);
+    statements.push(raise(sql`SELECT value ->> 0, value ->> 1 FROM json_each(${JSON.stringify(some)}) WHERE TRUE`));
+  }
+  return statements;
 }
 
-/** @returns whether D1 undid a batch because its fence found the caller's authority ended (constraint of migration 0003). */
+/**
+ * The same for authorities that D1 knows best itself.
+ *
+ * @param authorities a SELECT of two columns, authority and epoch, with a WHERE (SQLite takes ON for a join without one)
+ */
+export function raiseForStatement(authorities: SQL): Statement<D1Result> {
+  return raise(authorities);
+}
+
+function raise(authorities: SQL): Statement<D1Result> {
+  return query.run(sql`INSERT INTO ${authorityEpochs} (${names(authority, epoch)}) ${authorities} ${ON_CONFLICT}`);
+}
+
+/** @returns whether D1 undid a batch because its fence found the authority ended */
 export function isFenceFailure(thrown: unknown): boolean {
   return thrown instanceof Error && thrown.message.includes("authority_is_current");
 }

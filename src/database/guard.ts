@@ -1,15 +1,31 @@
 /** A condition that undoes its batch when it does not hold at commit. */
+import { type SQL, sql } from "drizzle-orm";
+import { registryGuard, shareGuard } from "./schema.ts";
+import { query, type Statement } from "./statement.ts";
 
-/** @returns whether D1 undid a batch because a {@link guard} of it did not hold (constraint of migration 0001). */
-export function isGuardFailure(thrown: unknown): boolean {
-  return thrown instanceof Error && thrown.message.includes("registry_is_as_read");
-}
+/** The guard tables, which never hold a row, by the constraint that undoes the batch. */
+const TABLES = {
+  registry_is_as_read: registryGuard,
+  task_has_room_for_a_share: shareGuard,
+} as const;
+
+/** What a guard is about. */
+export type GuardName = keyof typeof TABLES;
+
+const NAMES = Object.keys(TABLES) as GuardName[];
 
 /**
- * A statement that undoes its batch unless the condition holds at commit.
+ * A statement that undoes its batch unless the condition holds at commit; `commitFenced` then answers `{ guard: name }`.
  *
- * @param condition SQL that is true when the registry is as it was read
+ * @param condition true when D1 is as it was read
  */
-export function guard(db: D1Database, condition: string, ...bindings: (string | number | null)[]): D1PreparedStatement {
-  return db.prepare(`INSERT INTO registry_guard (holds) SELECT 0 WHERE NOT (${condition})`).bind(...bindings);
+export function guard(condition: SQL, name: GuardName = "registry_is_as_read"): Statement<D1Result> {
+  return query.insert(TABLES[name]).select(sql`SELECT 0 WHERE NOT (${condition})`);
+}
+
+/** @returns the guard by which D1 undid a batch, or null */
+export function failedGuard(thrown: unknown): GuardName | null {
+  if (!(thrown instanceof Error)) return null;
+  const { message } = thrown;
+  return NAMES.find((name) => message.includes(name)) ?? null;
 }

@@ -72,6 +72,11 @@ export function bind<T>(db: Store, statement: Statement<T>): Bound<T> {
   };
 }
 
+/** @returns the SQL of a statement, with `?` where a value is bound */
+export function textOf(statement: Statement): string {
+  return prepare(statement).getQuery().sql;
+}
+
 function prepare(statement: Statement): Prepared {
   const made = statement as unknown as Prepared | { prepare(): Prepared };
   return "prepare" in made ? made.prepare() : made;

@@ -9,7 +9,8 @@ import { scopesOf } from "../authority/principal.ts";
 import type { AuthorityRef } from "../authority/reference.ts";
 import type { LocalMessage } from "../call/gate.ts";
 import type { Reply } from "../call/reply.ts";
-import { raiseStatement } from "../database/fencing.ts";
+import { runBatch } from "../database/batch.ts";
+import { raiseStatements } from "../database/fencing.ts";
 import type { Bookmarks } from "../database/session.ts";
 import { startDeadline } from "../resilience/deadline.ts";
 import { runInOrder } from "../rpc/batch.ts";
@@ -135,7 +136,7 @@ export class Gate extends DurableObject<Env> {
       relay.sweep(Date.now());
     });
     // Also when this is repeated: the first time may have failed here.
-    await raiseStatement(this.env.DB, `agent:${this.#self}`, authority.epoch()).run();
+    await runBatch(this.env.DB, raiseStatements([{ authority: `agent:${this.#self}`, epoch: authority.epoch() }]));
   }
 
   // ---- calls -------------------------------------------------------------------------------------------------------

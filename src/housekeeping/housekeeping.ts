@@ -1,7 +1,8 @@
 /** The second Durable Object: what is done on time rather than on request. One, off the request path, driven by its alarm. */
 import { DurableObject } from "cloudflare:workers";
 import { auditRetentionStatements } from "../audit/retention.ts";
-import { mostChanged, pruneIdentity } from "../identity/retention.ts";
+import { mostChanged, runBatch } from "../database/batch.ts";
+import { pruneIdentity } from "../identity/retention.ts";
 import { startDeadline } from "../resilience/deadline.ts";
 import { runtimeOf } from "../runtime.ts";
 import { createLog, errorFields, type Log } from "../telemetry/log.ts";
@@ -115,7 +116,7 @@ export class Housekeeping extends DurableObject<Env> {
         run: done(async () => kv.put("reconciliation", await reconcilePage(graph, kv.get<Progress>("reconciliation")))),
       },
       retention("audit retention", async (limit) =>
-        mostChanged(await db.batch(auditRetentionStatements(db, auditBeforeMs, limit))),
+        mostChanged(await runBatch(db, auditRetentionStatements(auditBeforeMs, limit))),
       ),
       retention("registry retention", (limit) => pruneIdentity(db, nowMs, limit)),
       retention("pairing tickets", (limit) => pruneTickets(db, nowMs, limit)),

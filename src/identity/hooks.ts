@@ -1,5 +1,6 @@
 /** Where other rooms add their statements to the registry's commits, so that neither is there without the other. */
 import type { CallContext } from "../call/context.ts";
+import type { BatchItem } from "../database/batch.ts";
 import type { AgentDid } from "../wire/did.ts";
 import type { Agent } from "./agents.ts";
 
@@ -7,10 +8,10 @@ import type { Agent } from "./agents.ts";
 export type EndCause = "revoked" | "rekeyed";
 
 /** Statements of one room for an agent that is being registered. They stand behind the agent's own row. */
-export type RegistrationStatements = (ctx: CallContext, agent: Agent) => D1PreparedStatement[];
+export type RegistrationStatements = (ctx: CallContext, agent: Agent) => readonly BatchItem[];
 
 /** Statements of one room that end what it issued to an agent. They may run more than once. */
-export type EndStatements = (ctx: CallContext, agentDid: AgentDid, cause: EndCause) => D1PreparedStatement[];
+export type EndStatements = (ctx: CallContext, agentDid: AgentDid, cause: EndCause) => readonly BatchItem[];
 
 /** What other rooms commit with the registry, or are told of it. */
 export type IdentityHooks = {

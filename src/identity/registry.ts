@@ -1,5 +1,7 @@
 /** The embedded registry's surroundings and its numbers. */
 import type { Config } from "../config.ts";
+import type { Undone } from "../database/batch.ts";
+import { storeFailure } from "../database/read.ts";
 import { issuerHost } from "../wire/ait.ts";
 import { ProxyError } from "../wire/problem.ts";
 
@@ -57,4 +59,21 @@ export function registryOf(around: { db: D1Database; config: Config; now: () => 
     crlMaxAgeMs: config.crlMaxAgeMs,
     now,
   };
+}
+
+/**
+ * What has to be looked at again where a batch was undone: the registry moved, or the caller's authority ended.
+ *
+ * @throws ProxyError PROXY_AUTH_DEPENDENCY_UNAVAILABLE for any other reason, which trying again would not change
+ */
+export function assertMoved(undone: Undone): void {
+  if (typeof undone === "object" && "unique" in undone) throw storeFailure(new Error(`not unique: ${undone.unique}`));
+}
+
+/** @returns the answer where the registry changed under every attempt: other writes won each time */
+export function contended(): ProxyError {
+  return new ProxyError("PROXY_AUTH_DEPENDENCY_UNAVAILABLE", {
+    reason: "the registry changed under every attempt",
+    retryAfterMs: 1_000,
+  });
 }

@@ -1,6 +1,12 @@
 /** What the registry may forget. */
+import { and, asc, eq, gt, inArray, lt, notExists, sql } from "drizzle-orm";
+import { mostChanged, runBatch } from "../database/batch.ts";
+import { aits, registryKeys, tokenFamilies, tokenPairs } from "../database/schema.ts";
+import { query, type Statement } from "../database/statement.ts";
 
 const DAY_MS = 86_400_000;
+/** A list that a retired key has signed may be served for days by a reader that cannot reach us. */
+const RETIRED_KEY_RETENTION_MS = 15 * DAY_MS;
 
 /**
  * Deletes identity tokens and token pairs that have been expired for a day; and once none of them is left, families that
@@ -12,51 +18,55 @@ const DAY_MS = 86_400_000;
  * @returns how many went of the kind that lost most; as many as `limit` where there may be more
  */
 export async function pruneIdentity(db: D1Database, nowMs: number, limit: number): Promise<number> {
-  const beforeMs = nowMs - DAY_MS;
-  const tokens = mostChanged(await db.batch(tokenStatements(db, beforeMs, limit)));
+  const tokens = mostChanged(await runBatch(db, tokenStatements(nowMs - DAY_MS, limit)));
   // No index knows which families are empty: they are gone through one by one, so not for each piece of the tokens.
   if (tokens >= limit) return tokens;
-  return Math.max(tokens, mostChanged(await db.batch(familyStatements(db, nowMs, limit))));
+  return Math.max(tokens, mostChanged(await runBatch(db, familyStatements(nowMs, limit))));
 }
 
-/** @returns how many rows the statement of a batch changed that changed most */
-export function mostChanged(results: readonly D1Result[]): number {
-  return Math.max(0, ...results.map(({ meta }) => meta.changes));
-}
-
-function tokenStatements(db: D1Database, beforeMs: number, limit: number): D1PreparedStatement[] {
+function tokenStatements(beforeMs: number, limit: number): Statement<D1Result>[] {
+  const expiredAits = query
+    .select({ jti: aits.jti })
+    .from(aits)
+    .where(lt(aits.expiresAtMs, beforeMs))
+    .orderBy(asc(aits.expiresAtMs))
+    .limit(limit);
+  const expiredPairs = query
+    .select({ refreshHash: tokenPairs.refreshHash })
+    .from(tokenPairs)
+    .where(lt(tokenPairs.refreshExpiresAtMs, beforeMs))
+    .orderBy(asc(tokenPairs.refreshExpiresAtMs))
+    .limit(limit);
   return [
-    db
-      .prepare(
-        `DELETE FROM aits WHERE jti IN (
-           SELECT jti FROM aits WHERE expires_at_ms < ?1 ORDER BY expires_at_ms LIMIT ?2)`,
-      )
-      .bind(beforeMs, limit),
-    db
-      .prepare(
-        `DELETE FROM token_pairs WHERE refresh_hash IN (
-           SELECT refresh_hash FROM token_pairs WHERE refresh_expires_at_ms < ?1 ORDER BY refresh_expires_at_ms LIMIT ?2)`,
-      )
-      .bind(beforeMs, limit),
+    query.delete(aits).where(inArray(aits.jti, expiredAits)),
+    query.delete(tokenPairs).where(inArray(tokenPairs.refreshHash, expiredPairs)),
   ];
 }
 
-function familyStatements(db: D1Database, nowMs: number, limit: number): D1PreparedStatement[] {
+function familyStatements(nowMs: number, limit: number): Statement<D1Result>[] {
+  const pairsOfFamily = query
+    .select({ one: sql`1` })
+    .from(tokenPairs)
+    .where(eq(tokenPairs.familyId, tokenFamilies.familyId));
+  const empty = query
+    .select({ familyId: tokenFamilies.familyId })
+    .from(tokenFamilies)
+    .where(and(lt(tokenFamilies.createdAtMs, nowMs - DAY_MS), notExists(pairsOfFamily)))
+    .limit(limit);
+  const signed = query
+    .select({ one: sql`1` })
+    .from(aits)
+    .where(and(eq(aits.kid, registryKeys.kid), gt(aits.expiresAtMs, nowMs)));
   return [
-    db
-      .prepare(
-        `DELETE FROM token_families WHERE family_id IN (
-           SELECT family_id FROM token_families WHERE created_at_ms < ?1
-             AND NOT EXISTS (SELECT 1 FROM token_pairs WHERE token_pairs.family_id = token_families.family_id)
-           LIMIT ?2)`,
-      )
-      .bind(nowMs - DAY_MS, limit),
-    // A list it signed may be served for days by a reader that cannot reach us.
-    db
-      .prepare(
-        `DELETE FROM registry_keys WHERE is_current = 0 AND retired_at_ms < ?1
-           AND NOT EXISTS (SELECT 1 FROM aits WHERE aits.kid = registry_keys.kid AND aits.expires_at_ms > ?2)`,
-      )
-      .bind(nowMs - 15 * DAY_MS, nowMs),
+    query.delete(tokenFamilies).where(inArray(tokenFamilies.familyId, empty)),
+    query
+      .delete(registryKeys)
+      .where(
+        and(
+          eq(registryKeys.isCurrent, 0),
+          lt(registryKeys.retiredAtMs, nowMs - RETIRED_KEY_RETENTION_MS),
+          notExists(signed),
+        ),
+      ),
   ];
 }

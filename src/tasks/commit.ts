@@ -1,7 +1,10 @@
 /** A change of a task in D1, under the fence of its caller. */
-import { commitWrite, type DualWrite } from "../authz/sync/dual-write.ts";
+import { commitWrite, type DualWrite, type Refused } from "../authz/sync/dual-write.ts";
 import type { CallContext } from "../call/context.ts";
-import { guard, isGuardFailure } from "../database/guard.ts";
+import { eq, sql } from "drizzle-orm";
+import type { BatchItem, BatchResults } from "../database/batch.ts";
+import { guard } from "../database/guard.ts";
+import { tasks } from "../database/schema.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { noSuchTask } from "./access.ts";
 import type { TaskRow } from "./store.ts";
@@ -10,21 +13,20 @@ import type { TaskRow } from "./store.ts";
  * Commits what is done to a task that was read before, and nothing of it where the task has been deleted since: no tuple may
  * outlive its object.
  *
- * @throws ProxyError the one for a task that does not exist; else as `commitWrite`
+ * @param refusal what the caller is told where another constraint undid the batch
+ * @throws ProxyError the one for a task that does not exist, or `refusal`'s; else as `commitWrite`
  */
-export async function commitOn(
+export async function commitOn<const Items extends readonly BatchItem[]>(
   ctx: CallContext,
-  row: TaskRow,
-  statements: readonly D1PreparedStatement[],
+  row: Pick<TaskRow, "task_id">,
+  statements: Items,
   dual: DualWrite,
-): Promise<D1Result[]> {
-  const stands = guard(ctx.db, "EXISTS (SELECT 1 FROM tasks WHERE task_id = ?1)", row.task_id);
-  try {
-    const committed = await commitWrite(ctx, [stands, ...statements], dual);
-    if (!committed.ok) throw new ProxyError("PROXY_CONFLICT");
-    return committed.value.slice(1);
-  } catch (error) {
-    if (error instanceof ProxyError && isGuardFailure(error.cause)) throw noSuchTask("deleted at the same moment");
-    throw error;
-  }
+  refusal: (why: Refused) => ProxyError = () => new ProxyError("PROXY_CONFLICT"),
+): Promise<BatchResults<Items>> {
+  const stands = guard(sql`EXISTS (SELECT 1 FROM ${tasks} WHERE ${eq(tasks.taskId, row.task_id)})`);
+  const committed = await commitWrite(ctx, [stands, ...statements], dual);
+  if (committed.ok) return committed.value.slice(1) as BatchResults<Items>;
+  const why = committed.error;
+  if ("guard" in why && why.guard === "registry_is_as_read") throw noSuchTask("deleted at the same moment");
+  throw refusal(why);
 }

@@ -6,6 +6,8 @@ import { writeTuples } from "../authz/store/tuples.ts";
 import { commitWrite, dualWrite, pushToRemote } from "../authz/sync/dual-write.ts";
 import type { CallContext } from "../call/context.ts";
 import { isOnFor } from "../config.ts";
+import { violates } from "../database/batch.ts";
+import { tasks } from "../database/schema.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { newUlid } from "../wire/ulid.ts";
 import { mayCreate, mayReadExisting, noSuchTask } from "./access.ts";
@@ -60,7 +62,7 @@ export async function createTask(ctx: CallContext, wanted: NewTask): Promise<Sho
     dual,
   );
   if (!committed.ok) {
-    if (committed.error !== "name-taken") throw new ProxyError("PROXY_CONFLICT");
+    if (!violates(committed.error, tasks.name, tasks.tenantId)) throw new ProxyError("PROXY_CONFLICT");
     // Somebody was faster with this name.
     throw await nameTaken(ctx, actor, await findTarget(ctx.db, actor, wanted));
   }

@@ -1,4 +1,5 @@
 /** Sharing a task with a subject, and taking that back. */
+import { and, eq, inArray, sql } from "drizzle-orm";
 import { auditOfEffectStatement } from "../audit/entry.ts";
 import { actorOf } from "../authz/actor.ts";
 import { validateTuple } from "../authz/engine/model.ts";
@@ -8,6 +9,9 @@ import { SALLYPORT_MODEL } from "../authz/store/sallyport-model.ts";
 import { deleteTuples, writeTuples } from "../authz/store/tuples.ts";
 import { dualWrite, pushToRemote } from "../authz/sync/dual-write.ts";
 import type { CallContext } from "../call/context.ts";
+import { guard } from "../database/guard.ts";
+import { relationships } from "../database/schema.ts";
+import type { Statement } from "../database/statement.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { permittedTask } from "./access.ts";
 import { commitOn } from "./commit.ts";
@@ -28,11 +32,11 @@ export async function changeShare(ctx: CallContext, op: "register" | "deregister
   const tuple = { object, relation, subject };
   const dual = dualWrite(ctx, op, [{ object, principal: subject, parent: agentObject(row.agent_did), relation }]);
   const nowMs = ctx.now();
-  const committing = commitOn(
+  await commitOn(
     ctx,
     row,
     [
-      ...(op === "register" ? [roomForShare(ctx.db, share)] : []),
+      ...(op === "register" ? [roomForShare(share)] : []),
       ...(op === "register" ? writeTuples(ctx.db, [tuple], { nowMs }) : deleteTuples(ctx.db, [tuple])),
       auditOfEffectStatement(ctx, {
         action: op === "register" ? "task.share" : "task.unshare",
@@ -43,8 +47,9 @@ export async function changeShare(ctx: CallContext, op: "register" | "deregister
       }),
     ],
     dual,
+    // A tuple of one share is never an object's second tenant.
+    tooManyShares,
   );
-  await withinShareLimit(committing);
   const failed = await pushToRemote(ctx, dual);
   if (failed !== null) throw graphUnavailable(`the remote graph: ${failed}`, { taskId: row.task_id });
   return { taskId: row.task_id, relation, subject };
@@ -53,32 +58,20 @@ export async function changeShare(ctx: CallContext, op: "register" | "deregister
 /** Shares of one task, editors and viewers together. */
 export const SHARES_MAX = 1_000;
 
-/** A statement that undoes its batch when a new share would be one too many; a share that stands already is none. */
-export function roomForShare(
-  db: D1Database,
-  share: { taskId: string; relation: "editor" | "viewer"; subject: string },
-): D1PreparedStatement {
-  return db
-    .prepare(
-      `INSERT INTO share_guard (has_room) SELECT 0
-       WHERE (SELECT COUNT(*) FROM (SELECT 1 FROM relationships
-           WHERE object_type = 'task' AND object_id = ?1 AND relation IN ('editor', 'viewer') LIMIT ?2)) >= ?2
-         AND NOT EXISTS (SELECT 1 FROM relationships
-           WHERE object_type = 'task' AND object_id = ?1 AND relation = ?3
-             AND subject_type || ':' || subject_id || IIF(subject_relation = '', '', '#' || subject_relation) = ?4)`,
-    )
-    .bind(share.taskId, SHARES_MAX, share.relation, share.subject);
+/** Undoes its batch when a new share would be one too many; a share that stands already is none. */
+function roomForShare(share: { taskId: string; relation: "editor" | "viewer"; subject: string }): Statement<D1Result> {
+  const r = relationships;
+  const ofTask = and(eq(r.objectType, "task"), eq(r.objectId, share.taskId));
+  const isSubject = sql`${r.subjectType} || ':' || ${r.subjectId} || IIF(${r.subjectRelation} = '', '', '#' || ${r.subjectRelation}) = ${share.subject}`;
+  return guard(
+    sql`(SELECT COUNT(*) FROM (SELECT 1 FROM ${r} WHERE ${and(ofTask, inArray(r.relation, ["editor", "viewer"]))} LIMIT ${SHARES_MAX})) < ${SHARES_MAX}
+      OR EXISTS (SELECT 1 FROM ${r} WHERE ${and(ofTask, eq(r.relation, share.relation), isSubject)})`,
+    "task_has_room_for_a_share",
+  );
 }
 
-/** @throws ProxyError PROXY_CONFLICT when a batch was undone for want of room; otherwise what `committing` throws */
-export async function withinShareLimit<T>(committing: Promise<T>): Promise<T> {
-  try {
-    return await committing;
-  } catch (error) {
-    const cause = error instanceof ProxyError ? error.cause : error;
-    if (!(cause instanceof Error && cause.message.includes("task_has_room_for_a_share"))) throw error;
-    throw new ProxyError("PROXY_CONFLICT", {
-      detail: `subject: the task is shared with ${SHARES_MAX} already; take one back first.`,
-    });
-  }
+function tooManyShares(): ProxyError {
+  return new ProxyError("PROXY_CONFLICT", {
+    detail: `subject: the task is shared with ${SHARES_MAX} already; take one back first.`,
+  });
 }

@@ -1,19 +1,17 @@
 /** Pairing, contract §3: two agents that never met come to trust each other by a ticket that works once. */
 import type { Authority } from "../authority/authority.ts";
+import { commitUnder } from "../call/caller.ts";
 import type { AgentDid } from "../wire/did.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { newUlid } from "../wire/ulid.ts";
 import { type NotificationDeps, NOTIFY_GRACE_MS, notifyInitiator } from "./notifications.ts";
 import { makeTrustStatement } from "./pairs.ts";
 import type { Profile } from "./profile.ts";
-import { commit, read } from "./store.ts";
 import {
   consumeTicketStatement,
   findTicket,
   makeTicketStatements,
   PENDING_TICKETS_MAX,
-  readMadeTicket,
-  readTicket,
   selectTicketStatement,
   type TicketRow,
 } from "./ticket-store.ts";
@@ -40,16 +38,15 @@ export async function startPairing(
   const nowMs = deps.now();
   const expiresAtMs = nowMs + start.ttlSeconds * 1_000;
   const { initiatorDid, profile: initiatorProfile, allowedResponderDid } = start;
-  const [inserted, pending] = await commit(
+  const [made, [pending]] = await commitUnder(
     deps,
-    makeTicketStatements(deps.db, { hash, initiatorDid, initiatorProfile, allowedResponderDid, nowMs, expiresAtMs }),
+    makeTicketStatements({ hash, initiatorDid, initiatorProfile, allowedResponderDid, nowMs, expiresAtMs }),
   );
-  const made = readMadeTicket(inserted, pending);
-  if (!made.made) {
+  if (made.meta.changes === 0) {
     throw new ProxyError("PROXY_RATE_LIMIT_EXCEEDED", {
       detail: `an agent may have ${PENDING_TICKETS_MAX} pairing tickets pending at a time`,
       reason: "pair-tickets-pending",
-      retryAfterMs: Math.max(0, made.roomAtMs - nowMs),
+      retryAfterMs: Math.max(0, (pending?.roomAtMs ?? 0) - nowMs),
     });
   }
   return { ticket, expiresAtMs };
@@ -69,15 +66,16 @@ export async function confirmPairing(
   const { responderDid, profile: responderProfile } = confirm;
   const hash = await hashPairTicket(readTicketText(confirm.ticket));
   // The initiator never changes, so it may be read before the commit; everything that can change is decided inside it.
-  const found = await read(findTicket(deps.db, hash));
+  const found = await findTicket(deps.db, hash);
   if (found === null) throw invalidTicket("pair-ticket-unknown");
-  const { initiatorDid, initiatorProfile } = found;
+  const { initiatorDid } = found;
+  const initiatorProfile = JSON.parse(found.initiatorProfile) as Profile;
   if (initiatorDid === responderDid) throw invalidTicket("pair-with-itself", "an agent cannot pair with itself");
 
   const nowMs = deps.now();
   const confirmId = newUlid(nowMs);
-  const results = await commit(deps, [
-    consumeTicketStatement(deps.db, {
+  const [, , [ticket]] = await commitUnder(deps, [
+    consumeTicketStatement({
       hash,
       confirmId,
       responderDid,
@@ -85,7 +83,7 @@ export async function confirmPairing(
       nowMs,
       notifyAtMs: nowMs + NOTIFY_GRACE_MS,
     }),
-    makeTrustStatement(deps.db, {
+    makeTrustStatement({
       confirmId,
       sides: [
         { did: initiatorDid, profile: initiatorProfile },
@@ -93,10 +91,9 @@ export async function confirmPairing(
       ],
       nowMs,
     }),
-    selectTicketStatement(deps.db, hash),
+    selectTicketStatement(hash),
   ]);
-  const ticket = readTicket(results[2]?.results[0]);
-  if (ticket?.confirmId !== confirmId) throw refuseTicket(ticket, responderDid, nowMs);
+  if (ticket?.confirmId !== confirmId) throw refuseTicket(ticket ?? null, responderDid, nowMs);
 
   const notified = await notifyInitiator(deps, {
     confirmId,
@@ -118,7 +115,7 @@ export async function pairingStatus(
   deps: Pick<PairingDeps, "db" | "now">,
   asked: { agentDid: AgentDid; ticket: string },
 ): Promise<"pending" | "confirmed"> {
-  const ticket = await read(findTicket(deps.db, await hashPairTicket(readTicketText(asked.ticket))));
+  const ticket = await findTicket(deps.db, await hashPairTicket(readTicketText(asked.ticket)));
   if (ticket === null || !isParticipant(ticket, asked.agentDid)) throw new ProxyError("PROXY_NOT_FOUND");
   if (ticket.status === "confirmed") return "confirmed";
   if (ticket.status === "ended" || ticket.expiresAtMs <= deps.now()) throw new ProxyError("PROXY_GONE");

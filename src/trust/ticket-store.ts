@@ -1,38 +1,29 @@
 /** Pairing tickets in D1: made, consumed once, looked up, ended. */
+import { and, asc, desc, eq, gt, inArray, isNotNull, isNull, lt, lte, min, ne, or, sql } from "drizzle-orm";
+import { names } from "../database/columns.ts";
+import { execute, readAll, readFirst } from "../database/read.ts";
+import { pairTickets, trustPairs } from "../database/schema.ts";
+import { query, type Statement } from "../database/statement.ts";
 import type { AgentDid } from "../wire/did.ts";
 import type { Profile } from "./profile.ts";
 
-/** A ticket as it stands, without its secret. */
-export type TicketRow = {
-  readonly initiatorDid: AgentDid;
-  readonly initiatorProfile: Profile;
-  readonly allowedResponderDid: AgentDid | null;
-  readonly status: "pending" | "confirmed" | "ended";
-  readonly expiresAtMs: number;
-  readonly confirmId: string | null;
-  readonly responderDid: AgentDid | null;
-};
+const { initiatorDid, initiatorProfile, allowedResponderDid, status, expiresAtMs, confirmId, responderDid } =
+  pairTickets;
+const SHOWN = { initiatorDid, initiatorProfile, allowedResponderDid, status, expiresAtMs, confirmId, responderDid };
 
-/** A confirmation whose initiator has not been told. */
-export type OwedNotification = {
+/** A ticket as it stands, without its secret. The profile is JSON text. */
+export type TicketRow = Pick<typeof pairTickets.$inferSelect, keyof typeof SHOWN>;
+
+/** A confirmation whose initiator has not been notified. */
+export type PendingNotification = {
   readonly confirmId: string;
   readonly initiatorDid: AgentDid;
   readonly responderDid: AgentDid;
   readonly responderProfile: Profile;
   readonly confirmedAtMs: number;
   readonly attempts: number;
-  /** Whether the pair still trusts each other; news of a trust that has ended is no longer news. */
+  /** Whether the pair still trusts each other; where trust has ended nobody is notified of it any more. */
   readonly stands: boolean;
-};
-
-type StoredTicket = {
-  initiator_did: AgentDid;
-  initiator_profile: string;
-  allowed_responder_did: AgentDid | null;
-  status: TicketRow["status"];
-  expires_at_ms: number;
-  confirm_id: string | null;
-  responder_did: AgentDid | null;
 };
 
 /** How long an expired ticket is still told from an unknown one, and a confirmed one still answers `/pair/status`. */
@@ -42,126 +33,98 @@ export const PENDING_TICKETS_MAX = 100;
 /** Tickets of one agent that are over and still remembered: what it makes by the second must not stay for that day. */
 export const PAST_TICKETS_MAX = 1_000;
 
-/** A ticket that was made; or, where too many are pending, when the first of them expires. */
-export type MadeTicket = { readonly made: true } | { readonly made: false; readonly roomAtMs: number };
-
 /**
- * Makes a ticket unless {@link PENDING_TICKETS_MAX} of its initiator's are pending, and forgets what of that initiator's is
- * over beyond {@link PAST_TICKETS_MAX}, one with a notification owed excepted. {@link readMadeTicket} reads the results.
+ * Makes a ticket unless {@link PENDING_TICKETS_MAX} of its initiator's are pending (the first statement then changes nothing, and
+ * the second selects when the first of them expires), and forgets what of that initiator's is over beyond
+ * {@link PAST_TICKETS_MAX}, one with a pending notification excepted.
  */
-export function makeTicketStatements(
-  db: D1Database,
-  ticket: {
-    hash: string;
-    initiatorDid: AgentDid;
-    initiatorProfile: Profile;
-    allowedResponderDid: AgentDid | null;
-    nowMs: number;
-    expiresAtMs: number;
-  },
-): [D1PreparedStatement, D1PreparedStatement, D1PreparedStatement] {
-  const { initiatorDid, nowMs } = ticket;
+export function makeTicketStatements(ticket: {
+  hash: string;
+  initiatorDid: AgentDid;
+  initiatorProfile: Profile;
+  allowedResponderDid: AgentDid | null;
+  nowMs: number;
+  expiresAtMs: number;
+}): [Statement<D1Result>, Statement<{ roomAtMs: number | null }[]>, Statement<D1Result>] {
+  const { nowMs } = ticket;
+  const isInitiators = eq(initiatorDid, ticket.initiatorDid);
+  const isPending = and(isInitiators, eq(status, "pending"), gt(expiresAtMs, nowMs));
+  const { ticketHash, createdAtMs, notifyAtMs } = pairTickets;
+  const past = query
+    .select({ ticketHash })
+    .from(pairTickets)
+    .where(and(isInitiators, or(ne(status, "pending"), lte(expiresAtMs, nowMs)), isNull(notifyAtMs)))
+    .orderBy(desc(expiresAtMs))
+    // SQLite has no OFFSET without a LIMIT.
+    .limit(Number.MAX_SAFE_INTEGER)
+    .offset(PAST_TICKETS_MAX);
   return [
-    db
-      .prepare(
-        `INSERT INTO pair_tickets (ticket_hash, initiator_did, initiator_profile, allowed_responder_did, created_at_ms, expires_at_ms)
-         SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE ?7 >
-           (SELECT COUNT(*) FROM pair_tickets WHERE initiator_did = ?2 AND status = 'pending' AND expires_at_ms > ?5)`,
-      )
-      .bind(
-        ticket.hash,
-        initiatorDid,
-        JSON.stringify(ticket.initiatorProfile),
-        ticket.allowedResponderDid,
-        nowMs,
-        ticket.expiresAtMs,
-        PENDING_TICKETS_MAX,
-      ),
-    db
-      .prepare(
-        `SELECT MIN(expires_at_ms) AS roomAtMs FROM pair_tickets
-         WHERE initiator_did = ?1 AND status = 'pending' AND expires_at_ms > ?2`,
-      )
-      .bind(initiatorDid, nowMs),
-    db
-      .prepare(
-        `DELETE FROM pair_tickets WHERE ticket_hash IN (
-           SELECT ticket_hash FROM pair_tickets
-           WHERE initiator_did = ?1 AND (status <> 'pending' OR expires_at_ms <= ?2) AND notify_at_ms IS NULL
-           ORDER BY expires_at_ms DESC LIMIT -1 OFFSET ?3)`,
-      )
-      .bind(initiatorDid, nowMs, PAST_TICKETS_MAX),
+    query.run(sql`
+      INSERT INTO ${pairTickets}
+        (${names(ticketHash, initiatorDid, initiatorProfile, allowedResponderDid, createdAtMs, expiresAtMs)})
+      SELECT ${ticket.hash}, ${ticket.initiatorDid}, ${JSON.stringify(ticket.initiatorProfile)},
+        ${ticket.allowedResponderDid}, ${nowMs}, ${ticket.expiresAtMs}
+      WHERE ${PENDING_TICKETS_MAX} > (SELECT COUNT(*) FROM ${pairTickets} WHERE ${isPending})`),
+    query
+      .select({ roomAtMs: min(expiresAtMs) })
+      .from(pairTickets)
+      .where(isPending),
+    query.delete(pairTickets).where(inArray(ticketHash, past)),
   ];
-}
-
-export function readMadeTicket(inserted: D1Result | undefined, pending: D1Result | undefined): MadeTicket {
-  if ((inserted?.meta.changes ?? 0) > 0) return { made: true };
-  const row = pending?.results[0] as { roomAtMs: number | null } | undefined;
-  return { made: false, roomAtMs: row?.roomAtMs ?? 0 };
 }
 
 /**
  * Consumes the ticket for the call `confirmId`, if it is pending, unexpired, and meant for this responder. Of any number
- * of such statements one changes a row; the initiator's notification is owed from `notifyAtMs`.
+ * of such statements one changes a row; the initiator's notification is pending from `notifyAtMs`.
  */
-export function consumeTicketStatement(
-  db: D1Database,
-  use: {
-    hash: string;
-    confirmId: string;
-    responderDid: AgentDid;
-    responderProfile: Profile;
-    nowMs: number;
-    notifyAtMs: number;
-  },
-): D1PreparedStatement {
-  return db
-    .prepare(
-      `UPDATE pair_tickets SET status = 'confirmed', confirm_id = ?2, responder_did = ?3, responder_profile = ?4,
-         confirmed_at_ms = ?5, notify_at_ms = ?6
-       WHERE ticket_hash = ?1 AND status = 'pending' AND expires_at_ms > ?5
-         AND initiator_did <> ?3 AND (allowed_responder_did IS NULL OR allowed_responder_did = ?3)`,
-    )
-    .bind(use.hash, use.confirmId, use.responderDid, JSON.stringify(use.responderProfile), use.nowMs, use.notifyAtMs);
+export function consumeTicketStatement(use: {
+  hash: string;
+  confirmId: string;
+  responderDid: AgentDid;
+  responderProfile: Profile;
+  nowMs: number;
+  notifyAtMs: number;
+}): Statement<D1Result> {
+  return query
+    .update(pairTickets)
+    .set({
+      status: "confirmed",
+      confirmId: use.confirmId,
+      responderDid: use.responderDid,
+      responderProfile: JSON.stringify(use.responderProfile),
+      confirmedAtMs: use.nowMs,
+      notifyAtMs: use.notifyAtMs,
+    })
+    .where(
+      and(
+        eq(pairTickets.ticketHash, use.hash),
+        eq(status, "pending"),
+        gt(expiresAtMs, use.nowMs),
+        ne(initiatorDid, use.responderDid),
+        or(isNull(allowedResponderDid), eq(allowedResponderDid, use.responderDid)),
+      ),
+    );
 }
 
-/** The ticket by its hash, for a batch or by itself; {@link readTicket} reads the row. */
-export function selectTicketStatement(db: D1Database | D1DatabaseSession, hash: string): D1PreparedStatement {
-  return db
-    .prepare(
-      `SELECT initiator_did, initiator_profile, allowed_responder_did, status, expires_at_ms, confirm_id, responder_did
-       FROM pair_tickets WHERE ticket_hash = ?1`,
-    )
-    .bind(hash);
-}
-
-export function readTicket(row: unknown): TicketRow | null {
-  if (row === undefined || row === null) return null;
-  const stored = row as StoredTicket;
-  return {
-    initiatorDid: stored.initiator_did,
-    initiatorProfile: JSON.parse(stored.initiator_profile) as Profile,
-    allowedResponderDid: stored.allowed_responder_did,
-    status: stored.status,
-    expiresAtMs: stored.expires_at_ms,
-    confirmId: stored.confirm_id,
-    responderDid: stored.responder_did,
-  };
+/** The ticket by its hash, for a batch or by itself. */
+export function selectTicketStatement(hash: string): Statement<TicketRow[]> {
+  return query.select(SHOWN).from(pairTickets).where(eq(pairTickets.ticketHash, hash));
 }
 
 /** Reads at the primary: a confirmation a moment ago is seen. */
 export async function findTicket(db: D1Database, hash: string): Promise<TicketRow | null> {
-  return readTicket(await selectTicketStatement(db.withSession("first-primary"), hash).first());
+  return readFirst(db.withSession("first-primary"), selectTicketStatement(hash));
 }
 
 /**
  * Ends every pending ticket of this agent, for the batch that ends the agent (`agents/revoke`, `rekey`): what it started
  * cannot be confirmed afterwards. Tickets that name it as responder stay with their initiators.
  */
-export function endTicketsStatement(db: D1Database, initiatorDid: AgentDid): D1PreparedStatement {
-  return db
-    .prepare("UPDATE pair_tickets SET status = 'ended' WHERE initiator_did = ?1 AND status = 'pending'")
-    .bind(initiatorDid);
+export function endTicketsStatement(agentDid: AgentDid): Statement<D1Result> {
+  return query
+    .update(pairTickets)
+    .set({ status: "ended" })
+    .where(and(eq(initiatorDid, agentDid), eq(status, "pending")));
 }
 
 /** Notifications due, oldest first. */
@@ -169,64 +132,74 @@ export async function listPendingNotifications(
   db: D1Database,
   nowMs: number,
   limit: number,
-): Promise<OwedNotification[]> {
-  const { results } = await db
-    .withSession("first-primary")
-    .prepare(
-      `SELECT t.confirm_id, t.initiator_did, t.responder_did, t.responder_profile, t.confirmed_at_ms, t.notify_attempts,
-         EXISTS (SELECT 1 FROM trust_pairs p WHERE p.low_did = min(t.initiator_did, t.responder_did)
-           AND p.high_did = max(t.initiator_did, t.responder_did) AND p.removed_at_ms IS NULL) AS stands
-       FROM pair_tickets t WHERE t.notify_at_ms <= ?1 ORDER BY t.notify_at_ms LIMIT ?2`,
-    )
-    .bind(nowMs, limit)
-    .all<{
-      confirm_id: string;
-      initiator_did: AgentDid;
-      responder_did: AgentDid;
-      responder_profile: string;
-      confirmed_at_ms: number;
-      notify_attempts: number;
-      stands: number;
-    }>();
-  return results.map((row) => ({
-    confirmId: row.confirm_id,
-    initiatorDid: row.initiator_did,
-    responderDid: row.responder_did,
-    responderProfile: JSON.parse(row.responder_profile) as Profile,
-    confirmedAtMs: row.confirmed_at_ms,
-    attempts: row.notify_attempts,
-    stands: row.stands === 1,
+): Promise<PendingNotification[]> {
+  const { lowDid, highDid, removedAtMs } = trustPairs;
+  const standing = and(
+    sql`${lowDid} = MIN(${initiatorDid}, ${responderDid})`,
+    sql`${highDid} = MAX(${initiatorDid}, ${responderDid})`,
+    isNull(removedAtMs),
+  );
+  const rows = await readAll(
+    db.withSession("first-primary"),
+    query
+      .select({
+        ...SHOWN,
+        responderProfile: pairTickets.responderProfile,
+        confirmedAtMs: pairTickets.confirmedAtMs,
+        attempts: pairTickets.notifyAttempts,
+        stands: sql<0 | 1>`EXISTS (SELECT 1 FROM ${trustPairs} WHERE ${standing})`.as("stands"),
+      })
+      .from(pairTickets)
+      .where(lte(pairTickets.notifyAtMs, nowMs))
+      .orderBy(asc(pairTickets.notifyAtMs))
+      .limit(limit),
+  );
+  return rows.map(({ attempts, stands, ...row }) => ({
+    confirmId: confirmed(row.confirmId),
+    initiatorDid: row.initiatorDid,
+    responderDid: confirmed(row.responderDid),
+    responderProfile: JSON.parse(confirmed(row.responderProfile)) as Profile,
+    confirmedAtMs: confirmed(row.confirmedAtMs),
+    attempts,
+    stands: stands === 1,
   }));
 }
 
-/** The notification is in the initiator's queue, or no longer owed. */
-export async function settleNotification(db: D1Database, confirmId: string): Promise<void> {
-  await db.prepare("UPDATE pair_tickets SET notify_at_ms = NULL WHERE confirm_id = ?1").bind(confirmId).run();
+/** A member that every confirmed ticket has (constraint of migration 0002). */
+function confirmed<T>(member: T | null): T {
+  if (member === null) throw new Error("a ticket with a pending notification was never confirmed");
+  return member;
+}
+
+/** The notification is in the initiator's queue, or no longer pending. */
+export async function settleNotification(db: D1Database, settledId: string): Promise<void> {
+  await execute(db, query.update(pairTickets).set({ notifyAtMs: null }).where(eq(confirmId, settledId)));
 }
 
 /** Tries the notification again at `notifyAtMs`. */
-export async function postponeNotification(db: D1Database, confirmId: string, notifyAtMs: number): Promise<void> {
-  await db
-    .prepare(
-      `UPDATE pair_tickets SET notify_at_ms = ?2, notify_attempts = notify_attempts + 1
-       WHERE confirm_id = ?1 AND notify_at_ms IS NOT NULL`,
-    )
-    .bind(confirmId, notifyAtMs)
-    .run();
+export async function postponeNotification(db: D1Database, postponedId: string, notifyAtMs: number): Promise<void> {
+  await execute(
+    db,
+    query
+      .update(pairTickets)
+      .set({ notifyAtMs, notifyAttempts: sql`${pairTickets.notifyAttempts} + 1` })
+      .where(and(eq(confirmId, postponedId), isNotNull(pairTickets.notifyAtMs))),
+  );
 }
 
 /**
- * Forgets tickets a day after they expired; one with a notification owed stays.
+ * Forgets tickets a day after they expired; one with a pending notification stays.
  *
  * @returns how many went, at most `limit`
  */
 export async function pruneTickets(db: D1Database, nowMs: number, limit: number): Promise<number> {
-  const { meta } = await db
-    .prepare(
-      `DELETE FROM pair_tickets WHERE ticket_hash IN (
-         SELECT ticket_hash FROM pair_tickets WHERE expires_at_ms < ?1 AND notify_at_ms IS NULL ORDER BY expires_at_ms LIMIT ?2)`,
-    )
-    .bind(nowMs - TICKET_RETENTION_MS, limit)
-    .run();
+  const { ticketHash, notifyAtMs } = pairTickets;
+  const expired = query
+    .select({ ticketHash })
+    .from(pairTickets)
+    .where(and(lt(expiresAtMs, nowMs - TICKET_RETENTION_MS), isNull(notifyAtMs)))
+    .orderBy(asc(expiresAtMs))
+    .limit(limit);
+  const { meta } = await execute(db, query.delete(pairTickets).where(inArray(ticketHash, expired)));
   return meta.changes;
 }

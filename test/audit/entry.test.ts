@@ -2,17 +2,21 @@ import { env } from "cloudflare:workers";
 import { describe, expect, test } from "vitest";
 import { auditStatement } from "../../src/audit/entry.ts";
 import { auditRetentionStatements } from "../../src/audit/retention.ts";
-import { isFenceFailure } from "../../src/database/fencing.ts";
+import { runBatch } from "../../src/database/batch.ts";
+import { execute } from "../../src/database/read.ts";
 import { clock, NOW_MS, operatorCall, rows } from "../identity/fixture.ts";
 
 const append = (action: string) =>
-  auditStatement(operatorCall(), {
-    action,
-    subject: "agent:x",
-    agentDid: null,
-    result: "ok",
-    details: { why: "test" },
-  }).run();
+  execute(
+    env.DB,
+    auditStatement(operatorCall(), {
+      action,
+      subject: "agent:x",
+      agentDid: null,
+      result: "ok",
+      details: { why: "test" },
+    }),
+  );
 
 describe("the audit", () => {
   test("takes rows and lets none be changed or replaced", async () => {
@@ -30,7 +34,7 @@ describe("the audit", () => {
     clock.ms = NOW_MS + 1_000;
     await append("two");
     await expect(env.DB.prepare("DELETE FROM audit").run()).rejects.toThrow(/retention alone/);
-    await env.DB.batch(auditRetentionStatements(env.DB, NOW_MS + 1_000, 1_000));
+    await runBatch(env.DB, auditRetentionStatements(NOW_MS + 1_000, 1_000));
     expect(await rows("SELECT action FROM audit")).toEqual([{ action: "two" }]);
     await expect(env.DB.prepare("DELETE FROM audit").run()).rejects.toThrow(/retention alone/);
   });
@@ -47,37 +51,16 @@ describe("the audit", () => {
     }
     const old = () =>
       rows<{ action: string }>("SELECT action FROM audit WHERE at_ms < ?1 ORDER BY at_ms", NOW_MS - 5_000);
-    await env.DB.batch(auditRetentionStatements(env.DB, NOW_MS - 5_000, 2));
+    await runBatch(env.DB, auditRetentionStatements(NOW_MS - 5_000, 2));
     expect(await old()).toEqual([{ action: "four" }]);
-    await env.DB.batch(auditRetentionStatements(env.DB, NOW_MS - 5_000, 2));
+    await runBatch(env.DB, auditRetentionStatements(NOW_MS - 5_000, 2));
     expect(await old()).toEqual([]);
   });
 });
 
-const fence = (epoch: number) =>
-  env.DB.prepare(
-    `INSERT INTO fence (current) SELECT 0
-     WHERE COALESCE((SELECT epoch FROM authority_epochs WHERE authority = ?1), 0) <> ?2`,
-  ).bind("agent:x", epoch);
-
-const effect = () =>
-  env.DB.prepare("INSERT INTO audit (id, at_ms, actor, action, result) VALUES (?1, ?2, 'a', 'effect', 'ok')").bind(
-    crypto.randomUUID(),
-    NOW_MS * 2,
-  );
-
-describe("the fence", () => {
-  test("lets a batch of the current epoch through, epoch 0 where nothing is written, and undoes one of another", async () => {
-    await env.DB.batch([fence(0), effect()]);
+describe("the epochs of authorities", () => {
+  test("never fall and are never forgotten", async () => {
     await env.DB.prepare("INSERT INTO authority_epochs VALUES ('agent:x', 3)").run();
-    await env.DB.batch([fence(3), effect()]);
-    const stale = env.DB.batch([fence(2), effect()]);
-    expect(await stale.then(() => "committed", isFenceFailure)).toBe(true);
-    expect(await rows("SELECT action FROM audit WHERE action = 'effect'")).toHaveLength(2);
-    expect(await rows("SELECT * FROM fence")).toEqual([]);
-  });
-
-  test("never falls and is never forgotten", async () => {
     await expect(env.DB.prepare("UPDATE authority_epochs SET epoch = 2").run()).rejects.toThrow(/only rises/);
     await expect(env.DB.prepare("DELETE FROM authority_epochs").run()).rejects.toThrow(/never forgotten/);
   });

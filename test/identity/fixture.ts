@@ -5,6 +5,7 @@ import type { Principal } from "../../src/authority/principal.ts";
 import type { CallContext } from "../../src/call/context.ts";
 import type { GateLocal } from "../../src/call/gate.ts";
 import { type Config, parseConfig } from "../../src/config.ts";
+import { raiseStatements } from "../../src/database/fencing.ts";
 import type { IdentityHooks } from "../../src/identity/hooks.ts";
 import type { Credentials } from "../../src/identity/lifecycle/register.ts";
 import { registryOf } from "../../src/identity/registry.ts";
@@ -79,7 +80,7 @@ export function gateStub(agentDid: string, beforeCommit: () => Promise<void> = a
       const epoch = (epochs.get(agentDid) ?? 0) + 1;
       epochs.set(agentDid, epoch);
       await beforeCommit();
-      endedBy.push(await end.commit([raiseTo(agentDid, epoch)]));
+      endedBy.push(await end.commit(raiseStatements([{ authority: `agent:${agentDid}`, epoch }])));
       keptJtis.push(end.keepJti ?? null);
       return { sockets: 0, inFlight: 0 };
     },
@@ -91,13 +92,6 @@ export function gateStub(agentDid: string, beforeCommit: () => Promise<void> = a
 /** What the ends of this file reported to the gate, and which token each kept. */
 export const endedBy: { jti: string; expMs: number }[][] = [];
 export const keptJtis: (string | null)[] = [];
-
-function raiseTo(agentDid: string, epoch: number): D1PreparedStatement {
-  return env.DB.prepare(
-    `INSERT INTO authority_epochs (authority, epoch) VALUES (?1, ?2)
-     ON CONFLICT (authority) DO UPDATE SET epoch = MAX(epoch, excluded.epoch)`,
-  ).bind(`agent:${agentDid}`, epoch);
-}
 
 /** The agent's own call, under the epoch of this moment. `isGateDeaf`: its gate has not heard of an end yet. */
 export function agentCall(agent: TestAgent, around: Surroundings & { isGateDeaf?: boolean } = {}): CallContext {
@@ -117,14 +111,7 @@ export function agentCall(agent: TestAgent, around: Surroundings & { isGateDeaf?
         throw new ProxyError("PROXY_AUTH_REVOKED");
     },
     revokedItself() {},
-    fence: (db) => [
-      db
-        .prepare(
-          `INSERT INTO fence (current) SELECT 0
-           WHERE COALESCE((SELECT epoch FROM authority_epochs WHERE authority = ?1), 0) <> ?2`,
-        )
-        .bind(`agent:${agentDid}`, epoch),
-    ],
+    fence: () => [{ authority: `agent:${agentDid}`, epoch }],
   };
   return operatorCall({ ...around, principal, authority, agentDid: did(agentDid), gate: gateStub(agentDid) });
 }

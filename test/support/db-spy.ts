@@ -3,6 +3,8 @@ import { env } from "cloudflare:workers";
 import type { Principal } from "../../src/authority/principal.ts";
 import type { CallContext } from "../../src/call/context.ts";
 import type { GateLocal } from "../../src/call/gate.ts";
+import { fenceStatement } from "../../src/database/fencing.ts";
+import { textOf } from "../../src/database/statement.ts";
 import { runtimeOf } from "../../src/runtime.ts";
 import type { Log } from "../../src/telemetry/log.ts";
 import type { AgentDid, HumanDid } from "../../src/wire/did.ts";
@@ -109,8 +111,8 @@ export async function principalOf(caller: Caller): Promise<Principal> {
   }
 }
 
-/** The fence that a call of this file stands under; `ended` lets the database find it raised. */
-export const FENCE = "INSERT INTO fence (current) SELECT 0 WHERE ?1 = 1 /* the fence */";
+/** The text of a fence. */
+export const FENCE = textOf(fenceStatement({ authority: "", epoch: 0 }));
 
 /** A call of a caller, in a gate that takes everything and does nothing. */
 export async function contextOf(
@@ -134,7 +136,9 @@ export async function contextOf(
     principal,
     authority: {
       assertCurrent() {},
-      fence: (on) => (principal.kind === "operator" ? [] : [on.prepare(FENCE).bind(around.ended === true ? 1 : 0)]),
+      // Epoch 0 is above -1: D1 finds the authority raised.
+      fence: () =>
+        principal.kind === "operator" ? [] : [{ authority: "agent:of-test", epoch: around.ended === true ? -1 : 0 }],
       revokedItself() {},
     },
     requestId: "test-request",

@@ -79,14 +79,7 @@ export function authorityOf(agentDid: AgentDid, epoch = 0): Fencing & { ended: b
     assertCurrent() {
       if (authority.ended) throw new ProxyError("PROXY_AUTH_REVOKED");
     },
-    fence: (db) => [
-      db
-        .prepare(
-          `INSERT INTO fence (current) SELECT 0
-           WHERE COALESCE((SELECT epoch FROM authority_epochs WHERE authority = ?1), 0) <> ?2`,
-        )
-        .bind(`agent:${agentDid}`, epoch),
-    ],
+    fence: () => [{ authority: `agent:${agentDid}`, epoch }],
   };
   return authority;
 }

@@ -1,5 +1,6 @@
 import { env } from "cloudflare:workers";
 import { beforeEach, describe, expect, test } from "vitest";
+import { runBatch } from "../../src/database/batch.ts";
 import type { CallContext } from "../../src/call/context.ts";
 import type { Method } from "../../src/rpc/method.ts";
 import { pairConfirm, pairPeers, pairStart, pairStatus } from "../../src/rpc/methods/trust.ts";
@@ -161,7 +162,7 @@ describe("a ticket works once", () => {
 
   test("tickets of an agent that was ended cannot be confirmed", async () => {
     const { ticket } = await start();
-    await env.DB.batch([endTicketsStatement(env.DB, alice)]);
+    await runBatch(env.DB, [endTicketsStatement(alice)]);
     await expect(confirm(ticket)).rejects.toMatchObject({ code: "PROXY_GONE" });
     expect(await lookUpTrust(env.DB, alice, bob)).toEqual({ trusted: false, epoch: 0 });
   });

@@ -1,4 +1,6 @@
 /** The relationship tuples in D1: statements to write and delete them in anybody's batch, and a paged read. */
+import { type Undone, violates } from "../../database/batch.ts";
+import { relationships } from "../../database/schema.ts";
 import { decodeBase64Url, encodeBase64Url } from "../../wire/base64url.ts";
 import { err, ok, type Result } from "../../wire/result.ts";
 import { validateTuple, type Model } from "../engine/model.ts";
@@ -54,13 +56,10 @@ export function writeTuples(
   );
 }
 
-/** Whether a batch failed because a tuple would have put an object into a second tenant. */
-export function isSecondTenant(error: unknown): boolean {
-  return error instanceof Error && error.message.includes(SECOND_TENANT);
+/** @returns whether a batch was undone because a tuple would have put an object into a second tenant */
+export function isSecondTenant(undone: Undone): boolean {
+  return violates(undone, relationships.objectType, relationships.objectId);
 }
-
-/** What SQLite says of the index `relationships_one_tenant`; the primary key's own conflicts are not errors. */
-const SECOND_TENANT = "UNIQUE constraint failed: relationships.object_type, relationships.object_id";
 
 /**
  * Statements that delete tuples; one that does not stand is no error. Also deletes what the model does not know any more.

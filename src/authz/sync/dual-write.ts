@@ -5,11 +5,9 @@
 import { authorityEnded } from "../../call/caller.ts";
 import type { CallContext } from "../../call/context.ts";
 import type { Config } from "../../config.ts";
-import { isFenceFailure } from "../../database/fencing.ts";
+import { type BatchItem, type BatchResults, commitFenced, type Undone } from "../../database/batch.ts";
 import { count } from "../../telemetry/metrics.ts";
-import { ProxyError } from "../../wire/problem.ts";
 import { err, ok, type Result } from "../../wire/result.ts";
-import { isSecondTenant } from "../store/tuples.ts";
 import {
   type NotTold,
   outboxStatement,
@@ -52,7 +50,7 @@ export function outboxStatements(db: D1Database, { changes }: DualWrite, nowMs: 
 }
 
 /** Why a commit was undone, where the caller can be told something better than that. */
-export type Refused = "name-taken" | "second-tenant";
+export type Refused = Exclude<Undone, "authority-ended">;
 
 /**
  * Commits one batch under the caller's authority: fence first, whole or not at all.
@@ -61,12 +59,11 @@ export type Refused = "name-taken" | "second-tenant";
  * @returns the results of `statements`, or why the batch was undone
  * @throws ProxyError when the authority has ended, or PROXY_AUTH_DEPENDENCY_UNAVAILABLE when D1 fails
  */
-export async function commitWrite(
+export async function commitWrite<const Items extends readonly BatchItem[]>(
   ctx: GraphWriter,
-  statements: readonly D1PreparedStatement[],
+  statements: Items,
   dual: DualWrite | null,
-): Promise<Result<D1Result[], Refused>> {
-  const fence = ctx.authority.fence(ctx.db);
+): Promise<Result<BatchResults<Items>, Refused>> {
   const isLocal = dual !== null && dual.changes.length === 0;
   const tally = (what: "attempt" | "success" | "failure", exceptionClass: ExceptionClass): void => {
     if (isLocal) count(`task_fgac_dual_write_${what}`, { op: dual.op, exception_class: exceptionClass });
@@ -74,23 +71,19 @@ export async function commitWrite(
   const session = ctx.db.withSession("first-primary");
   ctx.authority.assertCurrent();
   tally("attempt", "none");
-  try {
-    const results = await session.batch([
-      ...fence,
-      ...statements,
-      ...(dual === null ? [] : outboxStatements(ctx.db, dual, ctx.now())),
-    ]);
-    tally("success", "none");
-    if (ctx.bookmarks) ctx.bookmarks.latest = session.getBookmark() ?? ctx.bookmarks.latest;
-    return ok(results.slice(fence.length, fence.length + statements.length));
-  } catch (error) {
-    if (isFenceFailure(error)) throw authorityEnded(ctx);
-    if (error instanceof Error && error.message.includes("UNIQUE constraint failed: tasks.name"))
-      return err("name-taken");
-    if (isSecondTenant(error)) return err("second-tenant");
+  const pushed = dual === null ? [] : outboxStatements(ctx.db, dual, ctx.now());
+  const committed = await commitFenced(session, ctx.authority, [...statements, ...pushed]).catch((error: unknown) => {
     tally("failure", "store");
-    throw new ProxyError("PROXY_AUTH_DEPENDENCY_UNAVAILABLE", { reason: "D1 failed", cause: error });
+    throw error;
+  });
+  if (!committed.ok) {
+    if (committed.error === "authority-ended") throw authorityEnded(ctx);
+    if ("guard" in committed.error) tally("failure", "store");
+    return err(committed.error);
   }
+  tally("success", "none");
+  if (ctx.bookmarks) ctx.bookmarks.latest = session.getBookmark() ?? ctx.bookmarks.latest;
+  return ok(committed.value.slice(0, statements.length) as BatchResults<Items>);
 }
 
 /** Tells a remote graph what was committed. @returns why it did not take all of it, or null; the outbox has the rest */

@@ -4,6 +4,7 @@
  * that what was deleted meanwhile gets no tuple.
  */
 import type { Config } from "../../config.ts";
+import { runBatch } from "../../database/batch.ts";
 import { type AuditedCall, auditStatement } from "../../audit/entry.ts";
 import type { Log } from "../../telemetry/log.ts";
 import { gauge } from "../../telemetry/metrics.ts";
@@ -16,7 +17,7 @@ export const SCANNED_AT_ONCE = 2_000;
 const IDS_NAMED = 10;
 
 /** Beside what it works with: whom the audit names for what it does. */
-export type ReconcileDeps = AuditedCall & { config: Pick<Config, "authzGraph">; log: Log };
+export type ReconcileDeps = AuditedCall & { db: D1Database; config: Pick<Config, "authzGraph">; log: Log };
 
 export type ReconcileOptions = {
   dryRun: boolean;
@@ -178,7 +179,7 @@ async function mend(deps: ReconcileDeps, phase: Phase, seen: Seen): Promise<void
   const texts = (isRemote ? notifyStatements(phase) : []).concat(repairStatements(phase));
   const nowMs = now();
   const removed = seen.remove.reduce((sum, { tuples }) => sum + tuples, 0);
-  await db.batch([
+  await runBatch(db, [
     ...texts.map((text) => db.prepare(text).bind(JSON.stringify(ids), nowMs)),
     auditStatement(deps, {
       action: "authz.reconcile",

@@ -1,7 +1,6 @@
 /** Who did what to whom, when, and with which result. */
 import { sql } from "drizzle-orm";
 import { check, index, integer, sqliteTable, text } from "drizzle-orm/sqlite-core";
-import type { AgentDid } from "../../wire/did.ts";
 
 /** Triggers: rows are appended, never changed or replaced, and deleted by retention alone. `details` is flat JSON without secrets. */
 export const audit = sqliteTable(
@@ -12,7 +11,7 @@ export const audit = sqliteTable(
     actor: text("actor").notNull(),
     action: text("action").notNull(),
     subject: text("subject"),
-    agentDid: text("agent_did").$type<AgentDid>(),
+    agentDid: text("agent_did"),
     origin: text("origin"),
     result: text("result").notNull(),
     requestId: text("request_id"),

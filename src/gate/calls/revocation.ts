@@ -15,7 +15,9 @@ import type { ApiKeys } from "../../authority/ended-api-keys.ts";
 import { deviceAuthority, sharedAuthority } from "../../authority/names.ts";
 import type { AuthorityRef } from "../../authority/reference.ts";
 import type { SharedSecret } from "../../authority/shared-secret.ts";
-import { raiseStatement } from "../../database/fencing.ts";
+import { runBatch } from "../../database/batch.ts";
+import { type FencingToken, raiseStatements } from "../../database/fencing.ts";
+import type { Statement } from "../../database/statement.ts";
 import { DeadlineExceeded, withDeadline } from "../../resilience/deadline.ts";
 import type { AgentDid } from "../../wire/did.ts";
 import { ProxyError, proxyErrorFrom } from "../../wire/problem.ts";
@@ -102,20 +104,20 @@ export function createRevocation(deps: RevocationDeps): Revocation {
   };
 
   /** The fencing tokens of the agent and of all that was issued by it, each to where `endRest` will have put it. */
-  const raiseEverything = (): D1PreparedStatement[] => [
-    raiseStatement(env.DB, `agent:${self}`, authority.epoch()),
-    ...devices
-      .active()
-      .map(({ deviceId, epoch }) => raiseStatement(env.DB, deviceAuthority(self, deviceId), epoch + 1)),
-    raiseStatement(env.DB, sharedAuthority(self), shared.generation() + 1),
-  ];
+  const raiseEverything = (): Statement<D1Result>[] =>
+    raiseStatements([
+      { authority: `agent:${self}`, epoch: authority.epoch() },
+      ...devices
+        .active()
+        .map(({ deviceId, epoch }) => ({ authority: deviceAuthority(self, deviceId), epoch: epoch + 1 })),
+      { authority: sharedAuthority(self), epoch: shared.generation() + 1 },
+    ]);
 
   return {
     async end(call, { apply, raise }) {
       call.assertCurrent();
       const { applied, fenced } = inOneTurn(call, apply);
-      const statements = raise(applied).map(({ authority: name, epoch }) => raiseStatement(env.DB, name, epoch));
-      await withinDrainTime(() => Promise.all([raiseAtPrimary(env.DB, statements), drain()]));
+      await withinDrainTime(() => Promise.all([raiseAtPrimary(env.DB, raise(applied)), drain()]));
       return { applied, fenced };
     },
 
@@ -159,10 +161,10 @@ function notReached(reason: string, cause?: unknown): ProxyError {
 }
 
 /** Step 2: raises fencing tokens where effects are committed; a primary that does not take them is no success. */
-async function raiseAtPrimary(db: D1Database, statements: D1PreparedStatement[]): Promise<void> {
-  if (statements.length === 0) return;
+async function raiseAtPrimary(db: D1Database, tokens: readonly FencingToken[]): Promise<void> {
+  if (tokens.length === 0) return;
   try {
-    await db.withSession("first-primary").batch(statements);
+    await runBatch(db.withSession("first-primary"), raiseStatements(tokens));
   } catch (cause) {
     throw notReached("the fencing token could not be raised", cause);
   }

@@ -7,7 +7,6 @@ import type { CallContext } from "../../call/context.ts";
 import type { RemoteGate } from "../../call/remote-gate.ts";
 import type { Reply } from "../../call/reply.ts";
 import type { Config } from "../../config.ts";
-import { fenceStatement } from "../../database/fencing.ts";
 import { readNumber, writeMeta } from "../../database/meta.ts";
 import type { Bookmarks } from "../../database/session.ts";
 import type { Dispatcher } from "../../rpc/dispatcher.ts";
@@ -73,11 +72,11 @@ export function createRunner(deps: RunnerDeps): Runner {
       principal,
       authority: {
         assertCurrent,
-        fence(db) {
+        fence() {
           if (ref === null) return [];
           // The agent's epoch rises for each of its tokens that ends alone; what holds at this moment holds under today's.
           if (ref.kind === "agent" && authority.holds(ref)) ref.epoch = authority.epoch();
-          return [fenceStatement(db, fencingToken(self, ref))];
+          return [fencingToken(self, ref)];
         },
         revokedItself(epoch) {
           if (ref === null) return;

@@ -3,7 +3,12 @@
  * revoked, when the signing key changed, or when the last signature is a minute old; in between served as it is.
  */
 import { CompactSign } from "jose";
-import { read } from "../../database/read.ts";
+import { and, gt, isNotNull, sql } from "drizzle-orm";
+import { runBatch } from "../../database/batch.ts";
+import { excluded, names } from "../../database/columns.ts";
+import { readFirst } from "../../database/read.ts";
+import { aits, crlState } from "../../database/schema.ts";
+import { query, type Statement } from "../../database/statement.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import { CRL_TYPE } from "../../wire/registry-documents.ts";
 import { newUlid } from "../../wire/ulid.ts";
@@ -11,7 +16,7 @@ import type { DerivedKey } from "../keys/derivation.ts";
 import { currentSigningKey } from "../keys/signing-keys.ts";
 import type { Registry } from "../registry.ts";
 
-/** A signed list is served again for so long while nothing changes, so that `iat` keeps notifyStatements that we live. */
+/** A signed list is served again for so long while nothing changes, so that `iat` shows that the registry lives. */
 const RESIGN_AFTER_MS = 60_000;
 /** Life of a list beyond its signing; its readers' own maximum age is far shorter unless they set it otherwise. */
 const LIFE_SECONDS = 86_400;
@@ -23,16 +28,6 @@ const REASONS_MAX_BYTES = 17 * 1_048_576;
 const ENTRY_BYTES = 100;
 /** Entries in one row of the query: the longest DIDs and reasons stay below D1's 2 MB a row. */
 const ENTRIES_PER_ROW = 1_500;
-const ENTRIES_SQL = `
-  WITH listed AS (SELECT * FROM aits WHERE revoked_at_ms IS NOT NULL AND expires_at_ms > ?1),
-    size AS (SELECT sum(?4 + length(agent_did) + ifnull(length(CAST(revoked_reason AS BLOB)), 0)) AS bytes FROM listed)
-  SELECT group_concat(entry, ',') AS entries FROM (
-    SELECT (row_number() OVER () - 1) / ?2 AS part,
-      iif(revoked_reason IS NULL OR (SELECT bytes FROM size) > ?3,
-        json_object('jti', jti, 'agentDid', agent_did, 'revokedAt', revoked_at_ms),
-        json_object('jti', jti, 'agentDid', agent_did, 'reason', revoked_reason, 'revokedAt', revoked_at_ms)) AS entry
-    FROM listed)
-  GROUP BY part`;
 /** How long a request waits for the one that is signing, and how often it looks. */
 const WAIT_MS = 4_000;
 const LOOK_EVERY_MS = 20;
@@ -45,13 +40,11 @@ let last: SignedList | null = null;
 let signingUntilMs = 0;
 
 /** Says that the list has changed; stands in every batch that revokes. */
-export function crlChanged(registry: Registry): D1PreparedStatement {
-  return registry.db
-    .prepare(
-      `INSERT INTO crl_state (id, revision, last_iat) VALUES (1, ?1, 0)
-       ON CONFLICT (id) DO UPDATE SET revision = excluded.revision`,
-    )
-    .bind(newUlid(registry.now()));
+export function crlChanged(nowMs: number): Statement<D1Result> {
+  return query
+    .insert(crlState)
+    .values({ id: 1, revision: newUlid(nowMs), lastIat: 0 })
+    .onConflictDoUpdate({ target: crlState.id, set: { revision: sql`${excluded(crlState.revision)}` } });
 }
 
 /**
@@ -85,8 +78,8 @@ async function signInTurn(registry: Registry, key: DerivedKey): Promise<Uint8Arr
 }
 
 async function currentRevision(registry: Registry, key: DerivedKey): Promise<string> {
-  const select = registry.db.prepare("SELECT revision FROM crl_state WHERE id = 1");
-  return cacheRevision(registry, key, (await read(select.first<string>("revision"))) ?? "");
+  const state = await readFirst(registry.db, query.select({ revision: crlState.revision }).from(crlState));
+  return cacheRevision(registry, key, state?.revision ?? "");
 }
 
 function cacheRevision(registry: Registry, key: DerivedKey, revision: string): string {
@@ -116,20 +109,31 @@ async function readList(
   registry: Registry,
   nowMs: number,
 ): Promise<{ entries: string[]; iat: number; revision: string }> {
-  const { db } = registry;
-  const [state, rows] = await read(
-    db.batch([
-      db
-        .prepare(
-          `INSERT INTO crl_state (id, revision, last_iat) VALUES (1, ?2, ?1)
-           ON CONFLICT (id) DO UPDATE SET last_iat = MAX(last_iat, excluded.last_iat)
-           RETURNING last_iat AS iat, revision`,
-        )
-        .bind(Math.floor(nowMs / 1_000), newUlid(nowMs)),
-      // Joined by SQLite: as objects, 100 000 entries would take several times the memory.
-      db.prepare(ENTRIES_SQL).bind(nowMs - LISTED_AFTER_EXPIRY_MS, ENTRIES_PER_ROW, REASONS_MAX_BYTES, ENTRY_BYTES),
-    ]),
-  );
-  const { iat, revision } = (state?.results[0] ?? { iat: 0, revision: "" }) as { iat: number; revision: string };
-  return { entries: ((rows?.results ?? []) as { entries: string }[]).map((row) => row.entries), iat, revision };
+  const { lastIat, revision } = crlState;
+  const [[state], rows] = await runBatch(registry.db, [
+    query
+      .insert(crlState)
+      .values({ id: 1, revision: newUlid(nowMs), lastIat: Math.floor(nowMs / 1_000) })
+      .onConflictDoUpdate({ target: crlState.id, set: { lastIat: sql`MAX(${lastIat}, ${excluded(lastIat)})` } })
+      .returning({ iat: lastIat, revision }),
+    listedEntries(nowMs - LISTED_AFTER_EXPIRY_MS),
+  ]);
+  if (state === undefined) throw new Error("the upsert of the list's state returned no row");
+  return { entries: rows.map(({ entries }) => entries), ...state };
 }
+
+/** Entries as JSON text, joined by SQLite: as objects, 100 000 of them would take several times the memory. */
+const listedEntries = (afterMs: number): Statement<{ entries: string }[]> => {
+  const { jti, agentDid, revokedAtMs, revokedReason } = aits;
+  const isListed = and(isNotNull(revokedAtMs), gt(aits.expiresAtMs, afterMs));
+  return query.all(sql`
+    WITH listed AS (SELECT ${names(jti, agentDid, revokedAtMs, revokedReason)} FROM ${aits} WHERE ${isListed}),
+      size AS (SELECT SUM(${ENTRY_BYTES} + LENGTH(${names(agentDid)}) + IFNULL(LENGTH(CAST(${names(revokedReason)} AS BLOB)), 0)) AS bytes FROM listed)
+    SELECT GROUP_CONCAT(entry, ',') AS entries FROM (
+      SELECT (ROW_NUMBER() OVER () - 1) / ${ENTRIES_PER_ROW} AS part,
+        IIF(${names(revokedReason)} IS NULL OR (SELECT bytes FROM size) > ${REASONS_MAX_BYTES},
+          JSON_OBJECT('jti', ${names(jti)}, 'agentDid', ${names(agentDid)}, 'revokedAt', ${names(revokedAtMs)}),
+          JSON_OBJECT('jti', ${names(jti)}, 'agentDid', ${names(agentDid)}, 'reason', ${names(revokedReason)}, 'revokedAt', ${names(revokedAtMs)})) AS entry
+      FROM listed)
+    GROUP BY part`);
+};

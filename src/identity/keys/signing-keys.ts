@@ -1,38 +1,41 @@
 /** The registry's signing keys: which one is current, and which still verify what they signed. */
-import { contended } from "../../database/batch.ts";
+import { and, desc, eq, sql } from "drizzle-orm";
+import { runBatch } from "../../database/batch.ts";
+import { names } from "../../database/columns.ts";
 import { guard } from "../../database/guard.ts";
-import { read } from "../../database/read.ts";
+import { readAll, readFirst } from "../../database/read.ts";
+import { registryKeys } from "../../database/schema.ts";
+import { query, type Statement } from "../../database/statement.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import type { RegistryKey } from "../../wire/registry-documents.ts";
 import { newUlid } from "../../wire/ulid.ts";
-import type { Registry } from "../registry.ts";
+import { contended, type Registry } from "../registry.ts";
 import { type DerivedKey, deriveKey } from "./derivation.ts";
 
-type KeyRow = { kid: string; x: string; status: "active" | "revoked"; is_current: number };
+type KeyRow = typeof registryKeys.$inferSelect;
 
 /** @returns a new key pair under a fresh kid. */
 export async function newSigningKey(registry: Registry): Promise<DerivedKey> {
   return deriveKey(registry, `key-${newUlid(registry.now())}`);
 }
 
+const CURRENT = query.select().from(registryKeys).where(eq(registryKeys.isCurrent, 1));
+
 /** @returns the row of the current key; makes the first key when there is none. */
 async function currentRow(registry: Registry): Promise<KeyRow> {
-  const { db } = registry;
-  const select = db.prepare("SELECT kid, x, status, is_current FROM registry_keys WHERE is_current = 1");
-  const found = await read(select.first<KeyRow>());
+  const found = await readFirst(registry.db, CURRENT);
   if (found !== null) return found;
   const first = await newSigningKey(registry);
+  const { kid, x, status, isCurrent, createdAtMs } = registryKeys;
   // Of two isolates that get here at once the second inserts nothing, and both go on with the first one's key.
-  const insert = db
-    .prepare(
-      `INSERT INTO registry_keys (kid, x, status, is_current, created_at_ms)
-       SELECT ?1, ?2, 'active', 1, ?3 WHERE NOT EXISTS (SELECT 1 FROM registry_keys WHERE is_current = 1)`,
-    )
-    .bind(first.kid, first.x, registry.now());
-  const [, current] = await read(db.batch<KeyRow>([insert, select]));
-  const row = current?.results[0];
-  if (row === undefined) throw contended();
-  return row;
+  const insert = query.run(
+    sql`INSERT INTO ${registryKeys} (${names(kid, x, status, isCurrent, createdAtMs)})
+      SELECT ${first.kid}, ${first.x}, 'active', 1, ${registry.now()}
+      WHERE NOT EXISTS (SELECT 1 FROM ${registryKeys} WHERE ${eq(isCurrent, 1)})`,
+  );
+  const [, [current]] = await runBatch(registry.db, [insert, CURRENT]);
+  if (current === undefined) throw contended();
+  return current;
 }
 
 /**
@@ -52,16 +55,28 @@ export async function currentSigningKey(registry: Registry): Promise<DerivedKey>
 }
 
 /** Undoes a batch whose tokens were signed by a key that has been revoked in the meantime. */
-export function guardKeyIsActive(registry: Registry, kid: string): D1PreparedStatement {
-  return guard(registry.db, "EXISTS (SELECT 1 FROM registry_keys WHERE kid = ?1 AND status = 'active')", kid);
+export function guardKeyIsActive(kid: string): Statement<D1Result> {
+  const active = and(eq(registryKeys.kid, kid), eq(registryKeys.status, "active"));
+  return guard(sql`EXISTS (SELECT 1 FROM ${registryKeys} WHERE ${active})`);
+}
+
+/** The statement that makes a key the current one; fails its batch while there is another. */
+export function insertCurrentKey(key: DerivedKey, nowMs: number): Statement<D1Result> {
+  return query
+    .insert(registryKeys)
+    .values({ kid: key.kid, x: key.x, status: "active", isCurrent: 1, createdAtMs: nowMs });
 }
 
 /** @returns every key that is still listed, newest first; the first one is made when there is none. */
 export async function listSigningKeys(registry: Registry): Promise<RegistryKey[]> {
-  const select = registry.db.prepare(
-    "SELECT kid, x, status, is_current FROM registry_keys ORDER BY created_at_ms DESC, kid DESC",
+  const newestFirst = [desc(registryKeys.createdAtMs), desc(registryKeys.kid)];
+  const listed = await readAll(
+    registry.db,
+    query
+      .select()
+      .from(registryKeys)
+      .orderBy(...newestFirst),
   );
-  const { results } = await read(select.all<KeyRow>());
-  const rows = results.length === 0 ? [await currentRow(registry)] : results;
+  const rows = listed.length === 0 ? [await currentRow(registry)] : listed;
   return rows.map(({ kid, x, status }) => ({ kid, alg: "EdDSA", crv: "Ed25519", x, status }));
 }

@@ -1,6 +1,10 @@
 /** What ending an agent means in D1, for its revocation and for its re-keying alike. */
+import { and, eq, gt, isNotNull, isNull } from "drizzle-orm";
 import type { CallContext } from "../../call/context.ts";
 import type { GateLocal } from "../../call/gate.ts";
+import type { BatchItem } from "../../database/batch.ts";
+import { aits } from "../../database/schema.ts";
+import { query } from "../../database/statement.ts";
 import { type AgentDid, parseAgentDid } from "../../wire/did.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import { type Agent, findAgent } from "../agents.ts";
@@ -9,39 +13,40 @@ import type { EndCause, IdentityHooks } from "../hooks.ts";
 import type { Registry } from "../registry.ts";
 import { endFamiliesOf } from "../tokens/token-pairs.ts";
 
-type EndedJti = { jti: string; expMs: number };
+/** A token that has ended, and when it would have expired. */
+export type EndedJti = { jti: string; expMs: number };
 
 type Ending = { cause: EndCause; reason: string; hooks: IdentityHooks };
 
-/** What ends in either case. The first two statements are what {@link endedJtis} reads. */
-export function endStatements(
-  ctx: CallContext,
-  registry: Registry,
-  agentDid: AgentDid,
-  end: Ending,
-): D1PreparedStatement[] {
-  const { db } = registry;
-  const nowMs = registry.now();
+/** What ends in either case; {@link endedJtis} reads the result of the second statement. */
+export function endStatements(ctx: CallContext, agentDid: AgentDid, end: Ending): readonly BatchItem[] {
+  const nowMs = ctx.now();
+  const ofAgent = eq(aits.agentDid, agentDid);
   return [
-    db
-      .prepare("UPDATE aits SET revoked_at_ms = ?2, revoked_reason = ?3 WHERE agent_did = ?1 AND revoked_at_ms IS NULL")
-      .bind(agentDid, nowMs, end.reason),
-    // What an earlier, interrupted call revoked is told again: the gate may not have heard of it.
-    db
-      .prepare(
-        "SELECT jti, expires_at_ms AS expMs FROM aits WHERE agent_did = ?1 AND revoked_at_ms IS NOT NULL AND expires_at_ms > ?2",
-      )
-      .bind(agentDid, nowMs),
-    endFamiliesOf(registry, agentDid, end.cause),
-    crlChanged(registry),
+    query
+      .update(aits)
+      .set({ revokedAtMs: nowMs, revokedReason: end.reason })
+      .where(and(ofAgent, isNull(aits.revokedAtMs))),
+    // Those too that an earlier, interrupted call revoked: the gate may not know of them.
+    query
+      .select({ jti: aits.jti, expMs: aits.expiresAtMs })
+      .from(aits)
+      .where(and(ofAgent, isNotNull(aits.revokedAtMs), gt(aits.expiresAtMs, nowMs))),
+    endFamiliesOf(agentDid, end.cause, nowMs),
+    crlChanged(nowMs),
     ...end.hooks.atEnd.flatMap((statements) => statements(ctx, agentDid, end.cause)),
   ];
 }
 
-export function endedJtis(results: D1Result[], raised: number): EndedJti[] {
-  return (results[raised + 1]?.results ?? []) as EndedJti[];
+/**
+ * @param results of a batch that holds {@link endStatements}
+ * @param before how many statements stand before them
+ */
+export function endedJtis(results: readonly unknown[], before: number): EndedJti[] {
+  return (results[before + 1] ?? []) as EndedJti[];
 }
 
+/** @throws ProxyError PROXY_NOT_FOUND for what is no DID of this registry's */
 export async function knownAgent(registry: Registry, text: string): Promise<Agent> {
   const agentDid = parseAgentDid(text);
   const agent = agentDid === null ? null : await findAgent(registry, agentDid);
@@ -57,6 +62,7 @@ export function requireGate(ctx: CallContext, agentDid: string): GateLocal {
   return ctx.gate;
 }
 
+/** @returns the refusal of a re-key, for an agent that is revoked */
 export function revokedConflict(): ProxyError {
   return new ProxyError("PROXY_CONFLICT", { detail: "The agent is revoked; register a new one." });
 }

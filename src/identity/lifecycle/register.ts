@@ -1,15 +1,15 @@
 /** Registering an agent: its row, its key, its first identity token and token pair, in one commit. */
 import { auditStatement } from "../../audit/entry.ts";
 import type { CallContext } from "../../call/context.ts";
-import { commit, contended } from "../../database/batch.ts";
+import { commitFenced } from "../../database/batch.ts";
 import { didAuthority, type HumanDid, newDid, parseHumanDid } from "../../wire/did.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import { newUlid } from "../../wire/ulid.ts";
-import { type Agent, insertAgent, ownerOfKey } from "../agents.ts";
+import { type Agent, insertAgent, isKeyTaken, ownerOfKey } from "../agents.ts";
 import type { IdentityHooks } from "../hooks.ts";
 import { currentSigningKey, guardKeyIsActive } from "../keys/signing-keys.ts";
 import { parsePublicKey } from "../public-key.ts";
-import { AIT_TTL_SECONDS, ATTEMPTS_MAX, type Registry, registryOf } from "../registry.ts";
+import { AIT_TTL_SECONDS, assertMoved, ATTEMPTS_MAX, contended, type Registry, registryOf } from "../registry.ts";
 import { insertAit, issueAit, type IssuedAit } from "../tokens/identity-token.ts";
 import { insertFamily, newFamilyId, newTokenPair, type TokenPair } from "../tokens/token-pairs.ts";
 
@@ -38,7 +38,7 @@ export type Credentials = {
 /**
  * Registers an agent.
  *
- * @param hooks statements of other rooms that are committed with it
+ * @param hooks statements of other folders that are committed with it
  * @throws ProxyError PROXY_BAD_REQUEST naming the member that is wrong; PROXY_CONFLICT for a key that was ever registered
  */
 export async function registerAgent(
@@ -54,13 +54,11 @@ export async function registerAgent(
     const issued = await issueAit(registry, agent, key);
     const pair = await newTokenPair(registry.now());
     const holder = { familyId: newFamilyId(registry), agentDid: agent.agentDid, keyX: agent.publicKey };
-    ctx.authority.assertCurrent();
-    const outcome = await commit(registry.db, [
-      ...ctx.authority.fence(registry.db),
-      guardKeyIsActive(registry, issued.kid),
-      ...insertAgent(registry, agent),
-      insertAit(registry, agent.agentDid, issued),
-      ...insertFamily(registry, holder, pair),
+    const outcome = await commitFenced(registry.db, ctx.authority, [
+      guardKeyIsActive(issued.kid),
+      ...insertAgent(agent),
+      insertAit(agent.agentDid, issued),
+      ...insertFamily(holder, pair),
       ...hooks.atRegistration.flatMap((statements) => statements(ctx, agent)),
       auditStatement(ctx, {
         action: "identity.register",
@@ -75,7 +73,8 @@ export async function registerAgent(
       ctx.log.info("identity.registered", { agentDid: agent.agentDid, tenantId: agent.tenantId, kid: issued.kid });
       return credentialsOf(agent, issued, pair);
     }
-    if (outcome.error === "key-taken") throw keyTaken();
+    if (isKeyTaken(outcome.error)) throw keyTaken();
+    assertMoved(outcome.error);
     if (outcome.error === "authority-ended") ctx.authority.assertCurrent();
   }
   throw contended();

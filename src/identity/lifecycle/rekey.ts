@@ -1,14 +1,17 @@
 /** Re-keying: a new key for a known agent; everything issued before is revoked. */
+import { eq, sql } from "drizzle-orm";
 import { auditStatement } from "../../audit/entry.ts";
 import type { CallContext } from "../../call/context.ts";
-import { commit, contended } from "../../database/batch.ts";
+import { type BatchItem, commitFenced } from "../../database/batch.ts";
 import { guard } from "../../database/guard.ts";
+import { agentKeys, agents } from "../../database/schema.ts";
+import { query } from "../../database/statement.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import { newUlid } from "../../wire/ulid.ts";
-import { type Agent, guardAgentHolds, insertAgentKey, ownerOfKey } from "../agents.ts";
+import { type Agent, guardAgentHolds, insertAgentKey, isKeyTaken, ownerOfKey } from "../agents.ts";
 import type { IdentityHooks } from "../hooks.ts";
 import { currentSigningKey, guardKeyIsActive } from "../keys/signing-keys.ts";
-import { ATTEMPTS_MAX, type Registry, registryOf } from "../registry.ts";
+import { assertMoved, ATTEMPTS_MAX, contended, type Registry, registryOf } from "../registry.ts";
 import { insertAit, issueAit, type IssuedAit } from "../tokens/identity-token.ts";
 import { insertFamily, newFamilyId, newTokenPair, type TokenPair } from "../tokens/token-pairs.ts";
 import { endedJtis, endStatements, requireGate, knownAgent, revokedConflict } from "./end.ts";
@@ -46,12 +49,13 @@ export async function rekeyAgent(
         const issued = await issueAit(registry, agent, await currentSigningKey(registry), jti);
         const pair = await newTokenPair(registry.now());
         const statements = rekeyStatements(ctx, registry, { before, agent, issued, pair, hooks });
-        const outcome = await commit(registry.db, [...raise, ...statements]);
+        const outcome = await commitFenced(registry.db, null, [...raise, ...statements]);
         if (outcome.ok) {
           handedOut = credentialsOf(agent, issued, pair);
           return endedJtis(outcome.value, raise.length);
         }
-        if (outcome.error === "key-taken") throw keyTaken();
+        if (isKeyTaken(outcome.error)) throw keyTaken();
+        assertMoved(outcome.error);
         const current = await knownAgent(registry, params.agentDid);
         if (current.revokedAtMs !== null) throw revokedConflict();
         if (current.rekeyedAtMs !== before.rekeyedAtMs) {
@@ -68,33 +72,30 @@ export async function rekeyAgent(
 
 type Rekey = { before: Agent; agent: Agent; issued: IssuedAit; pair: TokenPair; hooks: IdentityHooks };
 
-function rekeyStatements(ctx: CallContext, registry: Registry, rekey: Rekey): D1PreparedStatement[] {
-  const { db } = registry;
+function rekeyStatements(ctx: CallContext, registry: Registry, rekey: Rekey): readonly BatchItem[] {
   const { before, agent, issued, pair, hooks } = rekey;
   const { agentDid, publicKey, rekeyedAtMs } = agent;
+  const isSameKey = before.publicKey === publicKey;
   const nowMs = registry.now();
   const holder = { familyId: newFamilyId(registry), agentDid, keyX: publicKey };
-  const endKey = db
-    .prepare("UPDATE agent_keys SET ended_at_ms = ?2 WHERE public_key = ?1")
-    .bind(before.publicKey, nowMs);
+  const endKey = query.update(agentKeys).set({ endedAtMs: nowMs }).where(eq(agentKeys.publicKey, before.publicKey));
+  const isAgent = eq(agents.agentDid, agentDid);
   return [
     // Before the new token is there, or it would be revoked with the old ones.
-    ...endStatements(ctx, registry, agentDid, { cause: "rekeyed", reason: "rekeyed", hooks }),
-    guardKeyIsActive(registry, issued.kid),
-    guardAgentHolds(registry, agentDid, before.publicKey),
-    guard(db, "(SELECT rekeyed_at_ms FROM agents WHERE agent_did = ?1) IS ?2", agentDid, before.rekeyedAtMs),
-    ...(before.publicKey === publicKey ? [] : [endKey, insertAgentKey(registry, agentDid, publicKey, nowMs)]),
-    db
-      .prepare("UPDATE agents SET public_key = ?2, rekeyed_at_ms = ?3 WHERE agent_did = ?1")
-      .bind(agentDid, publicKey, rekeyedAtMs),
-    insertAit(registry, agentDid, issued),
-    ...insertFamily(registry, holder, pair),
+    ...endStatements(ctx, agentDid, { cause: "rekeyed", reason: "rekeyed", hooks }),
+    guardKeyIsActive(issued.kid),
+    guardAgentHolds(agentDid, before.publicKey),
+    guard(sql`(SELECT ${agents.rekeyedAtMs} FROM ${agents} WHERE ${isAgent}) IS ${before.rekeyedAtMs}`),
+    ...(isSameKey ? [] : [endKey, insertAgentKey(agentDid, publicKey, nowMs)]),
+    query.update(agents).set({ publicKey, rekeyedAtMs }).where(isAgent),
+    insertAit(agentDid, issued),
+    ...insertFamily(holder, pair),
     auditStatement(ctx, {
       action: "identity.rekey",
       subject: `agent:${agentDid}`,
       agentDid,
       result: "ok",
-      details: { jti: issued.jti, isSameKey: before.publicKey === publicKey },
+      details: { jti: issued.jti, isSameKey },
     }),
   ];
 }

@@ -1,17 +1,20 @@
-/** Revoking and re-keying an agent: the end of everything issued to it, with the guarantee of contract §5. */
+/** Revoking an agent: the end of everything issued to it, with the guarantee of contract §5. */
+import { and, eq, isNull } from "drizzle-orm";
 import { auditStatement } from "../../audit/entry.ts";
 import type { Fenced } from "../../authority/authority.ts";
 import type { CallContext } from "../../call/context.ts";
-import { commit, contended } from "../../database/batch.ts";
+import { commitFenced } from "../../database/batch.ts";
+import { agents } from "../../database/schema.ts";
+import { query } from "../../database/statement.ts";
 import type { IdentityHooks } from "../hooks.ts";
-import { registryOf } from "../registry.ts";
-import { endedJtis, endStatements, requireGate, knownAgent } from "./end.ts";
+import { assertMoved, contended, registryOf } from "../registry.ts";
+import { endedJtis, endStatements, knownAgent, requireGate } from "./end.ts";
 
 /** What a revocation answers. */
 export type Revoked = { agentDid: string; revoked: true; revokedAtMs: number; fenced: Fenced };
 
 /**
- * Ends an agent for good. May be repeated: after DRAIN_TIMEOUT the repetition finishes what the first call began.
+ * Ends an agent permanently. May be repeated: after DRAIN_TIMEOUT the repetition finishes what the first call began.
  *
  * @param params `reason` is published in the revocation list
  * @throws ProxyError PROXY_NOT_FOUND for a DID that is none of this registry's; DRAIN_TIMEOUT
@@ -29,15 +32,13 @@ export async function revokeAgent(
   const fenced = await gate.endAgent({
     reason,
     commit: async (raise) => {
-      const end = endStatements(ctx, registry, agent.agentDid, { cause: "revoked", reason, hooks });
-      const outcome = await commit(registry.db, [
+      const outcome = await commitFenced(registry.db, null, [
         ...raise,
-        ...end,
-        registry.db
-          .prepare(
-            "UPDATE agents SET revoked_at_ms = ?2, revoked_reason = ?3 WHERE agent_did = ?1 AND revoked_at_ms IS NULL",
-          )
-          .bind(agent.agentDid, revokedAtMs, reason),
+        ...endStatements(ctx, agent.agentDid, { cause: "revoked", reason, hooks }),
+        query
+          .update(agents)
+          .set({ revokedAtMs, revokedReason: reason })
+          .where(and(eq(agents.agentDid, agent.agentDid), isNull(agents.revokedAtMs))),
         auditStatement(ctx, {
           action: "identity.revoke",
           subject: `agent:${agent.agentDid}`,
@@ -46,7 +47,10 @@ export async function revokeAgent(
           details: { reason },
         }),
       ]);
-      if (!outcome.ok) throw contended();
+      if (!outcome.ok) {
+        assertMoved(outcome.error);
+        throw contended();
+      }
       return endedJtis(outcome.value, raise.length);
     },
   });

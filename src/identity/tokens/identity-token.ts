@@ -1,6 +1,9 @@
 /** Agent identity tokens, contract §1: what the registry states about an agent, signed. */
 import { SignJWT } from "jose";
+import { aits } from "../../database/schema.ts";
+import { query, type Statement } from "../../database/statement.ts";
 import { type AitClaims, AIT_TYPE, MAX_AIT_BYTES, parseAitClaims } from "../../wire/ait.ts";
+import type { AgentDid } from "../../wire/did.ts";
 import { newUlid } from "../../wire/ulid.ts";
 import type { Agent } from "../agents.ts";
 import type { DerivedKey } from "../keys/derivation.ts";
@@ -55,8 +58,7 @@ function plain(claims: AitClaims): Record<string, unknown> {
 }
 
 /** @returns the statement that remembers the token, so that it can be revoked. */
-export function insertAit(registry: Registry, agentDid: string, issued: IssuedAit): D1PreparedStatement {
-  return registry.db
-    .prepare("INSERT INTO aits (jti, agent_did, kid, issued_at_ms, expires_at_ms) VALUES (?1, ?2, ?3, ?4, ?5)")
-    .bind(issued.jti, agentDid, issued.kid, issued.issuedAtMs, issued.expiresAtMs);
+export function insertAit(agentDid: AgentDid, issued: IssuedAit): Statement<D1Result> {
+  const { jti, kid, issuedAtMs, expiresAtMs } = issued;
+  return query.insert(aits).values({ jti, agentDid, kid, issuedAtMs, expiresAtMs });
 }

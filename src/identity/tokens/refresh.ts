@@ -1,14 +1,18 @@
 /** Refreshing an access token, contract §3: the refresh token is used once, a lost answer is answered again, reuse ends the family. */
+import { and, eq, exists, isNull, sql } from "drizzle-orm";
+import { alias } from "drizzle-orm/sqlite-core";
 import { auditStatement } from "../../audit/entry.ts";
 import { agentCaller, authorityEnded } from "../../call/caller.ts";
 import { equalHashes, hashSecret } from "../../authority/secrets.ts";
 import type { CallContext } from "../../call/context.ts";
-import { commit, contended } from "../../database/batch.ts";
+import { commitFenced } from "../../database/batch.ts";
 import { guard } from "../../database/guard.ts";
-import { read } from "../../database/read.ts";
+import { readFirst } from "../../database/read.ts";
+import { tokenFamilies, tokenPairs } from "../../database/schema.ts";
+import { query, type Statement } from "../../database/statement.ts";
 import type { AgentDid } from "../../wire/did.ts";
 import { ProxyError } from "../../wire/problem.ts";
-import { ATTEMPTS_MAX, REFRESH_REPEAT_MS, type Registry, registryOf } from "../registry.ts";
+import { ATTEMPTS_MAX, contended, REFRESH_REPEAT_MS, type Registry, registryOf } from "../registry.ts";
 import { endFamily, insertPair, newTokenPair, type TokenPair } from "./token-pairs.ts";
 
 /** What is known of a refresh token. */
@@ -84,12 +88,10 @@ export async function refreshAccess(ctx: CallContext, refreshToken: string): Pro
       throw refused(verdict.reason);
     }
     const pair = await newTokenPair(registry.now());
-    ctx.authority.assertCurrent();
-    const outcome = await commit(registry.db, [
-      ...ctx.authority.fence(registry.db),
-      guardUnmoved(registry, row, verdict),
-      ...supersede(registry, row, verdict, pair),
-      insertPair(registry, { familyId: row.familyId, agentDid: row.agentDid, keyX: row.keyX }, pair),
+    const outcome = await commitFenced(registry.db, ctx.authority, [
+      guardUnmoved(row, verdict),
+      ...supersede(row, verdict, pair),
+      insertPair({ familyId: row.familyId, agentDid: row.agentDid, keyX: row.keyX }, pair),
     ]);
     if (outcome.ok) {
       ctx.authority.assertCurrent();
@@ -102,55 +104,69 @@ export async function refreshAccess(ctx: CallContext, refreshToken: string): Pro
   throw contended();
 }
 
+const successor = alias(tokenPairs, "successor");
+
 async function findRefresh(registry: Registry, hash: string): Promise<RefreshRow | null> {
-  const select = registry.db
-    .prepare(
-      `SELECT pair.refresh_hash AS refreshHash, pair.family_id AS familyId, pair.agent_did AS agentDid, pair.key_x AS keyX,
-         pair.refresh_expires_at_ms AS expiresAtMs, pair.used_at_ms AS usedAtMs, pair.ended_at_ms AS endedAtMs,
-         family.ended_at_ms AS familyEndedAtMs, pair.successor_hash AS successorHash, successor.used_at_ms AS successorUsedAtMs
-       FROM token_pairs AS pair
-         JOIN token_families AS family ON family.family_id = pair.family_id
-         LEFT JOIN token_pairs AS successor ON successor.refresh_hash = pair.successor_hash
-       WHERE pair.refresh_hash = ?1`,
-    )
-    .bind(hash);
-  const row = await read(select.first<RefreshRow>());
+  const row = await readFirst(
+    registry.db,
+    query
+      .select({
+        refreshHash: tokenPairs.refreshHash,
+        familyId: tokenPairs.familyId,
+        agentDid: tokenPairs.agentDid,
+        keyX: tokenPairs.keyX,
+        expiresAtMs: tokenPairs.refreshExpiresAtMs,
+        usedAtMs: tokenPairs.usedAtMs,
+        endedAtMs: tokenPairs.endedAtMs,
+        familyEndedAtMs: sql<number | null>`${tokenFamilies.endedAtMs}`.as("family_ended_at_ms"),
+        successorHash: tokenPairs.successorHash,
+        successorUsedAtMs: sql<number | null>`${successor.usedAtMs}`.as("successor_used_at_ms"),
+      })
+      .from(tokenPairs)
+      .innerJoin(tokenFamilies, eq(tokenFamilies.familyId, tokenPairs.familyId))
+      .leftJoin(successor, eq(successor.refreshHash, tokenPairs.successorHash))
+      .where(eq(tokenPairs.refreshHash, hash)),
+  );
   return row !== null && equalHashes(row.refreshHash, hash) ? row : null;
 }
 
 type Answered = Extract<RefreshVerdict, { kind: "first" | "repeat" }>;
 
 /** Of two uses at once the second finds the first one's successor, and judges anew. */
-function guardUnmoved(registry: Registry, row: RefreshRow, verdict: Answered): D1PreparedStatement {
-  return guard(
-    registry.db,
-    `EXISTS (
-       SELECT 1 FROM token_pairs AS pair
-         JOIN token_families AS family ON family.family_id = pair.family_id AND family.ended_at_ms IS NULL
-         LEFT JOIN token_pairs AS successor ON successor.refresh_hash = pair.successor_hash
-       WHERE pair.refresh_hash = ?1 AND pair.ended_at_ms IS NULL AND pair.successor_hash IS ?2 AND successor.used_at_ms IS NULL)`,
-    row.refreshHash,
-    verdict.kind === "repeat" ? verdict.successorHash : null,
-  );
+function guardUnmoved(row: RefreshRow, verdict: Answered): Statement<D1Result> {
+  const known = verdict.kind === "repeat" ? verdict.successorHash : null;
+  const unmoved = query
+    .select({ one: sql`1` })
+    .from(tokenPairs)
+    .innerJoin(tokenFamilies, and(eq(tokenFamilies.familyId, tokenPairs.familyId), isNull(tokenFamilies.endedAtMs)))
+    .leftJoin(successor, eq(successor.refreshHash, tokenPairs.successorHash))
+    .where(
+      and(
+        eq(tokenPairs.refreshHash, row.refreshHash),
+        isNull(tokenPairs.endedAtMs),
+        sql`${tokenPairs.successorHash} IS ${known}`,
+        isNull(successor.usedAtMs),
+      ),
+    );
+  return guard(exists(unmoved));
 }
 
-function supersede(registry: Registry, row: RefreshRow, verdict: Answered, pair: TokenPair): D1PreparedStatement[] {
-  const { db } = registry;
-  const use = db
-    .prepare(
-      "UPDATE token_pairs SET used_at_ms = COALESCE(used_at_ms, ?2), successor_hash = ?3 WHERE refresh_hash = ?1",
-    )
-    .bind(row.refreshHash, pair.issuedAtMs, pair.refreshHash);
+function supersede(row: RefreshRow, verdict: Answered, pair: TokenPair): Statement<D1Result>[] {
+  const use = query
+    .update(tokenPairs)
+    .set({ usedAtMs: sql`COALESCE(${tokenPairs.usedAtMs}, ${pair.issuedAtMs})`, successorHash: pair.refreshHash })
+    .where(eq(tokenPairs.refreshHash, row.refreshHash));
   if (verdict.kind === "first") return [use];
-  const endLost = db.prepare("UPDATE token_pairs SET ended_at_ms = ?2 WHERE refresh_hash = ?1");
-  return [use, endLost.bind(verdict.successorHash, pair.issuedAtMs)];
+  const endLost = query
+    .update(tokenPairs)
+    .set({ endedAtMs: pair.issuedAtMs })
+    .where(eq(tokenPairs.refreshHash, verdict.successorHash));
+  return [use, endLost];
 }
 
 async function endReusedFamily(ctx: CallContext, registry: Registry, row: RefreshRow, reason: string): Promise<void> {
-  ctx.authority.assertCurrent();
-  const outcome = await commit(registry.db, [
-    ...ctx.authority.fence(registry.db),
-    endFamily(registry, row.familyId, "refresh token reused"),
+  const outcome = await commitFenced(registry.db, ctx.authority, [
+    endFamily(row.familyId, "refresh token reused", registry.now()),
     auditStatement(ctx, {
       action: "identity.refresh.reuse",
       subject: `agent:${row.agentDid}`,

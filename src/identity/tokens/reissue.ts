@@ -1,12 +1,16 @@
 /** A new identity token for the holder of an unrevoked one. */
+import { and, count, eq, gt, min } from "drizzle-orm";
 import { agentCaller, authorityEnded } from "../../call/caller.ts";
 import type { CallContext } from "../../call/context.ts";
-import { commit, contended } from "../../database/batch.ts";
-import { read } from "../../database/read.ts";
+import { commitFenced } from "../../database/batch.ts";
+import { readFirst } from "../../database/read.ts";
+import { aits } from "../../database/schema.ts";
+import { query } from "../../database/statement.ts";
+import type { AgentDid } from "../../wire/did.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import { findAgent, guardAgentHolds } from "../agents.ts";
 import { currentSigningKey, guardKeyIsActive } from "../keys/signing-keys.ts";
-import { ATTEMPTS_MAX, LIVE_AITS_MAX, type Registry, registryOf } from "../registry.ts";
+import { ATTEMPTS_MAX, contended, LIVE_AITS_MAX, type Registry, registryOf } from "../registry.ts";
 import { insertAit, issueAit } from "./identity-token.ts";
 
 const DAY_MS = 86_400_000;
@@ -26,12 +30,10 @@ export async function reissueAit(ctx: CallContext): Promise<{ ait: string }> {
     if (agent === null || agent.revokedAtMs !== null || agent.publicKey !== keyX) throw authorityEnded(ctx);
     await refuseTooMany(registry, agentDid);
     const issued = await issueAit(registry, agent, await currentSigningKey(registry));
-    ctx.authority.assertCurrent();
-    const outcome = await commit(registry.db, [
-      ...ctx.authority.fence(registry.db),
-      guardKeyIsActive(registry, issued.kid),
-      guardAgentHolds(registry, agentDid, keyX),
-      insertAit(registry, agentDid, issued),
+    const outcome = await commitFenced(registry.db, ctx.authority, [
+      guardKeyIsActive(issued.kid),
+      guardAgentHolds(agentDid, keyX),
+      insertAit(agentDid, issued),
     ]);
     if (outcome.ok) {
       ctx.authority.assertCurrent();
@@ -43,14 +45,14 @@ export async function reissueAit(ctx: CallContext): Promise<{ ait: string }> {
   throw contended();
 }
 
-async function refuseTooMany(registry: Registry, agentDid: string): Promise<void> {
+async function refuseTooMany(registry: Registry, agentDid: AgentDid): Promise<void> {
   const nowMs = registry.now();
-  const select = registry.db
-    .prepare(
-      "SELECT count(*) AS live, min(expires_at_ms) AS soonestMs FROM aits WHERE agent_did = ?1 AND expires_at_ms > ?2",
-    )
-    .bind(agentDid, nowMs);
-  const found = await read(select.first<{ live: number; soonestMs: number | null }>());
+  const unexpired = and(eq(aits.agentDid, agentDid), gt(aits.expiresAtMs, nowMs));
+  const select = query
+    .select({ live: count(), soonestMs: min(aits.expiresAtMs) })
+    .from(aits)
+    .where(unexpired);
+  const found = await readFirst(registry.db, select);
   if (found === null || found.live < LIVE_AITS_MAX) return;
   throw new ProxyError("PROXY_RATE_LIMIT_EXCEEDED", {
     detail: "Too many identity tokens of this agent are unexpired; use one of them.",

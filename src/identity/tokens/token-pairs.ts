@@ -1,6 +1,9 @@
 /** Access and refresh tokens: made in pairs, kept as hashes, judged by one row and the family it belongs to. */
+import { and, eq, gt, isNull, sql } from "drizzle-orm";
 import { equalHashes, hashSecret, newSecret, SECRET_PREFIXES } from "../../authority/secrets.ts";
-import { read } from "../../database/read.ts";
+import { readFirst } from "../../database/read.ts";
+import { agents, aits, tokenFamilies, tokenPairs } from "../../database/schema.ts";
+import { preparedStatement, query, type Statement } from "../../database/statement.ts";
 import type { AgentDid } from "../../wire/did.ts";
 import { newUlid } from "../../wire/ulid.ts";
 import { ACCESS_TOKEN_TTL_MS, REFRESH_TOKEN_TTL_MS, type Registry } from "../registry.ts";
@@ -37,12 +40,11 @@ export async function newTokenPair(nowMs: number): Promise<TokenPair> {
 }
 
 /** Begins a family with its first pair. */
-export function insertFamily(registry: Registry, holder: PairHolder, pair: TokenPair): D1PreparedStatement[] {
+export function insertFamily(holder: PairHolder, pair: TokenPair): Statement<D1Result>[] {
+  const { familyId, agentDid } = holder;
   return [
-    registry.db
-      .prepare("INSERT INTO token_families (family_id, agent_did, created_at_ms) VALUES (?1, ?2, ?3)")
-      .bind(holder.familyId, holder.agentDid, pair.issuedAtMs),
-    insertPair(registry, holder, pair),
+    query.insert(tokenFamilies).values({ familyId, agentDid, createdAtMs: pair.issuedAtMs }),
+    insertPair(holder, pair),
   ];
 }
 
@@ -52,40 +54,27 @@ export function newFamilyId(registry: Registry): string {
 }
 
 /** Adds a pair to its family. */
-export function insertPair(registry: Registry, holder: PairHolder, pair: TokenPair): D1PreparedStatement {
-  return registry.db
-    .prepare(
-      `INSERT INTO token_pairs (refresh_hash, access_hash, family_id, agent_did, key_x, issued_at_ms, access_expires_at_ms, refresh_expires_at_ms)
-       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)`,
-    )
-    .bind(
-      pair.refreshHash,
-      pair.accessHash,
-      holder.familyId,
-      holder.agentDid,
-      holder.keyX,
-      pair.issuedAtMs,
-      pair.accessExpiresAtMs,
-      pair.refreshExpiresAtMs,
-    );
+export function insertPair(holder: PairHolder, pair: TokenPair): Statement<D1Result> {
+  const { refreshHash, accessHash, issuedAtMs, accessExpiresAtMs, refreshExpiresAtMs } = pair;
+  return query
+    .insert(tokenPairs)
+    .values({ ...holder, refreshHash, accessHash, issuedAtMs, accessExpiresAtMs, refreshExpiresAtMs });
 }
 
 /** Ends every token of an agent that is not ended yet. */
-export function endFamiliesOf(registry: Registry, agentDid: AgentDid, reason: string): D1PreparedStatement {
-  return registry.db
-    .prepare(
-      "UPDATE token_families SET ended_at_ms = ?2, ended_reason = ?3 WHERE agent_did = ?1 AND ended_at_ms IS NULL",
-    )
-    .bind(agentDid, registry.now(), reason);
+export function endFamiliesOf(agentDid: AgentDid, reason: string, nowMs: number): Statement<D1Result> {
+  return query
+    .update(tokenFamilies)
+    .set({ endedAtMs: nowMs, endedReason: reason })
+    .where(and(eq(tokenFamilies.agentDid, agentDid), isNull(tokenFamilies.endedAtMs)));
 }
 
 /** Ends one family. */
-export function endFamily(registry: Registry, familyId: string, reason: string): D1PreparedStatement {
-  return registry.db
-    .prepare(
-      "UPDATE token_families SET ended_at_ms = ?2, ended_reason = ?3 WHERE family_id = ?1 AND ended_at_ms IS NULL",
-    )
-    .bind(familyId, registry.now(), reason);
+export function endFamily(familyId: string, reason: string, nowMs: number): Statement<D1Result> {
+  return query
+    .update(tokenFamilies)
+    .set({ endedAtMs: nowMs, endedReason: reason })
+    .where(and(eq(tokenFamilies.familyId, familyId), isNull(tokenFamilies.endedAtMs)));
 }
 
 /**
@@ -100,16 +89,37 @@ export async function isAccessValid(
 ): Promise<boolean> {
   if (!claim.token.startsWith(SECRET_PREFIXES.access) || claim.token.length > TOKEN_MAX_LENGTH) return false;
   const hash = await hashSecret(claim.token);
-  const nowMs = registry.now();
-  const select = registry.db
-    .prepare(
-      `SELECT pair.access_hash FROM token_pairs AS pair
-         JOIN token_families AS family ON family.family_id = pair.family_id AND family.ended_at_ms IS NULL
-         JOIN agents AS agent ON agent.agent_did = pair.agent_did AND agent.revoked_at_ms IS NULL
-         JOIN aits AS ait ON ait.jti = ?3 AND ait.agent_did = pair.agent_did AND ait.revoked_at_ms IS NULL AND ait.expires_at_ms > ?4
-       WHERE pair.access_hash = ?1 AND pair.agent_did = ?2 AND pair.ended_at_ms IS NULL AND pair.access_expires_at_ms > ?4`,
-    )
-    .bind(hash, claim.agentDid, claim.aitJti, nowMs);
-  const stored = await read(select.first<string>("access_hash"));
-  return stored !== null && equalHashes(stored, hash);
+  const found = await readFirst(
+    registry.db,
+    validAccess({ hash, agentDid: claim.agentDid, jti: claim.aitJti, nowMs: registry.now() }),
+  );
+  return found !== null && equalHashes(found.accessHash, hash);
 }
+
+/** What every request of an agent asks of its registry: written once for the isolate. */
+const validAccess = preparedStatement(() => {
+  const { placeholder } = sql;
+  const [pair, ait] = [tokenPairs, aits];
+  return query
+    .select({ accessHash: pair.accessHash })
+    .from(pair)
+    .innerJoin(tokenFamilies, and(eq(tokenFamilies.familyId, pair.familyId), isNull(tokenFamilies.endedAtMs)))
+    .innerJoin(agents, and(eq(agents.agentDid, pair.agentDid), isNull(agents.revokedAtMs)))
+    .innerJoin(
+      ait,
+      and(
+        eq(ait.jti, placeholder("jti")),
+        eq(ait.agentDid, pair.agentDid),
+        isNull(ait.revokedAtMs),
+        gt(ait.expiresAtMs, placeholder("nowMs")),
+      ),
+    )
+    .where(
+      and(
+        eq(pair.accessHash, placeholder("hash")),
+        eq(pair.agentDid, placeholder("agentDid")),
+        isNull(pair.endedAtMs),
+        gt(pair.accessExpiresAtMs, placeholder("nowMs")),
+      ),
+    );
+});

@@ -5,7 +5,6 @@ import { confirmPairing, pairingStatus, startPairing } from "../../trust/pairing
 import { listPeers, listTrust } from "../../trust/pairs.ts";
 import { profileSchema } from "../../trust/profile.ts";
 import { removeTrust } from "../../trust/removal.ts";
-import { read } from "../../trust/store.ts";
 import { PAIR_TICKET_TTL_SECONDS } from "../../trust/ticket.ts";
 import type { AgentDid } from "../../wire/did.ts";
 import { ProxyError } from "../../wire/problem.ts";
@@ -93,7 +92,7 @@ export const pairPeers = defineMethod({
   params: z.object({ after: z.optional(z.string().check(z.maxLength(512))) }),
   result: z.object({ peers: z.array(z.object({ agentDid, agentName: z.string(), since: timeMs })) }),
   handler: async (ctx, params) => ({
-    peers: await read(listPeers(ctx.db, callingAgent(ctx), { after: params.after ?? "", limit: PAGE_MAX })),
+    peers: await listPeers(ctx.db, callingAgent(ctx), { after: params.after ?? "", limit: PAGE_MAX }),
   }),
 });
 

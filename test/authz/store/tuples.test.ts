@@ -1,4 +1,5 @@
 import { env } from "cloudflare:workers";
+import { commitFenced } from "../../../src/database/batch.ts";
 import { beforeEach, describe, expect, test } from "vitest";
 import type { Tuple } from "../../../src/authz/engine/tuple.ts";
 import {
@@ -62,8 +63,8 @@ describe("writing and deleting", () => {
     await env.DB.batch(writeTuples(env.DB, [home], { nowMs: 1 }));
     await env.DB.batch(writeTuples(env.DB, [home], { nowMs: 2 }));
     const away = { ...home, subject: "tenant:away" };
-    const refused = env.DB.batch(writeTuples(env.DB, [ann, away], { nowMs: 3 }));
-    await expect(refused).rejects.toSatisfy(isSecondTenant);
+    const refused = await commitFenced(env.DB, null, writeTuples(env.DB, [ann, away], { nowMs: 3 }));
+    expect(!refused.ok && isSecondTenant(refused.error)).toBe(true);
     expect(await stored()).toEqual([home]);
     await env.DB.batch([...deleteTuples(env.DB, [home]), ...writeTuples(env.DB, [away], { nowMs: 4 })]);
     expect(await stored()).toEqual([away]);

@@ -205,7 +205,7 @@ describe("what a reconciliation does is in the audit", () => {
     const noAudit = new Proxy(env.DB, {
       get(target, name) {
         if (name === "prepare") {
-          return (sql: string) => target.prepare(sql.replace("INTO audit ", "INTO no_such_table "));
+          return (sql: string) => target.prepare(sql.replace(`into "audit"`, "into no_such_table"));
         }
         const member: unknown = Reflect.get(target, name);
         return typeof member === "function" ? (member.bind(target) as unknown) : member;

@@ -4,6 +4,7 @@ import { env } from "cloudflare:workers";
 import { afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import * as z from "zod/mini";
 import { bringRevocations } from "../../../src/housekeeping/revocation-push.ts";
+import { runBatch } from "../../../src/database/batch.ts";
 import { defineMethod } from "../../../src/rpc/method.ts";
 import { createLog } from "../../../src/telemetry/log.ts";
 import type { AgentDid } from "../../../src/wire/did.ts";
@@ -59,7 +60,7 @@ const endAgent = defineMethod({
       reason: "test",
       ...(keepJti === undefined ? {} : { keepJti }),
       async commit(raise) {
-        await ctx.db.batch(raise);
+        await runBatch(ctx.db, raise);
         return [];
       },
     });
@@ -176,7 +177,10 @@ describe("a database that does not answer", () => {
         }),
       );
       await withDatabase(
-        () => ({ batch: never, withSession: () => ({ batch: never }) as never }),
+        (real) => ({
+          batch: never,
+          withSession: () => ({ prepare: real.prepare.bind(real), batch: never }) as never,
+        }),
         () =>
           Promise.all(
             prepared.map(async ({ name, method, did, target, params }) => {
@@ -206,7 +210,7 @@ describe("a database that does not answer", () => {
     const agent = newAgentHolder(newAgent());
     const device = await pairDevice(agent, ["relay"]);
     await withDatabase(
-      () => ({ withSession: () => ({ batch: never }) as never }),
+      (real) => ({ withSession: () => ({ prepare: real.prepare.bind(real), batch: never }) as never }),
       async () =>
         expect(await call(device, "device.token.rotate", { deviceId: device.deviceId })).toMatchObject({
           code: "DRAIN_TIMEOUT",
@@ -242,6 +246,7 @@ describe("an admin who is ended while he ends another", () => {
     await withDatabase(
       (real) => ({
         withSession: (() => ({
+          prepare: real.prepare.bind(real),
           async batch(statements: D1PreparedStatement[]) {
             arrived += 1;
             if (arrived === 1)

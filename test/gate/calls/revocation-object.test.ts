@@ -5,6 +5,8 @@ import { assert as holds, asyncProperty, constantFrom, integer, record } from "f
 import { beforeAll, describe, expect, test } from "vitest";
 import * as z from "zod/mini";
 import { fencingToken } from "../../../src/authority/reference.ts";
+import { runBatch } from "../../../src/database/batch.ts";
+import { fenceStatement } from "../../../src/database/fencing.ts";
 import { defineMethod } from "../../../src/rpc/method.ts";
 import type { AgentDid } from "../../../src/wire/did.ts";
 import { ProxyError } from "../../../src/wire/problem.ts";
@@ -40,7 +42,7 @@ const effect = defineMethod({
   params: z.object({ mark: z.string(), authority: z.string(), waitMs: z.int(), careless: z.boolean() }),
   result: z.object({ done: z.literal(true) }),
   async handler(ctx, { mark, authority, waitMs, careless }) {
-    const begun = ctx.authority.fence(ctx.db);
+    const begun = ctx.authority.fence().map(fenceStatement);
     await rest(waitMs);
     if (!careless) {
       ctx.authority.assertCurrent();
@@ -52,7 +54,7 @@ const effect = defineMethod({
       )
       .bind(mark, authority);
     try {
-      await ctx.db.batch([...begun, row]);
+      await runBatch(ctx.db, [...begun, row]);
     } catch (cause) {
       throw new ProxyError("PROXY_AUTH_REVOKED", { cause });
     }
@@ -72,7 +74,7 @@ const endAgent = defineMethod({
       reason: "test",
       ...(keepJti === undefined ? {} : { keepJti }),
       async commit(raise) {
-        await ctx.db.batch(raise);
+        await runBatch(ctx.db, raise);
         return [{ jti, expMs: ctx.now() + 86_400_000 }];
       },
     });

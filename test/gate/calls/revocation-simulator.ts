@@ -24,6 +24,8 @@ import { createRelay } from "../../../src/gate/relay/relay.ts";
 import { createGroupCommit } from "../../../src/gate/storage/group-commit.ts";
 import { createGateStores } from "../../../src/gate/stores.ts";
 import { migrate } from "../../../src/gate/storage/schema.ts";
+import { fenceStatement } from "../../../src/database/fencing.ts";
+import { bind } from "../../../src/database/statement.ts";
 import { createDispatcher } from "../../../src/rpc/dispatcher.ts";
 import { defineMethod } from "../../../src/rpc/method.ts";
 import { deviceMethods } from "../../../src/rpc/methods/devices.ts";
@@ -133,14 +135,16 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
   });
   const apply = (batch: readonly Statement[]): void => {
     for (const { sql: text, args } of batch) {
-      if (text.startsWith("INSERT INTO fence") && weakness !== "no-fence-in-d1") {
+      if (text.startsWith(`insert into "fence"`) && weakness !== "no-fence-in-d1") {
         if ((epochs.get(String(args[0])) ?? 0) > Number(args[1])) throw new Error("authority_is_current");
       }
       if (text === "REKEY" && (isRevoked || args[0] !== rekeys)) throw new Error("registry_is_as_read");
     }
     for (const { sql: text, args } of batch) {
-      if (text.startsWith("INSERT INTO authority_epochs"))
-        epochs.set(String(args[0]), Math.max(epochs.get(String(args[0])) ?? 0, Number(args[1])));
+      if (text.startsWith(`INSERT INTO "authority_epochs"`)) {
+        for (const [authority, epoch] of JSON.parse(String(args[0])) as [string, number][])
+          epochs.set(authority, Math.max(epochs.get(authority) ?? 0, epoch));
+      }
       if (text === "REVOKE") isRevoked = true;
       if (text === "REKEY") rekeys += 1;
       if (text === "EFFECT") history.push({ kind: "effect", credential: String(args[0]), what: "row in D1" });
@@ -183,7 +187,10 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
     result: z.object({ done: z.literal(true) }),
     async handler(ctx, { credential, plan }) {
       // Begun under this authority, however long it takes: what the fence in D1 is there for.
-      const begun = [...ctx.authority.fence(ctx.db), ctx.db.prepare("EFFECT").bind(credential)];
+      const begun = [
+        ...ctx.authority.fence().map((token) => bind(ctx.db, fenceStatement(token)).on),
+        ctx.db.prepare("EFFECT").bind(credential),
+      ];
       for (const step of plan) {
         // oxlint-disable no-await-in-loop -- one step after the other
         if (step === "wait") await hold();
@@ -216,7 +223,10 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
         ...(keepJti === undefined ? {} : { keepJti }),
         async commit(raise) {
           await ctx.db
-            .batch([...raise, ctx.db.prepare(keepJti === undefined ? "REVOKE" : "REKEY").bind(version)])
+            .batch([
+              ...raise.map((each) => bind(ctx.db, each).on),
+              ctx.db.prepare(keepJti === undefined ? "REVOKE" : "REKEY").bind(version),
+            ])
             .catch((error: unknown) => {
               if (error instanceof Error && error.message === "registry_is_as_read")
                 throw new ProxyError("PROXY_CONFLICT");

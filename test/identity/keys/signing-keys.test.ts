@@ -261,7 +261,7 @@ describe("the registry within the Worker", () => {
     await expect(ask("/v1/crl", {}, AbortSignal.abort(new Error("too late")))).rejects.toThrow("too late");
     const hanging = {
       ...source,
-      db: { prepare: () => ({ first: () => new Promise(() => {}) }) } as unknown as D1Database,
+      db: { prepare: () => ({ bind: () => ({ all: () => new Promise(() => {}) }) }) } as unknown as D1Database,
     };
     const controller = new AbortController();
     const waiting = embeddedRegistryFetch(hanging)("/v1/crl", {}, controller.signal);
@@ -270,12 +270,8 @@ describe("the registry within the Worker", () => {
   });
 
   test("is a failure, not a verdict, while D1 fails", async () => {
-    const broken = {
-      prepare: () => ({
-        first: () => Promise.reject(new Error("D1_ERROR")),
-        all: () => Promise.reject(new Error("D1_ERROR")),
-      }),
-    };
+    const failing = { bind: () => failing, all: () => Promise.reject(new Error("D1_ERROR")) };
+    const broken = { prepare: () => failing };
     const ask = embeddedRegistryFetch({ ...source, db: broken as unknown as D1Database });
     expect((await ask("/.well-known/claw-keys.json")).status).toBe(503);
     expect((await ask("/v1/crl")).status).toBe(503);
