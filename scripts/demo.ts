@@ -169,6 +169,7 @@ async function run(): Promise<void> {
       keys: alice.keys,
       credential: alice.client.credential(),
       now: tenMinutesSlow,
+      onClockCorrection: () => undefined,
     });
     const { deliveryId: accepted } = await slow.send({
       to: bob.client.agentDid,

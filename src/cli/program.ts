@@ -67,6 +67,8 @@ export type Host = {
   readonly workingFolder: string;
 };
 
+type GlobalOptions = { json?: boolean; agent?: string; url?: string; trustClock?: boolean };
+
 /**
  * Runs one command line.
  *
@@ -80,7 +82,11 @@ export async function runProgram(args: readonly string[], host: Host): Promise<E
     .description("The front gate for AI agents: register, pair, send, listen.")
     .option("--json", "JSON on standard output, failures as JSON on the error stream; never asks")
     .option("--agent <name>", "the agent that acts")
-    .option("--url <url>", "address of the Sallyport")
+    .option("--url <url>", "address of the Sallyport, for this run; it is not stored")
+    .option(
+      "--trust-clock",
+      "believe the server's clock also where it is more than ten minutes ahead of this machine's",
+    )
     .addHelpText("after", EXIT_CODES)
     .showHelpAfterError("(see --help)")
     .exitOverride()
@@ -91,11 +97,11 @@ export async function runProgram(args: readonly string[], host: Host): Promise<E
 
   let exitCode: ExitCode = EXIT.ok;
   const run: Run = async (action) => {
-    const { json, agent, url } = program.opts<{ json?: boolean; agent?: string; url?: string }>();
+    const { json, agent, url, trustClock = false } = program.opts<GlobalOptions>();
     const output = createOutput(host.streams, json ?? false);
     const interactive = host.interactive && !output.json;
     const { environment, standardInput, workingFolder } = host;
-    const given = { agentName: agent, url };
+    const given = { agentName: agent, url, trustClock };
     const session = openSession({ environment, output, interactive, standardInput, workingFolder, ...given });
     exitCode = ((await action(session)) ?? EXIT.ok) as ExitCode;
   };

@@ -10,6 +10,20 @@
  */
 import * as z from "zod/mini";
 import { ACCESS_HEADER } from "../wire/registry-documents.ts";
+import { createDeadLetters, type DeadLetters } from "./methods/dead-letters.ts";
+import { createDevices, type Devices } from "./methods/devices.ts";
+import { createPairing, type Pairing } from "./methods/pairing.ts";
+import {
+  type CallBatch,
+  type CallMethod,
+  type CallText,
+  createCallBatch,
+  createCallMethod,
+  createCallText,
+  type Send,
+} from "./methods/rpc.ts";
+import { connectRelay, type RelayConnection, type RelayHandlers, type RelayOptions } from "./relay/connection.ts";
+import { createRelayTicket, type RelayTicket } from "./relay/ticket.ts";
 import {
   type AgentCredential,
   type CredentialKeeper,
@@ -18,16 +32,17 @@ import {
   memoryStore,
   type OnCredential,
 } from "./transport/agent-credential.ts";
-import { type Authorize, type Call, type ConnectionOptions, createCaller, parseAnswer } from "./transport/http-call.ts";
-import { createDeadLetters, type DeadLetters } from "./methods/dead-letters.ts";
-import { createDevices, type Devices } from "./methods/devices.ts";
-import { ProblemError } from "./transport/errors.ts";
+import { conversationIdValue, headerValue, pathSegment, payloadTextOf } from "./transport/arguments.ts";
+import { CredentialNotYetValidError, InvalidArgumentError, ProblemError } from "./transport/errors.ts";
+import {
+  type Answer,
+  type Authorize,
+  type Call,
+  type ConnectionOptions,
+  createCaller,
+  parseAnswer,
+} from "./transport/http-call.ts";
 import type { Keys } from "./transport/keys.ts";
-import { type CallBatch, type CallMethod, createCallBatch, createCallMethod, type Send } from "./methods/rpc.ts";
-import { createPairing, type Pairing } from "./methods/pairing.ts";
-import { payloadTextOf } from "./transport/payload.ts";
-import { connectRelay, type RelayConnection, type RelayHandlers, type RelayOptions } from "./relay/connection.ts";
-import { createRelayTicket, type RelayTicket } from "./relay/ticket.ts";
 
 export type AgentClientOptions = ConnectionOptions & {
   readonly keys: Keys;
@@ -45,8 +60,9 @@ export type Message = {
   readonly payload?: unknown;
   /** JSON text, delivered as it is. */
   readonly payloadText?: string | undefined;
+  /** 1 to 256 characters, none of them invisible. */
   readonly conversationId?: string | undefined;
-  /** The same key with the same body is the same message for 24 hours, so that a retry does not send twice. */
+  /** Visible ASCII. The same key with the same body is the same message for 24 hours, so that a retry does not send twice. */
   readonly idempotencyKey?: string | undefined;
   /** An https URL handed to the recipient as `replyTo`. */
   readonly receiptUrl?: string | undefined;
@@ -79,7 +95,11 @@ export type AgentClient = {
   readonly agentDid: string;
   /** The credential as it is now: the tokens change over time. */
   credential(): AgentCredential;
-  /** Sends a message. After an UnreachableError repeat it with the same `idempotencyKey` only. */
+  /**
+   * Sends a message. After an UnreachableError repeat it with the same `idempotencyKey` only.
+   *
+   * @throws InvalidArgumentError naming what cannot be sent, ProblemError, UnreachableError
+   */
   send(message: Message): Promise<Accepted>;
   /** What became of a message of the last 24 hours. */
   deliveryStatus(deliveryId: string): Promise<DeliveryStatus>;
@@ -88,6 +108,7 @@ export type AgentClient = {
   /** Its relay clients. */
   readonly devices: Devices;
   readonly call: CallMethod;
+  readonly callText: CallText;
   readonly batch: CallBatch;
   /** Renews the access token now; it is renewed by itself before it expires. */
   refresh(): Promise<void>;
@@ -116,20 +137,13 @@ export function createAgentClient(options: AgentClientOptions): AgentClient {
     credential: keeper.current,
 
     async send(message) {
-      const headers: Record<string, string> = { "X-Claw-Recipient-Agent-Did": message.to };
-      if (message.conversationId !== undefined) headers["X-Claw-Conversation-Id"] = message.conversationId;
-      if (message.receiptUrl !== undefined) headers["X-Claw-Delivery-Receipt-Url"] = message.receiptUrl;
-      if (message.idempotencyKey !== undefined) headers["Idempotency-Key"] = message.idempotencyKey;
-      if (message.waitSeconds !== undefined) headers["Prefer"] = `wait=${message.waitSeconds}`;
-      const body = payloadTextOf(message);
-      return parseAnswer(
-        accepted,
-        await send({ method: "POST", path: "/hooks/agent", body, headers, signal: message.signal }),
-      );
+      const call = { method: "POST", path: "/hooks/agent", body: payloadTextOf(message) } as const;
+      const { json } = await send({ ...call, headers: headersOf(message), signal: message.signal });
+      return parseAnswer(accepted, json);
     },
 
     async deliveryStatus(deliveryId) {
-      const json = await send({ method: "GET", path: `/v1/deliveries/${encodeURIComponent(deliveryId)}` });
+      const { json } = await send({ method: "GET", path: `/v1/deliveries/${pathSegment("deliveryId", deliveryId)}` });
       return parseAnswer(deliveryStatus, json);
     },
 
@@ -137,6 +151,7 @@ export function createAgentClient(options: AgentClientOptions): AgentClient {
     pairing: createPairing(send),
     devices: createDevices(callMethod, null),
     call: callMethod,
+    callText: createCallText(send),
     batch: createCallBatch(send),
     refresh: () => keeper.refresh(keeper.current().access.token),
     reissue: () => keeper.reissue(),
@@ -156,12 +171,32 @@ export function createAgentClient(options: AgentClientOptions): AgentClient {
   };
 }
 
-/** Sends with a fresh access token; one that the server no longer takes is renewed once. */
+/** What a message carries beside its payload. @throws InvalidArgumentError */
+function headersOf(message: Message): Record<string, string> {
+  const { to, conversationId, receiptUrl, idempotencyKey, waitSeconds } = message;
+  const headers: Record<string, string> = { "X-Claw-Recipient-Agent-Did": headerValue("to", to) };
+  if (conversationId !== undefined)
+    headers["X-Claw-Conversation-Id"] = conversationIdValue("conversationId", conversationId);
+  if (receiptUrl !== undefined) headers["X-Claw-Delivery-Receipt-Url"] = headerValue("receiptUrl", receiptUrl);
+  if (idempotencyKey !== undefined) headers["Idempotency-Key"] = headerValue("idempotencyKey", idempotencyKey);
+  if (waitSeconds !== undefined) {
+    if (!Number.isInteger(waitSeconds) || waitSeconds < 0)
+      throw new InvalidArgumentError("waitSeconds", "is no whole number of seconds");
+    headers["Prefer"] = `wait=${waitSeconds}`;
+  }
+  return headers;
+}
+
+/**
+ * Sends with a fresh access token; one that the server no longer takes is renewed once.
+ *
+ * @throws CredentialNotYetValidError for an identity token that may be taken later
+ */
 async function sendFresh(
   keeper: CredentialKeeper,
-  call: (call: Call, authorize: Authorize) => Promise<{ json: unknown }>,
+  call: (call: Call, authorize: Authorize) => Promise<Answer>,
   each: Call,
-): Promise<unknown> {
+): Promise<Answer> {
   let usedToken = "";
   const authorize: Authorize = async (parts) => {
     const headers = await keeper.authorize(parts);
@@ -169,10 +204,14 @@ async function sendFresh(
     return headers;
   };
   try {
-    return (await call(each, authorize)).json;
+    return await call(each, authorize);
   } catch (error) {
-    if (!(error instanceof ProblemError) || error.code !== "PROXY_AGENT_ACCESS_INVALID") throw error;
-    await keeper.refresh(usedToken);
-    return (await call(each, authorize)).json;
+    if (!(error instanceof ProblemError)) throw error;
+    if (error.code === "PROXY_AGENT_ACCESS_INVALID") {
+      await keeper.refresh(usedToken);
+      return call(each, authorize);
+    }
+    const retryAfterMs = error.code === "PROXY_AUTH_INVALID_AIT" ? keeper.retryAfterMs() : null;
+    throw retryAfterMs === null ? error : new CredentialNotYetValidError(retryAfterMs, { cause: error });
   }
 }

@@ -15,6 +15,7 @@ export {
 } from "./agent.ts";
 export {
   type AgentCredential,
+  type AitLifetime,
   aitLifetime,
   type CredentialStore,
   type OnCredential,
@@ -39,9 +40,10 @@ export {
 export * from "./transport/errors.ts";
 export { createInstallationClient, type InstallationClient } from "./installation.ts";
 export { deviceIdOf, exportKeys, generateKeys, importKeys, type Keys, type KeysJwk } from "./transport/keys.ts";
-export type { CallBatch, CallMethod, MethodCall, Outcome } from "./methods/rpc.ts";
+export type { CallBatch, CallMethod, CallText, MethodCall, MethodParams, Outcome } from "./methods/rpc.ts";
 export {
   type AgentRegistration,
+  type ApiKeyClient,
   createApiKeyClient,
   createOperatorClient,
   type ListedAgent,
@@ -63,13 +65,17 @@ export type {
 export {
   type ClaimedToken,
   claimDeviceToken,
+  type ClaimOptions,
   createDeviceClient,
   createSharedClient,
   type DeviceClientOptions,
   type RelayClient,
+  type RotatedToken,
+  rotateDeviceToken,
   type SharedClientOptions,
 } from "./relay-client.ts";
 export { connectByTicket, type RelayTicket, type TicketConnection } from "./relay/ticket.ts";
 export type { Trust, TrustedPair, TrustPage } from "./methods/trust.ts";
 export { proofHeaders, signRequest } from "./transport/signing.ts";
 export type { Socket, SocketConstructor, SocketEvent } from "./relay/socket.ts";
+export { JsonText } from "../wire/json-text.ts";

@@ -15,7 +15,15 @@ import { type AuditPage, type AuditQuery, listAudit } from "./methods/audit.ts";
 import { type Call, type ConnectionOptions, createCaller, parseAnswer } from "./transport/http-call.ts";
 import { createDeadLetters, type DeadLetters } from "./methods/dead-letters.ts";
 import { createDevices, type Devices } from "./methods/devices.ts";
-import { type CallBatch, type CallMethod, createCallBatch, createCallMethod, type Send } from "./methods/rpc.ts";
+import {
+  type CallBatch,
+  type CallMethod,
+  type CallText,
+  createCallBatch,
+  createCallMethod,
+  createCallText,
+  type Send,
+} from "./methods/rpc.ts";
 import { createTrust, type Trust } from "./methods/trust.ts";
 
 const registered = z.object({
@@ -71,6 +79,7 @@ export type OperatorClient = {
   /** A page of the audit log, newest first. */
   audit(query?: AuditQuery): Promise<AuditPage>;
   readonly call: CallMethod;
+  readonly callText: CallText;
   readonly batch: CallBatch;
 };
 
@@ -78,13 +87,13 @@ export type OperatorClient = {
 export function createOperatorClient(options: ConnectionOptions & { readonly token: string }): OperatorClient {
   const send = bearerSend(options);
   const call = createCallMethod(send);
-  const post = (path: string, body: unknown): Promise<unknown> =>
-    send({ method: "POST", path, body: JSON.stringify(body) });
+  const post = async (path: string, body: unknown): Promise<unknown> =>
+    (await send({ method: "POST", path, body: JSON.stringify(body) })).json;
   return {
     registerAgent: async (registration) => parseAnswer(registered, await post("/v1/agents", registration)),
     async listAgents({ cursor } = {}) {
       const path = cursor === undefined ? "/v1/agents" : `/v1/agents?cursor=${encodeURIComponent(cursor)}`;
-      const { agents, nextCursor } = parseAnswer(agentPage, await send({ method: "GET", path }));
+      const { agents, nextCursor } = parseAnswer(agentPage, (await send({ method: "GET", path })).json);
       return { agents, nextCursor: nextCursor ?? null };
     },
     async revokeAgent(agentDid, reason) {
@@ -101,21 +110,30 @@ export function createOperatorClient(options: ConnectionOptions & { readonly tok
     trust: createTrust(call),
     audit: (query = {}) => listAudit(call, query),
     call,
+    callText: createCallText(send),
     batch: createCallBatch(send),
   };
 }
 
-/** @returns the client of a service account: methods alone. @param options `key` is `spk_…` */
-export function createApiKeyClient(options: ConnectionOptions & { readonly key: string }): {
+/** What a service account can do: call methods. */
+export type ApiKeyClient = {
   readonly call: CallMethod;
+  readonly callText: CallText;
   readonly batch: CallBatch;
-} {
+};
+
+/**
+ * @param options `key` is `spk_…`
+ * @returns the client of a service account
+ * @throws TypeError when the base URL is none
+ */
+export function createApiKeyClient(options: ConnectionOptions & { readonly key: string }): ApiKeyClient {
   const send = bearerSend({ ...options, token: options.key });
-  return { call: createCallMethod(send), batch: createCallBatch(send) };
+  return { call: createCallMethod(send), callText: createCallText(send), batch: createCallBatch(send) };
 }
 
 function bearerSend(options: ConnectionOptions & { readonly token: string }): Send {
   const caller = createCaller(options);
   const authorize = () => Promise.resolve({ Authorization: `Bearer ${options.token}` });
-  return async (call: Call) => (await caller.call(call, authorize)).json;
+  return (call: Call) => caller.call(call, authorize);
 }

@@ -1,5 +1,5 @@
 /**
- * Relay clients beside the agent itself: a paired device, and whoever holds the agent's shared relay secret.
+ * Relay clients beside the agent itself: a paired device, and a holder of the agent's shared relay secret.
  *
  * @example
  * ```ts
@@ -12,12 +12,27 @@
  * ```
  */
 import * as z from "zod/mini";
-import { type Authorize, type ConnectionOptions, createCaller, parseAnswer } from "./transport/http-call.ts";
-import { createDevices, type Devices } from "./methods/devices.ts";
-import type { Keys } from "./transport/keys.ts";
-import { type CallBatch, type CallMethod, createCallBatch, createCallMethod, type Send } from "./methods/rpc.ts";
+import { createDevices, type Devices, type Scope } from "./methods/devices.ts";
+import {
+  type CallBatch,
+  type CallMethod,
+  type CallText,
+  createCallBatch,
+  createCallMethod,
+  createCallText,
+  type Send,
+} from "./methods/rpc.ts";
 import { connectRelay, type RelayConnection, type RelayHandlers, type RelayOptions } from "./relay/connection.ts";
 import { createRelayTicket, type RelayTicket } from "./relay/ticket.ts";
+import { ProblemError, UnexpectedAnswerError, UnreachableError } from "./transport/errors.ts";
+import {
+  type Authorize,
+  type Caller,
+  type ConnectionOptions,
+  createCaller,
+  parseAnswer,
+} from "./transport/http-call.ts";
+import { deviceIdOf, type Keys } from "./transport/keys.ts";
 import { proofHeaders } from "./transport/signing.ts";
 
 const AGENT_HEADER = "X-Claw-Agent-Did";
@@ -32,11 +47,19 @@ export type DeviceClientOptions = ConnectionOptions & {
 
 export type SharedClientOptions = ConnectionOptions & { readonly agentDid: string; readonly secret: string };
 
+/** Who claims: the device's own keys, and whose device it is. */
+export type ClaimOptions = ConnectionOptions & {
+  readonly keys: Keys;
+  readonly agentDid: string;
+  readonly deviceId: string;
+};
+
 export type RelayClient = {
   readonly agentDid: string;
   /** The devices of its agent: all of them with the scope `devices`, itself alone without. */
   readonly devices: Devices;
   readonly call: CallMethod;
+  readonly callText: CallText;
   readonly batch: CallBatch;
   /** A ticket that opens one relay socket as this client: for a web page, see `connectByTicket`. */
   relayTicket(): Promise<RelayTicket>;
@@ -66,7 +89,7 @@ export function createDeviceClient(options: DeviceClientOptions): RelayClient {
   );
 }
 
-/** @returns the client of whoever holds the agent's shared relay secret; it has the scopes `relay` and `send`. */
+/** @returns the client of a holder of the agent's shared relay secret; it has the scopes `relay` and `send`. */
 export function createSharedClient(options: SharedClientOptions): RelayClient {
   const headers = { Authorization: `Shared ${options.secret}`, [AGENT_HEADER]: options.agentDid };
   return relayClient(options, () => Promise.resolve(headers), createCaller(options));
@@ -77,9 +100,7 @@ export function createSharedClient(options: SharedClientOptions): RelayClient {
  *
  * @throws ProblemError `PROXY_CONFLICT` when none waits
  */
-export async function claimDeviceToken(
-  options: ConnectionOptions & { readonly keys: Keys; readonly agentDid: string; readonly deviceId: string },
-): Promise<ClaimedToken> {
+export async function claimDeviceToken(options: ClaimOptions): Promise<ClaimedToken> {
   const caller = createCaller(options);
   const body = JSON.stringify({ agentDid: options.agentDid, deviceId: options.deviceId });
   const { json } = await caller.call({ method: "POST", path: "/v1/devices/claim", body }, (parts) =>
@@ -88,18 +109,58 @@ export async function claimDeviceToken(
   return parseAnswer(claimed, json);
 }
 
-function relayClient(
-  options: { agentDid: string },
-  authorize: Authorize,
-  caller: ReturnType<typeof createCaller>,
-): RelayClient {
-  const send: Send = async (call) => (await caller.call(call, authorize)).json;
+/** What a device's own rotation gives; `fenced` is null where the answer was lost and the token was claimed. */
+export type RotatedToken = {
+  readonly token: string;
+  readonly scopes: readonly string[];
+  readonly epoch: number;
+  readonly fenced: { readonly sockets: number; readonly inFlight: number } | null;
+};
+
+/**
+ * Ends a device's own token and gets the next one. Where the answer is lost, the next one is claimed once with the device's
+ * key, which the server allows for 60 seconds.
+ *
+ * @param scopes fewer than it has; the same by default
+ * @throws RpcError, ProblemError, UnreachableError: when the claim is not answered either, it may be repeated
+ */
+export async function rotateDeviceToken(
+  options: DeviceClientOptions,
+  scopes?: readonly Scope[],
+): Promise<RotatedToken> {
+  const deviceId = await deviceIdOf(options.keys.publicKey);
+  try {
+    const { token, fenced, ...rest } = await createDeviceClient(options).devices.rotate(deviceId, scopes);
+    if (token === undefined) throw new UnexpectedAnswerError("the rotation gave no token", null);
+    return { token, fenced, scopes: rest.scopes, epoch: rest.epoch };
+  } catch (error) {
+    // A gateway that answers for the server has not passed its answer on either.
+    const isLost = error instanceof UnexpectedAnswerError && (error.status ?? 0) >= 500;
+    if (!isLost && !(error instanceof UnreachableError)) throw error;
+    return { ...(await claimedAfter(error, { ...options, deviceId })), fenced: null };
+  }
+}
+
+/** @throws the error of the lost answer, where there is nothing to claim: the rotation has not happened */
+async function claimedAfter(lost: Error, options: ClaimOptions): Promise<Omit<RotatedToken, "fenced">> {
+  try {
+    const { token, scopes, epoch } = await claimDeviceToken(options);
+    return { token, scopes, epoch };
+  } catch (error) {
+    if (error instanceof ProblemError && error.code === "PROXY_CONFLICT") throw lost;
+    throw error;
+  }
+}
+
+function relayClient(options: { agentDid: string }, authorize: Authorize, caller: Caller): RelayClient {
+  const send: Send = (call) => caller.call(call, authorize);
   const callMethod = createCallMethod(send);
   const relayTicket = createRelayTicket(send);
   return {
     agentDid: options.agentDid,
     devices: createDevices(callMethod, null),
     call: callMethod,
+    callText: createCallText(send),
     batch: createCallBatch(send),
     relayTicket,
     connect: (handlers, relayOptions = {}) =>

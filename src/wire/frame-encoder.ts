@@ -1,5 +1,6 @@
 /** Builds the text of relay frames, contract §4. */
 import type { AgentDid } from "./did.ts";
+import { writeJson } from "./json-text.ts";
 import { newUlid, type Ulid } from "./ulid.ts";
 
 /** What every delivery frame begins with. */
@@ -55,6 +56,11 @@ export function deliverAckFrame(
   return JSON.stringify({ v: 1, type: "deliver_ack", ...head, ...ack });
 }
 
+/** @returns the text of a `deliver_working` frame, by which a client says that it is at work on a message; `ackId` as above. */
+export function deliverWorkingFrame(head: FrameHead, ackId: string): string {
+  return JSON.stringify({ v: 1, type: "deliver_working", ...head, ackId });
+}
+
 /** @returns the text of an `enqueue_ack` frame; `ackId` is the id of the `enqueue` frame. */
 export function enqueueAckFrame(
   head: FrameHead,
@@ -88,9 +94,9 @@ export function receiptFrame(head: FrameHead, content: ReceiptContent): string {
   return JSON.stringify({ v: 1, type: "receipt", ...head, ...content });
 }
 
-/** @returns the text of a `req` frame. */
+/** @returns the text of a `req` frame; `JsonText` in its `params` keeps its own text. */
 export function reqFrame(request: { id: string | number; method: string; params?: unknown }): string {
-  return JSON.stringify({ type: "req", ...request });
+  return writeJson({ type: "req", ...request });
 }
 
 /** The error of a `res` frame. */

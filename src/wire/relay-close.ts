@@ -29,3 +29,9 @@ export const MALFORMED_FRAMES_MAX = 10;
 
 /** Subprotocol that carries a relay ticket: this prefix and the ticket. */
 export const TICKET_SUBPROTOCOL_PREFIX = "sallyport.ticket.";
+
+/**
+ * Subprotocol of everything that contract §4 describes; without it a server speaks the base dialect. A client uses what goes
+ * beyond that, such as `deliver_working`, only where the server has answered with it.
+ */
+export const RELAY_SUBPROTOCOL_V1 = "sallyport.v1";

@@ -1,5 +1,11 @@
 import { describe, expect, test } from "vitest";
-import { type AgentCredential, createAgentClient, type CredentialStore, RpcError } from "../../src/client/index.ts";
+import {
+  type AgentCredential,
+  createAgentClient,
+  type CredentialStore,
+  JsonText,
+  RpcError,
+} from "../../src/client/index.ts";
 import {
   BASE_URL,
   DAY_MS,
@@ -35,6 +41,7 @@ async function setUp(routes: Record<string, Route>, change: Partial<AgentCredent
     fetch: gate.fetch,
     now: () => clock.nowMs,
     onCredential: (next) => void stored.push(next),
+    onClockCorrection: () => undefined,
   });
   return { agent, gate, keys, credential, clock, stored };
 }
@@ -68,9 +75,50 @@ describe("a message", () => {
     expect(await isProven(request, keys.publicKey)).toBe(true);
   });
 
-  test("needs a payload", async () => {
-    const { agent } = await setUp({});
-    await expect(agent.send({ to: PEER_DID })).rejects.toBeInstanceOf(TypeError);
+  test.each([
+    ["payload", {}],
+    ["payload", { payload: 1n }],
+    ["payload", { payload: () => 1 }],
+    ["payloadText", { payloadText: "hello" }],
+    ["payloadText", { payloadText: '"\ud800"' }],
+    ["to", { payload: 1, to: `${PEER_DID}\u200b` }],
+    ["to", { payload: 1, to: "" }],
+    ["conversationId", { payload: 1, conversationId: "" }],
+    ["conversationId", { payload: 1, conversationId: "a\nb" }],
+    ["conversationId", { payload: 1, conversationId: "a\u200bb" }],
+    ["conversationId", { payload: 1, conversationId: "\ud800" }],
+    ["conversationId", { payload: 1, conversationId: "x".repeat(257) }],
+    ["idempotencyKey", { payload: 1, idempotencyKey: "schl\u00fcssel" }],
+    ["receiptUrl", { payload: 1, receiptUrl: "https://ex\u00e4mple.com" }],
+    ["waitSeconds", { payload: 1, waitSeconds: 0.5 }],
+  ])("that cannot be sent names what is wrong with it, and nothing is sent: %s (%#)", async (argument, wrong) => {
+    const { agent, gate } = await setUp({});
+    const sent = agent.send({ to: PEER_DID, ...wrong });
+    await expect(sent).rejects.toBeInstanceOf(TypeError);
+    await expect(sent).rejects.toMatchObject({ code: "INVALID_ARGUMENT", argument });
+    expect(gate.to("/hooks/agent")).toEqual([]);
+  });
+
+  test.each([
+    ["c-1", "c-1"],
+    ["caf\u00e9", "UTF-8''caf%C3%A9"],
+    ["\u6771\u4eac", "UTF-8''%E6%9D%B1%E4%BA%AC"],
+    [" c ", "UTF-8''%20c%20"],
+    ["utf-8''x", "UTF-8''utf-8%27%27x"],
+  ])("carries any conversation id intact: %j", async (conversationId, header) => {
+    const { agent, gate } = await setUp({});
+    await agent.send({ to: PEER_DID, payload: 1, conversationId });
+    expect(gate.to("/hooks/agent")[0]?.headers.get("X-Claw-Conversation-Id")).toBe(header);
+  });
+
+  test("keeps JSON text inside a payload to the byte", async () => {
+    const { agent, gate } = await setUp({});
+    await agent.send({ to: PEER_DID, payload: { n: new JsonText("[1e400, -0]") } });
+    await agent.send({ to: PEER_DID, payload: new JsonText('{"id":12345678901234567890}') });
+    expect(gate.to("/hooks/agent").map(({ body }) => body)).toEqual([
+      '{"n":[1e400, -0]}',
+      '{"id":12345678901234567890}',
+    ]);
   });
 
   test("is asked after by its delivery id", async () => {
@@ -222,6 +270,33 @@ describe("the identity token", () => {
     expect(gate.to("/v1/agents/reissue")).toHaveLength(1);
   });
 
+  test.each([
+    ["holds a minute from now", { notBeforeMs: NOON_MS + 60_000 }, 30_000],
+    ["holds a second from now", { notBeforeMs: NOON_MS + 1_000 }, 1_000],
+    ["was issued a minute ago", { notBeforeMs: NOON_MS - 60_000 }, 1_000],
+  ])("that is refused and %s is tried again later, and is not over", async (_what, life, retryAfterMs) => {
+    const token = fakeAit({ issuedAtMs: NOON_MS - 70_000, expiresAtMs: NOON_MS + 60 * DAY_MS, ...life });
+    const routes = { "POST /hooks/agent": () => problem(401, "PROXY_AUTH_INVALID_AIT") };
+    const { agent } = await setUp(routes, { ait: token, access: FOREVER });
+    const sent = agent.send({ to: PEER_DID, payload: 1 });
+    await expect(sent).rejects.toMatchObject({ code: "CREDENTIAL_NOT_YET_VALID", retryAfterMs });
+  });
+
+  test("that is refused long after it was issued is refused", async () => {
+    const { agent, clock } = await setUp({ "POST /hooks/agent": () => problem(401, "PROXY_AUTH_INVALID_AIT") });
+    clock.nowMs += 120_000;
+    await expect(agent.send({ to: PEER_DID, payload: 1 })).rejects.toMatchObject({ code: "PROXY_AUTH_INVALID_AIT" });
+  });
+
+  test("that has expired by a server whose clock is too far ahead is said to have", async () => {
+    const { agent, clock } = await setUp(
+      { "GET /v1/time": () => ({ json: { unixMs: NOON_MS + 40 * DAY_MS } }) },
+      { access: FOREVER },
+    );
+    clock.nowMs += 30 * DAY_MS;
+    await expect(agent.send({ to: PEER_DID, payload: 1 })).rejects.toMatchObject({ code: "CREDENTIAL_EXPIRED" });
+  });
+
   test("that was revoked ends the call", async () => {
     const { agent, clock } = await setUp(
       { "POST /v1/agents/reissue": () => problem(401, "PROXY_AUTH_REVOKED") },
@@ -268,6 +343,18 @@ describe("a method", () => {
   });
 });
 
+test("a method is given JSON text as it is, and gives the text of its result, to the byte", async () => {
+  const result = '{"task": {"params": {"id":12345678901234567890,"x":1e400,"x":-0}}}';
+  const { agent, gate } = await setUp({
+    "POST /rpc": () => ({ text: `{"jsonrpc":"2.0","id":1,"result": ${result} }` }),
+  });
+  const params = { content: new JsonText('{"id":12345678901234567890, "a":1, "a":2}') };
+  expect(await agent.callText("message/send", params)).toBe(result);
+  expect(gate.to("/rpc")[0]?.body).toContain('"params":{"content":{"id":12345678901234567890, "a":1, "a":2}}');
+  const failed = await setUp(rpc({ jsonrpc: "2.0", id: 1, error: { code: -32601, message: "Method not found" } }));
+  await expect(failed.agent.callText("nope")).rejects.toBeInstanceOf(RpcError);
+});
+
 describe("pairing and dead letters", () => {
   test("go to their routes and give what the server says", async () => {
     const letter = {
@@ -289,7 +376,9 @@ describe("pairing and dead letters", () => {
       "POST /pair/status": () => ({ json: { status: "pending" } }),
       "POST /pair/remove": () => ({ json: { removed: true } }),
       "GET /pair/peers": () => ({ json: { peers: [{ agentDid: PEER_DID, agentName: "Bob", since: 1 }] } }),
-      "GET /v1/dead-letters": () => ({ json: { deadLetters: [letter], nextCursor: "d_9" } }),
+      "GET /v1/dead-letters": () => ({
+        text: `{"deadLetters": [${JSON.stringify(letter).replace('"payload":1', '"payload": [1.0, 1e400] ')}], "nextCursor": "d_9"}`,
+      }),
       "POST /v1/dead-letters/d_9/replay": () => ({ json: { id: "d_9", replayed: true } }),
       "DELETE /v1/dead-letters/d_9": () => ({ json: { id: "d_9", purged: true } }),
     });
@@ -301,7 +390,7 @@ describe("pairing and dead letters", () => {
     expect(await agent.pairing.remove(PEER_DID)).toBe(true);
     expect(await agent.pairing.peers()).toHaveLength(1);
     expect(await agent.deadLetters.list({ limit: 1, cursor: "a/b" })).toEqual({
-      deadLetters: [letter],
+      deadLetters: [{ ...letter, payload: [1, Infinity], payloadText: "[1.0, 1e400]" }],
       nextCursor: "d_9",
     });
     expect(gate.to("/v1/dead-letters")[0]?.path).toBe("/v1/dead-letters?cursor=a%2Fb&limit=1");

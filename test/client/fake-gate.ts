@@ -66,8 +66,9 @@ export async function isProven(request: SeenRequest, publicKey: string): Promise
 const part = (value: unknown): string => encodeBase64Url(new TextEncoder().encode(JSON.stringify(value)));
 
 /** An identity token as far as a client looks into it: its times. */
-export function fakeAit(life: { issuedAtMs: number; expiresAtMs: number }): string {
-  const claims = { iat: life.issuedAtMs / 1_000, exp: life.expiresAtMs / 1_000 };
+export function fakeAit(life: { issuedAtMs: number; notBeforeMs?: number; expiresAtMs: number }): string {
+  const { issuedAtMs, notBeforeMs = issuedAtMs, expiresAtMs } = life;
+  const claims = { iat: issuedAtMs / 1_000, nbf: notBeforeMs / 1_000, exp: expiresAtMs / 1_000 };
   return `${part({ alg: "EdDSA", typ: "AIT", kid: "k" })}.${part(claims)}.AAAA`;
 }
 

@@ -10,7 +10,8 @@ export type FakeSocket = Socket & {
   /** Frames that the client has sent, parsed. */
   readonly sent: Record<string, unknown>[];
   readonly closedByClient: boolean;
-  open(): void;
+  /** @param protocol that the server has chosen; the ticket's by default */
+  open(protocol?: string): void;
   push(text: string): void;
   end(code: number, reason?: string): void;
 };
@@ -28,6 +29,7 @@ export function fakeSockets(): { WebSocket: SocketConstructor; sockets: FakeSock
       listeners.get(type)?.forEach((listener) => listener(event));
     let readyState = CONNECTING;
     let closedByClient = false;
+    let chosen = "";
     const sent: Record<string, unknown>[] = [];
     const socket: FakeSocket = {
       url,
@@ -50,8 +52,12 @@ export function fakeSockets(): { WebSocket: SocketConstructor; sockets: FakeSock
       addEventListener(type, listener) {
         listeners.set(type, [...(listeners.get(type) ?? []), listener]);
       },
-      open() {
+      get protocol() {
+        return chosen;
+      },
+      open(protocol = protocols[0] ?? "") {
         readyState = OPEN;
+        chosen = protocol;
         emit("open", {});
       },
       push(data) {

@@ -117,19 +117,33 @@ describe("two agents that never met", () => {
 });
 
 describe("a client", () => {
-  test.each([HOUR_MS, -HOUR_MS, 90 * 24 * HOUR_MS])(
-    "whose clock is off by %d ms sets it by the server's",
-    async (offMs) => {
+  test.each([
+    [HOUR_MS, false],
+    [90 * 24 * HOUR_MS, false],
+    [-HOUR_MS / 6, false],
+    [-HOUR_MS, true],
+  ])(
+    "whose clock is off by %d ms sets it by the server's (which it is told to trust: %s)",
+    async (offMs, trustServerClock) => {
       const { keys, registered } = await newAgent("clock");
       const client = createAgentClient({
         baseUrl: proxy.url,
         keys,
         credential: registered,
         now: () => Date.now() + offMs,
+        trustServerClock,
+        onClockCorrection: () => undefined,
       });
       expect(await client.pairing.peers()).toEqual([]);
     },
   );
+
+  test("whose clock is an hour behind does not believe the server's unless it is told to", async () => {
+    const { keys, registered } = await newAgent("clock");
+    const now = () => Date.now() - HOUR_MS;
+    const client = createAgentClient({ baseUrl: proxy.url, keys, credential: registered, now });
+    await expect(client.pairing.peers()).rejects.toMatchObject({ code: "CLOCK_NOT_TRUSTED" });
+  });
 
   test("with an expired access token refreshes it once for all its calls", async () => {
     const { keys, registered } = await newAgent("refresher");

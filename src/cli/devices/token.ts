@@ -1,11 +1,18 @@
 /** A device's token: claimed, rotated, ended. */
-import { claimDeviceToken, importKeys, ProblemError, type Scope, UnreachableError } from "../../client/index.ts";
+import {
+  claimDeviceToken,
+  importKeys,
+  ProblemError,
+  rotateDeviceToken,
+  type Scope,
+  UnreachableError,
+} from "../../client/index.ts";
 import { type DeviceCaller, deviceCaller, orAdvise, type Target, targetDevice, type Who } from "./caller.ts";
 import type { DeviceRecord } from "../storage/device-files.ts";
 import { adviceFor, CliError, EXIT, type ExitCode, usage } from "../terminal/errors.ts";
 import { mustConfirm } from "../session/input.ts";
 import { timeText } from "../terminal/output.ts";
-import { deviceAddress, deviceClient, type Session } from "../session/session.ts";
+import { deviceAddress, deviceOptions, type Session } from "../session/session.ts";
 
 type Fenced = { readonly sockets: number; readonly inFlight: number };
 
@@ -20,7 +27,7 @@ export async function claim(session: Session, name: string): Promise<void> {
     const { agentDid, deviceId } = stored;
     const baseUrl = deviceAddress(stored, session.givenUrl);
     try {
-      const waiting = await claimDeviceToken({ baseUrl, keys, agentDid, deviceId });
+      const waiting = await claimDeviceToken({ ...session.connection(baseUrl), keys, agentDid, deviceId });
       return { ...stored, token: waiting.token, scopes: waiting.scopes, expiresAtMs: waiting.expiresAtMs };
     } catch (error) {
       throw claimFailed(name, stored, error);
@@ -82,28 +89,28 @@ export async function rotate(
 }
 
 async function rotateItself(session: Session, name: string, scopes: readonly Scope[] | undefined): Promise<void> {
-  let ends: Fenced = { sockets: 0, inFlight: 0 };
+  let ends: Fenced | null = null;
   let epoch = 0;
   const changed = await session.home.devices.update(name, async (stored) => {
-    const client = await deviceClient(stored, session.givenUrl);
     const rotated = await orAdvise(
-      client.devices.rotate(stored.deviceId, scopes),
+      rotateDeviceToken(await deviceOptions(session, stored), scopes),
       "A device that rotates itself keeps its scopes or has fewer.",
     );
     ({ fenced: ends, epoch } = rotated);
     // Whatever was known of the old token's end does not hold for this one.
-    return { ...stored, token: rotated.token ?? null, scopes: rotated.scopes, expiresAtMs: null };
+    return { ...stored, token: rotated.token, scopes: [...rotated.scopes], expiresAtMs: null };
   });
   const { deviceId } = changed;
+  const how = ends === null ? "the answer was lost, and the token claimed" : fencedText(ends);
   session.output.result(
     { deviceId, scopes: changed.scopes, epoch, fenced: ends, file: session.home.devices.path(name) },
-    `${name} has another token, for ${changed.scopes.join(", ")}; the old one has ended (${fencedText(ends)})`,
+    `${name} has another token, for ${changed.scopes.join(", ")}; the old one has ended (${how})`,
   );
 }
 
 export async function revoke(session: Session, given: string, options: Who & { yes: boolean }): Promise<void> {
   const { caller, target } = await chosen(session, given, options);
-  await mustConfirm(session, options.yes, `End the device ${given} for good?`);
+  await mustConfirm(session, options.yes, `End the device ${given} permanently?`);
   const ended = await orAdvise(caller.devices.revoke(target.deviceId), NO_SUCH_DEVICE);
   if (target.here !== null) {
     await session.home.devices.update(target.here.name, (stored) => Promise.resolve({ ...stored, token: null }));
@@ -134,7 +141,7 @@ export function adviceForEndedDevice(name: string, detail: string): string {
     return `Its agent or the operator runs \`sallyport device rotate ${name}\`; then \`sallyport device claim ${name}\`.`;
   }
   if (detail.endsWith("revoked") || detail.endsWith("removed")) {
-    return `It is over for good; pair anew: \`sallyport device request ${name}\`.`;
+    return `It is over permanently; pair anew: \`sallyport device request ${name}\`.`;
   }
   return adviceFor("PROXY_AUTH_CLIENT_INVALIDATED") ?? "";
 }

@@ -1,10 +1,10 @@
 /** What `doctor` looks at in each device of this machine. */
-import { deviceIdOf, importKeys } from "../../client/index.ts";
+import { createDeviceClient, deviceIdOf, importKeys } from "../../client/index.ts";
 import { adviceForEndedDevice } from "../devices/token.ts";
 import type { DeviceRecord } from "../storage/device-files.ts";
 import { failed, type Finding, finding, ok } from "./finding.ts";
 import { timeText } from "../terminal/output.ts";
-import { deviceClient, type Session } from "../session/session.ts";
+import { deviceOptions, type Session } from "../session/session.ts";
 
 const EXPIRES_SOON_MS = 7 * 86_400_000;
 
@@ -44,7 +44,7 @@ async function* device(session: Session, name: string, isReached: boolean): Asyn
 async function token(session: Session, record: DeviceRecord): Promise<Finding> {
   const check = `device ${record.name}: token`;
   try {
-    const client = await deviceClient(record, session.givenUrl);
+    const client = createDeviceClient(await deviceOptions(session, record));
     const { paired } = await client.devices.list();
     const expiresAtMs = paired.find(({ deviceId }) => deviceId === record.deviceId)?.expiresAtMs ?? null;
     if (expiresAtMs === null) return ok(check, "accepted");

@@ -24,7 +24,8 @@ export async function acting(session: Session, who: Acting): Promise<CallMethod>
   if (who.operator === true) return (await session.operator()).call;
   if (who.device !== undefined) return (await session.device(who.device)).client.call;
   const key = session.environment[API_KEY_VARIABLE];
-  if (key !== undefined && key !== "") return createApiKeyClient({ baseUrl: await session.baseUrl(), key }).call;
+  if (key !== undefined && key !== "")
+    return createApiKeyClient({ ...session.connection(await session.baseUrl()), key }).call;
   return (await session.agent()).client.call;
 }
 

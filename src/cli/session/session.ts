@@ -1,10 +1,12 @@
 /** From what is stored on this machine to a client that can act. */
 import {
   type AgentClient,
+  type ConnectionOptions,
   createAgentClient,
   createDeviceClient,
   createOperatorClient,
   type CredentialStore,
+  type DeviceClientOptions,
   importKeys,
   type OperatorClient,
   type RelayClient,
@@ -29,6 +31,8 @@ export type Session = {
   readonly workingFolder: string;
   /** The address given for this run alone; never stored as the one to use. */
   readonly givenUrl: string | undefined;
+  /** What every client is made with: the address, and how far the server's clock is believed. */
+  connection(baseUrl: string): ConnectionOptions;
   /** Where the Sallyport is in this run. No secret of this machine goes there unchecked. @throws CliError `NOT_SET_UP` */
   baseUrl(): Promise<string>;
   /** @throws CliError `NO_OPERATOR_TOKEN`, `OTHER_ORIGIN` */
@@ -53,6 +57,8 @@ export type SessionOptions = {
   readonly agentName: string | undefined;
   /** `--url` */
   readonly url: string | undefined;
+  /** `--trust-clock` */
+  readonly trustClock: boolean;
 };
 
 export function openSession(options: SessionOptions): Session {
@@ -70,10 +76,17 @@ export function openSession(options: SessionOptions): Session {
     });
   };
 
+  const connection = (address: string): ConnectionOptions => ({
+    baseUrl: address,
+    trustServerClock: options.trustClock,
+    onClockCorrection: (offsetMs) => output.remark(correctionText(offsetMs)),
+  });
+
   const open = async (record: AgentRecord): Promise<{ record: AgentRecord; client: AgentClient }> => {
     const address = addressFor({ what: `the credential of ${record.name}`, baseUrl: record.baseUrl }, givenUrl);
     const keys = await importKeys(record.keys);
-    const client = createAgentClient({ baseUrl: address, keys, credential: record, store: storeOf(home, record) });
+    const store = storeOf(home, record);
+    const client = createAgentClient({ ...connection(address), keys, credential: record, store });
     return { record, client };
   };
 
@@ -85,6 +98,7 @@ export function openSession(options: SessionOptions): Session {
     standardInput: options.standardInput,
     workingFolder: options.workingFolder,
     givenUrl,
+    connection,
     baseUrl,
 
     async operator() {
@@ -98,7 +112,7 @@ export function openSession(options: SessionOptions): Session {
       const { token, baseUrl: givenFor } = operator;
       const address = await baseUrl();
       if (givenFor !== null) addressFor({ what: "the operator token", baseUrl: givenFor }, address);
-      return createOperatorClient({ baseUrl: address, token });
+      return createOperatorClient({ ...connection(address), token });
     },
 
     agentRecord: async () =>
@@ -107,14 +121,14 @@ export function openSession(options: SessionOptions): Session {
     named: async (name) => open(await home.agents.known(name)),
     device: async (name) => {
       const record = await home.devices.known(name);
-      return { record, client: await deviceClient(record, givenUrl) };
+      return { record, client: createDeviceClient(await deviceOptions(session, record)) };
     },
   };
   return session;
 }
 
 /** @throws CliError `NO_TOKEN` when it has not been claimed, `OTHER_ORIGIN` */
-export async function deviceClient(record: DeviceRecord, givenUrl: string | undefined): Promise<RelayClient> {
+export async function deviceOptions(session: Session, record: DeviceRecord): Promise<DeviceClientOptions> {
   const { name, agentDid, token } = record;
   if (token === null) {
     throw new CliError("NO_TOKEN", `the device ${name} has no token yet`, {
@@ -122,12 +136,13 @@ export async function deviceClient(record: DeviceRecord, givenUrl: string | unde
       advice: `Once it is approved: \`sallyport device claim ${name}\`.`,
     });
   }
-  return createDeviceClient({
-    baseUrl: deviceAddress(record, givenUrl),
-    keys: await importKeys(record.keys),
-    agentDid,
-    token,
-  });
+  const baseUrl = deviceAddress(record, session.givenUrl);
+  return { ...session.connection(baseUrl), keys: await importKeys(record.keys), agentDid, token };
+}
+
+function correctionText(offsetMs: number): string {
+  const seconds = Math.round(Math.abs(offsetMs) / 1_000);
+  return `this machine's clock is ${seconds} s ${offsetMs >= 0 ? "behind" : "ahead of"} the server's, whose time is used: set it (NTP)`;
 }
 
 /** @returns where a device's key and token are used in this run. @throws CliError `OTHER_ORIGIN` */

@@ -1,6 +1,9 @@
 /** Failures of the command: what went wrong, what to do about it, and the exit code that scripts can rely on. */
 import {
+  ClockNotTrustedError,
   CredentialExpiredError,
+  CredentialNotYetValidError,
+  InvalidArgumentError,
   InvalidKeyError,
   NotAcceptedError,
   ProblemError,
@@ -80,6 +83,10 @@ export function shownFailure(error: unknown): Shown {
       requestId: error instanceof ProblemError ? error.requestId : null,
     };
   }
+  if (error instanceof InvalidArgumentError) {
+    const { message } = error;
+    return { code: "USAGE", message, advice: null, exitCode: EXIT.usage, requestId: null };
+  }
   const message = error instanceof Error ? error.message : String(error);
   return { code: "UNEXPECTED", message, advice: null, exitCode: EXIT.unexpected, requestId: null };
 }
@@ -87,6 +94,8 @@ export function shownFailure(error: unknown): Shown {
 /** @returns the exit code that belongs to a failure of the client library */
 export function exitCodeOf(error: SallyportError): ExitCode {
   if (error instanceof CredentialExpiredError) return EXIT.credential;
+  if (error instanceof CredentialNotYetValidError) return EXIT.unavailable;
+  if (error instanceof ClockNotTrustedError) return EXIT.setup;
   if (error instanceof InvalidKeyError) return EXIT.setup;
   if (error instanceof UnreachableError || error instanceof RelayInterruptedError) return EXIT.unavailable;
   if (error instanceof UnexpectedAnswerError) return (error.status ?? 0) >= 500 ? EXIT.unavailable : EXIT.setup;
@@ -113,6 +122,10 @@ export function adviceFor(code: string): string | null {
     case "CREDENTIAL_EXPIRED":
     case "PROXY_AUTH_INVALID_AIT":
       return "Ask the operator to run `sallyport agent rekey`.";
+    case "CREDENTIAL_NOT_YET_VALID":
+      return "Try again in a minute; `sallyport doctor` says how far this machine's clock is off.";
+    case "CLOCK_NOT_TRUSTED":
+      return "Set this machine's clock (NTP). If it is the server's clock that is right, and you trust the server: --trust-clock.";
     case "PROXY_AUTH_REVOKED":
       return "The agent has been revoked. Register it anew, or ask the operator why.";
     case "PROXY_AUTH_INVALID_TOKEN":

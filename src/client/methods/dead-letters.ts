@@ -9,6 +9,8 @@
  * ```
  */
 import * as z from "zod/mini";
+import { rawElements, rawMember } from "../../wire/json-text.ts";
+import { pathSegment } from "../transport/arguments.ts";
 import { parseAnswer } from "../transport/http-call.ts";
 import type { Send } from "./rpc.ts";
 
@@ -21,12 +23,14 @@ const deadLetter = z.object({
   createdAtMs: z.number(),
   deadAtMs: z.number(),
   payload: z.optional(z.unknown()),
-  /** The payload's own text, where it is nested too deeply to be a value. */
   payloadText: z.optional(z.string()),
 });
 const page = z.object({ deadLetters: z.array(deadLetter), nextCursor: z.optional(z.nullable(z.string())) });
 
-/** A message that ended undelivered. */
+/**
+ * A message that ended undelivered. `payloadText` is its sender's own JSON text, `payload` the value that stands for; without
+ * one where the text is nested too deeply to be a value.
+ */
 export type DeadLetter = z.infer<typeof deadLetter>;
 /** `nextCursor` is null on the last page. */
 export type DeadLetterPage = { readonly deadLetters: readonly DeadLetter[]; readonly nextCursor: string | null };
@@ -49,9 +53,14 @@ export function createDeadLetters(send: Send, agentDid: string | null): DeadLett
   };
   return {
     async list({ cursor, limit } = {}) {
-      const json = await send({ method: "GET", path: `/v1/dead-letters${query({ cursor, limit })}` });
+      const { json, text } = await send({ method: "GET", path: `/v1/dead-letters${query({ cursor, limit })}` });
       const { deadLetters, nextCursor } = parseAnswer(page, json);
-      return { deadLetters, nextCursor: nextCursor ?? null };
+      const texts = payloadTexts(text);
+      const letters = deadLetters.map((letter, index) => {
+        const payloadText = letter.payloadText ?? texts[index] ?? undefined;
+        return payloadText === undefined ? letter : { ...letter, payloadText };
+      });
+      return { deadLetters: letters, nextCursor: nextCursor ?? null };
     },
     async replay(id) {
       await send({ method: "POST", path: `${pathOf(id)}/replay${query()}`, body: "{}" });
@@ -63,5 +72,14 @@ export function createDeadLetters(send: Send, agentDid: string | null): DeadLett
 }
 
 function pathOf(id: string): string {
-  return `/v1/dead-letters/${encodeURIComponent(id)}`;
+  return `/v1/dead-letters/${pathSegment("id", id)}`;
+}
+
+/** @returns the text of each letter's payload, null where it has none */
+function payloadTexts(answer: string): (string | null)[] {
+  const letters = rawMember(answer, "deadLetters");
+  return rawElements((letters.ok ? letters.value : null) ?? "").map((letter) => {
+    const payload = rawMember(letter, "payload");
+    return payload.ok ? payload.value : null;
+  });
 }

@@ -33,7 +33,7 @@ const peers = z.object({
 });
 
 export type PairTicket = z.infer<typeof started>;
-/** `notified: false`: the trust stands, and the initiator is told later. */
+/** `notified: false`: the trust stands, and the initiator is notified later. */
 export type PairConfirmation = z.infer<typeof confirmed>;
 export type Peer = z.infer<typeof peers>["peers"][number];
 
@@ -54,8 +54,10 @@ export type Pairing = {
   peers(): Promise<readonly Peer[]>;
 };
 
+/** @param send how a request of the agent is authorized */
 export function createPairing(send: Send): Pairing {
-  const post = (path: string, body: unknown) => send({ method: "POST", path, body: JSON.stringify(body) });
+  const post = async (path: string, body: unknown): Promise<unknown> =>
+    (await send({ method: "POST", path, body: JSON.stringify(body) })).json;
   return {
     async start({ profile, ...rest }) {
       return parseAnswer(started, await post("/pair/start", { initiatorProfile: profile, ...rest }));
@@ -70,7 +72,7 @@ export function createPairing(send: Send): Pairing {
       return parseAnswer(removed, await post("/pair/remove", { peerAgentDid })).removed;
     },
     async peers() {
-      return parseAnswer(peers, await send({ method: "GET", path: "/pair/peers" })).peers;
+      return parseAnswer(peers, (await send({ method: "GET", path: "/pair/peers" })).json).peers;
     },
   };
 }

@@ -10,22 +10,35 @@
  */
 import * as z from "zod/mini";
 import { RPC_BATCH_MAX } from "../../wire/rpc.ts";
-import { type Call, parseAnswer } from "../transport/http-call.ts";
+import { rawMember } from "../../wire/json-text.ts";
+import { jsonTextOf } from "../transport/arguments.ts";
 import { RpcError, UnexpectedAnswerError } from "../transport/errors.ts";
+import { type Answer, type Call, parseAnswer } from "../transport/http-call.ts";
 
-/** Sends one authorized call and gives the JSON of its answer. */
-export type Send = (call: Call) => Promise<unknown>;
+/** Sends one authorized call. @throws as `Caller.call` does */
+export type Send = (call: Call) => Promise<Answer>;
+
+/** What a method is given: JSON values, in which a `JsonText` keeps its own text to the byte. */
+export type MethodParams = Readonly<Record<string, unknown>>;
 
 /**
  * Calls a method.
  *
  * @returns its result
- * @throws RpcError when the method fails, ProblemError when the credential does
+ * @throws RpcError when the method fails, ProblemError when the credential does, InvalidArgumentError
  */
-export type CallMethod = (method: string, params?: Readonly<Record<string, unknown>>) => Promise<unknown>;
+export type CallMethod = (method: string, params?: MethodParams) => Promise<unknown>;
+
+/**
+ * Calls a method, for what is in its result to the byte: numbers beyond 2^53 and names that stand twice survive no parser.
+ *
+ * @returns the JSON text of its result, as the server wrote it
+ * @throws as {@link CallMethod}
+ */
+export type CallText = (method: string, params?: MethodParams) => Promise<string>;
 
 /** One call of a batch. */
-export type MethodCall = { readonly method: string; readonly params?: Readonly<Record<string, unknown>> | undefined };
+export type MethodCall = { readonly method: string; readonly params?: MethodParams | undefined };
 
 /** What became of one call of a batch. */
 export type Outcome =
@@ -62,23 +75,29 @@ const errorData = z.object({
 
 type Response = z.infer<typeof response>;
 
+/** @param send how a request of this client is authorized */
 export function createCallMethod(send: Send): CallMethod {
+  return async (method, params = {}) => resultOf(await requestOne(send, method, params));
+}
+
+/** @param send how a request of this client is authorized */
+export function createCallText(send: Send): CallText {
   return async (method, params = {}) => {
-    const body = JSON.stringify({ jsonrpc: "2.0", id: 1, method, params });
-    const outcome = outcomeOf(parseAnswer(response, await send({ method: "POST", path: "/rpc", body })));
-    if (!outcome.ok) throw outcome.error;
-    return outcome.result;
+    const answer = await requestOne(send, method, params);
+    resultOf(answer);
+    const result = rawMember(answer.text, "result");
+    if (!result.ok || result.value === null) throw new UnexpectedAnswerError("the answer has no one result", null);
+    return result.value;
   };
 }
 
+/** @param send how a request of this client is authorized */
 export function createCallBatch(send: Send): CallBatch {
   const batch = async (calls: readonly MethodCall[]): Promise<Outcome[]> => {
     if (calls.length > RPC_BATCH_MAX) throw new RangeError(`a batch has at most ${RPC_BATCH_MAX} calls`);
     if (calls.length === 0) return [];
-    const body = JSON.stringify(
-      calls.map(({ method, params = {} }, index) => ({ jsonrpc: "2.0", id: index, method, params })),
-    );
-    const json = await send({ method: "POST", path: "/rpc", body });
+    const requests = calls.map(({ method, params = {} }, index) => ({ jsonrpc: "2.0", id: index, method, params }));
+    const { json } = await send({ method: "POST", path: "/rpc", body: jsonTextOf("params", requests) });
     // A batch that is refused as a whole has a single answer.
     const refused = Array.isArray(json) ? null : outcomeOf(parseAnswer(response, json));
     if (refused?.ok === false) throw refused.error;
@@ -91,6 +110,18 @@ export function createCallBatch(send: Send): CallBatch {
   };
   // One answer a call, in order: what the mapped type says.
   return batch as CallBatch;
+}
+
+function requestOne(send: Send, method: string, params: MethodParams): Promise<Answer> {
+  const body = jsonTextOf("params", { jsonrpc: "2.0", id: 1, method, params });
+  return send({ method: "POST", path: "/rpc", body });
+}
+
+/** @throws RpcError when the method failed */
+function resultOf({ json }: Answer): unknown {
+  const outcome = outcomeOf(parseAnswer(response, json));
+  if (!outcome.ok) throw outcome.error;
+  return outcome.result;
 }
 
 function outcomeOf({ result, error }: Response): Outcome {

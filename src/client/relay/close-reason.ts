@@ -1,9 +1,16 @@
 /** Whether a relay connection comes back after its socket has closed. Pure. */
 import { RELAY_CLOSE, RELAY_CLOSE_REASON } from "../../wire/relay-close.ts";
-import { CredentialExpiredError, ProblemError, UnexpectedAnswerError, UnreachableError } from "../transport/errors.ts";
+import {
+  ClockNotTrustedError,
+  CredentialExpiredError,
+  CredentialNotYetValidError,
+  ProblemError,
+  UnexpectedAnswerError,
+  UnreachableError,
+} from "../transport/errors.ts";
 
 /**
- * Why a relay connection has ended for good:
+ * Why a relay connection has ended permanently:
  * `closed` by its own side · `superseded` by a newer connection of the agent · `credential-ended`: revoked, rotated,
  * expired; get a new credential first · `policy`: the server refuses how this client speaks · `refused`: the server does
  * not give a ticket.
@@ -23,6 +30,7 @@ export type Next =
   | { readonly do: "stop"; readonly end: RelayEnd };
 
 const OVERLOADED_PAUSE_MS = 5_000;
+const CLOCK_PAUSE_MS = 30_000;
 /** Refusals of the moment: another try, signed anew, may be taken. */
 const PASSING_CODES = new Set([
   "PROXY_AUTH_REPLAY",
@@ -56,7 +64,7 @@ export function afterClose(close: { code: number; reason: string }, mayReturnAft
   }
 }
 
-/** @param error what came of asking for a ticket */
+/** @param error what asking for a ticket has thrown @returns what to do: wait for what passes, or stop */
 export function afterTicketError(error: unknown): Next {
   if (error instanceof ProblemError) {
     const passing =
@@ -65,6 +73,9 @@ export function afterTicketError(error: unknown): Next {
     const why = error.status === 401 ? "credential-ended" : "refused";
     return { do: "stop", end: { why, detail: `${error.code}: ${error.message}`, closeCode: null, error } };
   }
+  if (error instanceof CredentialNotYetValidError) return { do: "return", atLeastMs: error.retryAfterMs };
+  // The own clock may be set meanwhile.
+  if (error instanceof ClockNotTrustedError) return { do: "return", atLeastMs: CLOCK_PAUSE_MS };
   if (error instanceof CredentialExpiredError) {
     return { do: "stop", end: { why: "credential-ended", detail: error.message, closeCode: null, error } };
   }

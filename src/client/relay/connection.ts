@@ -12,21 +12,17 @@
  * console.log((await relay.ended).why); // closed
  * ```
  */
-import { frameHead, heartbeatAckFrame, heartbeatFrame } from "../../wire/frame-encoder.ts";
-import { parseServerFrame, type ReceiptFrame, type ServerFrame } from "../../wire/frames.ts";
-import { RELAY_CLOSE, TICKET_SUBPROTOCOL_PREFIX } from "../../wire/relay-close.ts";
 import { backoffMs } from "../../resilience/backoff.ts";
-import {
-  RelayInterruptedError,
-  RelayStoppedError,
-  UnexpectedAnswerError,
-  UnreachableError,
-} from "../transport/errors.ts";
-import { payloadTextOf } from "../transport/payload.ts";
-import { createPendingCalls, type EnqueueResult } from "./pending-calls.ts";
+import type { ReceiptFrame, ServerFrame } from "../../wire/frames.ts";
+import { RELAY_CLOSE, RELAY_SUBPROTOCOL_V1, TICKET_SUBPROTOCOL_PREFIX } from "../../wire/relay-close.ts";
+import { payloadTextOf } from "../transport/arguments.ts";
+import { RelayInterruptedError, RelayStoppedError, UnreachableError } from "../transport/errors.ts";
+import { urlOf } from "../transport/http-call.ts";
 import { afterClose, afterTicketError, type Next, type RelayEnd } from "./close-reason.ts";
-import { createInbox, type OnMessage } from "./inbox.ts";
-import { platformSocket, type Socket, SOCKET_OPEN, type SocketConstructor } from "./socket.ts";
+import { createInbox, type OnMessage, type Origin } from "./inbox.ts";
+import { createPendingCalls, type EnqueueResult, type PendingCalls } from "./pending-calls.ts";
+import { platformSocket, type Socket, type SocketConstructor } from "./socket.ts";
+import { type Reply, type SocketListener, type Timer, watchSocket } from "./socket-life.ts";
 
 export type { RelayEnd } from "./close-reason.ts";
 export type { EnqueueResult } from "./pending-calls.ts";
@@ -45,7 +41,10 @@ export type RelayHandlers = {
     | ((event: { readonly event: string; readonly payload: unknown; readonly seq: number }) => void)
     | undefined;
   readonly onState?: ((state: RelayState) => void) | undefined;
-  /** Told what does not end the connection: a handler that failed, a frame that is none, a failed attempt. */
+  /**
+   * Called with what does not end the connection: the error of a handler, a frame that is none, a failed attempt. By default
+   * that is an error on the console.
+   */
   readonly onError?: ((error: unknown) => void) | undefined;
 };
 
@@ -84,9 +83,9 @@ export type RelayConnection = {
   }): Promise<EnqueueResult>;
   /** Calls a method over the socket. @throws RpcError, RelayInterruptedError, RelayStoppedError */
   call(method: string, params?: Readonly<Record<string, unknown>>): Promise<unknown>;
-  /** Closes for good. */
+  /** Closes permanently. */
   close(): void;
-  /** Resolves when the connection has ended for good, and says why. */
+  /** Resolves when the connection has ended permanently, and says why. */
   readonly ended: Promise<RelayEnd>;
 };
 
@@ -102,30 +101,46 @@ export type RelaySetup = RelayOptions & {
   readonly mayReturnAfterExpiry?: (() => boolean) | undefined;
 };
 
-type Timer = ReturnType<typeof setTimeout>;
-/** A browser tells a page no more than that: not the status, and not that it was refused. */
+/** A browser says no more than that: not the status, and not that it was refused. */
 const NOT_OPENED = "the relay socket did not open; a page's is refused while RELAY_ALLOWED_ORIGINS lacks its origin";
 
-type Opening = { readonly resolve: () => void; readonly reject: (error: Error) => void };
+const DEFAULTS = {
+  timeoutMs: 30_000,
+  heartbeatMs: 30_000,
+  livenessMs: 10_000,
+  backoffInitialMs: 500,
+  backoffMaxMs: 30_000,
+} as const;
 
+/** Calls that wait for the socket to open. */
+type Openings = {
+  /** Resolves when it is open, rejects when the connection has stopped. */
+  wait(): Promise<void>;
+  opened(): void;
+  stopped(error: Error): void;
+};
+
+/**
+ * Opens the relay, and opens it again whenever it closes, until its credential is over or this side closes it.
+ *
+ * @throws TypeError when the platform has no WebSocket
+ */
 export function connectRelay(setup: RelaySetup): RelayConnection {
   const { handlers, nowMs } = setup;
   const WebSocketImpl = setup.WebSocket ?? platformSocket();
-  const timeoutMs = setup.timeoutMs ?? 30_000;
-  const heartbeatMs = setup.heartbeatMs ?? 30_000;
-  const livenessMs = setup.livenessMs ?? 10_000;
+  const options = withDefaults(setup);
   const random = setup.random ?? Math.random;
-  const backoff = { initialMs: setup.backoffInitialMs ?? 500, maxMs: setup.backoffMaxMs ?? 30_000 };
-  const onError = (error: unknown): void => handlers.onError?.(error);
+  const backoff = { initialMs: options.backoffInitialMs, maxMs: options.backoffMaxMs };
+  const onError = handlers.onError ?? reportOnConsole;
 
   const inbox = createInbox(handlers.onMessage, onError, nowMs);
-  const pending = createPendingCalls(timeoutMs, nowMs);
+  const pending = createPendingCalls(options.timeoutMs, nowMs);
+  const openings = createOpenings();
   const { promise: ended, resolve: resolveEnded } = Promise.withResolvers<RelayEnd>();
-  const openings = new Set<Opening>();
 
   let state: RelayState = "connecting";
   let end: RelayEnd | null = null;
-  let socket: Socket | null = null;
+  let current: { readonly socket: Socket; readonly reply: Reply } | null = null;
   let attempt = 0;
   let retryTimer: Timer | undefined;
 
@@ -138,13 +153,12 @@ export function connectRelay(setup: RelaySetup): RelayConnection {
   const stop = (reason: RelayEnd): void => {
     if (end !== null) return;
     end = reason;
-    stopTimer(retryTimer);
-    const open = socket;
-    socket = null;
+    clearTimeout(retryTimer);
+    const open = current;
+    current = null;
     pending.interrupt();
-    open?.close(RELAY_CLOSE.normal);
-    for (const opening of openings) opening.reject(new RelayStoppedError(stoppedMessage(reason)));
-    openings.clear();
+    open?.socket.close(RELAY_CLOSE.normal);
+    openings.stopped(stoppedError(reason));
     enter("stopped");
     resolveEnded(reason);
   };
@@ -175,128 +189,51 @@ export function connectRelay(setup: RelaySetup): RelayConnection {
     // The ticket took its time, and the connection may have been closed meanwhile.
     if (end !== null) return;
     try {
-      run(new WebSocketImpl(relayUrl(setup.baseUrl), [TICKET_SUBPROTOCOL_PREFIX + ticket]));
+      run(new WebSocketImpl(relayUrl(setup.baseUrl), [TICKET_SUBPROTOCOL_PREFIX + ticket, RELAY_SUBPROTOCOL_V1]));
     } catch (error) {
       onError(error);
       go({ do: "return", atLeastMs: 0 });
     }
   };
 
-  const run = (own: Socket): void => {
-    socket = own;
-    let isOver = false;
-    let hasOpened = false;
-    let lastFrameMs = nowMs();
-    let livenessTimer: Timer | undefined;
-    let heartbeatTimer: Timer | undefined;
-
-    const over = (close: { code: number; reason: string }): void => {
-      if (isOver) return;
-      isOver = true;
-      for (const timer of [openTimer, livenessTimer, heartbeatTimer]) stopTimer(timer);
-      if (socket !== own) return;
-      socket = null;
-      pending.interrupt();
-      if (!hasOpened) onError(new UnreachableError("UNREACHABLE", NOT_OPENED));
-      go(afterClose(close, setup.mayReturnAfterExpiry?.() ?? false));
+  const run = (socket: Socket): void => {
+    const isCurrent = (): boolean => current?.socket === socket;
+    const listener: SocketListener = {
+      onOpen() {
+        if (!isCurrent()) return;
+        enter("open");
+        openings.opened();
+      },
+      onMessage() {
+        if (isCurrent()) attempt = 0;
+      },
+      onFrame(frame, from) {
+        if (isCurrent()) dispatch(frame, from);
+      },
+      onNoFrame: onError,
+      onHeartbeat: () => void setup.maintenance?.().catch(onError),
+      onClose({ code, reason, hasOpened }) {
+        if (!isCurrent()) return;
+        current = null;
+        pending.interrupt();
+        if (!hasOpened) onError(new UnreachableError("UNREACHABLE", NOT_OPENED));
+        go(afterClose({ code, reason }, setup.mayReturnAfterExpiry?.() ?? false));
+      },
     };
-    // A dead peer answers no close frame: do not wait for one.
-    const giveUp = (why: string): void => {
-      own.close(RELAY_CLOSE.normal, why);
-      over({ code: 1006, reason: why });
-    };
-    const reply = (text: string): void => {
-      if (own.readyState === SOCKET_OPEN) own.send(text);
-    };
-    const beat = (): void => {
-      heartbeatTimer = setTimeout(() => {
-        setup.maintenance?.().catch(onError);
-        const sentMs = nowMs();
-        reply(heartbeatFrame(frameHead(sentMs)));
-        stopTimer(livenessTimer);
-        livenessTimer = setTimeout(() => {
-          if (lastFrameMs < sentMs) giveUp("no sign of life");
-        }, livenessMs);
-        beat();
-      }, heartbeatMs);
-    };
-    const openTimer = setTimeout(() => giveUp("did not open in time"), timeoutMs);
-
-    own.addEventListener("open", () => {
-      if (socket !== own) return;
-      hasOpened = true;
-      clearTimeout(openTimer);
-      enter("open");
-      for (const opening of openings) opening.resolve();
-      openings.clear();
-      // Shows that the way is open in both directions; and workerd lets a socket on which nothing ever came in linger for
-      // ten seconds after the server has closed it, so that the client would learn that late why.
-      reply(heartbeatFrame(frameHead(nowMs())));
-      beat();
-    });
-    own.addEventListener("message", ({ data }) => {
-      if (socket !== own || typeof data !== "string") return;
-      lastFrameMs = nowMs();
-      attempt = 0;
-      const frame = parseServerFrame(data);
-      if (frame.ok) dispatch(frame.value, reply);
-      else onError(new UnexpectedAnswerError(`a frame that is none: ${frame.error.detail}`, null));
-    });
-    own.addEventListener("close", ({ code, reason }) => over({ code: code ?? 1006, reason: reason ?? "" }));
-    // A close event follows where the platform keeps to the standard; where it does not, this is the end.
-    own.addEventListener("error", () => {
-      if (own.readyState !== SOCKET_OPEN) over({ code: 1006, reason: "" });
-    });
+    current = { socket, reply: watchSocket(socket, { ...options, nowMs }, listener) };
   };
 
-  const dispatch = (frame: ServerFrame, reply: (text: string) => void): void => {
-    switch (frame.type) {
-      case "deliver":
-        inbox.take(frame, reply);
-        return;
-      case "enqueue_ack":
-        pending.enqueueAck(frame);
-        return;
-      case "res":
-        pending.res(frame);
-        return;
-      case "receipt":
-        handlers.onReceipt?.(frame);
-        return;
-      case "event":
-        handlers.onEvent?.(frame);
-        return;
-      case "heartbeat":
-        reply(heartbeatAckFrame(frameHead(nowMs()), frame.id));
-        return;
-      case "heartbeat_ack":
-        return;
-    }
+  const dispatch = (frame: ServerFrame, from: Origin): void => {
+    if (frame.type === "deliver") inbox.take(frame, from);
+    else if (!settlePending(pending, frame)) notify(handlers, frame);
   };
 
-  const opened = (): Promise<void> => {
-    if (end !== null) return Promise.reject(new RelayStoppedError(stoppedMessage(end)));
-    if (state === "open") return Promise.resolve();
-    return new Promise((resolve, reject) => openings.add({ resolve, reject }));
-  };
-
-  const whenOpen = async <T>(act: (send: (text: string) => void) => Promise<T>): Promise<T> => {
-    let timer: Timer | undefined;
-    const late = new Promise<never>((_resolve, reject) => {
-      timer = setTimeout(
-        () => reject(new RelayInterruptedError("TIMEOUT", `the relay did not open within ${timeoutMs} ms`)),
-        timeoutMs,
-      );
-    });
-    try {
-      await Promise.race([opened(), late]);
-    } finally {
-      stopTimer(timer);
-    }
-    const own = socket;
-    if (own === null)
+  const whenOpen = async <T>(act: (send: Reply) => Promise<T>): Promise<T> => {
+    if (end !== null) throw stoppedError(end);
+    if (state !== "open") await inTime(openings.wait(), options.timeoutMs);
+    if (current === null)
       throw new RelayInterruptedError("RELAY_INTERRUPTED", "the relay socket closed before anything was sent");
-    return act((text) => own.send(text));
+    return act(current.reply);
   };
 
   void connect();
@@ -304,8 +241,11 @@ export function connectRelay(setup: RelaySetup): RelayConnection {
   return {
     ended,
     state: () => state,
-    opened,
-    enqueue: ({ payload, payloadText, ...rest }) => {
+    opened() {
+      if (end !== null) return Promise.reject(stoppedError(end));
+      return state === "open" ? Promise.resolve() : openings.wait();
+    },
+    async enqueue({ payload, payloadText, ...rest }) {
       const text = payloadTextOf({ payload, payloadText });
       return whenOpen((send) => pending.enqueue({ ...rest, payloadText: text }, send));
     },
@@ -314,16 +254,67 @@ export function connectRelay(setup: RelaySetup): RelayConnection {
   };
 }
 
+/** @returns whether the frame is an answer to what this side has sent */
+function settlePending(pending: PendingCalls, frame: ServerFrame): boolean {
+  if (frame.type === "enqueue_ack") pending.enqueueAck(frame);
+  else if (frame.type === "res") pending.res(frame);
+  else return false;
+  return true;
+}
+
+function notify(handlers: RelayHandlers, frame: ServerFrame): void {
+  if (frame.type === "receipt") handlers.onReceipt?.(frame);
+  else if (frame.type === "event") handlers.onEvent?.(frame);
+}
+
+function createOpenings(): Openings {
+  const waiting = new Set<{ readonly resolve: () => void; readonly reject: (error: Error) => void }>();
+  const settleAll = (settle: (each: { resolve: () => void; reject: (error: Error) => void }) => void): void => {
+    for (const each of waiting) settle(each);
+    waiting.clear();
+  };
+  return {
+    wait: () => new Promise((resolve, reject) => waiting.add({ resolve, reject })),
+    opened: () => settleAll(({ resolve }) => resolve()),
+    stopped: (error) => settleAll(({ reject }) => reject(error)),
+  };
+}
+
+async function inTime(opened: Promise<void>, timeoutMs: number): Promise<void> {
+  let timer: Timer | undefined;
+  const late = new Promise<never>((_resolve, reject) => {
+    const error = new RelayInterruptedError("TIMEOUT", `the relay did not open within ${timeoutMs} ms`);
+    timer = setTimeout(() => reject(error), timeoutMs);
+  });
+  try {
+    await Promise.race([opened, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** A member that is undefined means the default. */
+function withDefaults(options: RelayOptions): Readonly<Record<keyof typeof DEFAULTS, number>> {
+  const { timeoutMs, heartbeatMs, livenessMs, backoffInitialMs, backoffMaxMs } = options;
+  return {
+    timeoutMs: timeoutMs ?? DEFAULTS.timeoutMs,
+    heartbeatMs: heartbeatMs ?? DEFAULTS.heartbeatMs,
+    livenessMs: livenessMs ?? DEFAULTS.livenessMs,
+    backoffInitialMs: backoffInitialMs ?? DEFAULTS.backoffInitialMs,
+    backoffMaxMs: backoffMaxMs ?? DEFAULTS.backoffMaxMs,
+  };
+}
+
 function relayUrl(baseUrl: URL): string {
-  const url = new URL(`${baseUrl.href.replace(/\/$/, "")}/relay/connect`);
+  const url = urlOf(baseUrl, "/relay/connect");
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
   return url.href;
 }
 
-function stoppedMessage(reason: RelayEnd): string {
-  return `the relay connection has ended (${reason.why}): ${reason.detail}`;
+function stoppedError(reason: RelayEnd): RelayStoppedError {
+  return new RelayStoppedError(`the relay connection has ended (${reason.why}): ${reason.detail}`);
 }
 
-function stopTimer(timer: Timer | undefined): void {
-  if (timer !== undefined) clearTimeout(timer);
+function reportOnConsole(error: unknown): void {
+  console.error("sallyport: on the relay:", error);
 }

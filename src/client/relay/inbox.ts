@@ -1,5 +1,5 @@
 /** Messages that come in over the relay: in order per sender, each handled once, acknowledged when it is handled. */
-import { deliverAckFrame, frameHead } from "../../wire/frame-encoder.ts";
+import { deliverAckFrame, deliverWorkingFrame, frameHead } from "../../wire/frame-encoder.ts";
 import type { DeliverFrame } from "../../wire/frames.ts";
 import { Refuse } from "../transport/errors.ts";
 
@@ -23,63 +23,124 @@ export type IncomingMessage = {
 };
 
 /**
- * Handles a message. When it returns or resolves, the message is acknowledged; when it throws {@link Refuse}, it is
- * refused for good; when it throws anything else, it stays unacknowledged and is delivered again.
+ * Handles a message. When it returns or resolves, the message is acknowledged; when it throws {@link Refuse}, it is refused
+ * permanently; when it throws anything else, it stays unacknowledged and is delivered again, and so are the later messages
+ * of its sender, after it.
  */
 export type OnMessage = (message: IncomingMessage) => void | Promise<void>;
 
+/** Where an answer to a delivery goes: the socket that it came by. */
+export type Origin = {
+  readonly reply: (text: string) => void;
+  /** Whether the server takes `deliver_working` on that socket. */
+  readonly takesWorking: boolean;
+};
+
+export type Inbox = {
+  /** Takes a delivery in, and acknowledges it over the socket that it came by once it is handled. */
+  take(frame: DeliverFrame, from: Origin): void;
+};
+
 type Verdict = { readonly accepted: true } | { readonly accepted: false; readonly reason: string };
+
+/** A message that is being handled or waits for it, and the newest attempt to deliver it. */
+type InHand = { readonly verdict: Promise<Verdict | null>; ackId: string; from: Origin };
+
+type Sender = {
+  /** Settles when everything that was taken of it is handled. */
+  tail: Promise<unknown>;
+  /** The message whose handler has failed. Until it comes again nothing later is handled. */
+  failed: string | null;
+  /** Later messages that were left since then. One that comes again shows that the failed one will not. */
+  readonly left: Set<string>;
+};
 
 /** Handled deliveries that are remembered, so that a repeat is acknowledged and not handled again. */
 const REMEMBERED_MAX = 10_000;
+/** More than a server has under way to one client, and a bound all the same. */
+const LEFT_MAX = 1_000;
+/** Senders whose failure is remembered; beyond it the order of the oldest is given up. */
+const SENDERS_MAX = 10_000;
+/** The server waits 30 s for a message in hand, anew from each sign of work. */
+const WORKING_EVERY_MS = 5_000;
 
-export type Inbox = {
-  /** Takes a delivery in; `reply` sends the acknowledgement over the socket that it came by. */
-  take(frame: DeliverFrame, reply: (text: string) => void): void;
-};
-
-/** @param onError told about a handler that failed */
+/**
+ * @param onMessage handles one message
+ * @param onError called with the error of a handler that failed
+ * @param nowMs the time, for the frames' heads
+ */
 export function createInbox(onMessage: OnMessage, onError: (error: unknown) => void, nowMs: () => number): Inbox {
-  const remembered = new Map<string, Promise<Verdict | null>>();
-  const lanes = new Map<string, Promise<unknown>>();
+  const remembered = new Map<string, InHand>();
+  const senders = new Map<string, Sender>();
 
-  const handle = async (frame: DeliverFrame): Promise<Verdict | null> => {
+  /** Handles a message, and says from time to time that it is at work on it. */
+  const handle = async (frame: DeliverFrame, sender: Sender, inHand: InHand): Promise<Verdict | null> => {
+    if (mustLeave(sender, frame.deliveryId)) return null;
+    const working = setInterval(() => {
+      if (inHand.from.takesWorking) inHand.from.reply(deliverWorkingFrame(frameHead(nowMs()), inHand.ackId));
+    }, WORKING_EVERY_MS);
     try {
       await onMessage(messageOf(frame));
       return { accepted: true };
     } catch (error) {
       if (error instanceof Refuse) return { accepted: false, reason: error.message };
+      sender.failed = frame.deliveryId;
       onError(error);
       return null;
+    } finally {
+      clearInterval(working);
     }
   };
 
-  const enter = (frame: DeliverFrame): Promise<Verdict | null> => {
-    const sender = frame.fromAgentDid ?? frame.fromSubject ?? "";
-    const before = lanes.get(sender) ?? Promise.resolve();
-    const verdict = before.then(() => handle(frame));
-    lanes.set(sender, verdict);
-    remembered.set(frame.deliveryId, verdict);
-    const [oldest] = remembered.keys();
-    if (remembered.size > REMEMBERED_MAX && oldest !== undefined) remembered.delete(oldest);
-    return verdict.then((reached) => {
+  const enter = (frame: DeliverFrame, from: Origin): InHand => {
+    const name = frame.fromAgentDid ?? frame.fromSubject ?? "";
+    const sender = senders.get(name) ?? { tail: Promise.resolve(), failed: null, left: new Set() };
+    const inHand: InHand = { ackId: frame.id, from, verdict: sender.tail.then(() => handle(frame, sender, inHand)) };
+    const settled = Promise.allSettled([inHand.verdict]).then(([{ status, ...rest }]) => {
+      const isAccepted = status === "fulfilled" && "value" in rest && rest.value?.accepted === true;
       // What was not taken may come again to be taken: as another attempt, or as a dead letter that is replayed.
-      if (reached?.accepted !== true) remembered.delete(frame.deliveryId);
-      if (lanes.get(sender) === verdict) lanes.delete(sender);
-      return reached;
+      if (!isAccepted) remembered.delete(frame.deliveryId);
+      if (sender.tail === settled && sender.failed === null) senders.delete(name);
     });
+    sender.tail = settled;
+    remember(senders, name, sender, SENDERS_MAX);
+    remember(remembered, frame.deliveryId, inHand, REMEMBERED_MAX);
+    return inHand;
   };
 
   return {
-    take(frame, reply) {
-      const verdict = remembered.get(frame.deliveryId) ?? enter(frame);
-      verdict
+    take(frame, from) {
+      const known = remembered.get(frame.deliveryId);
+      const inHand = known ?? enter(frame, from);
+      Object.assign(inHand, { ackId: frame.id, from });
+      inHand.verdict
         .then((reached) => {
-          if (reached !== null) reply(deliverAckFrame(frameHead(nowMs()), { ackId: frame.id, ...reached }));
+          if (reached !== null) from.reply(deliverAckFrame(frameHead(nowMs()), { ackId: frame.id, ...reached }));
         })
         .catch(onError);
     },
   };
+}
+
+/** Whether a message of a sender is left for later, since one before it is to be handled first. */
+function mustLeave(sender: Sender, deliveryId: string): boolean {
+  if (sender.failed === null) return false;
+  // The failed one comes again before what was after it, unless it has become a dead letter.
+  if (sender.failed === deliveryId || sender.left.has(deliveryId)) {
+    sender.failed = null;
+    sender.left.clear();
+    return false;
+  }
+  if (sender.left.size < LEFT_MAX) sender.left.add(deliveryId);
+  return true;
+}
+
+/** Sets an entry as the most recent one, and forgets the oldest of too many. */
+function remember<T>(map: Map<string, T>, key: string, value: T, max: number): void {
+  map.delete(key);
+  map.set(key, value);
+  const [oldest] = map.keys();
+  if (map.size > max && oldest !== undefined) map.delete(oldest);
 }
 
 function messageOf(frame: DeliverFrame): IncomingMessage {

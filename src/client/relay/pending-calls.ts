@@ -1,7 +1,7 @@
 /** What waits for an answer over the relay socket: messages handed in, and RPC calls. */
 import { enqueueFrame, frameHead, reqFrame } from "../../wire/frame-encoder.ts";
-import type { EnqueueAckFrame, ResFrame } from "../../wire/frames.ts";
-import { NotAcceptedError, RelayInterruptedError, RpcError } from "../transport/errors.ts";
+import { type EnqueueAckFrame, parseClientFrame, type ResFrame } from "../../wire/frames.ts";
+import { InvalidArgumentError, NotAcceptedError, RelayInterruptedError, RpcError } from "../transport/errors.ts";
 
 /** A message handed in over the socket. */
 export type OutgoingMessage = {
@@ -16,9 +16,13 @@ export type OutgoingMessage = {
 export type EnqueueResult = { readonly deliveryId: string | null };
 
 export type PendingCalls = {
+  /** Hands a message in. @throws InvalidArgumentError, NotAcceptedError, RelayInterruptedError */
   enqueue(message: OutgoingMessage, send: (text: string) => void): Promise<EnqueueResult>;
+  /** Calls a method. @throws InvalidArgumentError, RpcError, RelayInterruptedError */
   call(method: string, params: unknown, send: (text: string) => void): Promise<unknown>;
+  /** An answer to a message. */
   enqueueAck(frame: EnqueueAckFrame): void;
+  /** An answer to a call. */
   res(frame: ResFrame): void;
   /** The socket is gone: whatever waits may have had its effect. */
   interrupt(): void;
@@ -26,7 +30,10 @@ export type PendingCalls = {
 
 type Waiting<T> = { readonly resolve: (value: T) => void; readonly reject: (error: Error) => void };
 
-/** @param timeoutMs how long to wait for an answer */
+/**
+ * @param timeoutMs how long to wait for an answer
+ * @param nowMs the time, for the frames' heads
+ */
 export function createPendingCalls(timeoutMs: number, nowMs: () => number): PendingCalls {
   const enqueued = new Map<string, Waiting<EnqueueResult>>();
   const called = new Map<string, Waiting<unknown>>();
@@ -56,15 +63,17 @@ export function createPendingCalls(timeoutMs: number, nowMs: () => number): Pend
     });
 
   return {
-    enqueue({ to, ...rest }, send) {
+    async enqueue({ to, ...rest }, send) {
       const head = frameHead(nowMs());
-      return wait(enqueued, head.id, () => send(enqueueFrame(head, { toAgentDid: to, ...rest })));
+      const text = checkedFrame(enqueueFrame(head, { toAgentDid: to, ...rest }));
+      return wait(enqueued, head.id, () => send(text));
     },
 
-    call(method, params, send) {
+    async call(method, params, send) {
       lastCall += 1;
       const id = String(lastCall);
-      return wait(called, id, () => send(reqFrame({ id, method, params })));
+      const text = checkedFrame(reqFrame({ id, method, params }));
+      return wait(called, id, () => send(text));
     },
 
     enqueueAck({ ackId, accepted, reason, deliveryId }) {
@@ -102,4 +111,14 @@ export function createPendingCalls(timeoutMs: number, nowMs: () => number): Pend
       for (const waiting of [...enqueued.values(), ...called.values()]) waiting.reject(interrupted);
     },
   };
+}
+
+/** A frame that the server would not take gets no answer, and would look like an outage. */
+function checkedFrame(text: string): string {
+  const frame = parseClientFrame(text);
+  if (frame.ok) return text;
+  const { reason, detail } = frame.error;
+  if (reason === "too_large") throw new InvalidArgumentError("payload", detail);
+  const [member = "", ...problem] = detail.split(": ");
+  throw new InvalidArgumentError(member === "toAgentDid" ? "to" : member, problem.join(": "));
 }

@@ -10,15 +10,19 @@
  * ```
  */
 
+/** `data` of a message, `code` and `reason` of a close. */
 export type SocketEvent = { readonly data?: unknown; readonly code?: number; readonly reason?: string };
 
 export type Socket = {
   readonly readyState: number;
+  /** The subprotocol that the server has chosen; empty before it opens. */
+  readonly protocol?: string | undefined;
   send(text: string): void;
   close(code?: number, reason?: string): void;
   addEventListener(type: "open" | "message" | "close" | "error", listener: (event: SocketEvent) => void): void;
 };
 
+/** Makes a socket that begins to open. */
 export type SocketConstructor = new (url: string, protocols: string[]) => Socket;
 
 /** `readyState` of an open socket. */

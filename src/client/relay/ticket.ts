@@ -35,9 +35,9 @@ export type TicketConnection = {
   readonly now?: (() => number) | undefined;
 };
 
-/** @returns what fetches a ticket */
+/** @param send how a request of the client is authorized @returns what fetches a ticket */
 export function createRelayTicket(send: Send): () => Promise<RelayTicket> {
-  return async () => parseAnswer(issued, await send({ method: "POST", path: "/v1/relay/tickets", body: "{}" }));
+  return async () => parseAnswer(issued, (await send({ method: "POST", path: "/v1/relay/tickets", body: "{}" })).json);
 }
 
 /**
@@ -57,7 +57,7 @@ export function connectByTicket(
     baseUrl: parseBaseUrl(baseUrl),
     nowMs: now,
     ticket: () => nextTicket(ticket),
-    // Whoever gives the tickets knows whether there is a newer credential.
+    // The source of the tickets knows whether there is a newer credential.
     mayReturnAfterExpiry: () => true,
   });
 }

@@ -14,7 +14,13 @@ import * as z from "zod/mini";
 import { decodeUnverifiedJws } from "../../wire/jws.ts";
 import { ACCESS_HEADER } from "../../wire/registry-documents.ts";
 import { type Authorize, type Caller, parseAnswer } from "./http-call.ts";
-import { CredentialExpiredError, ProblemError, UnexpectedAnswerError, UnreachableError } from "./errors.ts";
+import {
+  ClockNotTrustedError,
+  CredentialExpiredError,
+  ProblemError,
+  UnexpectedAnswerError,
+  UnreachableError,
+} from "./errors.ts";
 import type { Keys } from "./keys.ts";
 import { proofHeaders } from "./signing.ts";
 
@@ -27,7 +33,7 @@ export type AgentCredential = {
   readonly refreshToken: string;
 };
 
-/** Told whenever the credential has changed: store it before this resolves, for the old refresh token is used up. */
+/** Called whenever the credential has changed: store it before this resolves, for the old refresh token is used up. */
 export type OnCredential = (credential: AgentCredential) => void | Promise<void>;
 
 /**
@@ -38,7 +44,7 @@ export type CredentialStore = {
   update(renew: (stored: AgentCredential) => Promise<AgentCredential>): Promise<AgentCredential>;
 };
 
-/** @returns a store in memory, which tells of every change */
+/** @returns a store in memory, which passes every change on to `onCredential` */
 export function memoryStore(initial: AgentCredential, onCredential: OnCredential | undefined): CredentialStore {
   let stored = initial;
   return {
@@ -58,7 +64,7 @@ export type CredentialKeeper = {
   readonly current: () => AgentCredential;
   /** Headers for any call of the agent; refreshes and reissues first where that is due. */
   readonly authorize: Authorize;
-  /** Renews the access token, unless somebody else has done so since `usedToken` was sent. */
+  /** Renews the access token, unless another call or process has done so since `usedToken` was sent. */
   refresh(usedToken: string): Promise<void>;
   /** Reissues the identity token when its end is near. @throws CredentialExpiredError when it has passed. */
   renewIdentity(): Promise<void>;
@@ -66,12 +72,23 @@ export type CredentialKeeper = {
   reissue(): Promise<void>;
   /** Whether the identity token has not expired. */
   readonly isAlive: () => boolean;
+  /**
+   * For an identity token that the server refuses: whether it may be taken later, since it does not hold yet, or was issued
+   * moments ago with a signing key that the server is about to fetch.
+   *
+   * @returns milliseconds until the next attempt, or null when waiting does not help
+   */
+  readonly retryAfterMs: () => number | null;
 };
 
 const ACCESS_MARGIN_MS = 60_000;
 const IDENTITY_MARGIN_MAX_MS = 86_400_000;
 /** The share of an identity token's life in which it is renewed. */
 const IDENTITY_MARGIN_RATIO = 0.2;
+/** A server asks for keys that it does not know once in 30 s; twice that, and the time on the way. */
+const SETTLING_MS = 75_000;
+const SETTLING_RETRY_MIN_MS = 1_000;
+const SETTLING_RETRY_MAX_MS = 30_000;
 /** How long a failed reissue is left alone while the old token is still good. */
 const REISSUE_PAUSE_MS = 60_000;
 
@@ -80,18 +97,22 @@ const refreshed = z.object({
   refreshToken: z.string(),
 });
 const reissued = z.object({ ait: z.string() });
-const lifetime = z.object({ iat: z.number(), exp: z.number() });
+const lifetime = z.object({ iat: z.number(), nbf: z.optional(z.number()), exp: z.number() });
+
+/** When an identity token was issued, from when it holds and when it ends, in milliseconds since 1970. */
+export type AitLifetime = { readonly issuedAtMs: number; readonly notBeforeMs: number; readonly expiresAtMs: number };
 
 /**
  * @param ait a compact JWS
- * @returns when it was issued and when it ends, in milliseconds; unverified
+ * @returns its times, unverified
  * @throws UnexpectedAnswerError when it is no identity token
  */
-export function aitLifetime(ait: string): { issuedAtMs: number; expiresAtMs: number } {
+export function aitLifetime(ait: string): AitLifetime {
   const jws = decodeUnverifiedJws(ait);
   const claims = jws.ok ? lifetime.safeParse(jws.value.claims) : null;
   if (claims?.success !== true) throw new UnexpectedAnswerError("the identity token is none", null);
-  return { issuedAtMs: claims.data.iat * 1_000, expiresAtMs: claims.data.exp * 1_000 };
+  const { iat, nbf, exp } = claims.data;
+  return { issuedAtMs: iat * 1_000, notBeforeMs: (nbf ?? iat) * 1_000, expiresAtMs: exp * 1_000 };
 }
 
 /**
@@ -125,7 +146,7 @@ export function createCredentialKeeper(
       credential = await store.update(work);
       life = aitLifetime(credential.ait);
     });
-    // Its own caller learns of a failure; for the next one it is only the end of the wait.
+    // Its own caller gets a failure; for the next one it is only the end of the wait.
     lastRenewal = Promise.allSettled([renewal]);
     return renewal;
   };
@@ -173,6 +194,13 @@ export function createCredentialKeeper(
     current: () => credential,
     isAlive,
 
+    retryAfterMs() {
+      const fromMs = Math.max(life.issuedAtMs, life.notBeforeMs);
+      const aheadMs = fromMs - nowMs();
+      if (aheadMs < -SETTLING_MS) return null;
+      return Math.min(SETTLING_RETRY_MAX_MS, Math.max(SETTLING_RETRY_MIN_MS, aheadMs));
+    },
+
     async authorize(parts) {
       await keeper.renewIdentity();
       if (!isFresh(credential.access)) await keeper.refresh(credential.access.token);
@@ -191,8 +219,8 @@ export function createCredentialKeeper(
     async renewIdentity() {
       if (!isDue()) return;
       if (!isAlive()) await renew((stored) => Promise.resolve(stored));
-      // Before anybody is told to re-key: it may be the own clock that is wrong.
-      if (!isAlive()) await caller.correctClock();
+      // Before it counts as expired: it may be the own clock that is wrong.
+      if (!isAlive()) await correctedClock(caller);
       if (!isAlive()) {
         throw new CredentialExpiredError("the identity token has expired; ask the operator to re-key the agent");
       }
@@ -216,4 +244,13 @@ export function createCredentialKeeper(
     },
   };
   return keeper;
+}
+
+/** Takes over the server's time, where it can be believed. */
+async function correctedClock(caller: Caller): Promise<void> {
+  try {
+    await caller.correctClock();
+  } catch (error) {
+    if (!(error instanceof ClockNotTrustedError)) throw error;
+  }
 }

@@ -12,7 +12,7 @@
  * ```
  */
 
-/** Everything that this library throws on purpose. */
+/** Everything that this library throws on purpose, but for {@link InvalidArgumentError}. */
 export class SallyportError extends Error {
   override readonly name: string = "SallyportError";
   /** Stable; branch on this and not on the message. */
@@ -56,10 +56,13 @@ export class UnreachableError extends SallyportError {
 export class UnexpectedAnswerError extends SallyportError {
   override readonly name = "UnexpectedAnswerError";
   readonly status: number | null;
+  /** The answer's JSON, where it was some. */
+  readonly json: unknown;
 
-  constructor(message: string, status: number | null, options?: { cause?: unknown }) {
+  constructor(message: string, status: number | null, options: { cause?: unknown; json?: unknown } = {}) {
     super("UNEXPECTED_ANSWER", message, options);
     this.status = status;
+    this.json = options.json;
   }
 }
 
@@ -69,6 +72,48 @@ export class CredentialExpiredError extends SallyportError {
 
   constructor(message: string) {
     super("CREDENTIAL_EXPIRED", message);
+  }
+}
+
+/**
+ * The identity token does not hold yet (`CREDENTIAL_NOT_YET_VALID`), or was issued so recently that the server does not know
+ * its signing key: the same call succeeds later.
+ */
+export class CredentialNotYetValidError extends SallyportError {
+  override readonly name = "CredentialNotYetValidError";
+  /** How long to wait before the next attempt, in milliseconds. */
+  readonly retryAfterMs: number;
+
+  constructor(retryAfterMs: number, options?: { cause?: unknown }) {
+    super("CREDENTIAL_NOT_YET_VALID", "the identity token does not hold yet by the server's clock", options);
+    this.retryAfterMs = retryAfterMs;
+  }
+}
+
+/** The server's clock is too far ahead of the own to be believed (`CLOCK_NOT_TRUSTED`): set the own, or trust the server's. */
+export class ClockNotTrustedError extends SallyportError {
+  override readonly name = "ClockNotTrustedError";
+  /** Milliseconds that the server's clock is ahead. */
+  readonly offsetMs: number;
+
+  constructor(offsetMs: number) {
+    const minutes = Math.round(offsetMs / 60_000);
+    super("CLOCK_NOT_TRUSTED", `the server's clock is ${minutes} minutes ahead of this one; nothing is signed by it`);
+    this.offsetMs = offsetMs;
+  }
+}
+
+/** An argument that cannot be sent as it is (`INVALID_ARGUMENT`): nothing was sent. */
+export class InvalidArgumentError extends TypeError {
+  override readonly name = "InvalidArgumentError";
+  readonly code = "INVALID_ARGUMENT";
+  /** Which one, as the library names it, e.g. `conversationId`. */
+  readonly argument: string;
+
+  /** @param problem what is wrong with it; never its value */
+  constructor(argument: string, problem: string, options?: { cause?: unknown }) {
+    super(`${argument}: ${problem}`, options);
+    this.argument = argument;
   }
 }
 
@@ -119,7 +164,7 @@ export class RelayInterruptedError extends SallyportError {
   override readonly name = "RelayInterruptedError";
 }
 
-/** The relay connection has ended for good (`RELAY_STOPPED`); its `ended` promise says why. */
+/** The relay connection has ended permanently (`RELAY_STOPPED`); its `ended` promise says why. */
 export class RelayStoppedError extends SallyportError {
   override readonly name = "RelayStoppedError";
 
@@ -129,8 +174,8 @@ export class RelayStoppedError extends SallyportError {
 }
 
 /**
- * Thrown by a message handler: the message is refused for good and becomes a dead letter. Any other error leaves it
- * unacknowledged, so that it is delivered again. The message is the reason that the sender is told, at most 512 characters.
+ * Thrown by a message handler: the message is refused permanently and becomes a dead letter. Any other error leaves it
+ * unacknowledged, so that it is delivered again. The message is the reason that its sender gets, at most 512 characters.
  */
 export class Refuse extends Error {
   override readonly name = "Refuse";

@@ -8,8 +8,9 @@
  * ```
  */
 import * as z from "zod/mini";
+import { parseRetryAfterMs } from "../../resilience/retry-after.ts";
 import { type Clock, createClock } from "./clock.ts";
-import { ProblemError, UnexpectedAnswerError, UnreachableError } from "./errors.ts";
+import { InvalidArgumentError, ProblemError, UnexpectedAnswerError, UnreachableError } from "./errors.ts";
 import type { SignedParts } from "./signing.ts";
 
 /** `fetch`, as far as it is used. */
@@ -26,7 +27,10 @@ export type Fetch = (
 
 /** What every client takes. */
 export type ConnectionOptions = {
-  /** Where the Sallyport is, e.g. `https://gate.example.com`. */
+  /**
+   * Where the Sallyport is, e.g. `https://gate.example.com`. A path in it is that of a proxy in front, which takes it off:
+   * requests go there, and are signed without it.
+   */
   readonly baseUrl: string;
   /** Instead of the platform's own. */
   readonly fetch?: Fetch | undefined;
@@ -34,15 +38,22 @@ export type ConnectionOptions = {
   readonly now?: (() => number) | undefined;
   /** How long one call may take, in milliseconds; 30,000 by default. */
   readonly timeoutMs?: number | undefined;
+  /** Believes the server's clock also where it is more than ten minutes ahead of the own; false by default. */
+  readonly trustServerClock?: boolean | undefined;
+  /**
+   * Called when the own clock was refused and the server's is taken instead: by how many milliseconds that is ahead. By
+   * default that is a warning on the console.
+   */
+  readonly onClockCorrection?: ((offsetMs: number) => void) | undefined;
 };
 
-/** Makes the headers that show who calls. Called anew for every attempt. */
+/** Makes the headers that show who calls. Called anew for every attempt. @param parts as the server will see them */
 export type Authorize = (parts: SignedParts) => Promise<Record<string, string>>;
 
 /** One call. */
 export type Call = {
   readonly method: "GET" | "POST" | "DELETE";
-  /** Path with query. */
+  /** Path with query, from the server's own root. */
   readonly path: string;
   /** JSON text. */
   readonly body?: string | undefined;
@@ -50,15 +61,18 @@ export type Call = {
   readonly signal?: AbortSignal | undefined;
 };
 
-/** A successful answer; `json` is undefined where there is no body. */
-export type Answer = { readonly status: number; readonly json: unknown };
+/** A successful answer: its own text, and the value that stands for; undefined where there is no body. */
+export type Answer = { readonly status: number; readonly text: string; readonly json: unknown };
 
 export type Caller = {
   /**
-   * @throws ProblemError when the server refuses, UnreachableError, UnexpectedAnswerError
+   * Makes a call; one that the server refuses for the clock's sake is made once more by the server's clock.
+   *
+   * @throws ProblemError when the server refuses, UnreachableError, UnexpectedAnswerError, ClockNotTrustedError,
+   *         InvalidArgumentError
    */
   call(call: Call, authorize: Authorize): Promise<Answer>;
-  /** Takes over the server's time. */
+  /** Takes over the server's time. @throws ClockNotTrustedError, and as {@link Caller.call} */
   correctClock(signal?: AbortSignal): Promise<void>;
   readonly clock: Clock;
   readonly baseUrl: URL;
@@ -66,6 +80,8 @@ export type Caller = {
 
 const DEFAULT_TIMEOUT_MS = 30_000;
 const SKEW = "PROXY_AUTH_TIMESTAMP_SKEW";
+/** What stands in a header. Everything else would be refused by the platform as if the server were out of reach. */
+const HEADER_VALUE = /^[\x20-\x7e]*$/;
 
 const problemSchema = z.object({
   code: z.string(),
@@ -75,36 +91,35 @@ const problemSchema = z.object({
 });
 const timeSchema = z.object({ unixMs: z.number() });
 
-/** Nobody calls: for `/v1/time`, `/health` and `/ready`. */
+/** For `/v1/time`, `/health` and `/ready`, which need no credential. */
 export const anonymous: Authorize = () => Promise.resolve({});
 
 /**
- * @throws TypeError when the base URL is no http(s) URL
+ * @returns what makes the calls of one client
+ * @throws TypeError when the base URL is none that requests can be made from
  */
 export function createCaller(options: ConnectionOptions): Caller {
   const baseUrl = parseBaseUrl(options.baseUrl);
   const now = options.now ?? Date.now;
-  const clock = createClock(now);
+  const clock = createClock({
+    now,
+    trustServer: options.trustServerClock ?? false,
+    onCorrection: options.onClockCorrection ?? warnOfClock,
+  });
   const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
   // Called through a closure: browsers refuse a `fetch` that has lost its global.
   const fetchIt: Fetch = options.fetch ?? ((url, init) => fetch(url, init));
 
   const attempt = async (call: Call, authorize: Authorize): Promise<Answer> => {
-    const url = new URL(baseUrl.href.replace(/\/$/, "") + call.path);
-    const body = new TextEncoder().encode(call.body ?? "");
-    const authorization = await authorize({ method: call.method, url, body });
-    const headers: Record<string, string> = { Accept: "application/json", ...call.headers, ...authorization };
-    if (call.body !== undefined) headers["Content-Type"] = "application/json";
+    const url = urlOf(baseUrl, call.path);
+    const headers = await headersOf(call, baseUrl, authorize);
     const timeout = AbortSignal.timeout(timeoutMs);
     const signal = call.signal === undefined ? timeout : AbortSignal.any([timeout, call.signal]);
-    let status: number;
-    let retryAfter: string | null;
+    let response: Response;
     let text: string;
     try {
       const init = { method: call.method, headers, signal, redirect: "manual" as const };
-      const response = await fetchIt(url.href, call.body === undefined ? init : { ...init, body: call.body });
-      status = response.status;
-      retryAfter = response.headers.get("Retry-After");
+      response = await fetchIt(url.href, call.body === undefined ? init : { ...init, body: call.body });
       text = await response.text();
     } catch (error) {
       if (call.signal?.aborted === true) throw call.signal.reason;
@@ -112,25 +127,7 @@ export function createCaller(options: ConnectionOptions): Caller {
         throw new UnreachableError("TIMEOUT", `${url.origin} did not answer within ${timeoutMs} ms`, { cause: error });
       throw new UnreachableError("UNREACHABLE", `${url.origin} cannot be reached`, { cause: error });
     }
-    const json = parseJson(text);
-    if (status >= 200 && status < 300) {
-      if (text !== "" && json === undefined)
-        throw new UnexpectedAnswerError(`${url.origin} answered with something that is no JSON`, status);
-      return { status, json };
-    }
-    const problem = problemSchema.safeParse(json);
-    if (!problem.success) {
-      const hint = status >= 500 ? "its log says why" : "is this the right base URL?";
-      throw new UnexpectedAnswerError(`${url.origin} answered ${status} without a problem document; ${hint}`, status);
-    }
-    const { code, detail, title, requestId } = problem.data;
-    throw new ProblemError({
-      code,
-      detail: detail ?? title ?? code,
-      status,
-      requestId: requestId ?? null,
-      retryAfterMs: retryAfter !== null && /^\d{1,9}$/.test(retryAfter) ? Number(retryAfter) * 1_000 : null,
-    });
+    return answerOf(response, text, url.origin, clock.nowMs);
   };
 
   const correctClock = async (signal?: AbortSignal): Promise<void> => {
@@ -155,12 +152,19 @@ export function createCaller(options: ConnectionOptions): Caller {
   };
 }
 
-/** @throws TypeError when it is no http(s) URL */
+/** @throws TypeError when it is no http(s) URL, or has a query, a fragment or a credential in it */
 export function parseBaseUrl(text: string): URL {
   const baseUrl = new URL(text);
   if (baseUrl.protocol !== "https:" && baseUrl.protocol !== "http:")
     throw new TypeError("the base URL must be an http(s) URL");
+  if (baseUrl.search !== "" || baseUrl.hash !== "" || baseUrl.username !== "" || baseUrl.password !== "")
+    throw new TypeError("the base URL must have no query, no fragment, no user name and no password");
   return baseUrl;
+}
+
+/** @returns where a call goes: its path behind that of the base URL */
+export function urlOf(baseUrl: URL, path: string): URL {
+  return new URL(baseUrl.href.replace(/\/+$/, "") + path);
 }
 
 /**
@@ -174,6 +178,43 @@ export function parseAnswer<T extends z.ZodMiniType>(schema: T, json: unknown): 
   throw new UnexpectedAnswerError(`the answer is not what this call gives${where === "" ? "" : ` (${where})`}`, null);
 }
 
+async function headersOf(call: Call, baseUrl: URL, authorize: Authorize): Promise<Record<string, string>> {
+  const body = new TextEncoder().encode(call.body ?? "");
+  // As the server sees it, behind whatever takes the base URL's path off.
+  const url = new URL(call.path, baseUrl.origin);
+  const authorization = await authorize({ method: call.method, url, body });
+  const headers: Record<string, string> = { Accept: "application/json", ...call.headers, ...authorization };
+  if (call.body !== undefined) headers["Content-Type"] = "application/json";
+  for (const [name, value] of Object.entries(headers)) {
+    if (!HEADER_VALUE.test(value)) throw new InvalidArgumentError(name, "is none that a header can carry");
+  }
+  return headers;
+}
+
+function answerOf({ status, headers }: Response, text: string, origin: string, nowMs: () => number): Answer {
+  const json = parseJson(text);
+  if (status >= 200 && status < 300) {
+    if (text !== "" && json === undefined)
+      throw new UnexpectedAnswerError(`${origin} answered with something that is no JSON`, status);
+    return { status, text, json };
+  }
+  const problem = problemSchema.safeParse(json);
+  if (!problem.success) {
+    const hint = status >= 500 ? "its log says why" : "is this the right base URL?";
+    throw new UnexpectedAnswerError(`${origin} answered ${status} without a problem document; ${hint}`, status, {
+      json,
+    });
+  }
+  const { code, detail, title, requestId } = problem.data;
+  throw new ProblemError({
+    code,
+    detail: detail ?? title ?? code,
+    status,
+    requestId: requestId ?? null,
+    retryAfterMs: parseRetryAfterMs(headers.get("Retry-After"), nowMs()) ?? null,
+  });
+}
+
 function parseJson(text: string): unknown {
   try {
     return JSON.parse(text) as unknown;
@@ -181,4 +222,10 @@ function parseJson(text: string): unknown {
     if (error instanceof SyntaxError) return undefined;
     throw error;
   }
+}
+
+function warnOfClock(offsetMs: number): void {
+  console.warn(
+    `sallyport: this clock is ${Math.round(offsetMs / 1_000)} s behind the server's, whose time is used instead`,
+  );
 }

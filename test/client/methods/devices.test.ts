@@ -7,6 +7,7 @@ import {
   deviceIdOf,
   generateKeys,
   pairingDigest,
+  rotateDeviceToken,
 } from "../../../src/client/index.ts";
 import { AGENT_DID, BASE_URL, fakeGate, isProven, NOON_MS, PEER_DID, problem, type Route } from "../fake-gate.ts";
 
@@ -56,7 +57,8 @@ describe("the client of a device", () => {
         return late ? problem(401, "PROXY_AUTH_TIMESTAMP_SKEW") : answering({ pending: [], paired: [] })(request);
       },
     });
-    const options = { baseUrl: BASE_URL, fetch: gate.fetch, now: () => NOON_MS - 3_600_000 };
+    const now = () => NOON_MS - 400_000;
+    const options = { baseUrl: BASE_URL, fetch: gate.fetch, now, onClockCorrection: () => undefined };
     const device = createDeviceClient({ ...options, keys, agentDid: AGENT_DID, token: "spd_token" });
     await device.devices.list();
     const [first, second] = gate.to("/rpc");
@@ -108,6 +110,48 @@ describe("a claim", () => {
       deviceId: DEVICE_ID,
     });
     await expect(claim).rejects.toMatchObject({ name: "ProblemError", code, status });
+  });
+});
+
+describe("a device that rotates itself", () => {
+  const claimed = { token: "spd_2", scopes: ["relay"], epoch: 2, expiresAtMs: NOON_MS };
+  const fenced = { sockets: 1, inFlight: 0 };
+  const rotated = { ...claimed, deviceId: DEVICE_ID, rotatedAtMs: NOON_MS, tokenDelivery: "in-band", fenced };
+
+  async function setUp(rotation: Route, claim: Route) {
+    const keys = await generateKeys();
+    const gate = fakeGate({ "POST /rpc": rotation, "POST /v1/devices/claim": claim });
+    const options = { baseUrl: BASE_URL, fetch: gate.fetch, now: () => NOON_MS };
+    return { gate, keys, rotate: () => rotateDeviceToken({ ...options, keys, agentDid: AGENT_DID, token: "spd_1" }) };
+  }
+  const lost: Route = () => Promise.reject(new TypeError("connection reset"));
+
+  test("gets its next token with the answer", async () => {
+    const { rotate, gate } = await setUp(answering(rotated), lost);
+    expect(await rotate()).toEqual({ token: "spd_2", scopes: ["relay"], epoch: 2, fenced });
+    expect(gate.to("/v1/devices/claim")).toEqual([]);
+  });
+
+  test.each([
+    ["is lost", lost],
+    ["is a gateway's", () => ({ status: 502, text: "bad gateway" })],
+  ])("claims its next token by its key when the answer %s", async (_what, rotation) => {
+    const { rotate, gate, keys } = await setUp(rotation, () => ({ json: claimed }));
+    expect(await rotate()).toEqual({ token: "spd_2", scopes: ["relay"], epoch: 2, fenced: null });
+    const [claim] = gate.to("/v1/devices/claim");
+    expect(JSON.parse(claim?.body ?? "")).toEqual({ agentDid: AGENT_DID, deviceId: await deviceIdOf(keys.publicKey) });
+    expect(gate.to("/rpc")).toHaveLength(1);
+  });
+
+  test("learns that the answer was lost, where nothing waits to be claimed", async () => {
+    const { rotate } = await setUp(lost, () => problem(409, "PROXY_CONFLICT"));
+    await expect(rotate()).rejects.toMatchObject({ name: "UnreachableError" });
+  });
+
+  test("claims nothing after a refusal", async () => {
+    const { rotate, gate } = await setUp(() => problem(401, "PROXY_AUTH_INVALID_TOKEN"), lost);
+    await expect(rotate()).rejects.toMatchObject({ code: "PROXY_AUTH_INVALID_TOKEN" });
+    expect(gate.to("/v1/devices/claim")).toEqual([]);
   });
 });
 

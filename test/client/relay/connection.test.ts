@@ -1,5 +1,13 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { ProblemError, Refuse, type RelayEnd, type RelayHandlers, RpcError } from "../../../src/client/index.ts";
+import {
+  ClockNotTrustedError,
+  CredentialNotYetValidError,
+  ProblemError,
+  Refuse,
+  type RelayEnd,
+  type RelayHandlers,
+  RpcError,
+} from "../../../src/client/index.ts";
 import { connectRelay, type RelaySetup } from "../../../src/client/relay/connection.ts";
 import {
   enqueueAckFrame,
@@ -46,8 +54,8 @@ async function setUp(handlers: Partial<RelayHandlers> = {}, options: Partial<Rel
     if (found === undefined) throw new Error("no socket was opened");
     return found;
   };
-  const open = async () => {
-    socket().open();
+  const open = async (protocol?: string) => {
+    socket().open(protocol);
     await settle();
     // What every socket begins with is looked at in a test of its own.
     socket().sent.shift();
@@ -63,7 +71,7 @@ describe("a relay connection", () => {
   test("comes with a fresh ticket in its subprotocol", async () => {
     const { socket, open, relay, states } = await setUp();
     expect(socket().url).toBe("wss://gate.example.com/relay/connect");
-    expect(socket().protocols).toEqual(["sallyport.ticket.ticket-1"]);
+    expect(socket().protocols).toEqual(["sallyport.ticket.ticket-1", "sallyport.v1"]);
     await open();
     await relay.opened();
     expect(states).toEqual(["open"]);
@@ -81,7 +89,7 @@ describe("a relay connection", () => {
     expect(sockets).toHaveLength(1);
     await vi.advanceTimersByTimeAsync(1);
     expect(sockets).toHaveLength(2);
-    expect(socket().protocols).toEqual(["sallyport.ticket.ticket-2"]);
+    expect(socket().protocols).toEqual(["sallyport.ticket.ticket-2", "sallyport.v1"]);
     expect(states).toEqual(["open", "waiting", "connecting"]);
   });
 
@@ -173,6 +181,20 @@ describe("a relay connection", () => {
     await vi.advanceTimersByTimeAsync(60_000);
     expect(sockets.length).toBeGreaterThan(0);
     expect(errors.filter((error) => error instanceof ProblemError)).toHaveLength(3);
+  });
+
+  test.each([
+    ["whose identity token does not hold yet", new CredentialNotYetValidError(7_000), 7_000],
+    ["whose server has a clock that is not trusted", new ClockNotTrustedError(900_000), 30_000],
+  ])("%s tries again", async (_what, error, waitMs) => {
+    let failures = 1;
+    const ticket = () => ((failures -= 1) < 0 ? Promise.resolve("t") : Promise.reject(error));
+    const { sockets, errors } = await setUp({}, { ticket });
+    await vi.advanceTimersByTimeAsync(waitMs - 1);
+    expect(sockets).toHaveLength(0);
+    await vi.advanceTimersByTimeAsync(1);
+    expect(sockets).toHaveLength(1);
+    expect(errors).toEqual([error]);
   });
 
   test("gives up a socket that does not open in time", async () => {
@@ -367,6 +389,123 @@ describe("a message", () => {
     expect(started).toEqual(["peer 1", "self 1", "peer 2"]);
   });
 
+  test("whose handler fails is handled before the later ones of its sender, which wait for it, and hinders nobody else", async () => {
+    const handled: unknown[] = [];
+    let failures = 1;
+    const { open, errors } = await setUp({
+      onMessage: ({ payload }) => {
+        if (payload === 1 && (failures -= 1) >= 0) throw new Error("once");
+        handled.push(payload);
+      },
+    });
+    const socket = await open();
+    for (const n of [1, 2, 3]) socket.push(delivery(`d_${n}`, n));
+    await settle();
+    // What is pushed after the failure, and before the server has noticed it.
+    socket.push(delivery("d_4", 4));
+    socket.push(delivery("d_5", "of another", AGENT_DID));
+    await settle();
+    expect(handled).toEqual(["of another"]);
+    expect(errors).toHaveLength(1);
+    for (const n of [1, 2, 3, 4]) socket.push(delivery(`d_${n}`, n));
+    await settle();
+    expect(handled).toEqual(["of another", 1, 2, 3, 4]);
+    expect(socket.sent).toHaveLength(5);
+    expect(new Set(socket.sent.map(({ type }) => type))).toEqual(new Set(["deliver_ack"]));
+  });
+
+  test("that fails again holds the later ones back again", async () => {
+    const handled: unknown[] = [];
+    let failures = 2;
+    const { open } = await setUp({
+      onMessage: ({ payload }) => {
+        if (payload === 1 && (failures -= 1) >= 0) throw new Error("twice");
+        handled.push(payload);
+      },
+    });
+    const socket = await open();
+    for (let attempt = 0; attempt < 3; attempt += 1) {
+      for (const n of [1, 2]) socket.push(delivery(`d_${n}`, n));
+      await settle();
+    }
+    expect(handled).toEqual([1, 2]);
+  });
+
+  test("that fails and never comes again, since it became a dead letter, holds the later ones back once", async () => {
+    const handled: unknown[] = [];
+    const { open } = await setUp({
+      onMessage: ({ payload }) => {
+        if (payload === 1) throw new Error("always");
+        handled.push(payload);
+      },
+    });
+    const socket = await open();
+    for (const n of [1, 2, 3]) socket.push(delivery(`d_${n}`, n));
+    await settle();
+    expect(handled).toEqual([]);
+    for (const n of [2, 3]) socket.push(delivery(`d_${n}`, n));
+    await settle();
+    expect(handled).toEqual([2, 3]);
+  });
+
+  test("whose handler fails is an error on the console where nothing else is asked for", async () => {
+    const error = vi.spyOn(console, "error").mockImplementation(() => undefined);
+    const failure = new Error("disk full");
+    const { open } = await setUp({ onMessage: () => Promise.reject(failure), onError: undefined });
+    (await open()).push(delivery("d_1", 1));
+    await settle();
+    expect(error).toHaveBeenCalledWith(expect.any(String), failure);
+    error.mockRestore();
+  });
+
+  describe("that takes long", () => {
+    const working = (sent: Record<string, unknown>[]) =>
+      sent.filter(({ type }) => type === "deliver_working").map(({ ackId }) => ackId);
+    const idOf = (frame: string): unknown => (JSON.parse(frame) as { id: unknown }).id;
+
+    test("is said to be in work every few seconds, it alone, until it is handled", async () => {
+      const handling = Promise.withResolvers<void>();
+      const { open } = await setUp({ onMessage: () => handling.promise }, { heartbeatMs: 3_600_000 });
+      const socket = await open("sallyport.v1");
+      const [first, second] = [delivery("d_1", 1), delivery("d_2", 2)];
+      socket.push(first);
+      socket.push(second);
+      await vi.advanceTimersByTimeAsync(16_000);
+      expect(working(socket.sent)).toEqual(Array(3).fill(idOf(first)));
+      handling.resolve();
+      await vi.advanceTimersByTimeAsync(60_000);
+      expect(working(socket.sent)).toHaveLength(3);
+      expect(socket.sent.filter(({ type }) => type === "deliver_ack")).toHaveLength(2);
+    });
+
+    test("is so on the socket that it has come by last, under the id that it has there", async () => {
+      const { open, sockets } = await setUp(
+        { onMessage: () => new Promise(() => undefined) },
+        { heartbeatMs: 3_600_000 },
+      );
+      const first = await open("sallyport.v1");
+      first.push(delivery("d_1", 1));
+      await settle();
+      first.end(1006);
+      await vi.advanceTimersByTimeAsync(1_000);
+      expect(sockets).toHaveLength(2);
+      const second = await open("sallyport.v1");
+      const again = delivery("d_1", 1);
+      second.push(again);
+      await vi.advanceTimersByTimeAsync(5_000);
+      expect(working(second.sent)).toEqual([idOf(again)]);
+      expect(working(first.sent)).toEqual([]);
+    });
+
+    test("is not, where the server has not chosen the subprotocol that knows of it", async () => {
+      const { open } = await setUp({ onMessage: () => new Promise(() => undefined) }, { heartbeatMs: 3_600_000 });
+      const socket = await open();
+      socket.push(delivery("d_1", 1));
+      await vi.advanceTimersByTimeAsync(60_000);
+      expect(socket.sent).toEqual([]);
+    });
+  });
+
   test("is remembered among the last ten thousand", async () => {
     const onMessage = vi.fn();
     const { open } = await setUp({ onMessage });
@@ -404,6 +543,19 @@ describe("what is handed in", () => {
     expect(socket().sent).toEqual([]);
     await open();
     expect(socket().sent).toMatchObject([{ type: "enqueue" }]);
+  });
+
+  test.each([
+    ["to", { to: `${PEER_DID}\u200b`, payload: 1 }],
+    ["conversationId", { to: PEER_DID, payload: 1, conversationId: "a\nb" }],
+    ["replyTo", { to: PEER_DID, payload: 1, replyTo: "ftp://x" }],
+    ["payload", { to: PEER_DID, payload: "x".repeat(1_048_576) }],
+    ["payloadText", { to: PEER_DID, payloadText: '1,"toAgentDid":"x"' }],
+  ])("and that no server takes names what is wrong with it, and is not sent: %s", async (argument, message) => {
+    const { relay, open } = await setUp();
+    const socket = await open();
+    await expect(relay.enqueue(message)).rejects.toMatchObject({ code: "INVALID_ARGUMENT", argument });
+    expect(socket.sent).toEqual([]);
   });
 
   test("fails with the reason of a refusal", async () => {

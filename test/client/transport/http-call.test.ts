@@ -1,4 +1,4 @@
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { anonymous, createCaller } from "../../../src/client/transport/http-call.ts";
 import {
   createInstallationClient,
@@ -14,8 +14,9 @@ const answering = (reply: Reply) =>
 
 describe("an answer", () => {
   test("is its JSON, or nothing", async () => {
-    expect(await answering({ json: { a: 1 } }).call(get, anonymous)).toEqual({ status: 200, json: { a: 1 } });
-    expect(await answering({ status: 204 }).call(get, anonymous)).toEqual({ status: 204, json: undefined });
+    const text = '{"a":1.0}';
+    expect(await answering({ text }).call(get, anonymous)).toEqual({ status: 200, text, json: { a: 1 } });
+    expect(await answering({ status: 204 }).call(get, anonymous)).toEqual({ status: 204, text: "", json: undefined });
   });
 
   test("that refuses is an error with the problem's code, status, request id and the time to wait", async () => {
@@ -28,6 +29,19 @@ describe("an answer", () => {
       requestId: "request-1",
       retryAfterMs: 7_000,
     });
+  });
+
+  test.each([
+    ["Sun, 22 Nov 2026 12:00:07 GMT", 7_000],
+    ["Sunday, 22-Nov-26 12:00:07 GMT", 7_000],
+    ["Sun, 22 Nov 2026 11:00:00 GMT", 0],
+    ["7", 7_000],
+    ["soon", null],
+  ])("says how long to wait as seconds or as a date, by the server's clock: %s", async (retryAfter, retryAfterMs) => {
+    const reply = problem(429, "PROXY_RATE_LIMIT_EXCEEDED", { "Retry-After": retryAfter });
+    const { fetch } = fakeGate({ "GET /x": () => reply });
+    const call = createCaller({ baseUrl: BASE_URL, fetch, now: () => NOON_MS }).call(get, anonymous);
+    await expect(call).rejects.toMatchObject({ retryAfterMs });
   });
 
   test.each([
@@ -83,9 +97,46 @@ describe("a call", () => {
   });
 });
 
+describe("a base URL with a path", () => {
+  test("is called under that path, and signed for the one behind it, which whatever is in front takes off", async () => {
+    const seen: string[] = [];
+    const signed: string[] = [];
+    const caller = createCaller({
+      baseUrl: "https://gate.example.com/gate/",
+      fetch: (url) => {
+        seen.push(url);
+        return Promise.resolve(new Response("{}"));
+      },
+    });
+    await caller.call({ method: "GET", path: "/v1/dead-letters?limit=1" }, ({ url }) => {
+      signed.push(url.href);
+      return Promise.resolve({});
+    });
+    expect(seen).toEqual(["https://gate.example.com/gate/v1/dead-letters?limit=1"]);
+    expect(signed).toEqual(["https://gate.example.com/v1/dead-letters?limit=1"]);
+  });
+
+  test.each(["https://gate.example.com/?x=1", "https://gate.example.com/#x", "https://u:p@gate.example.com"])(
+    "is none with more than that: %s",
+    (baseUrl) => {
+      expect(() => createCaller({ baseUrl })).toThrow(TypeError);
+    },
+  );
+});
+
+test.each(["secret\n", "caf\u00e9", "\u200bsecret", "\u{1f511}"])(
+  "a header that cannot be sent is an error that names it, and no outage: %j",
+  async (value) => {
+    const call = answering({ json: {} }).call(get, () => Promise.resolve({ Authorization: value }));
+    await expect(call).rejects.toMatchObject({ code: "INVALID_ARGUMENT", argument: "Authorization" });
+    await expect(call).rejects.not.toHaveProperty("message", expect.stringContaining(value.trim()));
+  },
+);
+
 describe("a clock that is wrong", () => {
-  const slowBy = 3_600_000;
-  const setUp = (stillRefused: boolean) => {
+  const slowBy = 300_000;
+  const setUp = (stillRefused: boolean, options: { slowBy?: number; trustServerClock?: boolean | undefined } = {}) => {
+    const corrections: number[] = [];
     let refusals = 0;
     const gate = fakeGate({
       "GET /v1/time": () => ({ json: { unixMs: NOON_MS } }),
@@ -95,18 +146,51 @@ describe("a clock that is wrong", () => {
         return problem(401, "PROXY_AUTH_TIMESTAMP_SKEW");
       },
     });
-    const caller = createCaller({ baseUrl: BASE_URL, fetch: gate.fetch, now: () => NOON_MS - slowBy });
+    const caller = createCaller({
+      baseUrl: BASE_URL,
+      fetch: gate.fetch,
+      now: () => NOON_MS - (options.slowBy ?? slowBy),
+      trustServerClock: options.trustServerClock,
+      onClockCorrection: (offsetMs) => void corrections.push(offsetMs),
+    });
     const authorize = () => Promise.resolve({ "X-Time": String(caller.clock.nowMs()) });
-    return { gate, caller, call: () => caller.call(get, authorize), refusals: () => refusals };
+    return { gate, caller, call: () => caller.call(get, authorize), refusals: () => refusals, corrections };
   };
 
   test("is corrected by the server's after a refusal, and stays corrected", async () => {
-    const { gate, caller, call, refusals } = setUp(false);
+    const { gate, caller, call, refusals, corrections } = setUp(false);
     await call();
     await call();
+    expect(corrections).toEqual([slowBy]);
     expect(caller.clock.offsetMs()).toBe(slowBy);
     expect(refusals()).toBe(1);
     expect(gate.to("/v1/time")).toHaveLength(1);
+  });
+
+  test.each([
+    [600_000, undefined],
+    [-86_400_000, undefined],
+    [86_400_000, true],
+  ])("by %d ms is corrected, trusting the server: %s", async (offsetMs, trustServerClock) => {
+    const { call, caller } = setUp(false, { slowBy: offsetMs, trustServerClock });
+    await call();
+    expect(caller.clock.offsetMs()).toBe(offsetMs);
+  });
+
+  test("by more than ten minutes is not: what is signed for later could be used then", async () => {
+    const { call, caller, gate, corrections } = setUp(false, { slowBy: 600_001 });
+    await expect(call()).rejects.toMatchObject({ code: "CLOCK_NOT_TRUSTED", offsetMs: 600_001 });
+    expect(caller.clock.offsetMs()).toBe(0);
+    expect(corrections).toEqual([]);
+    expect(gate.to("/x")).toHaveLength(1);
+  });
+
+  test("is warned of on the console, unless the caller wants it otherwise", async () => {
+    const warn = vi.spyOn(console, "warn").mockImplementation(() => undefined);
+    const gate = fakeGate({ "GET /v1/time": () => ({ json: { unixMs: NOON_MS } }) });
+    await createCaller({ baseUrl: BASE_URL, fetch: gate.fetch, now: () => NOON_MS - 60_000 }).correctClock();
+    expect(warn).toHaveBeenCalledWith(expect.stringContaining("60 s behind"));
+    warn.mockRestore();
   });
 
   test("is corrected once a call, not for ever", async () => {
