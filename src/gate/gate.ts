@@ -5,6 +5,7 @@
 import { DurableObject } from "cloudflare:workers";
 import { refusalError } from "../auth/reasons.ts";
 import type { AgentAuthority } from "../authority/agent.ts";
+import { holderOf } from "../authority/holder.ts";
 import { scopesOf } from "../authority/principal.ts";
 import type { AuthorityRef } from "../authority/reference.ts";
 import type { LocalMessage } from "../call/gate.ts";
@@ -15,6 +16,7 @@ import type { Bookmarks } from "../database/session.ts";
 import { startDeadline } from "../resilience/deadline.ts";
 import { runInOrder } from "../rpc/batch.ts";
 import { refusal } from "../rpc/dispatcher.ts";
+import { endsAuthority } from "../rpc/permissions.ts";
 import { type Runtime, runtimeOf } from "../runtime.ts";
 import { createLog, errorFields, type Log } from "../telemetry/log.ts";
 import type { AgentDid } from "../wire/did.ts";
@@ -144,13 +146,14 @@ export class Gate extends DurableObject<Env> {
   /** Admits one authenticated request and runs its calls in their order, each under the caller's authority. */
   async call(request: GateCall): Promise<GateAnswer> {
     return this.#refusable(async (): Promise<GateAnswer> => {
-      const ref = await this.#admit(request.caller);
+      const ref = await this.#admit(request.caller, endsAuthority(request.calls[0]?.method ?? ""));
       const { rate, commits, runner } = this.#ensureOpen();
       const bookmarks: Bookmarks = { given: request.bookmark ?? null, latest: null };
       // The first call has been counted with the admission. The operator's are not counted.
       let isCounted = true;
       const replies = await runInOrder(request.calls, async ({ method, params }): Promise<Reply> => {
-        const limited = isCounted || ref === null ? null : countFurtherCall(rate, Date.now());
+        const counted = ref === null ? null : { holder: holderOf(ref.principal), endsAuthority: endsAuthority(method) };
+        const limited = isCounted || counted === null ? null : countFurtherCall(rate, counted, Date.now());
         isCounted = false;
         if (limited !== null) return refusal(refusalError(limited));
         // A copy each: what follows the end of its own authority in a batch is refused.
@@ -164,12 +167,12 @@ export class Gate extends DurableObject<Env> {
   }
 
   /** The caller's authority, decided here; null for the operator, who is above it. @throws GateRefusal */
-  async #admit(caller: GateCaller): Promise<AuthorityRef | null> {
+  async #admit(caller: GateCaller, ends = false): Promise<AuthorityRef | null> {
     switch (caller.kind) {
       case "agent": {
         const stores = { ...this.#ensureOpen(), accessMaxStaleMs: this.#runtime.config.accessMaxStaleMs };
         return stores.commits.commit(() => {
-          admitAgent(stores, caller.admission, Date.now());
+          admitAgent(stores, caller.admission, Date.now(), null, ends);
           return agentRef(stores.authority, caller.admission);
         });
       }
@@ -177,11 +180,11 @@ export class Gate extends DurableObject<Env> {
         // Nothing is opened for a credential that may be a guess.
         const stores = this.#open;
         return caller.credential.kind === "device"
-          ? admitDeviceToken(stores, this.#self, caller.credential)
-          : admitShared(stores, this.#self, caller.credential, caller.address);
+          ? admitDeviceToken(stores, this.#self, caller.credential, ends)
+          : admitShared(stores, this.#self, caller.credential, caller.address, ends);
       }
       case "apiKey":
-        return admitApiKey(this.#ensureOpen(), caller.key);
+        return admitApiKey(this.#ensureOpen(), caller.key, ends);
       case "operator":
         this.#ensureOpen();
         return null;

@@ -75,3 +75,18 @@ export const PERMISSIONS = {
 } as const satisfies Record<string, Permission>;
 
 export type MethodName = keyof typeof PERMISSIONS;
+
+/** Methods that end an authority or a trust: what is left of a rate never keeps a caller from them (contract §6). */
+const ENDING_METHODS: readonly MethodName[] = [
+  "pair.remove",
+  "device.pair.remove",
+  "device.token.rotate",
+  "device.token.revoke",
+  "shared.auth.rotate",
+  "apikey/delete",
+];
+
+/** @returns whether a call by this name ends an authority or a trust */
+export function endsAuthority(method: string): boolean {
+  return (ENDING_METHODS as readonly string[]).includes(method);
+}

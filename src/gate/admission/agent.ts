@@ -1,4 +1,5 @@
 /** What a verified request brings to its gate, and how the gate decides on it: flags, window, nonce, rate, in this order. */
+import { AGENT_HOLDER } from "../../authority/holder.ts";
 import type { AgentAuthority } from "../../authority/agent.ts";
 import { GateRefusal } from "../protocol/refusal.ts";
 import type { AgentAdmission } from "../protocol/submission.ts";
@@ -21,6 +22,7 @@ export type AgentAdmissionStores = {
  * Admits one request of the agent and remembers its nonce. Part of the caller's transaction, so a request that is refused
  * burns no nonce.
  *
+ * @param endsAuthority whether the request is a call that ends an authority, for which the rate has a reserve
  * @param deferredRefusal what refuses this request if nothing here does: an agent that is no more hears that first
  * @throws GateRefusal
  */
@@ -29,6 +31,7 @@ export function admitAgent(
   admission: AgentAdmission,
   nowMs: number,
   deferredRefusal: GateRefusal | null = null,
+  endsAuthority = false,
 ): void {
   const { principal, nonce, timestampSeconds, access } = admission;
   if (!stores.authority.accepts(principal.jti) || principal.expMs <= nowMs) throw new GateRefusal("gate-agent-revoked");
@@ -38,7 +41,8 @@ export function admitAgent(
       throw new GateRefusal("gate-access-unknown", 1_000);
     }
   }
-  const waitMs = stores.rate.waitMs(nowMs);
+  const counted = { holder: AGENT_HOLDER, endsAuthority };
+  const waitMs = stores.rate.waitMs(counted, nowMs);
   // A request that will be refused is only judged: nothing is written before the last refusal.
   const judge = waitMs > 0 || deferredRefusal !== null ? stores.nonces.judge : stores.nonces.use;
   const verdict = judge(principal.keyX, nonce, timestampSeconds, nowMs);
@@ -47,7 +51,7 @@ export function admitAgent(
   if (verdict === "seen") throw new GateRefusal("gate-nonce-replayed");
   if (waitMs > 0) throw new GateRefusal("gate-rate-exceeded", waitMs);
   if (deferredRefusal !== null) throw deferredRefusal;
-  stores.rate.count(nowMs);
+  stores.rate.count(counted, nowMs);
   stores.drift.observe(timestampSeconds * 1_000 - nowMs, nowMs);
   stores.accessValidations.recordOwner(principal.ownerDid);
   if (access !== undefined && access.validatedAtMs !== null)

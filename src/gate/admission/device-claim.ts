@@ -46,7 +46,7 @@ export async function claimDeviceToken(
     const device = stores.devices.findActive(claim.deviceId);
     if (device === null || stores.authority.isEnded()) throw failedGuess(stores.lockout, claim.address);
     useProof(stores.nonces, device.publicKey, claim.proof, nowMs);
-    countRequest(stores.rate, nowMs);
+    countRequest(stores.rate, { holder: `device:${device.deviceId}` }, nowMs);
     // No refusal, which would be undone: the proof is used up, or it could be shown again when there is a token.
     if (!device.tokenWaits) return null;
     const expiresAtMs = nowMs + claim.tokenTtlMs;

@@ -1,6 +1,7 @@
 /** Admission of a device token, whose hash only the gate holds. */
 import type { AgentAuthority } from "../../authority/agent.ts";
 import type { Device, Devices } from "../../authority/devices.ts";
+import { holderOf } from "../../authority/holder.ts";
 import type { AuthorityRef } from "../../authority/reference.ts";
 import type { AgentDid, HumanDid } from "../../wire/did.ts";
 import type { GateCredential } from "../protocol/calls.ts";
@@ -25,12 +26,14 @@ export type DeviceAdmissionStores = {
  * Admits a request under a device token: nonce, rate and last use in one commit.
  *
  * @param stores null where this agent has no gate yet: nothing is written, and the refusal costs the same
+ * @param endsAuthority whether the request is a call that ends an authority, for which the rate has a reserve
  * @throws GateRefusal; a failure says no more than that the credential is not accepted
  */
 export async function admitDeviceToken(
   stores: DeviceAdmissionStores | null,
   self: AgentDid,
   { tokenHash, proof }: Extract<GateCredential, { kind: "device" }>,
+  endsAuthority = false,
 ): Promise<AuthorityRef> {
   const found = stores?.devices.byToken(tokenHash) ?? null;
   const proven = await hasProof(found?.device.publicKey ?? DUMMY_KEY, proof);
@@ -45,9 +48,10 @@ export async function admitDeviceToken(
     if (device.tokenExpiresAtMs === null || device.tokenExpiresAtMs <= nowMs)
       throw new GateRefusal("gate-credential-refused");
     useProof(stores.nonces, device.publicKey, proof, nowMs);
-    countRequest(stores.rate, nowMs);
+    const ref = deviceRef(stores, self, device, device.tokenExpiresAtMs);
+    countRequest(stores.rate, { holder: holderOf(ref.principal), endsAuthority }, nowMs);
     stores.devices.used(device, nowMs);
-    return deviceRef(stores, self, device, device.tokenExpiresAtMs);
+    return ref;
   });
 }
 

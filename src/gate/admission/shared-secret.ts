@@ -1,6 +1,7 @@
 /** Admission of the shared secret of an agent. */
 import type { Lockout } from "../../auth/limits/lockout.ts";
 import type { AgentAuthority } from "../../authority/agent.ts";
+import { holderOf } from "../../authority/holder.ts";
 import type { AuthorityRef } from "../../authority/reference.ts";
 import { equalHashes } from "../../authority/secrets.ts";
 import type { SharedSecret } from "../../authority/shared-secret.ts";
@@ -34,6 +35,7 @@ export async function admitShared(
   self: AgentDid,
   { secretHash }: Extract<GateCredential, { kind: "shared" }>,
   address: string | null,
+  endsAuthority = false,
 ): Promise<AuthorityRef> {
   const matches = equalHashes(stores?.shared.sha256() ?? NO_HASH, secretHash);
   if (stores === null) throw new GateRefusal("gate-credential-refused");
@@ -43,13 +45,9 @@ export async function admitShared(
     // Compared again: the secret may have been replaced since, and whoever knew the old one is not let in under the new.
     const stillMatches = equalHashes(stores.shared.sha256() ?? NO_HASH, secretHash);
     if (!stillMatches || stores.authority.isEnded()) throw new GateRefusal("gate-credential-refused");
-    countRequest(stores.rate, nowMs);
     const generation = stores.shared.generation();
-    return {
-      kind: "shared",
-      epoch: generation,
-      expMs: null,
-      principal: { kind: "shared", agentDid: self, generation },
-    };
+    const principal = { kind: "shared" as const, agentDid: self, generation };
+    countRequest(stores.rate, { holder: holderOf(principal), endsAuthority }, nowMs);
+    return { kind: "shared", epoch: generation, expMs: null, principal };
   });
 }

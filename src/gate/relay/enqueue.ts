@@ -34,7 +34,7 @@ export type EnqueueDeps = {
   trustEpoch: TrustEpoch;
   endReason: (ref: AuthorityRef) => string | null;
   /** Counts one frame; the refusal where it is too many. */
-  countFrame: () => ProxyError | null;
+  countFrame: (session: Session, ends?: boolean) => ProxyError | null;
   now: () => number;
   log: Log;
 };
@@ -52,7 +52,7 @@ export function createEnqueue(deps: EnqueueDeps): Enqueue {
   const accept = async (session: Session, frame: EnqueueFrame): Promise<Accepted> => {
     if (!session.scopes.includes("send")) throw new ProxyError("PROXY_AUTH_FORBIDDEN");
     if (frame.toAgentDid === self) throw new ProxyError("PROXY_HOOK_RECIPIENT_INVALID");
-    const limited = deps.countFrame();
+    const limited = deps.countFrame(session);
     if (limited !== null) throw limited;
     const trustEpoch = await trustEpochOf(frame.toAgentDid);
     const payload = new TextEncoder().encode(frame.payloadText);

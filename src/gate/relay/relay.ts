@@ -57,11 +57,11 @@ export type RelayDeps = {
 /** @returns the relay of one gate. */
 export function createRelay(deps: RelayDeps): Relay {
   const { rate, endReason, now } = deps;
-  const countFrame = (): ProxyError | null => {
-    const waitMs = rate.waitMs(now());
+  const countFrame = ({ holder }: Session, ends = false): ProxyError | null => {
+    const waitMs = rate.waitMs({ holder, endsAuthority: ends }, now());
     if (waitMs > 0)
       return new ProxyError("OVERLOADED", { detail: "Slow down and try again later.", retryAfterMs: waitMs });
-    rate.count(now());
+    rate.count({ holder, endsAuthority: ends }, now());
     return null;
   };
   const connections = createConnections(deps);

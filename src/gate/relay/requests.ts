@@ -2,6 +2,7 @@
 import type { AuthorityRef } from "../../authority/reference.ts";
 import type { Reply } from "../../call/reply.ts";
 import { resFrame } from "../../wire/frame-encoder.ts";
+import { endsAuthority } from "../../rpc/permissions.ts";
 import type { ReqFrame } from "../../wire/frames.ts";
 import { isRetryable, ProxyError } from "../../wire/problem.ts";
 import type { Connections } from "./connection.ts";
@@ -24,7 +25,7 @@ export type Requests = {
 export type RequestsDeps = {
   connections: Pick<Connections, "send">;
   /** Counts one frame; the refusal where it is too many. */
-  countFrame: () => ProxyError | null;
+  countFrame: (session: Session, ends?: boolean) => ProxyError | null;
 };
 
 /** @returns what one gate does with `req` frames. */
@@ -41,7 +42,7 @@ export function createRequests({ connections, countFrame }: RequestsDeps): Reque
       handle = handler;
     },
     async run(session, frame) {
-      const limited = countFrame();
+      const limited = countFrame(session, endsAuthority(frame.method));
       if (limited !== null) {
         refuse(session, frame.id, limited);
         return;

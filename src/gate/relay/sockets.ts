@@ -1,11 +1,15 @@
 /** The relay sockets of one agent. What must outlive hibernation is in each socket's attachment; the rest is counted anew. */
+import { AGENT_HOLDER, type Holder, holderOf } from "../../authority/holder.ts";
 import type { AuthorityRef } from "../../authority/reference.ts";
 import type { Scope } from "../../authority/scopes.ts";
 import { newUlid } from "../../wire/ulid.ts";
 import { GateRefusal } from "../protocol/refusal.ts";
 
-/** Contract §4. */
-const SOCKETS_MAX = 512;
+/** Contract §4: of one agent, and of each device and secret. */
+export const SOCKETS_MAX = 512;
+export const SOCKETS_PER_HOLDER_MAX = 32;
+/** Kept for the agent's own credential, whose newer socket supersedes the older. */
+const SOCKETS_OF_AGENT = 1;
 
 /** At most 16 KiB; read back when the gate wakes. */
 type Attachment = {
@@ -18,7 +22,14 @@ type Attachment = {
   eventSeq: number;
 };
 
-export type Session = Attachment & { socket: WebSocket; lastProgressMs: number };
+export type Session = Attachment & {
+  socket: WebSocket;
+  /** Whose credential opened it. */
+  holder: Holder;
+  /** When the client last acknowledged something, and when any frame came from it; 0 for not since the gate woke. */
+  lastProgressMs: number;
+  lastFrameMs: number;
+};
 
 /** The sockets of one agent that are open. */
 export type Sockets = {
@@ -56,7 +67,8 @@ export function createSockets(
   const byId = new Map<string, Session>();
 
   const add = (socket: WebSocket, attachment: Attachment): Session => {
-    const session: Session = { ...attachment, socket, lastProgressMs: 0 };
+    const holder = holderOf(attachment.authority.principal);
+    const session: Session = { ...attachment, socket, holder, lastProgressMs: 0, lastFrameMs: 0 };
     bySocket.set(socket, session);
     byId.set(session.socketId, session);
     return session;
@@ -76,6 +88,17 @@ export function createSockets(
   const supersededBy = (authority: AuthorityRef): Session[] =>
     authority.kind === "agent" ? [...byId.values()].filter((session) => session.authority.kind === "agent") : [];
 
+  const hasRoomFor = (holder: Holder, superseded: number): boolean => {
+    if (holder === AGENT_HOLDER) return byId.size - superseded < SOCKETS_MAX;
+    let own = 0;
+    let others = 0;
+    for (const session of byId.values()) {
+      if (session.holder === holder) own += 1;
+      if (session.holder !== AGENT_HOLDER) others += 1;
+    }
+    return own < SOCKETS_PER_HOLDER_MAX && others < SOCKETS_MAX - SOCKETS_OF_AGENT;
+  };
+
   for (const socket of ctx.getWebSockets()) {
     const attachment = socket.deserializeAttachment() as Attachment | null;
     if (attachment !== null && socket.readyState === WebSocket.OPEN) add(socket, attachment);
@@ -91,7 +114,8 @@ export function createSockets(
 
     accept(socket, opened, nowMs) {
       const superseded = supersededBy(opened.authority);
-      if (byId.size - superseded.length >= SOCKETS_MAX) throw new GateRefusal("gate-sockets-exhausted", 1_000);
+      if (!hasRoomFor(holderOf(opened.authority.principal), superseded.length))
+        throw new GateRefusal("gate-sockets-exhausted", 1_000);
       ctx.acceptWebSocket(socket);
       const session = add(socket, { socketId: newUlid(nowMs), ...opened, malformed: 0, eventSeq: 0 });
       save(session);

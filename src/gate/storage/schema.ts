@@ -55,6 +55,12 @@ const MIGRATIONS: readonly string[] = [
 
   // A dead letter that waits again, of which its sender's gate has not heard yet.
   `ALTER TABLE queue ADD COLUMN revived INTEGER NOT NULL DEFAULT 0;`,
+
+  // The rate by holder. What was counted before counts for the agent itself.
+  `CREATE TABLE rate_windows (
+     at_ms INTEGER NOT NULL, holder TEXT NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (at_ms, holder)) WITHOUT ROWID;
+   INSERT INTO rate_windows (holder, at_ms, count) SELECT 'agent', at_ms, count FROM rate_counts;
+   DELETE FROM rate_counts;`,
 ];
 
 const EXISTS = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'schema_migrations'";

@@ -1,7 +1,7 @@
 import { fc, test as property } from "@fast-check/vitest";
 import { evictDurableObject } from "cloudflare:test";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { createRate, type Rate } from "../../../src/gate/admission/rate-limit.ts";
+import { type Counted, createRate, ENDING_RESERVE, type Rate } from "../../../src/gate/admission/rate-limit.ts";
 import type { GateAnswer } from "../../../src/gate/protocol/calls.ts";
 import {
   admissionOf,
@@ -15,19 +15,26 @@ import {
   stopClock,
 } from "../../support/gate.ts";
 
+const AGENT = { holder: "agent" };
+const DEVICE = { holder: "device:a" };
+
 /** Asks and counts as the gate does. */
-function ask(rate: Rate, nowMs: number): boolean {
-  if (rate.waitMs(nowMs) > 0) return false;
-  rate.count(nowMs);
+function ask(rate: Rate, nowMs: number, asked: Counted = AGENT): boolean {
+  if (rate.waitMs(asked, nowMs) > 0) return false;
+  rate.count(asked, nowMs);
   return true;
 }
+
+/** How many of so many requests of a holder pass at one moment. */
+const passed = (rate: Rate, asked: Counted, tries: number, nowMs = START_MS): number =>
+  Array.from({ length: tries }, () => ask(rate, nowMs, asked)).filter(Boolean).length;
 
 describe("a rate of 5 in 60 seconds", () => {
   test("lets the sixth wait until the first is 60 seconds old, to the millisecond", async () => {
     const seen = await onStorage((sql) => {
       const rate = createRate(sql, 5);
       const burst = [0, 100, 100, 100, 59_999].map((at) => ask(rate, START_MS + at));
-      return { burst, waits: [59_999, 60_000, 60_001].map((at) => rate.waitMs(START_MS + at)) };
+      return { burst, waits: [59_999, 60_000, 60_001].map((at) => rate.waitMs(AGENT, START_MS + at)) };
     });
     expect(seen).toEqual({ burst: [true, true, true, true, true], waits: [1, 0, 0] });
   });
@@ -44,13 +51,13 @@ describe("a rate of 5 in 60 seconds", () => {
   test("goes on after a restart where it was, and keeps no more than a minute", async () => {
     const seen = await onStorage((sql) => {
       const before = createRate(sql, 5);
-      for (const at of [0, 1, 2, 2, 2]) before.count(START_MS + at);
+      for (const at of [0, 1, 2, 2, 2]) before.count(AGENT, START_MS + at);
       before.save();
       const after = createRate(sql, 5);
-      const wait = after.waitMs(START_MS + 10);
-      after.waitMs(START_MS + 60_001);
+      const wait = after.waitMs(AGENT, START_MS + 10);
+      after.waitMs(AGENT, START_MS + 60_001);
       after.save();
-      return { wait, kept: sql.exec("SELECT at_ms - ? AS at, count FROM rate_counts", START_MS).toArray() };
+      return { wait, kept: sql.exec("SELECT at_ms - ? AS at, count FROM rate_windows", START_MS).toArray() };
     });
     expect(seen).toEqual({ wait: 59_990, kept: [{ at: 2, count: 3 }] });
   });
@@ -58,9 +65,9 @@ describe("a rate of 5 in 60 seconds", () => {
   test("of 0 is none", async () => {
     const seen = await onStorage((sql) => {
       const rate = createRate(sql, 0);
-      for (let n = 0; n < 10_000; n++) rate.count(START_MS);
+      for (let n = 0; n < 10_000; n++) rate.count(AGENT, START_MS);
       rate.save();
-      return { wait: rate.waitMs(START_MS), rows: sql.exec("SELECT * FROM rate_counts").toArray().length };
+      return { wait: rate.waitMs(AGENT, START_MS), rows: sql.exec("SELECT * FROM rate_windows").toArray().length };
     });
     expect(seen).toEqual({ wait: 0, rows: 0 });
   });
@@ -70,18 +77,108 @@ describe("a rate of 5 in 60 seconds", () => {
     async (gaps) => {
       await onStorage((sql) => {
         const rate = createRate(sql, 5);
-        const passed: number[] = [];
+        const accepted: number[] = [];
         let nowMs = START_MS;
         for (const gap of gaps) {
           nowMs += gap;
-          const inWindow = passed.filter((at) => at > nowMs - 60_000).length;
+          const inWindow = accepted.filter((at) => at > nowMs - 60_000).length;
           const isAccepted = ask(rate, nowMs);
           expect(isAccepted).toBe(inWindow < 5);
-          if (isAccepted) passed.push(nowMs);
+          if (isAccepted) accepted.push(nowMs);
         }
       });
     },
   );
+});
+
+describe("shares of a rate of 20", () => {
+  test("one device may use half, and what it leaves is the agent's", async () => {
+    const seen = await onStorage((sql) => {
+      const rate = createRate(sql, 20);
+      return { device: passed(rate, DEVICE, 30), agent: passed(rate, AGENT, 30) };
+    });
+    expect(seen).toEqual({ device: 10, agent: 10 });
+  });
+
+  test("all devices, secrets and keys together leave a quarter to the agent's own credential", async () => {
+    const seen = await onStorage((sql) => {
+      const rate = createRate(sql, 20);
+      const others = ["device:a", "device:b", "shared", "apiKey:c"].map((holder) => passed(rate, { holder }, 20));
+      return { others, agent: passed(rate, AGENT, 20) };
+    });
+    expect(seen).toEqual({ others: [10, 5, 0, 0], agent: 5 });
+  });
+
+  test("a call that ends an authority passes when everything is used up, so many times a minute", async () => {
+    const seen = await onStorage((sql) => {
+      const rate = createRate(sql, 20);
+      passed(rate, DEVICE, 20);
+      passed(rate, AGENT, 20);
+      const ends = { ...AGENT, endsAuthority: true };
+      return {
+        ordinary: ask(rate, START_MS, AGENT),
+        ends: passed(rate, ends, 50),
+        ofDevice: passed(rate, { ...DEVICE, endsAuthority: true }, 50),
+        later: ask(rate, START_MS + 60_000, ends),
+      };
+    });
+    expect(seen).toEqual({ ordinary: false, ends: ENDING_RESERVE, ofDevice: ENDING_RESERVE, later: true });
+  });
+
+  test("the reserve is untouched while the ordinary rate has room", async () => {
+    const ends = await onStorage((sql) => {
+      const rate = createRate(sql, 20);
+      return passed(rate, { ...AGENT, endsAuthority: true }, 100);
+    });
+    expect(ends).toBe(20 + ENDING_RESERVE);
+  });
+
+  test("are as they were after a restart", async () => {
+    const seen = await onStorage((sql) => {
+      const before = createRate(sql, 20);
+      passed(before, DEVICE, 20);
+      passed(before, AGENT, 20);
+      passed(before, { ...AGENT, endsAuthority: true }, 4);
+      before.save();
+      const after = createRate(sql, 20);
+      return {
+        device: ask(after, START_MS + 1, DEVICE),
+        agent: ask(after, START_MS + 1, AGENT),
+        ends: passed(after, { ...AGENT, endsAuthority: true }, 50, START_MS + 1),
+      };
+    });
+    expect(seen).toEqual({ device: false, agent: false, ends: ENDING_RESERVE - 4 });
+  });
+});
+
+describe("a clock that goes back by ten minutes", () => {
+  const BACK_MS = START_MS - 600_000;
+
+  test("makes nobody wait longer than the window", async () => {
+    const seen = await onStorage((sql) => {
+      const rate = createRate(sql, 5);
+      for (const at of [0, 1, 2, 3, 4]) rate.count(AGENT, START_MS + at);
+      rate.save();
+      const wait = rate.waitMs(AGENT, BACK_MS);
+      rate.save();
+      const woken = createRate(sql, 5);
+      return { wait, afterRestart: woken.waitMs(AGENT, BACK_MS + 1_000), later: ask(woken, BACK_MS + 60_000) };
+    });
+    expect(seen).toEqual({ wait: 60_000, afterRestart: 59_000, later: true });
+  });
+
+  test("is noticed at a waking too, by what is on disk", async () => {
+    const seen = await onStorage((sql) => {
+      const before = createRate(sql, 5);
+      for (const at of [0, 1, 2, 3, 4]) before.count(AGENT, START_MS + at);
+      before.save();
+      const after = createRate(sql, 5);
+      const wait = after.waitMs(AGENT, BACK_MS);
+      after.save();
+      return { wait, kept: sql.exec("SELECT at_ms - ? AS at, count FROM rate_windows", BACK_MS).toArray() };
+    });
+    expect(seen).toEqual({ wait: 60_000, kept: [{ at: 0, count: 5 }] });
+  });
 });
 
 describe("at the gate", () => {
