@@ -1,5 +1,5 @@
 import { createHash, type KeyObject, sign, randomUUID } from "node:crypto";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { type Agent, type Answer, newKey, operator, pair, register, request, send } from "../support/program/agents.ts";
 import { type Proxy, startProxy } from "../support/program/proxy.ts";
 import { connectRelay, openRelay, type RelayClient } from "../support/program/relay-client.ts";
@@ -13,6 +13,10 @@ let peer: Agent;
 
 beforeAll(async () => {
   proxy = await startProxy({ RATE_LIMIT_PER_AGENT: "0" });
+});
+// Each test has agents of its own: where a client has closed a socket before, workerd ends the connection of the next one
+// that the gate closes only when the object falls asleep, ten seconds later.
+beforeEach(async () => {
   agent = await register(proxy.url, "agent");
   peer = await register(proxy.url, "peer");
   await pair(proxy.url, agent, peer);
