@@ -30,7 +30,10 @@ beforeAll(async () => {
   });
   await new Promise<void>((resolve) => service.listen(0, "127.0.0.1", resolve));
   const { port } = service.address() as AddressInfo;
-  proxy = await startProxy({ AUTHZ_GRAPH: `http://127.0.0.1:${port}`, RATE_LIMIT_PER_AGENT: "0" });
+  proxy = await startProxy(
+    { AUTHZ_GRAPH: `http://127.0.0.1:${port}`, RATE_LIMIT_PER_AGENT: "0", BREAKER_OPEN_MS: "500" },
+    { ROUND_MS: 500 },
+  );
   agent = await register(proxy.url, "agent");
 }, 120_000);
 afterAll(async () => {

@@ -3,6 +3,7 @@
  * thousand, kept by the dozen. What is a setting is set; what is fixed is a constant in the bundle, and is changed there: the
  * code that forgets stays as it is.
  */
+import { withConstants } from "../support/program/constants.ts";
 
 /** Nonces: twice the window and a minute, by setting. */
 export const SHORT_SETTINGS = {
@@ -14,7 +15,7 @@ export const SHORT_SETTINGS = {
   RELAY_RETRY_MAX_MS: "1000",
 };
 
-/** Name of a constant → what it is here; each stands in the code as `NAME = <number>`. */
+/** Name of a constant → what it is here. */
 const SHORT_CONSTANTS: Record<string, number> = {
   STATUS_KEPT_MS: 30_000,
   RECEIPTS_KEPT_MS: 30_000,
@@ -27,13 +28,4 @@ const SHORT_CONSTANTS: Record<string, number> = {
 };
 
 /** @throws Error for a constant that is not there any more: then this run would prove nothing */
-export function withShortLives(bundle: string): string {
-  let edited = bundle;
-  for (const [name, ms] of Object.entries(SHORT_CONSTANTS)) {
-    // A bundler may number names that occur in several files.
-    const declaration = new RegExp(`\\b(${name}\\d*) = [0-9_e* ]+;`, "g");
-    if (!declaration.test(edited)) throw new Error(`the bundle has no constant ${name}`);
-    edited = edited.replace(declaration, `$1 = ${ms};`);
-  }
-  return edited;
-}
+export const withShortLives = (bundle: string): string => withConstants(bundle, SHORT_CONSTANTS);

@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { OPERATOR_TOKEN } from "./agents.ts";
 import { root } from "./bundle.ts";
+import { withConstants } from "./constants.ts";
 import { freePort } from "./ports.ts";
 import { startProgram } from "./program.ts";
 
@@ -27,9 +28,14 @@ export type Proxy = {
  * The program as it would be deployed, served by its runtime. Limits per address are off.
  *
  * @param settings settings of the proxy, by name
+ * @param constants numbers in its code that are no settings, by name: for what it does after a time that a test will not wait
  */
-export async function startProxy(settings: Record<string, string> = {}): Promise<Proxy> {
-  const program = await startProgram({ settings, keepsLog: true, isLimited: true });
+export async function startProxy(
+  settings: Record<string, string> = {},
+  constants: Record<string, number> = {},
+): Promise<Proxy> {
+  const edit = (bundle: string): string => withConstants(bundle, constants);
+  const program = await startProgram({ settings, keepsLog: true, isLimited: true, edit });
   // The first request starts what the program does by itself, as the wait of `npm run dev` for an answer does.
   const wake = async (): Promise<void> => void (await (await fetch(`${program.url}/health`)).text());
   await wake();
