@@ -34,6 +34,7 @@ export async function startRegistry() {
   const calls: Record<Document, number> = { keys: 0, crl: 0, access: 0 };
   const inFlight: Record<Document, number> = { keys: 0, crl: 0, access: 0 };
   const mostInFlight: Record<Document, number> = { keys: 0, crl: 0, access: 0 };
+  const abandoned: Record<Document, number> = { keys: 0, crl: 0, access: 0 };
   const revoked: { jti: string; agentDid: string; revokedAt: number }[] = [];
   const sockets = new Set<Socket>();
   const timers = new Set<NodeJS.Timeout>();
@@ -131,7 +132,10 @@ export async function startRegistry() {
     calls[document] += 1;
     inFlight[document] += 1;
     mostInFlight[document] = Math.max(mostInFlight[document], inFlight[document]);
-    response.on("close", () => (inFlight[document] -= 1));
+    response.on("close", () => {
+      inFlight[document] -= 1;
+      if (!response.writableFinished) abandoned[document] += 1;
+    });
     request.resume();
     request.on("end", () => answer(document, response));
   };
@@ -167,12 +171,15 @@ export async function startRegistry() {
     url: `http://127.0.0.1:${port}`,
     calls,
     mostInFlight,
+    /** Calls that ended before they were answered in full: the caller hung up, or this registry did. */
+    abandoned,
     revoked,
     set(mode: Mode, documents: Document[] = ["keys", "crl", "access"]): void {
       for (const document of documents) modes[document] = mode;
     },
     forgetCalls(): void {
-      for (const document of ["keys", "crl", "access"] as const) calls[document] = mostInFlight[document] = 0;
+      for (const document of ["keys", "crl", "access"] as const)
+        calls[document] = mostInFlight[document] = abandoned[document] = 0;
     },
     /** Nothing listens any more, and what was connected is cut. */
     down,
