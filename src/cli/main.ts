@@ -5,7 +5,7 @@ import { runProgram } from "./program.ts";
 // Whatever is written is for this user alone, also where a file is made on the way.
 process.umask(0o077);
 
-// A reader that has seen enough, such as `head`, is no failure.
+// A reader that has seen enough, such as `head`, is no failure; a message that could not be written is not acknowledged.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {
   if (error.code !== "EPIPE") throw error;
   process.exit(0);
@@ -13,7 +13,10 @@ process.stdout.on("error", (error: NodeJS.ErrnoException) => {
 
 process.exitCode = await runProgram(process.argv.slice(2), {
   streams: {
-    out: (text) => void process.stdout.write(text),
+    out: (text) =>
+      new Promise((resolve, reject) => {
+        process.stdout.write(text, (error) => (error ? reject(error) : resolve()));
+      }),
     err: (text) => void process.stderr.write(text),
   },
   environment: process.env,

@@ -1,6 +1,6 @@
 /** The command `sallyport`: its options, its families, and how an action is run. */
 import { Command, CommanderError } from "commander";
-import { EXIT, type ExitCode } from "./terminal/errors.ts";
+import { EXIT, type ExitCode, usage } from "./terminal/errors.ts";
 import { agentFamily } from "./commands/agent.ts";
 import { apiKeyFamily } from "./commands/apikey.ts";
 import { auditFamily } from "./commands/audit.ts";
@@ -15,6 +15,7 @@ import { pairFamily } from "./commands/pair.ts";
 import { sharedFamily } from "./commands/shared.ts";
 import { taskFamily } from "./commands/task.ts";
 import { trustFamily } from "./commands/trust.ts";
+import { escapeForTerminal } from "../wire/text.ts";
 import type { Family, Run } from "./session/command.ts";
 import { createOutput, type Streams } from "./terminal/output.ts";
 import { openSession } from "./session/session.ts";
@@ -78,6 +79,7 @@ type GlobalOptions = { json?: boolean; agent?: string; url?: string; trustClock?
 export async function runProgram(args: readonly string[], host: Host): Promise<ExitCode> {
   const wantsJson = args.includes("--json");
   const program = new Command("sallyport");
+  let help = "";
   program
     .description("The front gate for AI agents: register, pair, send, listen.")
     .option("--json", "JSON on standard output, failures as JSON on the error stream; never asks")
@@ -91,8 +93,8 @@ export async function runProgram(args: readonly string[], host: Host): Promise<E
     .showHelpAfterError("(see --help)")
     .exitOverride()
     .configureOutput({
-      writeOut: host.streams.out,
-      writeErr: (text) => (wantsJson ? undefined : host.streams.err(text)),
+      writeOut: (text) => void (help += text),
+      writeErr: (text) => (wantsJson ? undefined : host.streams.err(escapeForTerminal(text, "\n"))),
     });
 
   let exitCode: ExitCode = EXIT.ok;
@@ -112,13 +114,12 @@ export async function runProgram(args: readonly string[], host: Host): Promise<E
     return exitCode;
   } catch (error) {
     if (error instanceof CommanderError) {
-      if (error.exitCode === 0) return EXIT.ok;
-      if (wantsJson) {
-        host.streams.err(
-          `${JSON.stringify({ error: { code: "USAGE", message: error.message, advice: null, requestId: null, exitCode: EXIT.usage } })}\n`,
-        );
+      if (error.exitCode === 0) {
+        await host.streams.out(help);
+        return EXIT.ok;
       }
-      return EXIT.usage;
+      // For people commander has said it already.
+      return wantsJson ? createOutput(host.streams, wantsJson).failure(usage(error.message)) : EXIT.usage;
     }
     return createOutput(host.streams, wantsJson).failure(error);
   }

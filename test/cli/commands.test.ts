@@ -171,6 +171,70 @@ describe("an exit code", () => {
   });
 });
 
+describe("JSON of others is passed on to the byte:", () => {
+  const PAYLOAD = '{"id":12345678901234567890,"x":1e400,"y":-0,"z":1,"z":2}';
+  const TASK = { name: null, agentDid: PEER_DID, status: "running", createdAtMs: 1, creatorServiceAccountId: null };
+  const task = `${JSON.stringify({ taskId: "t", ...TASK, creatorUserId: "u" }).slice(0, -1)},"params":${PAYLOAD}}`;
+  const rpc = (result: string): Answering => {
+    return ({ path }) => (path === "/rpc" ? { text: `{"jsonrpc":"2.0","id":1,"result":${result}}` } : undefined);
+  };
+
+  test("what a task is given", async () => {
+    const { runner, seen } = await setUp(rpc(`{"task":${task}}`));
+    const ended = await runner.run(["task", "create", "--params", ` ${PAYLOAD}\n`, "--metadata", "1.0", "--json"]);
+    expect(seen.at(-1)?.body).toContain(`"params":${PAYLOAD},"metadata":1.0`);
+    expect(ended.out).toContain(`"params":${PAYLOAD}`);
+  });
+
+  test("what is sent to a task", async () => {
+    const { runner, seen } = await setUp(rpc('{"deliveryId":"d"}'));
+    await runner.json(["task", "send", "t", "-"], PAYLOAD);
+    expect(seen.at(-1)?.body).toContain(`"content":${PAYLOAD}`);
+  });
+
+  test("tasks that are listed", async () => {
+    const { runner } = await setUp(rpc(`{"tasks":[${task},${task}]}`));
+    expect((await runner.run(["task", "list", "--json"])).out.split(`"params":${PAYLOAD}`)).toHaveLength(3);
+  });
+
+  test("dead letters", async () => {
+    const letter = {
+      id: "d",
+      deliveryId: "d",
+      fromAgentDid: null,
+      reason: "r",
+      attempts: 1,
+      createdAtMs: 1,
+      deadAtMs: 1,
+    };
+    const text = `{"deadLetters":[${JSON.stringify(letter).slice(0, -1)},"payload": ${PAYLOAD}}]}`;
+    const { runner } = await setUp(({ path }) => (path.startsWith("/v1/dead-letters") ? { text } : undefined));
+    const { out } = await runner.run(["dead-letters", "list", "--json"]);
+    expect(out).toContain(`"payload": ${PAYLOAD}`);
+    expect(JSON.parse(out)).toMatchObject({ deadLetters: [{ payloadText: PAYLOAD }] });
+  });
+});
+
+test("a message in a file with a byte order mark is sent without it, and one that is no UTF-8 is not sent", async () => {
+  const { runner, seen } = await setUp();
+  const file = join(await temporaryFolder(), "message.json");
+  await writeFile(file, '\ufeff{"a":1}');
+  await runner.json(["send", PEER_DID, "--file", file]);
+  await runner.json(["send", PEER_DID, "-"], '\ufeff{"a":2}');
+  expect(seen.filter(({ path }) => path === "/hooks/agent").map(({ body }) => body)).toEqual(['{"a":1}', '{"a":2}']);
+  await writeFile(file, Buffer.from('{"name":"caf\u00e9"}', "latin1"));
+  const ended = await runner.run(["send", PEER_DID, "--file", file]);
+  expect(ended).toMatchObject({ code: 2, err: expect.stringContaining("UTF-8") as string });
+});
+
+test.each([
+  ["conversationId", ["send", PEER_DID, "1", "--conversation", "a\u200bb"]],
+  ["to", ["send", `${PEER_DID}\u200b`, "1"]],
+])("an argument that cannot be sent is named, and is no outage: %s", async (argument, args) => {
+  const { runner } = await setUp();
+  expect(await runner.run(args)).toMatchObject({ code: 2, err: expect.stringContaining(`${argument}: `) as string });
+});
+
 test("what a peer calls itself cannot colour the terminal", async () => {
   const { runner } = await setUp();
   const { out } = await runner.run(["pair", "peers"]);

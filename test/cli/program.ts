@@ -42,7 +42,13 @@ export async function newInnerRunner(environment: Record<string, string> = {}): 
     let out = "";
     let err = "";
     const code = await runProgram(args, {
-      streams: { out: (text) => void (out += text), err: (text) => void (err += text) },
+      streams: {
+        out: (text) => {
+          out += text;
+          return Promise.resolve();
+        },
+        err: (text) => void (err += text),
+      },
       environment: { ...base(home), ...environment },
       interactive: false,
       workingFolder,

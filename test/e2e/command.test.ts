@@ -4,6 +4,7 @@ import { once } from "node:events";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { text } from "node:stream/consumers";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import { newInnerRunner, PROGRAM, type Runner, temporaryFolder } from "../cli/program.ts";
 import { OPERATOR_TOKEN } from "../support/program/agents.ts";
@@ -71,6 +72,45 @@ describe("a newcomer", () => {
       .poll(() => runner.json(["delivery", sent.deliveryId]), { timeout: 10_000 })
       .toMatchObject({ state: "delivered" });
     expect(await runner.json(["doctor"])).toMatchObject({ healthy: true });
+  });
+
+  test("gets a message's own text, to the byte", async () => {
+    const { runner, bob } = await setUp();
+    const payload = '{"id":12345678901234567890, "x":1e400,"y":-0,\n"z":1,"z":"\u202e"}';
+    await runner.json(["send", bob, payload]);
+    const child = spawn(PROGRAM, ["listen", "--agent", "bob", "--json", "--count", "1"], {
+      env: { PATH: process.env["PATH"] ?? "", HOME: runner.home, SALLYPORT_HOME: runner.home },
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    onTestFinished(() => void child.kill("SIGKILL"));
+    const line = await text(child.stdout);
+    expect(line).toContain(String.raw`"payload":{"id":12345678901234567890, "x":1e400,"y":-0, "z":1,"z":"\u202e"}`);
+    expect(JSON.parse(line)).toMatchObject({ message: { payloadText: payload } });
+  });
+
+  test("whose output nobody reads any more has acknowledged what was read, and nothing else", async () => {
+    const { runner, bob } = await setUp();
+    const env = { PATH: process.env["PATH"] ?? "", HOME: runner.home, SALLYPORT_HOME: runner.home };
+    const pipe = spawn("sh", ["-c", `"${PROGRAM}" listen --agent bob --json | head -n 1`], {
+      env,
+      stdio: ["ignore", "pipe", "inherit"],
+      detached: true,
+    });
+    onTestFinished(() => {
+      if (pipe.pid !== undefined && pipe.exitCode === null) process.kill(-pipe.pid, "SIGKILL");
+    });
+    const ended = once(pipe, "close");
+    const line = once(createInterface({ input: pipe.stdout }), "line") as Promise<[string]>;
+    await runner.json(["send", bob, "1", "--wait", "15"]);
+    const [read] = await line;
+    expect(JSON.parse(read)).toMatchObject({ message: { payload: 1 } });
+    const unread = (await runner.json(["send", bob, "2", "--wait", "1"])) as { deliveryId: string; state: string };
+    expect(unread.state).toBe("queued");
+    await ended;
+    expect(await runner.json(["delivery", unread.deliveryId])).toMatchObject({ state: "queued" });
+    const listener = listen(runner, "bob", ["--count", "1"]);
+    expect(await listener.next()).toMatchObject({ message: { payload: 2, deliveryId: unread.deliveryId } });
+    expect((await listener.ended).code).toBe(0);
   });
 
   test("is told why a message to a stranger is refused, and what to do", async () => {

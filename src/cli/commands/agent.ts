@@ -87,10 +87,12 @@ async function register(session: Session, name: string, options: RegisterOptions
   if (options.default || isFirst) await home.settings.change((stored) => ({ ...stored, defaultAgent: name }));
   const { agentDid, ownerDid } = record;
   const file = home.agents.path(name);
-  output.result(
-    { name, agentDid, ownerDid, tenantId, file },
-    `registered ${name}\n  agent  ${agentDid}\n  owner  ${ownerDid}\n  file   ${file} (secret: it holds the key)`,
-  );
+  await output.result({ name, agentDid, ownerDid, tenantId, file }, [
+    `registered ${name}`,
+    `  agent  ${agentDid}`,
+    `  owner  ${ownerDid}`,
+    `  file   ${file} (secret: it holds the key)`,
+  ]);
 }
 
 async function listHere(session: Session): Promise<void> {
@@ -121,7 +123,7 @@ async function listHere(session: Session): Promise<void> {
     agents.length === 0
       ? "no agents here yet: sallyport agent register NAME"
       : table(["", "NAME", "AGENT", "IDENTITY UNTIL", "AT"], rows);
-  output.result({ agents }, words);
+  await output.result({ agents }, words);
 }
 
 async function listAll(session: Session): Promise<void> {
@@ -140,20 +142,20 @@ async function listAll(session: Session): Promise<void> {
     framework,
     timeText(createdAtMs),
   ]);
-  session.output.result({ agents }, table(["NAME", "AGENT", "STATUS", "FRAMEWORK", "SINCE"], rows));
+  await session.output.result({ agents }, table(["NAME", "AGENT", "STATUS", "FRAMEWORK", "SINCE"], rows));
 }
 
 async function use(session: Session, name: string): Promise<void> {
   await session.home.agents.known(name);
   await session.home.settings.change((stored) => ({ ...stored, defaultAgent: name }));
-  session.output.result({ defaultAgent: name }, `${name} acts from now on`);
+  await session.output.result({ defaultAgent: name }, `${name} acts from now on`);
 }
 
 async function reissue(session: Session): Promise<void> {
   const { record, client } = await session.agent();
   await client.reissue();
   const { expiresAtMs } = aitLifetime(client.credential().ait);
-  session.output.result(
+  await session.output.result(
     { name: record.name, agentDid: record.agentDid, aitExpiresAtMs: expiresAtMs },
     `${record.name} has a new identity token, good until ${timeText(expiresAtMs)}`,
   );
@@ -184,7 +186,7 @@ async function rekey(
     record = await storeNewAgent(home, name, baseUrl, (key) => operator.rekeyAgent(did, key));
   }
   const { agentDid, ownerDid } = record;
-  output.result(
+  await output.result(
     { name: record.name, agentDid, ownerDid, file: home.agents.path(record.name) },
     `${record.name} has a new key; its DID and its peers stay`,
   );
@@ -195,7 +197,7 @@ async function revoke(session: Session, who: string, options: { reason?: string;
   const operator = await session.operator();
   await mustConfirm(session, options.yes, `End ${who} permanently?`);
   await operator.revokeAgent(agentDid, options.reason);
-  session.output.result(
+  await session.output.result(
     { agentDid, revoked: true },
     `${who} has been revoked: nothing under its name is accepted any more`,
   );

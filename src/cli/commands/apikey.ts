@@ -57,7 +57,7 @@ export const apiKeyFamily: Family = (program, run) => {
 };
 
 async function create(session: Session, name: string, options: CreateOptions): Promise<void> {
-  const call = await acting(session, options);
+  const { call } = await acting(session, options);
   const { scopes, expiresInDays } = options;
   const answer = await call("apikey/create", {
     agentDid: await agentDidOf(session, options.for),
@@ -66,12 +66,12 @@ async function create(session: Session, name: string, options: CreateOptions): P
     ...(expiresInDays === undefined ? {} : { expiresAtMs: Date.now() + expiresInDays * DAY_MS }),
   });
   const made = expected(created, answer);
-  session.output.result(made, made.key);
+  await session.output.result(made, made.key);
   session.output.remark(`id ${made.apiKeyId}; it is shown this once. Use it as ${API_KEY_VARIABLE}.`);
 }
 
 async function list(session: Session, options: ListOptions): Promise<void> {
-  const call = await acting(session, options);
+  const { call } = await acting(session, options);
   const agentDid = options.for === undefined ? undefined : await agentDidOf(session, options.for);
   const apiKeys: z.infer<typeof listed>["apiKeys"] = [];
   let cursor: string | undefined;
@@ -94,14 +94,14 @@ async function list(session: Session, options: ListOptions): Promise<void> {
   ]);
   const words =
     apiKeys.length === 0 ? "no keys" : table(["ID", "NAME", "SCOPES", "EXPIRES", "LAST USED", "AGENT"], rows);
-  session.output.result({ apiKeys }, words);
+  await session.output.result({ apiKeys }, words);
 }
 
 async function remove(session: Session, apiKeyId: string, options: Acting & { yes: boolean }): Promise<void> {
-  const call = await acting(session, options);
+  const { call } = await acting(session, options);
   await mustConfirm(session, options.yes, `End the key ${apiKeyId}?`);
   const gone = expected(deleted, await call("apikey/delete", { apiKeyId }));
-  session.output.result(gone, `${apiKeyId} is over`);
+  await session.output.result(gone, `${apiKeyId} is over`);
 }
 
 const orNever = (ms: number | null): string => (ms === null ? "never" : timeText(ms));

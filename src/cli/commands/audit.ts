@@ -2,7 +2,7 @@
 import type { AuditEntry } from "../../client/index.ts";
 import type { Family } from "../session/command.ts";
 import { wholeNumber } from "../session/input.ts";
-import { oneLine, table, timeText } from "../terminal/output.ts";
+import { table, timeText, type Words } from "../terminal/output.ts";
 import type { Session } from "../session/session.ts";
 
 const PAGE_MAX = 100;
@@ -30,11 +30,11 @@ async function audit(session: Session, { subject, action, limit, cursor }: Audit
     entries.push(...page.entries);
     next = page.nextCursor;
   } while (next !== null && entries.length < limit);
-  session.output.result({ entries, nextCursor: next }, words(entries));
+  await session.output.result({ entries, nextCursor: next }, words(entries));
   if (next !== null) session.output.remark(`there is more: --cursor ${next}`);
 }
 
-function words(entries: readonly AuditEntry[]): string {
+function words(entries: readonly AuditEntry[]): Words {
   if (entries.length === 0) return "nothing";
   const rows = entries.map(({ atMs, actor, action, subject, origin, result, details }) => [
     timeText(atMs),
@@ -44,7 +44,7 @@ function words(entries: readonly AuditEntry[]): string {
     result,
     origin ?? "-",
     Object.entries(details)
-      .map(([name, value]) => `${name}=${oneLine(typeof value === "string" ? value : JSON.stringify(value))}`)
+      .map(([name, value]) => `${name}=${typeof value === "string" ? value : JSON.stringify(value)}`)
       .join(" "),
   ]);
   return table(["WHEN", "WHO", "WHAT", "WHOM", "RESULT", "FROM", "DETAILS"], rows);

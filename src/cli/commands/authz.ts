@@ -39,7 +39,7 @@ export const authzFamily: Family = (program, run) => {
       run(async (session) => {
         const { call } = await session.operator();
         const { allowed } = expected(checked, await call("authz/check", { subject, relation, object }));
-        session.output.result({ allowed }, allowed ? "allowed" : "not allowed");
+        await session.output.result({ allowed }, allowed ? "allowed" : "not allowed");
         return allowed ? EXIT.ok : EXIT.refused;
       }),
     );
@@ -64,7 +64,7 @@ export const authzFamily: Family = (program, run) => {
       run(async (session) => {
         const { call } = await session.operator();
         const { objects } = expected(objectsFound, await call("authz/list_objects", { subject, relation, type }));
-        session.output.result({ objects }, objects.length === 0 ? "none" : objects.join("\n"));
+        await session.output.result({ objects }, objects.length === 0 ? "none" : objects);
       }),
     );
 
@@ -100,7 +100,7 @@ export const authzFamily: Family = (program, run) => {
         if (state !== "on" && state !== "off") throw usage("give on or off");
         const { call } = await session.operator();
         const done = expected(enforced, await call("authz/enforce", { tenantId, enforce: state === "on" }));
-        session.output.result(
+        await session.output.result(
           done,
           done.enforce ? `the graph decides for ${tenantId}` : `creators and owners decide for ${tenantId}`,
         );
@@ -115,7 +115,10 @@ async function explain(
   const { call } = await session.operator();
   const why = expected(explained, await call("authz/explain", question));
   const lines = why.allowed ? ["allowed, by", ...why.path] : ["not allowed, for", ...why.missing];
-  session.output.result(why, lines.map((line, index) => (index === 0 ? line : `  ${line}`)).join("\n"));
+  await session.output.result(
+    why,
+    lines.map((line, index) => (index === 0 ? line : `  ${line}`)),
+  );
 }
 
 async function change(session: Session, command: "write" | "delete", texts: string[]): Promise<void> {
@@ -127,7 +130,7 @@ async function change(session: Session, command: "write" | "delete", texts: stri
     await call("authz/write", command === "write" ? { writes: tuples } : { deletes: tuples }),
   );
   const words = command === "write" ? `${done.written} written` : `${done.deleted} deleted`;
-  session.output.result(
+  await session.output.result(
     done,
     `${words}${tuples.length === done.written + done.deleted ? "" : "; the rest was so already"}`,
   );
@@ -158,8 +161,8 @@ async function read(session: Session, { object, relation, subject }: Partial<Tup
     tuples.push(...found.tuples);
     cursor = found.nextCursor;
   } while (cursor !== undefined);
-  const words = tuples.map((each) => `${each.object}#${each.relation}@${each.subject}`).join("\n");
-  session.output.result({ tuples }, tuples.length === 0 ? "no tuples" : words);
+  const words = tuples.map((each) => `${each.object}#${each.relation}@${each.subject}`);
+  await session.output.result({ tuples }, tuples.length === 0 ? "no tuples" : words);
 }
 
 async function reconcile(session: Session, dryRun: boolean): Promise<void> {
@@ -180,8 +183,8 @@ async function reconcile(session: Session, dryRun: boolean): Promise<void> {
     cursor = found.nextCursor;
   } while (cursor !== undefined);
   const what = dryRun ? ["to repair", "to remove"] : ["repaired", "removed"];
-  session.output.result(
+  await session.output.result(
     { dryRun, ...total },
-    `${total.scanned} looked at, ${total.repaired} ${what[0]}, ${total.removed} ${what[1]}, ${total.unattributable} of nobody known${total.parked === 0 ? "" : `, ${total.parked} refused by the remote graph`}`,
+    `${total.scanned} looked at, ${total.repaired} ${what[0]}, ${total.removed} ${what[1]}, ${total.unattributable} whose agent is unknown${total.parked === 0 ? "" : `, ${total.parked} refused by the remote graph`}`,
   );
 }

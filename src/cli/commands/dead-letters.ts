@@ -1,8 +1,8 @@
 /** `sallyport dead-letters …`: what could not be delivered. */
-import type { DeadLetter, DeadLetters } from "../../client/index.ts";
+import { type DeadLetter, type DeadLetters, JsonText } from "../../client/index.ts";
 import type { Family } from "../session/command.ts";
 import { mustConfirm } from "../session/input.ts";
-import { oneLine, table, timeText } from "../terminal/output.ts";
+import { table, timeText } from "../terminal/output.ts";
 import { usage } from "../terminal/errors.ts";
 import type { Session } from "../session/session.ts";
 
@@ -43,29 +43,34 @@ async function list(session: Session, options: Whose): Promise<void> {
   const rows = letters.map(({ id, fromAgentDid, reason, attempts, deadAtMs }) => [
     id,
     fromAgentDid ?? "-",
-    oneLine(reason),
+    reason,
     String(attempts),
     timeText(deadAtMs),
   ]);
-  session.output.result(
-    { deadLetters: letters },
+  await session.output.result(
+    { deadLetters: letters.map(shown) },
     letters.length === 0 ? "none" : table(["ID", "FROM", "REASON", "ATTEMPTS", "DEAD SINCE"], rows),
   );
+}
+
+/** `payload` is the sender's JSON, `payloadText` its text to the byte. */
+function shown({ payloadText, ...letter }: DeadLetter): Record<string, unknown> {
+  return payloadText === undefined ? letter : { ...letter, payload: new JsonText(payloadText), payloadText };
 }
 
 async function replay(session: Session, ids: string[], options: Whose & { all: boolean }): Promise<void> {
   const letters = await lettersOf(session, options);
   const chosen = await chosenIds(letters, ids, options.all);
   for (const id of chosen) await letters.replay(id);
-  session.output.result({ replayed: chosen }, `${chosen.length} back in the queue`);
+  await session.output.result({ replayed: chosen }, `${chosen.length} back in the queue`);
 }
 
 async function purge(session: Session, ids: string[], options: Whose & { all: boolean; yes: boolean }): Promise<void> {
   const letters = await lettersOf(session, options);
   const chosen = await chosenIds(letters, ids, options.all);
-  if (chosen.length > 0) await mustConfirm(session, options.yes, `Throw ${chosen.length} away for good?`);
+  if (chosen.length > 0) await mustConfirm(session, options.yes, `Throw ${chosen.length} away permanently?`);
   for (const id of chosen) await letters.purge(id);
-  session.output.result({ purged: chosen }, `${chosen.length} thrown away`);
+  await session.output.result({ purged: chosen }, `${chosen.length} thrown away`);
 }
 
 async function lettersOf(session: Session, { of }: Whose): Promise<DeadLetters> {

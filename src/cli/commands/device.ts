@@ -25,7 +25,7 @@ import { claim, remove, revoke, rotate } from "../devices/token.ts";
 import { CliError, EXIT, usage } from "../terminal/errors.ts";
 import type { Family } from "../session/command.ts";
 import { mustConfirm } from "../session/input.ts";
-import { oneLine, table, timeText } from "../terminal/output.ts";
+import { table, timeText } from "../terminal/output.ts";
 import type { Session } from "../session/session.ts";
 
 type RequestOptions = { scopes: Scope[]; label?: string; newKey: boolean; publicKey?: string };
@@ -105,27 +105,26 @@ async function request(session: Session, name: string, options: RequestOptions):
   const requested = await client.devices.request(wanted);
   if (requested.digest !== (await pairingDigest(wanted))) throw wrongDigest();
   const file = here === null ? null : session.home.devices.path(name);
-  session.output.result(
-    { ...requested, ...wanted, agentDid: agent.agentDid, file },
-    [
-      shownRequest({ ...wanted, ...requested }),
-      ...(file === null ? [] : [`  file    ${file} (secret: it holds the key)`]),
-      "",
-      `Until ${timeText(requested.expiresAtMs)} the operator may approve it, and compares the digest:`,
-      `  sallyport device approve ${requested.deviceId} --of ${agent.agentDid}`,
-      `then, where its key is: sallyport device claim ${name}`,
-    ].join("\n"),
-  );
+  await session.output.result({ ...requested, ...wanted, agentDid: agent.agentDid, file }, [
+    ...shownRequest({ ...wanted, ...requested }),
+    ...(file === null ? [] : [`  file    ${file} (secret: it holds the key)`]),
+    "",
+    `Until ${timeText(requested.expiresAtMs)} the operator may approve it, and compares the digest:`,
+    `  sallyport device approve ${requested.deviceId} --of ${agent.agentDid}`,
+    `then, where its key is: sallyport device claim ${name}`,
+  ]);
 }
 
 async function key(session: Session, name: string, agentDid: string): Promise<void> {
   if (!agentDid.startsWith("did:")) throw usage("--of takes the agent's DID");
   const owner = { agentDid, baseUrl: await session.baseUrl() };
   const { keys, deviceId } = await keyed(session, name, owner, false);
-  session.output.result(
-    { name, agentDid, deviceId, publicKey: keys.x, file: session.home.devices.path(name) },
-    `${keys.x}\n\nWhere the agent is: sallyport device request NAME --public-key ${keys.x}\nonce it is approved, here: sallyport device claim ${name}`,
-  );
+  await session.output.result({ name, agentDid, deviceId, publicKey: keys.x, file: session.home.devices.path(name) }, [
+    keys.x,
+    "",
+    `Where the agent is: sallyport device request NAME --public-key ${keys.x}`,
+    `once it is approved, here: sallyport device claim ${name}`,
+  ]);
 }
 
 /**
@@ -163,16 +162,16 @@ async function list(session: Session, who: Who): Promise<void> {
   const { pending, paired } = await devices.list();
   const names = new Map((await devicesHere(session, agentDid)).map(({ deviceId, name }) => [deviceId, name]));
   const words = [
-    ...(pending.length === 0 ? [] : ["to be approved", pendingTable(pending), ""]),
-    paired.length === 0 ? "no devices yet: sallyport device request NAME" : pairedTable(paired, names),
+    ...(pending.length === 0 ? [] : ["to be approved", ...pendingTable(pending), ""]),
+    ...(paired.length === 0 ? ["no devices yet: sallyport device request NAME"] : pairedTable(paired, names)),
   ];
-  session.output.result(
+  await session.output.result(
     { agentDid, pending, paired: paired.map((each) => ({ ...each, nameHere: names.get(each.deviceId) ?? null })) },
-    words.join("\n"),
+    words,
   );
 }
 
-function pendingTable(pending: readonly PendingDevice[]): string {
+function pendingTable(pending: readonly PendingDevice[]): string[] {
   const rows = pending.map(({ requestId, deviceId, label, scopes, digest, expiresAtMs }) => [
     requestId,
     deviceId,
@@ -184,7 +183,7 @@ function pendingTable(pending: readonly PendingDevice[]): string {
   return table(["REQUEST", "DEVICE", "LABEL", "SCOPES", "DIGEST", "UNTIL"], rows);
 }
 
-function pairedTable(paired: readonly PairedDevice[], names: ReadonlyMap<string, string>): string {
+function pairedTable(paired: readonly PairedDevice[], names: ReadonlyMap<string, string>): string[] {
   const rows = paired.map(({ deviceId, label, scopes, status, lastUsedAtMs, expiresAtMs }) => [
     deviceId,
     names.get(deviceId) ?? "-",
@@ -205,7 +204,7 @@ async function approve(session: Session, given: string, options: Who & { digest?
   if (options.digest === undefined) {
     session.output.remark(shownRequest(found));
     if (!session.interactive)
-      throw usage("nobody is there to be asked: give --digest with the digest that you compared");
+      throw usage("there is no terminal to ask on: give --digest with the digest that you compared");
     await mustConfirm(session, false, "Is it the same digest there, and shall it be so?");
   } else if (options.digest !== found.digest) {
     throw new CliError("DIGEST_DIFFERS", `the request has another digest: ${found.digest}`, {
@@ -218,24 +217,24 @@ async function approve(session: Session, given: string, options: Who & { digest?
     caller.devices.approve({ requestId, digest }),
     "It has changed, was answered meanwhile, or asks for more than you hold. Nobody approves its own request; the operator can always approve.",
   );
-  session.output.result(
-    { ...approved, requestId, digest },
-    `approved ${approved.deviceId} for ${approved.scopes.join(", ")}\nnext, where its key is: sallyport device claim NAME`,
-  );
+  await session.output.result({ ...approved, requestId, digest }, [
+    `approved ${approved.deviceId} for ${approved.scopes.join(", ")}`,
+    "next, where its key is: sallyport device claim NAME",
+  ]);
 }
 
 async function reject(session: Session, given: string, who: Who): Promise<void> {
   const caller = await deviceCaller(session, who, "agent");
   const { requestId, deviceId } = await pendingRequest(session, caller, given);
   await orAdvise(caller.devices.reject(requestId), "It was answered meanwhile: `sallyport device list`.");
-  session.output.result({ requestId, deviceId, rejected: true }, `turned ${deviceId} down`);
+  await session.output.result({ requestId, deviceId, rejected: true }, `turned ${deviceId} down`);
 }
 
 async function rename(session: Session, given: string, label: string | null, who: Who): Promise<void> {
   const { devices, agentDid } = await deviceCaller(session, who, "agent");
   const { deviceId } = await targetDevice(session, agentDid, given);
   await orAdvise(devices.rename(deviceId, label), "`sallyport device list` shows what there is.");
-  session.output.result({ deviceId, label }, label === null ? "it has no label now" : `it is shown as ${label}`);
+  await session.output.result({ deviceId, label }, label === null ? "it has no label now" : `it is shown as ${label}`);
 }
 
 async function pendingRequest(
@@ -261,14 +260,14 @@ function shownRequest(shown: {
   scopes: readonly string[];
   label: string | null;
   digest: string;
-}): string {
+}): string[] {
   return [
     `device    ${shown.deviceId}`,
-    `  label   ${shown.label === null ? "-" : oneLine(shown.label)}`,
-    `  scopes  ${shown.scopes.map(oneLine).join(", ")}`,
+    `  label   ${shown.label ?? "-"}`,
+    `  scopes  ${shown.scopes.join(", ")}`,
     `  key     ${shown.publicKey}`,
     `  digest  ${shown.digest}`,
-  ].join("\n");
+  ];
 }
 
 function wrongDigest(): CliError {

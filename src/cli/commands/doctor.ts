@@ -21,16 +21,16 @@ async function doctor(session: Session): Promise<ExitCode> {
   const findings: Finding[] = [];
   for await (const found of checkup(session)) {
     findings.push(found);
-    if (!output.json) output.item(found, line(found));
+    if (!output.json) await output.item(found, lines(found));
   }
   const count = (verdict: Verdict): number => findings.filter((found) => found.verdict === verdict).length;
   const healthy = count("fail") === 0;
   const summary = healthy ? "nothing is wrong" : `${count("fail")} wrong`;
   const data = { healthy, findings };
-  output.result(data, `\n${summary}${count("warn") === 0 ? "" : `, ${count("warn")} to look at`}`);
+  await output.result(data, ["", `${summary}${count("warn") === 0 ? "" : `, ${count("warn")} to look at`}`]);
   return healthy ? EXIT.ok : EXIT.unhealthy;
 }
 
-function line({ check, verdict, detail, advice }: Finding): string {
-  return `${MARK[verdict]}  ${check}: ${detail}${advice === null ? "" : `\n      → ${advice}`}`;
+function lines({ check, verdict, detail, advice }: Finding): string[] {
+  return [`${MARK[verdict]}  ${check}: ${detail}`, ...(advice === null ? [] : [`      → ${advice}`])];
 }

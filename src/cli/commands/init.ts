@@ -48,15 +48,12 @@ async function init(session: Session, options: InitOptions): Promise<void> {
 
   const held = await home.operatorToken();
   const hasOperatorToken = held !== null && (held.baseUrl === null || isSameOrigin(held.baseUrl, baseUrl));
-  output.result(
-    { home: home.path, baseUrl, humanName: humanName ?? null, operatorToken: hasOperatorToken },
-    [
-      `set up ${baseUrl} in ${home.path}`,
-      hasOperatorToken
-        ? "next: sallyport agent register NAME"
-        : "there is no operator token for it here: ask the operator for an agent",
-    ].join("\n"),
-  );
+  await output.result({ home: home.path, baseUrl, humanName: humanName ?? null, operatorToken: hasOperatorToken }, [
+    `set up ${baseUrl} in ${home.path}`,
+    hasOperatorToken
+      ? "next: sallyport agent register NAME"
+      : "there is no operator token for it here: ask the operator for an agent",
+  ]);
 }
 
 async function addressGiven({ givenUrl, interactive }: Session, before: string | undefined): Promise<string> {

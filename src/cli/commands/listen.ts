@@ -1,10 +1,9 @@
 /** `sallyport listen`: messages in, each acknowledged once it is written out. */
 import { once } from "node:events";
-import { type IncomingMessage, Refuse } from "../../client/index.ts";
+import { type IncomingMessage, JsonText, Refuse } from "../../client/index.ts";
 import type { ExitCode } from "../terminal/errors.ts";
 import type { Family } from "../session/command.ts";
 import { wholeNumber } from "../session/input.ts";
-import { oneLine } from "../terminal/output.ts";
 import { outcomeOf } from "../devices/relay-outcome.ts";
 import type { Session } from "../session/session.ts";
 
@@ -27,35 +26,53 @@ async function listen(session: Session, options: ListenOptions): Promise<ExitCod
   const { record, client } =
     options.device === undefined ? await session.agent() : await session.device(options.device);
   let left = options.count ?? Number.POSITIVE_INFINITY;
+  let unwritten: unknown = null;
+
+  /** What cannot be written ends the command: the message that it was stays unacknowledged, and comes again. */
+  const write = async (data: unknown, words: string): Promise<void> => {
+    try {
+      await output.item(data, words);
+    } catch (error) {
+      unwritten ??= error;
+      relay.close();
+      throw error;
+    }
+  };
+  const remark = (error: unknown): void => output.remark(error instanceof Error ? error.message : String(error));
+
   const relay = client.connect({
-    onMessage(message) {
-      if (left <= 0) throw new Error("enough messages");
+    async onMessage(message) {
+      // Taken before it is written: messages of several senders are written at once.
+      if (left <= 0 || unwritten !== null) throw new Error("enough messages");
       if (options.refuse !== undefined) throw new Refuse(options.refuse);
-      output.item(
-        { message: shownMessage(message) },
-        `${message.fromAgentDid ?? message.fromSubject ?? "sallyport"}  ${oneLine(message.payloadText)}`,
-      );
       left -= 1;
+      await write({ message: shownMessage(message) }, shownWords(message));
       // The acknowledgement is on its way when this turn ends; the socket closes after it.
       if (left === 0) setTimeout(() => relay.close(), 0);
     },
-    onReceipt: ({ deliveryId, toAgentDid, status, reason }) => {
-      output.item(
-        { receipt: { deliveryId, toAgentDid, status, reason: reason ?? null } },
-        `receipt  ${deliveryId}  ${status}  ${oneLine(reason ?? "")}`,
-      );
+    onReceipt({ deliveryId, toAgentDid, status, reason }) {
+      const receipt = { deliveryId, toAgentDid, status, reason: reason ?? null };
+      const words = `receipt  ${deliveryId}  ${status}  ${reason ?? ""}`;
+      write({ receipt }, words).catch(remark);
     },
-    onEvent: ({ event, payload }) =>
-      output.item({ event, payload }, `event  ${oneLine(event)}  ${oneLine(JSON.stringify(payload))}`),
+    onEvent({ event, payload }) {
+      write({ event, payload }, `event  ${event}  ${JSON.stringify(payload)}`).catch(remark);
+    },
     onState: (state) => output.remark(state === "open" ? `${record.name} listens` : state),
-    onError: (error) => output.remark(oneLine(error instanceof Error ? error.message : String(error))),
+    onError: remark,
   });
   const interrupted = Promise.race([once(process, "SIGINT"), once(process, "SIGTERM")]).then(() => relay.close());
   const end = await relay.ended;
   void interrupted;
+  if (unwritten !== null) throw unwritten;
   return outcomeOf(end, options.device ?? null);
 }
 
-function shownMessage({ payloadText: _text, ...message }: IncomingMessage): Omit<IncomingMessage, "payloadText"> {
-  return message;
+/** `payload` is the sender's JSON, `payloadText` its text to the byte. */
+function shownMessage({ payloadText, ...message }: IncomingMessage): Record<string, unknown> {
+  return { ...message, payload: new JsonText(payloadText), payloadText };
+}
+
+function shownWords({ fromAgentDid, fromSubject, payloadText }: IncomingMessage): string {
+  return `${fromAgentDid ?? fromSubject ?? "sallyport"}  ${payloadText}`;
 }

@@ -10,7 +10,7 @@ import {
 import { CliError, EXIT, usage } from "../terminal/errors.ts";
 import type { Family } from "../session/command.ts";
 import { readInput, wholeNumber } from "../session/input.ts";
-import { oneLine, timeText } from "../terminal/output.ts";
+import { timeText } from "../terminal/output.ts";
 import { outcomeOf } from "../devices/relay-outcome.ts";
 import type { Session } from "../session/session.ts";
 
@@ -34,7 +34,7 @@ export const messageFamily: Family = (program, run) => {
     .option("--file <file>", "send the JSON in a file")
     .option("--conversation <id>", "conversation it belongs to")
     .option("--idempotency-key <key>", "the same key with the same message is sent once in 24 hours; made up otherwise")
-    .option("--receipt-url <url>", "https address that the recipient may tell of the outcome")
+    .option("--receipt-url <url>", "https address that the recipient may report the outcome to")
     .option("--wait <seconds>", "wait for the delivery, 0 to 15", wholeNumber("--wait", 0, 15))
     .option("--device <name>", "as a device of this machine, over the relay: without --wait and --idempotency-key")
     .action((to: string, json: string | undefined, options: SendOptions) =>
@@ -44,7 +44,7 @@ export const messageFamily: Family = (program, run) => {
   program
     .command("delivery")
     .description("what became of a message of the last 24 hours")
-    .argument("<id>", "as `send` told it")
+    .argument("<id>", "as `send` gave it")
     .action((id: string) => run((session) => delivery(session, id)));
 };
 
@@ -67,7 +67,7 @@ async function send(session: Session, to: string, json: string | undefined, opti
     idempotencyKey: options.idempotencyKey ?? randomUUID(),
   };
   const accepted = await sendOnce(client, message);
-  session.output.result(
+  await session.output.result(
     accepted,
     `${accepted.state === "delivered" ? "delivered" : "on its way"}: ${accepted.deliveryId}`,
   );
@@ -85,11 +85,12 @@ async function sendAsDevice(
   const recipient = to.startsWith("did:") ? to : await didOf(session, to);
   const relay = client.connect({
     onMessage: () => Promise.reject(new Error("this command only sends")),
+    onError: () => undefined,
   });
   try {
     const message = { to: recipient, payloadText, conversationId: conversation, replyTo: receiptUrl };
     const { deliveryId } = await relay.enqueue(message);
-    session.output.result({ accepted: true, deliveryId }, `on its way: ${deliveryId ?? "-"}`);
+    await session.output.result({ accepted: true, deliveryId }, `on its way: ${deliveryId ?? "-"}`);
   } catch (error) {
     // Why it stopped says more than that it did.
     if (error instanceof RelayStoppedError) outcomeOf(await relay.ended, name);
@@ -112,8 +113,11 @@ async function sendOnce(client: AgentClient, message: Message): Promise<Accepted
 async function delivery(session: Session, id: string): Promise<void> {
   const { client } = await session.agent();
   const found = await client.deliveryStatus(id);
-  const why = found.reason === undefined || found.reason === null ? "" : `, ${oneLine(found.reason)}`;
-  session.output.result(found, `${found.state}${why} (attempts: ${found.attempts}, ${timeText(found.updatedAtMs)})`);
+  const why = found.reason === undefined || found.reason === null ? "" : `, ${found.reason}`;
+  await session.output.result(
+    found,
+    `${found.state}${why} (attempts: ${found.attempts}, ${timeText(found.updatedAtMs)})`,
+  );
 }
 
 async function payloadOf(session: Session, json: string | undefined, { text, file }: SendOptions): Promise<string> {

@@ -4,7 +4,7 @@ import type { PairProfile } from "../../client/index.ts";
 import { CliError, EXIT, usage } from "../terminal/errors.ts";
 import type { Family } from "../session/command.ts";
 import { mustConfirm, readInput, wholeNumber } from "../session/input.ts";
-import { oneLine, table, timeText } from "../terminal/output.ts";
+import { table, timeText } from "../terminal/output.ts";
 import type { Session } from "../session/session.ts";
 
 const ASK_EVERY_MS = 1_000;
@@ -59,12 +59,17 @@ async function start(
   const profile = await profileOf(session, record.name, options);
   const request = { profile, ttlSeconds: options.ttlSeconds, allowResponderAgentDid: options.allow };
   const { ticket, expiresAtMs } = await client.pairing.start(request);
-  const words = `${ticket}\n\nGive it to the other side by a way that you trust, until ${timeText(expiresAtMs)}:\n  sallyport pair confirm TICKET`;
+  const words = [
+    ticket,
+    "",
+    `Give it to the other side by a way that you trust, until ${timeText(expiresAtMs)}:`,
+    "  sallyport pair confirm TICKET",
+  ];
   if (!options.wait) {
-    session.output.result({ ticket, expiresAtMs }, words);
+    await session.output.result({ ticket, expiresAtMs }, words);
     return;
   }
-  session.output.item({ ticket, expiresAtMs }, words);
+  await session.output.item({ ticket, expiresAtMs }, words);
   while ((await client.pairing.status(ticket)) === "pending") {
     if (Date.now() > expiresAtMs) {
       throw new CliError("NOT_CONFIRMED", "the ticket was not used in time", {
@@ -74,36 +79,39 @@ async function start(
     }
     await sleep(ASK_EVERY_MS);
   }
-  session.output.item({ status: "confirmed" }, "confirmed");
+  await session.output.item({ status: "confirmed" }, "confirmed");
 }
 
 async function confirm(session: Session, given: string, options: ProfileOptions): Promise<void> {
   const ticket = await ticketOf(session, given);
   const { record, client } = await session.agent();
   const done = await client.pairing.confirm({ ticket, profile: await profileOf(session, record.name, options) });
-  session.output.result(done, `paired with ${done.initiatorAgentDid}`);
+  await session.output.result(done, `paired with ${done.initiatorAgentDid}`);
   if (!done.notified)
-    session.output.remark("the other side has not been told yet; it is retried, and the trust stands");
+    session.output.remark("the other side is not notified yet; that is retried, and the trust stands");
 }
 
 async function status(session: Session, given: string): Promise<void> {
   const { client } = await session.agent();
   const found = await client.pairing.status(await ticketOf(session, given));
-  session.output.result({ status: found }, found);
+  await session.output.result({ status: found }, found);
 }
 
 async function remove(session: Session, did: string, yes: boolean): Promise<void> {
   const { record, client } = await session.agent();
   await mustConfirm(session, yes, `End the trust of ${record.name} with ${did}?`);
   const removed = await client.pairing.remove(did);
-  session.output.result({ peerAgentDid: did, removed }, removed ? "the trust has ended" : "there was no trust to end");
+  await session.output.result(
+    { peerAgentDid: did, removed },
+    removed ? "the trust has ended" : "there was no trust to end",
+  );
 }
 
 async function peers(session: Session): Promise<void> {
   const { client } = await session.agent();
   const found = await client.pairing.peers();
-  const rows = found.map(({ agentDid, agentName, since }) => [agentDid, oneLine(agentName), timeText(since)]);
-  session.output.result(
+  const rows = found.map(({ agentDid, agentName, since }) => [agentDid, agentName, timeText(since)]);
+  await session.output.result(
     { peers: found },
     found.length === 0 ? "no peers yet: sallyport pair start" : table(["AGENT", "CALLS ITSELF", "SINCE"], rows),
   );

@@ -14,7 +14,7 @@ export const sharedFamily: Family = (program, run) => {
   const shared = program.command("shared").description("the agent's shared relay secret");
 
   addWho(
-    shared.command("rotate").description("make the secret, or another one; whoever holds the one before is cut off"),
+    shared.command("rotate").description("make the secret, or another one; every holder of the one before is cut off"),
     "agent",
   )
     .option("--secret-file <file>", "write it there, for you alone to read, instead of showing it")
@@ -24,11 +24,11 @@ export const sharedFamily: Family = (program, run) => {
 
 async function rotate(session: Session, options: RotateOptions): Promise<void> {
   const { devices, agentDid } = await deviceCaller(session, options, "agent");
-  await mustConfirm(session, options.yes, `Cut off whoever holds the shared secret of ${agentDid}?`);
+  await mustConfirm(session, options.yes, `Cut off every holder of the shared secret of ${agentDid}?`);
   if (options.secretFile === undefined) {
     const { generation, secret, fenced } = await devices.rotateSharedSecret();
-    session.output.result({ agentDid, generation, secret, fenced }, secret);
-    session.output.remark(`generation ${generation}; ${fencedText(fenced)}\nIt is shown this once.`);
+    await session.output.result({ agentDid, generation, secret, fenced }, secret);
+    session.output.remark([`generation ${generation}; ${fencedText(fenced)}`, "It is shown this once."]);
     return;
   }
   // Before the secret is made: there is no second look at it.
@@ -37,10 +37,10 @@ async function rotate(session: Session, options: RotateOptions): Promise<void> {
     const { generation, secret, fenced } = await devices.rotateSharedSecret();
     await file.writeFile(`${secret}\n`);
     await file.sync();
-    session.output.result(
-      { agentDid, generation, fenced, file: options.secretFile },
-      `${options.secretFile}\ngeneration ${generation}; ${fencedText(fenced)}`,
-    );
+    await session.output.result({ agentDid, generation, fenced, file: options.secretFile }, [
+      options.secretFile,
+      `generation ${generation}; ${fencedText(fenced)}`,
+    ]);
   } catch (error) {
     await rm(options.secretFile, { force: true });
     throw error;

@@ -1,6 +1,7 @@
 /** `sallyport task …`: tasks of agents, and what is sent to them. */
 import type { Command } from "commander";
 import * as z from "zod/mini";
+import { JsonText, rawAt, rawElements } from "../../wire/json-text.ts";
 import { type Acting, acting, addActing, agentDidOf, expected, jsonGiven } from "../session/acting-credential.ts";
 import type { Family } from "../session/command.ts";
 import { mustConfirm, readInput, wholeNumber } from "../session/input.ts";
@@ -63,7 +64,7 @@ export const taskFamily: Family = (program, run) => {
 
   for (const command of ["share", "unshare"] as const) {
     addActing(
-      tasks.command(command).description(command === "share" ? "let somebody read or work on it" : "take that back"),
+      tasks.command(command).description(command === "share" ? "let another read or work on it" : "take that back"),
     )
       .argument("<task>", "its id")
       .argument("<subject>", "agent:<did>, user:<did>, service_account:<id> or group:<id>#member")
@@ -87,30 +88,32 @@ function byKey(command: Command): Command {
 
 async function create(session: Session, options: CreateOptions): Promise<void> {
   const { name, params, metadata } = options;
-  const call = await acting(session, options);
-  const made = await call("task/create", {
+  const { callText } = await acting(session, options);
+  const made = await callText("task/create", {
     agentDid: await agentDidOf(session, options.for),
     ...(name === undefined ? {} : { name }),
     ...(params === undefined ? {} : { params: jsonGiven("--params", params) }),
     ...(metadata === undefined ? {} : { metadata: jsonGiven("--metadata", metadata) }),
   });
-  show(session, expected(one, made).task);
+  await show(session, made);
 }
 
 async function list(session: Session, options: ListOptions): Promise<void> {
-  const call = await acting(session, options);
+  const { callText } = await acting(session, options);
   const { limit } = options;
   const agentDid = options.for === undefined ? undefined : await agentDidOf(session, options.for);
   const tasks: Task[] = [];
+  const texts: JsonText[] = [];
   let cursor = options.cursor;
   do {
-    const answer = await call("task/list", {
+    const answer = await callText("task/list", {
       ...(agentDid === undefined ? {} : { agentDid }),
       ...(limit === undefined ? {} : { limit }),
       ...(cursor === undefined ? {} : { cursor }),
     });
-    const read = expected(page, answer);
+    const read = expected(page, JSON.parse(answer));
     tasks.push(...read.tasks);
+    texts.push(...rawElements(rawAt(answer, ["tasks"]) ?? "").map((text) => new JsonText(text)));
     cursor = read.nextCursor;
   } while (options.all && cursor !== undefined);
   const rows = tasks.map((each) => [
@@ -121,13 +124,13 @@ async function list(session: Session, options: ListOptions): Promise<void> {
     each.agentDid,
   ]);
   const words = tasks.length === 0 ? "no tasks" : table(["TASK", "NAME", "STATUS", "SINCE", "AGENT"], rows);
-  session.output.result({ tasks, nextCursor: cursor ?? null }, words);
+  await session.output.result({ tasks: texts, nextCursor: cursor ?? null }, words);
   if (cursor !== undefined) session.output.remark(`there is more: --cursor ${cursor}`);
 }
 
 async function change(session: Session, method: string, key: string, options: Named): Promise<void> {
-  const call = await acting(session, options);
-  show(session, expected(one, await call(method, keyOf(key, options))).task);
+  const { callText } = await acting(session, options);
+  await show(session, await callText(method, keyOf(key, options)));
 }
 
 async function share(
@@ -139,24 +142,26 @@ async function share(
 ): Promise<void> {
   const { as: relation } = options;
   if (relation !== "viewer" && relation !== "editor") throw usage("--as is viewer or editor");
-  const call = await acting(session, options);
+  const { call } = await acting(session, options);
   const done = expected(shared, await call(method, { taskId, subject, relation }));
   const words = method === "task/share" ? `is ${relation} of` : `is no ${relation} any more of`;
-  session.output.result(done, `${subject} ${words} ${taskId}`);
+  await session.output.result(done, `${subject} ${words} ${taskId}`);
 }
 
 async function send(session: Session, key: string, json: string | undefined, options: SendOptions): Promise<void> {
   const text = json === undefined || json === "-" ? await readInput(session, "-") : json;
   const content = jsonGiven("the content", text);
-  const call = await acting(session, options);
+  const { call } = await acting(session, options);
   const method = options.event ? "event/send" : "message/send";
   const { deliveryId } = expected(sent, await call(method, { ...keyOf(key, options), content }));
-  session.output.result({ deliveryId }, `on its way: ${deliveryId}`);
+  await session.output.result({ deliveryId }, `on its way: ${deliveryId}`);
 }
 
 const keyOf = (key: string, { name }: Named): Record<string, string> => (name ? { taskName: key } : { taskId: key });
 
-function show(session: Session, each: Task): void {
+/** @param result of a method that gives one task: its text, which is kept to the byte */
+async function show(session: Session, result: string): Promise<void> {
+  const each = expected(one, JSON.parse(result)).task;
   const creator = each.creatorUserId ?? each.creatorServiceAccountId ?? "the operator";
   const lines = [
     `${each.taskId}${each.name === null ? "" : `  ${each.name}`}`,
@@ -165,5 +170,5 @@ function show(session: Session, each: Task): void {
     `  creator  ${creator}`,
     `  since    ${timeText(each.createdAtMs)}`,
   ];
-  session.output.result({ task: each }, lines.join("\n"));
+  await session.output.result({ task: new JsonText(rawAt(result, ["task"]) ?? "null") }, lines);
 }

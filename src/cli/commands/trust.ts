@@ -34,10 +34,7 @@ async function list(session: Session): Promise<void> {
     cursor = page.nextCursor;
   } while (cursor !== null);
   const rows = pairs.map(({ agentDid, peerAgentDid, since }) => [agentDid, peerAgentDid, timeText(since)]);
-  session.output.result(
-    { pairs },
-    pairs.length === 0 ? "nobody trusts anybody" : table(["AGENT", "PEER", "SINCE"], rows),
-  );
+  await session.output.result({ pairs }, pairs.length === 0 ? "no pairs" : table(["AGENT", "PEER", "SINCE"], rows));
 }
 
 async function remove(session: Session, agent: string, peer: string, yes: boolean): Promise<void> {
@@ -45,7 +42,7 @@ async function remove(session: Session, agent: string, peer: string, yes: boolea
   const { trust } = await session.operator();
   await mustConfirm(session, yes, `End the trust of ${agent} and ${peer}?`);
   const removed = await trust.remove(agentDid, peerAgentDid);
-  session.output.result(
+  await session.output.result(
     { agentDid, peerAgentDid, removed },
     removed ? "the trust has ended" : "there was no trust to end",
   );

@@ -34,10 +34,10 @@ export async function claim(session: Session, name: string): Promise<void> {
     }
   });
   const { deviceId, scopes, expiresAtMs } = claimed;
-  session.output.result(
-    { name, deviceId, scopes, expiresAtMs, file: devices.path(name) },
-    `${name} has its token, good until ${timeText(expiresAtMs ?? 0)}, for ${scopes.join(", ")}\n  file    ${devices.path(name)} (secret)`,
-  );
+  await session.output.result({ name, deviceId, scopes, expiresAtMs, file: devices.path(name) }, [
+    `${name} has its token, good until ${timeText(expiresAtMs ?? 0)}, for ${scopes.join(", ")}`,
+    `  file    ${devices.path(name)} (secret)`,
+  ]);
 }
 
 function claimFailed(name: string, { token }: DeviceRecord, error: unknown): unknown {
@@ -85,7 +85,7 @@ export async function rotate(
     `${NO_SUCH_DEVICE} A revoked device is not rotated: pair it anew.`,
   );
   const next = `next, where its key is: sallyport device claim ${target?.here?.name ?? "NAME"}`;
-  session.output.result(rotated, `the token of ${deviceId} has ended (${fencedText(rotated.fenced)})\n${next}`);
+  await session.output.result(rotated, [`the token of ${deviceId} has ended (${fencedText(rotated.fenced)})`, next]);
 }
 
 async function rotateItself(session: Session, name: string, scopes: readonly Scope[] | undefined): Promise<void> {
@@ -102,7 +102,7 @@ async function rotateItself(session: Session, name: string, scopes: readonly Sco
   });
   const { deviceId } = changed;
   const how = ends === null ? "the answer was lost, and the token claimed" : fencedText(ends);
-  session.output.result(
+  await session.output.result(
     { deviceId, scopes: changed.scopes, epoch, fenced: ends, file: session.home.devices.path(name) },
     `${name} has another token, for ${changed.scopes.join(", ")}; the old one has ended (${how})`,
   );
@@ -115,7 +115,7 @@ export async function revoke(session: Session, given: string, options: Who & { y
   if (target.here !== null) {
     await session.home.devices.update(target.here.name, (stored) => Promise.resolve({ ...stored, token: null }));
   }
-  session.output.result(ended, `${target.deviceId} is revoked (${fencedText(ended.fenced)})`);
+  await session.output.result(ended, `${target.deviceId} is revoked (${fencedText(ended.fenced)})`);
 }
 
 export async function remove(session: Session, given: string, options: Who & { yes: boolean }): Promise<void> {
@@ -126,7 +126,7 @@ export async function remove(session: Session, given: string, options: Who & { y
     `${NO_SUCH_DEVICE} What was only asked for is turned down: \`sallyport device reject\`.`,
   );
   if (target.here !== null) await session.home.devices.remove(target.here.name);
-  session.output.result(ended, `${target.deviceId} is removed (${fencedText(ended.fenced)})`);
+  await session.output.result(ended, `${target.deviceId} is removed (${fencedText(ended.fenced)})`);
 }
 
 async function chosen(session: Session, given: string, who: Who): Promise<{ caller: DeviceCaller; target: Target }> {

@@ -1,6 +1,7 @@
 /** What comes into the command besides its arguments: files, standard input, and answers of a person. */
 import { readFile } from "node:fs/promises";
 import { CliError, EXIT, usage } from "../terminal/errors.ts";
+import { oneLine } from "../terminal/output.ts";
 import { hasCode } from "../storage/private-file.ts";
 import { decodeUtf8 } from "../storage/utf8.ts";
 import type { Session } from "./session.ts";
@@ -43,7 +44,7 @@ export function operatorTokenIn(content: string): string {
   return token;
 }
 
-/** Asks for a line; only where somebody is there. */
+/** Asks for a line; only where a person is there. */
 export async function askText(message: string, initialValue: string): Promise<string> {
   const { text } = await prompts();
   return answered(await text({ message, initialValue, output: process.stderr }));
@@ -59,13 +60,14 @@ export async function askSecret(message: string): Promise<string> {
  * Asks before something that cannot be undone.
  *
  * @param yes `--yes` was given
- * @throws CliError when nobody is there to be asked and `--yes` was not given, or the answer is no
+ * @throws CliError when no person is there to be asked and `--yes` was not given, or the answer is no
  */
 export async function mustConfirm(session: Session, yes: boolean, message: string): Promise<void> {
   if (yes) return;
-  if (!session.interactive) throw usage(`${message} Nobody is there to be asked: give --yes.`);
+  if (!session.interactive) throw usage(`${message} There is no terminal to ask on: give --yes.`);
   const { confirm } = await prompts();
-  if (!(await answered(await confirm({ message, initialValue: false, output: process.stderr })))) throw cancelled();
+  if (!(await answered(await confirm({ message: oneLine(message), initialValue: false, output: process.stderr }))))
+    throw cancelled();
 }
 
 /** A whole number within bounds, as an option's parser. */
@@ -85,7 +87,7 @@ async function answered<T>(answer: T): Promise<Exclude<T, symbol>> {
   throw cancelled();
 }
 
-/** Loaded only when somebody is asked: most runs ask nobody. */
+/** Loaded only when a person is asked: most runs ask nothing. */
 function prompts() {
   return import("@clack/prompts");
 }
