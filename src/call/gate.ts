@@ -5,6 +5,7 @@ import type { Devices } from "../authority/devices.ts";
 import type { ApiKeys } from "../authority/ended-api-keys.ts";
 import type { SharedSecret } from "../authority/shared-secret.ts";
 import type { AgentDid } from "../wire/did.ts";
+import type { JsonText } from "../wire/json-text.ts";
 
 export type DeliveryStatus = {
   deliveryId: string;
@@ -23,9 +24,8 @@ export type DeadLetter = {
   bytes: number;
   createdAtMs: number;
   deadAtMs: number;
-  /** Null where the text stands instead. */
-  payload: unknown;
-  payloadText?: string;
+  /** The message's own text. */
+  payload: JsonText;
 };
 
 /** What a message of the proxy's own carries into an agent's delivery queue. */

@@ -4,7 +4,7 @@ import { ProxyError, proxyErrorFrom } from "../wire/problem.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { AgentDid } from "../wire/did.ts";
 import type { LocalMessage } from "./gate.ts";
-import type { Reply } from "./reply.ts";
+import type { WrittenReply } from "./reply.ts";
 
 /** Another agent's gate, as far as a call may use it. */
 export type RemoteGate = {
@@ -28,7 +28,7 @@ export type OperatorCall = {
   calls: { method: string; params: unknown }[];
 };
 
-export type OperatorAnswer = { ok: true; replies: readonly Reply[] } | { ok: false };
+export type OperatorAnswer = { ok: true; replies: readonly WrittenReply[] } | { ok: false };
 
 /**
  * Asks a gate. One that fails is out of reach, as it is for every request: whether it did what it was asked nobody knows, and

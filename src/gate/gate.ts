@@ -16,12 +16,15 @@ import type { Bookmarks } from "../database/session.ts";
 import { startDeadline } from "../resilience/deadline.ts";
 import { runInOrder } from "../rpc/batch.ts";
 import { refusal } from "../rpc/dispatcher.ts";
+import { answerRpcBody } from "../rpc/json-rpc.ts";
 import { endsAuthority } from "../rpc/permissions.ts";
 import { type Runtime, runtimeOf } from "../runtime.ts";
 import { createLog, errorFields, type Log } from "../telemetry/log.ts";
 import type { AgentDid } from "../wire/did.ts";
+import { JsonText } from "../wire/json-text.ts";
 import { problemResponse, ProxyError, proxyErrorFrom } from "../wire/problem.ts";
 import { RELAY_CLOSE } from "../wire/relay-close.ts";
+import { peekMethod } from "../wire/rpc.ts";
 import { admitAgent } from "./admission/agent.ts";
 import { admitApiKey } from "./admission/api-key.ts";
 import { claimDeviceToken } from "./admission/device-claim.ts";
@@ -146,23 +149,33 @@ export class Gate extends DurableObject<Env> {
   /** Admits one authenticated request and runs its calls in their order, each under the caller's authority. */
   async call(request: GateCall): Promise<GateAnswer> {
     return this.#refusable(async (): Promise<GateAnswer> => {
-      const ref = await this.#admit(request.caller, endsAuthority(request.calls[0]?.method ?? ""));
+      const { rpcBody } = request;
+      const first = rpcBody === undefined ? request.calls[0]?.method : peekMethod(rpcBody);
+      const ends = endsAuthority(first ?? "");
+      const ref = await this.#admit(request.caller, ends);
       const { rate, commits, runner } = this.#ensureOpen();
       const bookmarks: Bookmarks = { given: request.bookmark ?? null, latest: null };
       // The first call has been counted with the admission. The operator's are not counted.
-      let isCounted = true;
-      const replies = await runInOrder(request.calls, async ({ method, params }): Promise<Reply> => {
+      let made = 0;
+      const run = async (method: string, params: unknown): Promise<Reply> => {
+        made += 1;
         const counted = ref === null ? null : { holder: holderOf(ref.principal), endsAuthority: endsAuthority(method) };
-        const limited = isCounted || counted === null ? null : countFurtherCall(rate, counted, Date.now());
-        isCounted = false;
+        // What drew on the reserve for endings and is none is counted as what it is.
+        const isAdmitted = made === 1 && (!ends || endsAuthority(method));
+        const limited = isAdmitted || counted === null ? null : countFurtherCall(rate, counted, Date.now());
         if (limited !== null) return refusal(refusalError(limited));
         // A copy each: what follows the end of its own authority in a batch is refused.
         const authority = ref === null ? null : { ...ref };
         return runner.run(authority, { ...request, bookmarks }, { surface: request.surface, method, params });
-      });
+      };
+      const replies = await runInOrder(request.calls, ({ method, params, paramsText }) =>
+        run(method, paramsText === undefined ? params : new JsonText(paramsText)),
+      );
+      const rpcText =
+        rpcBody === undefined ? null : await answerRpcBody(rpcBody, ({ method, params }) => run(method, params));
       // What was counted is on disk before the answer, also where no call has written anything.
-      if (ref !== null && request.calls.length > 1) await commits.commitChecked(() => undefined);
-      return { ok: true, replies, bookmark: bookmarks.latest };
+      if (ref !== null && made > 1) await commits.commitChecked(() => undefined);
+      return { ok: true, replies, rpcText, bookmark: bookmarks.latest };
     });
   }
 

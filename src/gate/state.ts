@@ -6,6 +6,7 @@ import type { Dispatcher } from "../rpc/dispatcher.ts";
 import type { Log } from "../telemetry/log.ts";
 import { flushSoon } from "../telemetry/metrics.ts";
 import type { AgentDid } from "../wire/did.ts";
+import { JsonText } from "../wire/json-text.ts";
 import { newUlid } from "../wire/ulid.ts";
 import { admitAgent } from "./admission/agent.ts";
 import { createCalls } from "./calls/in-flight.ts";
@@ -97,9 +98,13 @@ export function createGateState(deps: GateStateDeps): GateState {
   const { dispatcher } = deps;
   const runner = createRunner({ ...common, env, config, calls, operations, relay, dispatcher, gateStub, background });
 
-  relay.onRequest((session, authority, { method, params }) => {
+  relay.onRequest((session, authority, { method, paramsText }) => {
     const request = { requestId: newUlid(now()), origin: session.origin, bookmarks: null };
-    return runner.run(authority, request, { surface: "rpc", method, params });
+    return runner.run(authority, request, {
+      surface: "rpc",
+      method,
+      params: paramsText === undefined ? undefined : new JsonText(paramsText),
+    });
   });
   commits.beforeCommit(maintenance.beforeCommit);
   return { ...stores, commits, relay, submissions, intake, runner, maintenance };

@@ -2,7 +2,7 @@
 import type { Context } from "hono";
 import type { Passed, PassedAgent } from "../auth/passed.ts";
 import { type Refusal, refusal, refusalError } from "../auth/reasons.ts";
-import type { Reply } from "../call/reply.ts";
+import type { WrittenReply } from "../call/reply.ts";
 import type { Gate } from "../gate/gate.ts";
 import type { GateCall, GateCaller } from "../gate/protocol/calls.ts";
 import type { AgentAdmission } from "../gate/protocol/submission.ts";
@@ -66,8 +66,8 @@ export async function callGate(
   c: Context<HttpEnv>,
   passed: Passed,
   agentDid: AgentDid,
-  what: Pick<GateCall, "caller" | "surface" | "calls">,
-): Promise<Reply[]> {
+  what: Pick<GateCall, "caller" | "surface" | "calls" | "rpcBody">,
+): Promise<{ replies: WrittenReply[]; rpcText: string | null }> {
   const call: GateCall = {
     ...what,
     requestId: c.get("requestId"),
@@ -79,11 +79,11 @@ export async function callGate(
     ok: false,
     refusal: gateFailed(c, error),
   }))) as
-    | { ok: true; replies: Reply[]; bookmark: string | null }
+    | { ok: true; replies: WrittenReply[]; rpcText: string | null; bookmark: string | null }
     | { ok: false; refusal: ReturnType<typeof gateFailed> };
   if (!answer.ok) throw refusedByGate(c, passed, answer.refusal);
   acceptedByGate(c, passed);
   const bookmarks = c.get("bookmarks");
   if (bookmarks !== undefined) bookmarks.latest = answer.bookmark;
-  return answer.replies;
+  return answer;
 }

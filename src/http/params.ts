@@ -1,10 +1,12 @@
 /** Where the parameters of a route come from. */
 import type { Context } from "hono";
-import { nestedTooDeep, NESTING_MAX, nestsDeeperThan } from "../wire/nesting.ts";
+import { JsonText, parseKeeping } from "../wire/json-text.ts";
+import { NESTING_MAX, nestsDeeperThan } from "../wire/nesting.ts";
 import { type ProblemCode, ProxyError } from "../wire/problem.ts";
 import type { HttpEnv } from "./middleware/request-context.ts";
 
-export type Params = Record<string, unknown>;
+/** Values from the path and the query, or the text of a body. */
+export type Params = Record<string, unknown> | JsonText;
 
 export type ReadParams = (c: Context<HttpEnv>, body: Uint8Array) => Params;
 
@@ -17,21 +19,24 @@ export const queryParams: ReadParams = (c) => ({ ...c.req.query() });
 
 export const pathAndQuery: ReadParams = (c) => ({ ...c.req.query(), ...c.req.param() });
 
-/** A JSON object in the body, nested no deeper than can be handed on; anything else is refused with the route's own code. */
+/**
+ * The body as its own text, which the method reads where it runs: once its caller has been admitted and counted.
+ *
+ * @param code for what is no UTF-8
+ */
 export function bodyParams(code: ProblemCode = "PROXY_BAD_REQUEST"): ReadParams {
   return (_c, body) => {
-    let text: string;
-    let value: unknown;
     try {
-      text = textDecoder.decode(body);
-      value = JSON.parse(text);
-    } catch (error) {
-      throw new ProxyError(code, { detail: "The body must be JSON in UTF-8.", cause: error });
+      return new JsonText(textDecoder.decode(body));
+    } catch (cause) {
+      throw new ProxyError(code, { detail: "The body must be JSON in UTF-8.", cause });
     }
-    if (typeof value !== "object" || value === null || Array.isArray(value)) {
-      throw new ProxyError(code, { detail: "The body must be a JSON object." });
-    }
-    if (nestsDeeperThan(text, NESTING_MAX)) throw nestedTooDeep("body", code);
-    return value as Params;
   };
+}
+
+/** @returns one member of parameters, or undefined where there is none; for an operator's, who names an agent by it */
+export function memberOf(params: Params, name: string): unknown {
+  if (!(params instanceof JsonText)) return params[name];
+  const parsed = nestsDeeperThan(params.json, NESTING_MAX) ? null : parseKeeping(params.json, []);
+  return parsed?.ok === true ? parsed.value[name] : undefined;
 }

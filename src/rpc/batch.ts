@@ -1,5 +1,5 @@
 /** The calls of one request in their order, and how much their answers may come to: all of them are held at once. */
-import type { Reply } from "../call/reply.ts";
+import { type Reply, type WrittenReply, writtenReply } from "../call/reply.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { refusal } from "./dispatcher.ts";
 
@@ -12,10 +12,10 @@ export const BATCH_ANSWERS_MAX = 8 * 1_048_576;
 /**
  * Runs calls one after the other.
  *
- * @returns an answer for each; OVERLOADED, with nothing done, for those that the answers before leave no room for
+ * @returns an answer for each, written down; OVERLOADED, with nothing done, for those that the answers before leave no room for
  */
-export async function runInOrder<C>(calls: readonly C[], run: (call: C) => Promise<Reply>): Promise<Reply[]> {
-  const replies: Reply[] = [];
+export async function runInOrder<C>(calls: readonly C[], run: (call: C) => Promise<Reply>): Promise<WrittenReply[]> {
+  const replies: WrittenReply[] = [];
   let held = 0;
   for (const call of calls) {
     if (held >= BATCH_ANSWERS_MAX) {
@@ -23,14 +23,14 @@ export async function runInOrder<C>(calls: readonly C[], run: (call: C) => Promi
       continue;
     }
     // oxlint-disable-next-line no-await-in-loop -- a batch runs in its order
-    const reply = await run(call);
+    const reply = writtenReply(await run(call));
     replies.push(reply);
-    if (calls.length > 1) held += JSON.stringify(reply).length;
+    if (reply.ok) held += reply.resultText.length;
   }
   return replies;
 }
 
-function noRoom(): Reply {
+function noRoom(): WrittenReply {
   const detail = "The answers before this one fill the batch, and the call was not made; make it again in another.";
   return refusal(new ProxyError("OVERLOADED", { detail }));
 }

@@ -1,13 +1,15 @@
 /** One dispatcher, behind `/rpc`, the socket's `req` frames and the HTTP routes alike. */
 import { scopesOf } from "../authority/principal.ts";
 import type { CallContext } from "../call/context.ts";
-import type { Reply } from "../call/reply.ts";
+import type { RefusedReply, Reply } from "../call/reply.ts";
 import { errorFields } from "../telemetry/log.ts";
-import { nestedTooDeep, NESTING_MAX, valueNestsDeeperThan } from "../wire/nesting.ts";
+import { JsonText, parseKeeping } from "../wire/json-text.ts";
+import { nestedTooDeep, nestsDeeperThan, NESTING_MAX, valueNestsDeeperThan } from "../wire/nesting.ts";
 import { ProxyError, proxyErrorFrom } from "../wire/problem.ts";
 import type { Method } from "./method.ts";
 
 export type Dispatcher = {
+  /** @param params a value, or its own text as `JsonText`, which members that are passed on keep */
   dispatch(ctx: CallContext, surface: Method["surface"], name: string, params: unknown): Promise<Reply>;
   /** Everything that can be called. */
   readonly methods: readonly Method[];
@@ -58,14 +60,11 @@ async function run(ctx: CallContext, method: Method, params: unknown): Promise<u
   const mayCall = callers.includes(ctx.principal.kind) && (scope === null || scopesOf(ctx.principal).includes(scope));
   if (!mayCall) throw new ProxyError("PROXY_AUTH_FORBIDDEN", { reason: "method not permitted to this principal" });
 
-  if (valueNestsDeeperThan(params, NESTING_MAX)) throw nestedTooDeep("params", method.invalidParams);
-  const parsed = method.params.safeParse(params ?? {});
+  const parsed = method.params.safeParse(readParams(method, params));
   if (!parsed.success) {
     const issue = parsed.error.issues[0];
     const member = issue?.path.map(String).join(".") || "body";
-    throw new ProxyError(method.invalidParams ?? "PROXY_BAD_REQUEST", {
-      detail: `${member}: ${issue?.message ?? "is not what this takes"}`.slice(0, 300),
-    });
+    throw badParams(method, `${member}: ${issue?.message ?? "is not what this takes"}`.slice(0, 300));
   }
   ctx.authority.assertCurrent();
   const result = await method.handler(ctx, parsed.data);
@@ -79,8 +78,46 @@ async function run(ctx: CallContext, method: Method, params: unknown): Promise<u
   return checked.data;
 }
 
+/**
+ * Parameters as their schema sees them.
+ *
+ * @throws ProxyError for text that is no JSON, that nests too deep, or in which a member that is passed on stands twice
+ */
+function readParams(method: Method, params: unknown): unknown {
+  const keeps = method.keeps ?? [];
+  if (!(params instanceof JsonText)) {
+    if (valueNestsDeeperThan(params, NESTING_MAX)) throw nestedTooDeep("params", method.invalidParams);
+    return keeps.length === 0 ? (params ?? {}) : withTexts(params ?? {}, keeps);
+  }
+  if (nestsDeeperThan(params.json, NESTING_MAX)) throw nestedTooDeep("params", method.invalidParams);
+  const parsed = parseKeeping(params.json, keeps);
+  if (parsed.ok) return parsed.value;
+  switch (parsed.error.kind) {
+    case "not-json":
+      throw badParams(method, "The body must be JSON in UTF-8.");
+    case "no-object":
+      throw badParams(method, "body: must be a JSON object");
+    case "duplicate":
+      throw badParams(method, `${parsed.error.member}: stands there twice`);
+  }
+}
+
+/** A value that never had a text of its own gets one. */
+function withTexts(params: object, keeps: readonly string[]): Record<string, unknown> {
+  const members: Record<string, unknown> = { ...params };
+  for (const name of keeps) {
+    const value = members[name];
+    if (value !== undefined && !(value instanceof JsonText)) members[name] = new JsonText(JSON.stringify(value));
+  }
+  return members;
+}
+
+function badParams(method: Method, detail: string): ProxyError {
+  return new ProxyError(method.invalidParams ?? "PROXY_BAD_REQUEST", { detail });
+}
+
 /** The plain form of a refusal. */
-export function refusal(error: ProxyError): Extract<Reply, { ok: false }> {
+export function refusal(error: ProxyError): RefusedReply {
   return {
     ok: false,
     code: error.code,

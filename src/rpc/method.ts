@@ -23,6 +23,8 @@ export type Method<P = unknown, R = unknown> = {
   inGate?: true;
   permission: Permission;
   params: z.ZodMiniType<P>;
+  /** Members that are passed on and keep their own text: the schema sees them as `JsonText`, see `keptJson`. */
+  keeps?: readonly string[];
   /** The code for parameters that do not fit; `PROXY_BAD_REQUEST` unless said otherwise. */
   invalidParams?: ProblemCode;
   result: z.ZodMiniType<R>;

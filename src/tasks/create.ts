@@ -16,8 +16,9 @@ import { findTarget, insertTask, type ShownTask, shownTask, type TaskRow } from 
 export type NewTask = {
   agentDid: string;
   name: string | null;
-  params: Record<string, unknown>;
-  metadata: Record<string, unknown>;
+  /** JSON text of an object each, as the caller wrote it. */
+  params: string;
+  metadata: string;
 };
 
 /**
@@ -45,8 +46,8 @@ export async function createTask(ctx: CallContext, wanted: NewTask): Promise<Sho
     name: wanted.name,
     agent_did: wanted.agentDid,
     status: "running",
-    params: JSON.stringify(wanted.params),
-    metadata: JSON.stringify(wanted.metadata),
+    params: wanted.params,
+    metadata: wanted.metadata,
     creator_user_id: actor?.userId ?? null,
     creator_service_account_id: actor?.serviceAccountId ?? null,
     created_at_ms: nowMs,

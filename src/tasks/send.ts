@@ -4,6 +4,7 @@ import type { CallContext } from "../call/context.ts";
 import type { LocalMessage } from "../call/gate.ts";
 import { callRemoteGate } from "../call/remote-gate.ts";
 import { type AgentDid, parseAgentDid } from "../wire/did.ts";
+import { type JsonText, writeJson } from "../wire/json-text.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { permittedTask } from "./access.ts";
 import type { TaskKey } from "./store.ts";
@@ -18,13 +19,13 @@ export async function sendToTask(
   ctx: CallContext,
   kind: "message" | "event",
   key: TaskKey,
-  content: unknown,
+  content: JsonText,
   operatorsAgent: string | null,
 ): Promise<{ deliveryId: string }> {
   const row = await permittedTask(ctx, actorOf(ctx.principal), key, "update", operatorsAgent);
   const to = parseAgentDid(row.agent_did);
   if (to === null) throw new ProxyError("PROXY_INTERNAL", { reason: "a task's agent is no agent DID" });
-  const payload = JSON.stringify({ kind, taskId: row.task_id, content });
+  const payload = writeJson({ kind, taskId: row.task_id, content });
   if (new TextEncoder().encode(payload).length > PAYLOAD_BYTES_MAX) throw new ProxyError("PROXY_BODY_TOO_LARGE");
   const message: LocalMessage = { ...senderOf(ctx), payload };
   ctx.authority.assertCurrent();

@@ -2,6 +2,7 @@
 import type { Actor } from "../authz/actor.ts";
 import { enforceOf, isMember, ownerOf, subjectParts, tenantOf } from "../authz/tenants.ts";
 import { read } from "../database/read.ts";
+import { JsonText } from "../wire/json-text.ts";
 
 export type TaskRow = {
   task_id: string;
@@ -29,8 +30,8 @@ export function shownTask(row: TaskRow) {
     tenantId: row.tenant_id,
     agentDid: row.agent_did,
     status: row.status,
-    params: JSON.parse(row.params) as Record<string, unknown>,
-    metadata: JSON.parse(row.metadata) as Record<string, unknown>,
+    params: new JsonText(row.params),
+    metadata: new JsonText(row.metadata),
     creatorUserId: row.creator_user_id,
     creatorServiceAccountId: row.creator_service_account_id,
     createdAtMs: row.created_at_ms,

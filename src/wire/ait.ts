@@ -4,6 +4,7 @@ import { decodeBase64Url } from "./base64url.ts";
 import { type AgentDid, didAuthority, type HumanDid, parseAgentDid, parseHumanDid } from "./did.ts";
 import { ED25519_PUBLIC_KEY_BYTES } from "./proof.ts";
 import { err, ok, type Result } from "./result.ts";
+import { plainText } from "./text.ts";
 import { isUlid, type Ulid } from "./ulid.ts";
 
 /** An AIT longer than this is refused before it is parsed. */
@@ -15,7 +16,7 @@ const CONTROL_CHARACTER = /\p{Cc}/u;
 const NAME_PATTERN = /^[A-Za-z0-9._ -]{1,64}$/;
 const KEY_ID_MAX_LENGTH = 256;
 
-const plainText = (maxLength: number) =>
+const boundedText = (maxLength: number) =>
   z.string().check(
     z.refine((text: string) => text.length <= maxLength, `is longer than ${maxLength} characters`),
     z.refine((text: string) => !CONTROL_CHARACTER.test(text), "has a control character"),
@@ -26,19 +27,19 @@ const numericDate = z.int().check(z.nonnegative());
 const headerSchema = z.object({
   alg: z.literal("EdDSA"),
   typ: z.literal(AIT_TYPE),
-  kid: plainText(KEY_ID_MAX_LENGTH).check(z.minLength(1)),
+  kid: boundedText(KEY_ID_MAX_LENGTH).check(z.minLength(1)),
 });
 
 const claimsSchema = z.strictObject({
-  iss: plainText(2048).check(z.refine((iss: string) => issuerHost(iss) !== null, "is no http(s) URL")),
+  iss: boundedText(2048).check(z.refine((iss: string) => issuerHost(iss) !== null, "is no http(s) URL")),
   sub: z.custom<AgentDid>((value) => typeof value === "string" && parseAgentDid(value) !== null, "is no agent DID"),
   ownerDid: z.custom<HumanDid>(
     (value) => typeof value === "string" && parseHumanDid(value) !== null,
     "is no human DID",
   ),
   name: z.string().check(z.regex(NAME_PATTERN)),
-  framework: plainText(32).check(z.minLength(1)),
-  description: z.optional(plainText(280)),
+  framework: plainText(1, 32),
+  description: z.optional(plainText(0, 280)),
   cnf: z.strictObject({
     jwk: z.strictObject({
       kty: z.literal("OKP"),

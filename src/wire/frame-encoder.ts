@@ -45,7 +45,7 @@ export type EnqueueContent = {
 /** @returns the text of an `enqueue` frame. `payloadText` must be JSON; it is not looked at. */
 export function enqueueFrame(head: FrameHead, content: EnqueueContent): string {
   const { payloadText, ...members } = content;
-  return withPayload({ v: 1, type: "enqueue", ...head, ...members }, payloadText);
+  return spelledOut(withPayload({ v: 1, type: "enqueue", ...head, ...members }, payloadText));
 }
 
 /** @returns the text of a `deliver_ack` frame; `ackId` is the id of the `deliver` frame. */
@@ -53,7 +53,7 @@ export function deliverAckFrame(
   head: FrameHead,
   ack: { ackId: string; accepted: boolean; reason?: string | undefined },
 ): string {
-  return JSON.stringify({ v: 1, type: "deliver_ack", ...head, ...ack });
+  return spelledOut(JSON.stringify({ v: 1, type: "deliver_ack", ...head, ...ack }));
 }
 
 /** @returns the text of a `deliver_working` frame, by which a client says that it is at work on a message; `ackId` as above. */
@@ -108,19 +108,25 @@ export type ResError = {
   readonly retryAfterMs?: number | undefined;
 };
 
-/** The answer to a `req` frame. */
+/** The answer to a `req` frame; `idText` and `payloadText` are JSON text and go into the frame as they are. */
 export type ResContent =
-  | { readonly id: string | number | null; readonly ok: true; readonly payload: unknown }
-  | { readonly id: string | number | null; readonly ok: false; readonly error: ResError };
+  | { readonly idText: string; readonly ok: true; readonly payloadText: string }
+  | { readonly idText: string; readonly ok: false; readonly error: ResError };
 
 /** @returns the text of a `res` frame. */
 export function resFrame(content: ResContent): string {
-  return JSON.stringify({ type: "res", ...content });
+  const outcome = content.ok ? `"payload":${content.payloadText}` : `"error":${JSON.stringify(content.error)}`;
+  return `{"type":"res","id":${content.idText},"ok":${content.ok},${outcome}}`;
 }
 
 /** @returns the text of an `event` frame; `seq` counts the events of one socket from 1. */
 export function eventFrame(content: { event: string; payload: unknown; seq: number }): string {
   return JSON.stringify({ type: "event", ...content });
+}
+
+/** A server takes U+FFFD as it stands for what is left of bytes that were no UTF-8; it only ever stands inside a string. */
+function spelledOut(text: string): string {
+  return text.includes("\ufffd") ? text.replaceAll("\ufffd", "\\ufffd") : text;
 }
 
 function withPayload(members: Readonly<Record<string, unknown>>, payloadText: string): string {

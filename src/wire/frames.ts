@@ -1,8 +1,9 @@
-/** Frames of the relay socket, contract §4: what they look like and how a text becomes one. Building: frame-text.ts. */
+/** Frames of the relay socket, contract §4: what they look like and how a text becomes one. Building: frame-encoder.ts. */
 import * as z from "zod/mini";
 import { type AgentDid, parseAgentDid } from "./did.ts";
-import { rawMember } from "./raw-json.ts";
+import { rawMember, rawMembers } from "./json-text.ts";
 import { err, ok, type Result } from "./result.ts";
+import { cutToCodePoints, plainTextProblem } from "./text.ts";
 import { isUlid, type Ulid } from "./ulid.ts";
 
 /** Largest frame from a client, in bytes of UTF-8. */
@@ -10,23 +11,30 @@ export const MAX_CLIENT_FRAME_BYTES = 1_048_576;
 /** Largest frame from the server, in bytes: the largest accepted body and what stands around it. */
 export const MAX_SERVER_FRAME_BYTES = MAX_CLIENT_FRAME_BYTES + 16_384;
 
-const CONVERSATION_ID_MAX_LENGTH = 256;
+const CONVERSATION_ID_MAX = 256;
 const REPLY_TO_MAX_LENGTH = 2_048;
-const REASON_MAX_LENGTH = 512;
+const REASON_MAX = 512;
 const RPC_ID_MAX_LENGTH = 128;
-const CONTROL_CHARACTER = /\p{Cc}/u;
+const REPLACEMENT_CHARACTER = "\ufffd";
 const ISO_8601 = /^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(?:\.\d{1,9})?(?:Z|[+-]\d{2}:\d{2})$/;
 
-/** @returns whether the text may name a conversation or a group: 1 to 256 characters, no control character. */
+/** @returns whether the text may name a conversation or a group: 1 to 256 characters, all of them seen. Contract §1, Text. */
 export function isConversationId(text: string): boolean {
-  return text.length >= 1 && text.length <= CONVERSATION_ID_MAX_LENGTH && !CONTROL_CHARACTER.test(text);
+  return plainTextProblem(text, 1, CONVERSATION_ID_MAX) === null;
 }
 
-/** @returns whether the text may be a `replyTo`: an https URL without credentials, at most 2,048 characters. */
-export function isReplyTo(text: string): boolean {
-  if (text.length > REPLY_TO_MAX_LENGTH || !/^https:\/\/[\x21-\x7e]+$/.test(text)) return false;
+const LOOPBACK_HOST = /^(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])$/;
+
+/**
+ * @param allowsHttp whether this installation was itself called by http, as on a developer's machine
+ * @returns whether the text may be a `replyTo`: an https URL without credentials, at most 2,048 characters; http towards
+ *          loopback
+ */
+export function isReplyTo(text: string, allowsHttp = false): boolean {
+  if (text.length > REPLY_TO_MAX_LENGTH || !/^https?:\/\/[\x21-\x7e]+$/.test(text)) return false;
   const url = URL.parse(text);
-  return url !== null && url.username === "" && url.password === "";
+  if (url === null || url.username !== "" || url.password !== "") return false;
+  return url.protocol === "https:" || allowsHttp || LOOPBACK_HOST.test(url.hostname);
 }
 
 const agentDid = z.custom<AgentDid>(
@@ -34,9 +42,7 @@ const agentDid = z.custom<AgentDid>(
   "is no agent DID",
 );
 const ulid = z.custom<Ulid>((value) => typeof value === "string" && isUlid(value), "is no ULID");
-const conversationId = z
-  .string()
-  .check(z.refine(isConversationId, "is not 1 to 256 characters without control characters"));
+const conversationId = z.string().check(z.refine(isConversationId, "is not 1 to 256 characters that can be seen"));
 const replyTo = z.string().check(z.refine(isReplyTo, "is no https URL"));
 const timestamp = z
   .string()
@@ -125,7 +131,11 @@ export type DeliverAckFrame = z.infer<typeof deliverAck>;
 export type EnqueueFrame = z.infer<typeof enqueue> & { readonly payloadText: string };
 export type HeartbeatFrame = z.infer<typeof heartbeat>;
 export type HeartbeatAckFrame = z.infer<typeof heartbeatAck>;
-export type ReqFrame = z.infer<typeof req>;
+/** `idText` is the id's own JSON text, which the answer repeats, `paramsText` that of the parameters where there are any. */
+export type ReqFrame = Omit<z.infer<typeof req>, "params"> & {
+  readonly idText: string;
+  readonly paramsText: string | undefined;
+};
 /** What a client may send. */
 export type ClientFrame = DeliverAckFrame | EnqueueFrame | HeartbeatFrame | HeartbeatAckFrame | ReqFrame;
 
@@ -157,6 +167,11 @@ export type FrameProblem = {
  * @returns the frame, or what is wrong with it. `too_large` closes the socket with 1009.
  */
 export function parseClientFrame(text: string): Result<ClientFrame, FrameProblem> {
+  // The platform has decoded the frame, and put this in the place of every byte that was no UTF-8 (RFC 6455 §8.1 would have it
+  // close the connection). A sender that means the character itself spells it \ufffd, as the encoder here does.
+  if (text.includes(REPLACEMENT_CHARACTER)) {
+    return refuse("malformed", "is no UTF-8, or holds U+FFFD, which is spelled \\ufffd", null);
+  }
   return parseFrame(text, clientSchemas, "enqueue", MAX_CLIENT_FRAME_BYTES);
 }
 
@@ -189,7 +204,14 @@ function parseFrame<S extends Record<string, z.ZodMiniType>>(
     return refuse("malformed", `${issue?.path.map(String).join(".") ?? ""}: ${issue?.message ?? "malformed"}`, frameId);
   }
   const frame = parsed.data as Record<string, unknown>;
-  if (typeof frame["reason"] === "string") frame["reason"] = frame["reason"].slice(0, REASON_MAX_LENGTH);
+  if (typeof frame["reason"] === "string") frame["reason"] = cutToCodePoints(frame["reason"], REASON_MAX);
+  if (type === "req") {
+    const texts = rawMembers(text, ["id", "params"]);
+    if (!texts.ok) return refuse("malformed", `${texts.error}: stands there twice`, frameId);
+    frame["idText"] = texts.value.id;
+    frame["paramsText"] = texts.value.params ?? undefined;
+    delete frame["params"];
+  }
   if (type === withPayload) {
     const payload = rawMember(text, "payload");
     if (!payload.ok) return refuse("malformed", "payload: stands there twice", frameId);

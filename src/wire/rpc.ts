@@ -1,4 +1,5 @@
 /** JSON-RPC 2.0 as `/rpc` speaks it, contract §5: requests in, responses out. */
+import { rawElements, rawMember, rawMembers } from "./json-text.ts";
 import { isRetryable, type ProblemCode, PROBLEMS, type ProxyError } from "./problem.ts";
 import { err, ok, type Result } from "./result.ts";
 
@@ -14,78 +15,104 @@ export const RPC_ERROR = {
   internal: -32603,
 } as const;
 
-/** What a request may be told apart by. */
-export type RpcId = string | number | null;
-/** One call. A notification has no `id` and gets no response. */
+/** One call. A notification has no id and gets no response. Ids and parameters keep their own text. */
 export type RpcCall = {
   readonly kind: "call" | "notification";
-  readonly id: RpcId;
+  /** JSON text of the id, which is echoed as it is; `null` for a notification. */
+  readonly idText: string;
   readonly method: string;
-  readonly params: unknown;
+  /** JSON text of an object or an array. */
+  readonly paramsText: string | undefined;
 };
-/** Something in the place of a call that is none; it gets the response. */
-export type RpcInvalid = { readonly kind: "invalid"; readonly response: RpcErrorResponse };
+/** Something in the place of a call that is none; it gets the response, as JSON text. */
+export type RpcInvalid = { readonly kind: "invalid"; readonly responseText: string };
 /** What a body holds: one call, or a batch to be run in its order and answered as an array. */
 export type RpcBody = { readonly batch: boolean; readonly calls: readonly (RpcCall | RpcInvalid)[] };
 
 export type RpcErrorObject = { readonly code: number; readonly message: string; readonly data?: unknown };
-export type RpcResultResponse = { readonly jsonrpc: "2.0"; readonly id: RpcId; readonly result: unknown };
-export type RpcErrorResponse = { readonly jsonrpc: "2.0"; readonly id: RpcId; readonly error: RpcErrorObject };
-export type RpcResponse = RpcResultResponse | RpcErrorResponse;
+
+const NO_ID = "null";
 
 /**
  * @param text the body of a `POST /rpc`
- * @returns what to run, or the one response to a body that is no JSON, an empty batch, or one of more than 50
+ * @returns what to run, or the text of the one response to a body that is no JSON, an empty batch, or one of more than 50
  */
-export function parseRpcBody(text: string): Result<RpcBody, RpcErrorResponse> {
+export function parseRpcBody(text: string): Result<RpcBody, string> {
   let body: unknown;
   try {
     body = JSON.parse(text) as unknown;
   } catch (error) {
-    if (error instanceof SyntaxError) return err(rpcFailure(null, RPC_ERROR.parse, "Parse error"));
+    if (error instanceof SyntaxError) return err(rpcFailure(NO_ID, { code: RPC_ERROR.parse, message: "Parse error" }));
     throw error;
   }
-  if (!Array.isArray(body)) return ok({ batch: false, calls: [parseCall(body)] });
-  if (body.length === 0) return err(rpcFailure(null, RPC_ERROR.invalidRequest, "Invalid Request: an empty batch"));
-  if (body.length > RPC_BATCH_MAX) {
-    return err(
-      rpcFailure(null, RPC_ERROR.invalidRequest, `Invalid Request: a batch has at most ${RPC_BATCH_MAX} calls`),
-    );
-  }
-  return ok({ batch: true, calls: body.map(parseCall) });
+  if (!Array.isArray(body)) return ok({ batch: false, calls: [parseCall(text, body)] });
+  if (body.length === 0) return err(notARequest(NO_ID, "an empty batch"));
+  if (body.length > RPC_BATCH_MAX) return err(notARequest(NO_ID, `a batch has at most ${RPC_BATCH_MAX} calls`));
+  const elements = rawElements(text);
+  return ok({ batch: true, calls: body.map((value, at) => parseCall(elements[at] ?? "", value)) });
 }
 
-function parseCall(value: unknown): RpcCall | RpcInvalid {
-  if (typeof value !== "object" || value === null || Array.isArray(value)) return invalid(null, "a call is an object");
+/** Calls that end an authority are short; a longer body is none of them. */
+const PEEKED_MAX = 4_096;
+
+/**
+ * Which method the first call of a body names, without parsing the body: before its caller is counted, to find out whether it
+ * may draw on the reserve for calls that end an authority.
+ *
+ * @param text the body, whatever it is
+ * @returns the name, or null for a long body and for one in which it cannot be found at a glance
+ */
+export function peekMethod(text: string): string | null {
+  if (text.length > PEEKED_MAX) return null;
+  const call = text.trimStart().startsWith("[") ? (rawElements(text)[0] ?? "") : text;
+  const method = rawMember(call, "method");
+  return method.ok && method.value !== null ? (/^"([\w./-]+)"$/.exec(method.value)?.[1] ?? null) : null;
+}
+
+/** @param text the call's own text; `value` is what it stands for */
+function parseCall(text: string, value: unknown): RpcCall | RpcInvalid {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return invalid(NO_ID, "a call is an object");
   const call = value as { jsonrpc?: unknown; id?: unknown; method?: unknown; params?: unknown };
-  const hasId = Object.hasOwn(call, "id");
-  if (hasId && !isRpcId(call.id)) return invalid(null, "id is text, null, or a number that survives a round trip");
-  const id = hasId ? (call.id as RpcId) : null;
+  const texts = rawMembers(text, ["id", "jsonrpc", "method", "params"]);
+  // Readers disagree on which one counts.
+  if (!texts.ok) return invalid(NO_ID, `${texts.error} stands there twice`);
+  const { id: idText, params: paramsText } = texts.value;
+  if (idText !== null && !isRpcId(call.id)) return invalid(NO_ID, "id is text, a number or null");
+  const id = idText ?? NO_ID;
   if (call.jsonrpc !== "2.0") return invalid(id, 'jsonrpc is "2.0"');
   if (typeof call.method !== "string") return invalid(id, "method is text");
-  if (Object.hasOwn(call, "params") && (typeof call.params !== "object" || call.params === null)) {
+  if (paramsText !== null && (typeof call.params !== "object" || call.params === null)) {
     return invalid(id, "params is an object or an array");
   }
-  return { kind: hasId ? "call" : "notification", id, method: call.method, params: call.params };
+  const kind = idText === null ? "notification" : "call";
+  return { kind, idText: id, method: call.method, paramsText: paramsText ?? undefined };
 }
 
-function isRpcId(id: unknown): id is RpcId {
-  if (typeof id === "number") return Number.isFinite(id) && (!Number.isInteger(id) || Number.isSafeInteger(id));
-  return id === null || typeof id === "string";
+/** A number of any size and spelling: its text is echoed, not its value. */
+function isRpcId(id: unknown): boolean {
+  return id === null || typeof id === "string" || typeof id === "number";
 }
 
-function invalid(id: RpcId, problem: string): RpcInvalid {
-  return { kind: "invalid", response: rpcFailure(id, RPC_ERROR.invalidRequest, `Invalid Request: ${problem}`) };
+function invalid(idText: string, problem: string): RpcInvalid {
+  return { kind: "invalid", responseText: notARequest(idText, problem) };
 }
 
-/** @returns the response to a call that succeeded. */
-export function rpcSuccess(id: RpcId, result: unknown): RpcResultResponse {
-  return { jsonrpc: "2.0", id, result };
+function notARequest(idText: string, problem: string): string {
+  return rpcFailure(idText, { code: RPC_ERROR.invalidRequest, message: `Invalid Request: ${problem}` });
 }
 
-/** @returns the response to a call that failed, with a code of JSON-RPC itself. */
-export function rpcFailure(id: RpcId, code: number, message: string, data?: unknown): RpcErrorResponse {
-  return { jsonrpc: "2.0", id, error: data === undefined ? { code, message } : { code, message, data } };
+/**
+ * @param idText JSON text of the call's id
+ * @param resultText JSON text of the result
+ * @returns the text of the response to a call that succeeded
+ */
+export function rpcSuccess(idText: string, resultText: string): string {
+  return `{"jsonrpc":"2.0","id":${idText},"result":${resultText}}`;
+}
+
+/** @returns the text of the response to a call that failed */
+export function rpcFailure(idText: string, error: RpcErrorObject): string {
+  return `{"jsonrpc":"2.0","id":${idText},"error":${JSON.stringify(error)}}`;
 }
 
 /**

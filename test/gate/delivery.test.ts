@@ -348,14 +348,20 @@ describe("dead letters", () => {
     expect(ids).toEqual(large.map(({ deliveryId }) => deliveryId).toReversed());
   });
 
-  test("nested too deeply to be written out again come as text", async () => {
+  test("come with their own text, however deep it nests", async () => {
     const body = "[".repeat(100_000) + "]".repeat(100_000);
     await gateStub(bob).receive(alice, [queuedMessage({ createdAtMs: START_MS - TTL_MS, body, bytes: body.length })]);
-    expect(await call(bob, "dead-letter.list", {})).toMatchObject({
-      deadLetters: [{ payload: null, payloadText: body }],
-    });
+    const { deadLetters } = (await call(bob, "dead-letter.list", {})) as { deadLetters: { payload: unknown }[] };
+    expect(depthOf(deadLetters[0]?.payload)).toBe(100_000);
   });
 });
+
+/** How deep arrays of one array each nest. */
+function depthOf(value: unknown): number {
+  let depth = 0;
+  for (let inner = value; Array.isArray(inner); inner = (inner as unknown[])[0]) depth += 1;
+  return depth;
+}
 
 describe("a fence for a peer", () => {
   test("ends what the peer has queued, with receipts, and lets nothing of its old trust in, before or after an eviction", async () => {

@@ -15,9 +15,9 @@ describe("the calls of a batch", () => {
       return { ok: true, result: [call, started.length] };
     });
     expect(replies).toEqual([
-      { ok: true, result: [3, 1] },
-      { ok: true, result: [1, 2] },
-      { ok: true, result: [2, 3] },
+      { ok: true, resultText: "[3,1]" },
+      { ok: true, resultText: "[1,2]" },
+      { ok: true, resultText: "[2,3]" },
     ]);
   });
 

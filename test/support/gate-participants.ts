@@ -2,7 +2,7 @@
 import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import type { Scope } from "../../src/authority/scopes.ts";
-import type { Reply } from "../../src/call/reply.ts";
+import type { Reply, WrittenReply } from "../../src/call/reply.ts";
 import type { Gate } from "../../src/gate/gate.ts";
 import type { ClaimAnswer, GateAnswer, GateCaller } from "../../src/gate/protocol/calls.ts";
 import type { GateRefusal } from "../../src/gate/protocol/refusal.ts";
@@ -125,7 +125,12 @@ export async function call(
   const [did, caller] =
     typeof holder === "string" ? [holder, { kind: "operator" as const }] : [holder.did, await callerOf(holder)];
   const answer = await callAll(did, caller, [{ method, params }]);
-  return answer.ok ? answer.replies[0]! : answer.refusal;
+  return answer.ok ? read(answer.replies[0]!) : answer.refusal;
+}
+
+/** A reply as it was before it was written down. */
+function read(reply: WrittenReply): Reply {
+  return reply.ok ? { ok: true, result: JSON.parse(reply.resultText) as unknown } : reply;
 }
 
 /** The result of a call that must succeed. */

@@ -107,7 +107,7 @@ export async function call(
   if (!answer.ok) throw new Error(`refused: ${answer.refusal.reason}`);
   const [reply] = answer.replies;
   if (reply === undefined) throw new Error("no reply");
-  return reply.ok ? (reply.result as Record<string, unknown>) : { code: reply.code };
+  return reply.ok ? (JSON.parse(reply.resultText) as Record<string, unknown>) : { code: reply.code };
 }
 
 /** Rows of a gate's table; looking wakes the gate and changes nothing. */

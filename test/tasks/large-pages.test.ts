@@ -3,6 +3,7 @@ import { env } from "cloudflare:workers";
 import { beforeAll, describe, expect, test } from "vitest";
 import { runtimeOf } from "../../src/runtime.ts";
 import { MAX_SERVER_FRAME_BYTES, parseServerFrame } from "../../src/wire/frames.ts";
+import { writeJson } from "../../src/wire/json-text.ts";
 import { eventually } from "../support/gate.ts";
 import {
   type Agent,
@@ -88,7 +89,7 @@ async function listByCreator(params: Record<string, unknown>): Promise<Page> {
   const ctx = await contextOf(agent, env.DB, { settings });
   const reply = await runtimeOf(settings).dispatcher.dispatch(ctx, "rpc", "task/list", params);
   if (!reply.ok) throw new Error(reply.message);
-  return reply.result as Page;
+  return JSON.parse(writeJson(reply.result)) as Page;
 }
 
 async function listByRelay(params: Record<string, unknown>): Promise<Page> {

@@ -141,7 +141,7 @@ describe("a frame from the server", () => {
         status: "delivered_to_webhook",
       }),
     ],
-    ["res", build.resFrame({ id: 7, ok: false, error: { code: "PROXY_NOT_FOUND", message: "no" } })],
+    ["res", build.resFrame({ idText: "7", ok: false, error: { code: "PROXY_NOT_FOUND", message: "no" } })],
     ["event", build.eventFrame({ event: "error", payload: null, seq: 1 })],
   ])("is read back as the %s it was built as", (type, text) => {
     expect(parseServerFrame(text)).toMatchObject({ ok: true, value: { type } });

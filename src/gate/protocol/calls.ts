@@ -3,7 +3,7 @@ import type { Credential } from "../../auth/credential.ts";
 import type { ProofForm } from "../../auth/proof.ts";
 import type { ApiKeyGrant } from "../../authority/reference.ts";
 import type { Scope } from "../../authority/scopes.ts";
-import type { Reply } from "../../call/reply.ts";
+import type { WrittenReply } from "../../call/reply.ts";
 import type { AgentDid } from "../../wire/did.ts";
 import { GateRefusal } from "./refusal.ts";
 import type { AgentAdmission } from "./submission.ts";
@@ -35,9 +35,20 @@ export type GateCall = {
   /** How fresh a list must be. */
   bookmark?: string | null;
   /** In their order; what follows the end of its own authority is refused. */
-  calls: { method: string; params: unknown }[];
+  calls: AskedCall[];
+  /** A JSON-RPC body in the place of calls: parsed here, once its caller has been admitted and counted. */
+  rpcBody?: string;
 };
 
+/** One call. `paramsText` is the parameters' own JSON text, in the place of a value. */
+export type AskedCall = { method: string; params?: unknown; paramsText?: string };
+
 export type GateAnswer =
-  | { ok: true; replies: Reply[]; bookmark: string | null }
+  | {
+      ok: true;
+      replies: WrittenReply[];
+      /** The text of the response to `rpcBody`, null where it has none. */
+      rpcText: string | null;
+      bookmark: string | null;
+    }
   | { ok: false; refusal: GateRefusal["refusal"] };

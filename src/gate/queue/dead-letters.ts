@@ -1,6 +1,6 @@
 /** What could not be delivered to this agent: kept for its owner to look at, to deliver again, or to throw away. Rows of `queue` in state 2. */
 import type { DeadLetter } from "../../call/gate.ts";
-import { NESTING_MAX, nestsDeeperThan } from "../../wire/nesting.ts";
+import { JsonText } from "../../wire/json-text.ts";
 import type { Envelope } from "../protocol/transfer.ts";
 
 const DEAD_LETTERS_MAX = 1_000;
@@ -55,8 +55,6 @@ export function dropOldestDeadLetters(sql: SqlStorage): void {
 }
 
 function deadLetterOf(row: DeadRow): DeadLetter {
-  // Given as text: writing such a value out again is beyond what a stack holds.
-  const isDeep = nestsDeeperThan(row.body, NESTING_MAX);
   return {
     id: row.delivery_id,
     deliveryId: row.delivery_id,
@@ -66,7 +64,6 @@ function deadLetterOf(row: DeadRow): DeadLetter {
     bytes: row.bytes,
     createdAtMs: row.created_at_ms,
     deadAtMs: row.updated_at_ms,
-    payload: isDeep ? null : (JSON.parse(row.body) as unknown),
-    ...(isDeep ? { payloadText: row.body } : {}),
+    payload: new JsonText(row.body),
   };
 }

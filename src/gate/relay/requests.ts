@@ -1,6 +1,6 @@
 /** `req` frames: calls over the socket, each answered by a `res` frame. Contract §4 and §5. */
 import type { AuthorityRef } from "../../authority/reference.ts";
-import type { Reply } from "../../call/reply.ts";
+import { type Reply, type WrittenReply, writtenReply } from "../../call/reply.ts";
 import { resFrame } from "../../wire/frame-encoder.ts";
 import { endsAuthority } from "../../rpc/permissions.ts";
 import type { ReqFrame } from "../../wire/frames.ts";
@@ -34,7 +34,7 @@ export function createRequests({ connections, countFrame }: RequestsDeps): Reque
 
   const refuse: Requests["refuse"] = (session, frameId, { code, message, retryAfterMs }) => {
     const reply = { ok: false as const, code, message, retryAfterMs: retryAfterMs ?? OVERLOADED_RETRY_MS };
-    connections.send(session, responseFrame(frameId, reply));
+    connections.send(session, responseFrame(JSON.stringify(frameId), reply));
   };
 
   return {
@@ -51,17 +51,17 @@ export function createRequests({ connections, countFrame }: RequestsDeps): Reque
       // The call's own copy: one that ends itself moves on, while the socket stays with what it was opened under.
       const authority = { ...session.authority };
       const reply = await handle(session, authority, frame);
-      connections.send(session, responseFrame(frame.id, reply), authority);
+      connections.send(session, responseFrame(frame.idText, writtenReply(reply)), authority);
     },
     refuse,
   };
 }
 
-function responseFrame(id: string | number, reply: Reply): string {
-  if (reply.ok) return resFrame({ id, ok: true, payload: reply.result });
+function responseFrame(idText: string, reply: WrittenReply): string {
+  if (reply.ok) return resFrame({ idText, ok: true, payloadText: reply.resultText });
   const { code, message, retryAfterMs, data } = reply;
   return resFrame({
-    id,
+    idText,
     ok: false,
     error: {
       code: reply.unknownMethod === true ? "METHOD_NOT_FOUND" : code,

@@ -3,15 +3,17 @@ import type { Context, Handler } from "hono";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 import type { Passed } from "../../auth/passed.ts";
 import type { RouteNeeds } from "../../auth/form.ts";
-import type { Reply } from "../../call/reply.ts";
+import { type WrittenReply, writtenReply } from "../../call/reply.ts";
 import type { GateCaller } from "../../gate/protocol/calls.ts";
 import type { AgentDid } from "../../wire/did.ts";
+import { JsonText } from "../../wire/json-text.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import { authenticate, beforeTheHop } from "../authenticate.ts";
 import { acceptedByGate, callGate, gateCallerOf, namedAgent } from "../gate-client.ts";
 import type { HttpEnv } from "../middleware/request-context.ts";
+import { jsonResponse } from "../json-response.ts";
 import { workerContext } from "../operator-context.ts";
-import type { Params, ReadParams } from "../params.ts";
+import { memberOf, type Params, type ReadParams } from "../params.ts";
 
 export type MethodRoute = {
   method: string;
@@ -30,11 +32,11 @@ export function methodRoute(needs: RouteNeeds, route: MethodRoute): Handler<Http
       const { code, message: detail, retryAfterMs, data } = reply;
       throw new ProxyError(code, { detail, retryAfterMs, data });
     }
-    return c.json(reply.result as Record<string, unknown>, route.status ?? 200, { "Cache-Control": "no-store" });
+    return jsonResponse(c, reply.resultText, route.status ?? 200);
   };
 }
 
-async function run(c: Context<HttpEnv>, passed: Passed, route: MethodRoute, params: Params): Promise<Reply> {
+async function run(c: Context<HttpEnv>, passed: Passed, route: MethodRoute, params: Params): Promise<WrittenReply> {
   switch (passed.kind) {
     case "agent":
     case "credential": {
@@ -45,10 +47,11 @@ async function run(c: Context<HttpEnv>, passed: Passed, route: MethodRoute, para
     }
     case "operator": {
       const { inGateOf } = route;
-      const named = inGateOf === undefined ? null : await beforeTheHop(c, passed, () => namedAgent(params[inGateOf]));
+      const named =
+        inGateOf === undefined ? null : await beforeTheHop(c, passed, () => namedAgent(memberOf(params, inGateOf)));
       if (named !== null) return inGate(c, passed, named, { kind: "operator" }, route, params);
       acceptedByGate(c, passed);
-      return c.get("runtime").dispatcher.dispatch(workerContext(c), "http", route.method, params);
+      return writtenReply(await c.get("runtime").dispatcher.dispatch(workerContext(c), "http", route.method, params));
     }
   }
 }
@@ -60,11 +63,12 @@ async function inGate(
   caller: GateCaller,
   route: MethodRoute,
   params: Params,
-): Promise<Reply> {
-  const replies = await callGate(c, passed, agentDid, {
+): Promise<WrittenReply> {
+  const { method } = route;
+  const { replies } = await callGate(c, passed, agentDid, {
     caller,
     surface: "http",
-    calls: [{ method: route.method, params }],
+    calls: [params instanceof JsonText ? { method, paramsText: params.json } : { method, params }],
   });
   return replies[0] ?? { ok: false, code: "PROXY_INTERNAL", message: "No answer." };
 }

@@ -114,7 +114,7 @@ async function inGateOf(
   const reply = answer.ok ? answer.replies[0] : undefined;
   if (reply === undefined)
     throw new ProxyError("PROXY_INTERNAL", { reason: "the gate did not take the operator's call" });
-  if (reply.ok) return reply.result as z.infer<typeof deleted>;
+  if (reply.ok) return JSON.parse(reply.resultText) as z.infer<typeof deleted>;
   throw new ProxyError(reply.code, { detail: reply.message, retryAfterMs: reply.retryAfterMs, data: reply.data });
 }
 

@@ -2,6 +2,7 @@
 import * as z from "zod/mini";
 import type { CallContext } from "../../call/context.ts";
 import type { GateLocal } from "../../call/gate.ts";
+import { JsonText } from "../../wire/json-text.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import { defineMethod, type Method } from "../method.ts";
 import { PERMISSIONS } from "../permissions.ts";
@@ -48,8 +49,7 @@ const deadLetterList = defineMethod({
         bytes: z.int(),
         createdAtMs: timeMs,
         deadAtMs: timeMs,
-        payload: z.unknown(),
-        payloadText: z.optional(z.string()),
+        payload: z.custom<JsonText>((value) => value instanceof JsonText),
       }),
     ),
     nextCursor: z.optional(z.string()),

@@ -1,5 +1,4 @@
 /** The methods of contract §5, Tasks. */
-/** The methods of contract §5, Tasks. */
 import * as z from "zod/mini";
 import { actorOf } from "../../authz/actor.ts";
 import { permittedTask } from "../../tasks/access.ts";
@@ -10,37 +9,30 @@ import { changeShare, type Share } from "../../tasks/share.ts";
 import { shownTask, type TaskKey } from "../../tasks/store.ts";
 import { cancelTask, deleteTask } from "../../tasks/update.ts";
 import { parseAgentDid } from "../../wire/did.ts";
+import { JsonText, keptJson } from "../../wire/json-text.ts";
 import { ProxyError } from "../../wire/problem.ts";
+import { plainText } from "../../wire/text.ts";
 import { defineMethod, type Method } from "../method.ts";
 import { PERMISSIONS } from "../permissions.ts";
 
 const PAGE_MAX = 100;
 /** `params` and `metadata`, as JSON; a row of D1 holds 2 MB. */
 const OBJECT_BYTES_MAX = 262_144;
+/** What stands around it in a message has to fit as well, and is judged where it is sent. */
+const CONTENT_BYTES_MAX = 1_048_576;
 
-const plainText = (maxLength: number) =>
-  z.string().check(
-    z.minLength(1),
-    z.maxLength(maxLength),
-    z.refine((text: string) => !/\p{Cc}/u.test(text) && text.isWellFormed(), "has a character that it cannot have"),
-  );
 const agentDid = z.string().check(
   z.maxLength(512),
   z.refine((text: string) => parseAgentDid(text) !== null, "is no agent DID"),
 );
-const taskId = plainText(128);
-const taskName = plainText(128);
-/** With every member that came: a record of zod's would leave out one that is named `__proto__`. */
-const anyObject = z.custom<Record<string, unknown>>(
-  (value) => typeof value === "object" && value !== null && !Array.isArray(value),
-  "is no object",
+const taskId = plainText(1, 128);
+const taskName = plainText(1, 128);
+/** Kept to the byte: neither the spelling of a number nor a member's name changes on its way. */
+const objectText = keptJson(OBJECT_BYTES_MAX).check(
+  z.refine((text: JsonText) => text.json.startsWith("{") || text.json === "null", "is no object"),
 );
-const jsonObject = anyObject.check(
-  z.refine(
-    (value: Record<string, unknown>) => new TextEncoder().encode(JSON.stringify(value)).length <= OBJECT_BYTES_MAX,
-    `has more than ${OBJECT_BYTES_MAX} bytes`,
-  ),
-);
+const NO_OBJECT = "{}";
+const shownObject = z.custom<JsonText>((value) => value instanceof JsonText);
 const timeMs = z.int().check(z.nonnegative());
 
 /** By id or by name, and not by both. The operator, who is in no tenant, may add an agent of the tenant that a name is of. */
@@ -57,8 +49,8 @@ const task = z.object({
   tenantId: z.string(),
   agentDid: z.string(),
   status: z.enum(["running", "canceled"]),
-  params: anyObject,
-  metadata: anyObject,
+  params: shownObject,
+  metadata: shownObject,
   creatorUserId: z.nullable(z.string()),
   creatorServiceAccountId: z.nullable(z.string()),
   createdAtMs: timeMs,
@@ -73,16 +65,17 @@ const create = defineMethod({
   params: z.object({
     agentDid,
     name: z.optional(z.nullable(taskName)),
-    params: z.optional(z.nullable(jsonObject)),
-    metadata: z.optional(z.nullable(jsonObject)),
+    params: z.optional(objectText),
+    metadata: z.optional(objectText),
   }),
+  keeps: ["params", "metadata"],
   result: oneTask,
   handler: async (ctx, { agentDid: forAgent, name, params, metadata }) => ({
     task: await createTask(ctx, {
       agentDid: forAgent,
       name: name ?? null,
-      params: params ?? {},
-      metadata: metadata ?? {},
+      params: objectOf(params),
+      metadata: objectOf(metadata),
     }),
   }),
 });
@@ -134,7 +127,7 @@ const remove = defineMethod({
   handler: async (ctx, params) => ({ task: await deleteTask(ctx, keyOf(params), params.agentDid ?? null) }),
 });
 
-const shareMembers = z.object({ taskId, subject: plainText(512), relation: z.enum(["editor", "viewer"]) });
+const shareMembers = z.object({ taskId, subject: plainText(1, 512), relation: z.enum(["editor", "viewer"]) });
 
 const share = sharing("task/share", "register");
 const unshare = sharing("task/unshare", "deregister");
@@ -170,13 +163,16 @@ function sending(name: "message/send" | "event/send", kind: "message" | "event")
     name,
     surface: "rpc",
     permission: PERMISSIONS[name],
-    params: z.object({ ...keyMembers, content: z.unknown() }).check(
-      oneKey,
-      z.refine<{ content?: unknown }>((params) => params.content !== undefined, "content is missing"),
-    ),
+    params: z.object({ ...keyMembers, content: keptJson(CONTENT_BYTES_MAX) }).check(oneKey),
+    keeps: ["content"],
     result: z.object({ deliveryId: z.string() }),
     handler: (ctx, params) => sendToTask(ctx, kind, keyOf(params), params.content, params.agentDid ?? null),
   });
+}
+
+/** @returns the object's text; that of an empty one for none, or null */
+function objectOf(text: JsonText | undefined): string {
+  return text === undefined || text.json === "null" ? NO_OBJECT : text.json;
 }
 
 function keyOf(params: KeyParams): TaskKey {

@@ -616,8 +616,8 @@ describe("a call over the socket", () => {
       { type: "req", method: "b", params: {} },
     ]);
     const [a, b] = socket.sent.map(({ id }) => String(id));
-    socket.push(resFrame({ id: b ?? "", ok: true, payload: "of b" }));
-    socket.push(resFrame({ id: a ?? "", ok: true, payload: "of a" }));
+    socket.push(resFrame({ idText: JSON.stringify(b), ok: true, payloadText: '"of b"' }));
+    socket.push(resFrame({ idText: JSON.stringify(a), ok: true, payloadText: '"of a"' }));
     expect(await Promise.all(results)).toEqual(["of a", "of b"]);
   });
 
@@ -627,7 +627,7 @@ describe("a call over the socket", () => {
     const failed = relay.call("a").catch((error: unknown) => error);
     await settle();
     const error = { code: "DRAIN_TIMEOUT", message: "not drained", details: { a: 1 }, retryable: true };
-    socket.push(resFrame({ id: String(socket.sent[0]?.["id"]), ok: false, error }));
+    socket.push(resFrame({ idText: JSON.stringify(socket.sent[0]?.["id"]), ok: false, error }));
     expect(await failed).toBeInstanceOf(RpcError);
     expect(await failed).toMatchObject({ code: "DRAIN_TIMEOUT", retryable: true, data: { a: 1 }, number: null });
   });

@@ -1,7 +1,7 @@
 /** Relay frames and JSON-RPC bodies, and the member that is passed on as its own text. */
 import * as fc from "fast-check";
 import { MAX_CLIENT_FRAME_BYTES, parseClientFrame, parseServerFrame } from "../../../src/wire/frames.ts";
-import { rawMember } from "../../../src/wire/raw-json.ts";
+import { rawMember } from "../../../src/wire/json-text.ts";
 import { parseRpcBody, RPC_BATCH_MAX } from "../../../src/wire/rpc.ts";
 import { agentDid, anyJson, anyText, isSafeName, looseJson, mutated, spoiled, ulid } from "../arbitraries.ts";
 import { must, target } from "../target.ts";
@@ -149,7 +149,8 @@ export const frameTargets = [
       const body = parseRpcBody(text);
       const json = parsed(text);
       if (!body.ok) {
-        must(body.error.jsonrpc === "2.0" && body.error.id === null, "what cannot be read is answered without an id");
+        const answer = JSON.parse(body.error) as { jsonrpc: unknown; id: unknown };
+        must(answer.jsonrpc === "2.0" && answer.id === null, "what cannot be read is answered without an id");
         must(
           json === null ||
             (Array.isArray(json.value) && (json.value.length === 0 || json.value.length > RPC_BATCH_MAX)),
@@ -171,7 +172,8 @@ export const frameTargets = [
         );
         if (one.kind === "call")
           must(
-            same(one.id, original.id) && (one.id === null || typeof one.id === "string" || typeof one.id === "number"),
+            same(JSON.parse(one.idText), original.id) &&
+              (original.id === null || ["string", "number"].includes(typeof original.id)),
             "its id is echoed",
           );
         else must(!Object.hasOwn(original, "id"), "what has no id is a notification");

@@ -288,11 +288,11 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
       },
       background() {},
     });
-    relay.onRequest((session, authority, { method, params }) =>
+    relay.onRequest((session, authority, { method, paramsText }) =>
       runner.run(
         authority,
         { requestId: "r", origin: session.origin, bookmarks: null },
-        { surface: "rpc", method, params },
+        { surface: "rpc", method, params: JSON.parse(paramsText ?? "{}") as unknown },
       ),
     );
     commits.beforeCommit(() => relay.push(Date.now()));

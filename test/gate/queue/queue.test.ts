@@ -563,17 +563,17 @@ describe("dead letters", () => {
     expect(lengths).toEqual([4, 1]);
   });
 
-  test("with a payload nested too deeply to be written out again show it as text", async () => {
+  test("show the payload's own text, however deep it nests", async () => {
+    const bodies = ['{"a":[[["]]]{{{"]]],"a": 1e400 }', "[".repeat(200_000) + "]".repeat(200_000)];
     const seen = await onQueue(({ queue, take }) => {
-      const body = "[".repeat(200_000) + "]".repeat(200_000);
-      take(alice, [queuedMessage({ body, bytes: body.length }), queuedMessage({ body: '{"a":[[["]]]{{{"]]]}' })]);
+      take(
+        alice,
+        bodies.map((body) => queuedMessage({ body, bytes: body.length })),
+      );
       queue.endAll("recipient revoked", START_MS);
-      return queue.deadLetters(null, 10).map(({ payload, payloadText }) => ({ payload, length: payloadText?.length }));
+      return queue.deadLetters(null, 10).map(({ payload }) => payload.json);
     });
-    expect(seen).toEqual([
-      { payload: { a: [[["]]]{{{"]]] }, length: undefined },
-      { payload: null, length: 400_000 },
-    ]);
+    expect(seen.toSorted()).toEqual(bodies.toSorted());
   });
 
   test("are a thousand at most; the oldest whose senders know make room", async () => {

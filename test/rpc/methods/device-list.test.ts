@@ -43,7 +43,7 @@ describe("a list of devices", () => {
       pending: Array.from({ length: 20 }, () => "r".repeat(1_024)),
       paired: shownDevices(devices).map(shownDeviceOf),
     };
-    const text = resFrame({ id: "i".repeat(128), ok: true, payload });
+    const text = resFrame({ idText: JSON.stringify("i".repeat(128)), ok: true, payloadText: JSON.stringify(payload) });
     expect(new TextEncoder().encode(text).length).toBeLessThan(MAX_SERVER_FRAME_BYTES);
   });
 

@@ -298,8 +298,9 @@ describe("a relay ticket", () => {
       origin: null,
       bookmark: null,
       calls: [{ method: "relay.ticket", params: {} }],
-    })) as unknown as { replies: { result: { ticket: string } }[] };
-    return { ticketSha256: await hashOf(answer.replies[0]!.result.ticket), protocol: "sallyport.ticket.x" };
+    })) as unknown as { replies: { resultText: string }[] };
+    const { ticket } = JSON.parse(answer.replies[0]!.resultText) as { ticket: string };
+    return { ticketSha256: await hashOf(ticket), protocol: "sallyport.ticket.x" };
   };
 
   test("opens one socket", async () => {
