@@ -64,11 +64,11 @@ describe("the body of an RPC", () => {
   ])("is a call whose id %s keeps its own text, as its parameters do", (idText) => {
     for (const paramsText of ['{ "x" : 1e400, "x" : -0 }', "[ 12345678901234567890 ]"]) {
       const single = `{"jsonrpc":"2.0","params": ${paramsText} ,"id" :${idText} ,"method":"task/get"}`;
-      const call = { kind: "call", idText, method: "task/get", paramsText };
-      expect(parseRpcBody(single)).toEqual({ ok: true, value: { batch: false, calls: [call] } });
+      const parsed = { kind: "call", idText, method: "task/get", paramsText };
+      expect(parseRpcBody(single)).toEqual({ ok: true, value: { batch: false, calls: [parsed] } });
       expect(parseRpcBody(`[ ${single} , ${single}]`)).toEqual({
         ok: true,
-        value: { batch: true, calls: [call, call] },
+        value: { batch: true, calls: [parsed, parsed] },
       });
     }
     expect(rpcSuccess(idText, "-0")).toBe(`{"jsonrpc":"2.0","id":${idText},"result":-0}`);

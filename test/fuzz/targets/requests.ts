@@ -305,7 +305,9 @@ export const requests = [
       if (isReplyTo(text)) {
         const url = new URL(text);
         must(
-          (url.protocol === "https:" || ["localhost", "[::1]"].includes(url.hostname) || /^127\./.test(url.hostname)) &&
+          (url.protocol === "https:" ||
+            ["localhost", "[::1]"].includes(url.hostname) ||
+            url.hostname.startsWith("127.")) &&
             url.username === "" &&
             url.password === "" &&
             text.length <= 2_048 &&
