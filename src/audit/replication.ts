@@ -1,5 +1,5 @@
 /** Carries a gate's audit entries to D1, until each is there. Never on a request's path. */
-import { retryDelayMs } from "../resilience/backoff.ts";
+import { backoffMs } from "../resilience/backoff.ts";
 import { withDeadline } from "../resilience/deadline.ts";
 import { errorFields, type Log } from "../telemetry/log.ts";
 import { runBatch } from "../database/batch.ts";
@@ -42,7 +42,7 @@ export function createAuditReplication({ outbox, db, commits, now, log }: AuditR
       await commits.commit(() => outbox.done(entries), RECORDED_WITHIN_MS);
     } catch (error) {
       failures += 1;
-      dueAtMs = now() + retryDelayMs(failures, RETRY, Math.random());
+      dueAtMs = now() + backoffMs(failures, RETRY, Math.random());
       log.error("audit.write_failed", { entries: entries.length, ...errorFields(error) });
     } finally {
       isBusy = false;

@@ -1,12 +1,13 @@
-/** When a job of housekeeping is due: in its own rhythm once it is done, sooner while it is not. */
+/** When a job of housekeeping is due: at its own interval once it is done, sooner while it is not. */
+import { backoffMs } from "../resilience/backoff.ts";
 
-/** How often housekeeping looks. What a request left owed is never older than this and a little. */
+/** How often housekeeping looks. What a request left pending is never older than this and a little. */
 export const ROUND_MS = 15_000;
-/** A job that goes on failing is tried this often, or in its own rhythm where that is faster. */
-const RETRY_MAX_MS = 300_000;
+/** A job that goes on failing is tried this often, or at its own interval where that is shorter. */
+const RETRY = { initialMs: ROUND_MS, maxMs: 300_000, jitterRatio: 0 } as const;
 
 /** `more`: done as far as one round goes. */
-export type Outcome = "done" | "more" | "failed";
+export type JobOutcome = "done" | "more" | "failed";
 
 /** What is kept of a job's last turn. */
 export type Turn = {
@@ -26,7 +27,7 @@ export function isDue(last: Turn | undefined, everyMs: number, nowMs: number): b
 function waitMs({ failures, more }: Turn, everyMs: number): number {
   if (more) return 0;
   if (failures === 0) return everyMs;
-  return Math.min(RETRY_MAX_MS, ROUND_MS * (2 ** Math.min(failures - 1, 16) - 1));
+  return failures === 1 ? 0 : backoffMs(failures - 1, RETRY, 0);
 }
 
 /** A turn counts as failed until it has ended otherwise: one that takes the object down is not tried in every round. */
@@ -34,6 +35,6 @@ export function turnBegun(last: Turn | undefined, nowMs: number): Turn {
   return { atMs: nowMs, failures: (last?.failures ?? 0) + 1, more: false };
 }
 
-export function turnEnded(begun: Turn, outcome: Outcome): Turn {
+export function turnEnded(begun: Turn, outcome: JobOutcome): Turn {
   return outcome === "failed" ? begun : { atMs: begun.atMs, failures: 0, more: outcome === "more" };
 }

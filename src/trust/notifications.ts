@@ -1,21 +1,19 @@
 /**
- * What trust owes to gates after its commit in D1: notifyStatements an initiator that its ticket was confirmed, and a fence in
- * both gates after a removal. The row says that it is owed until the gate has it on disk, so a crash in between loses
- * nothing; housekeeping pays what a request could not.
+ * Notifying an initiator that its ticket was confirmed. The row in D1 says that a notification is pending until the initiator's gate
+ * has it on disk, so that a crash in between loses nothing; housekeeping sends what a request could not.
  */
-import type { RemoteGate } from "../call/remote-gate.ts";
-import { errorFields, type Log } from "../telemetry/log.ts";
+import { backoffMs } from "../resilience/backoff.ts";
+import { withDeadline } from "../resilience/deadline.ts";
+import { type RoundLimits, type RoundReport, runRound } from "../resilience/round.ts";
+import { errorFields } from "../telemetry/log.ts";
 import type { AgentDid } from "../wire/did.ts";
+import { PEER_TIMEOUT_MS, type PeerGates, type TrustDeps } from "./peer-gates.ts";
 import type { Profile } from "./profile.ts";
 import { listPendingNotifications, postponeNotification, settleNotification } from "./ticket-store.ts";
 
-export type NotificationDeps = {
-  readonly db: D1Database;
-  readonly gates: { of(did: AgentDid): Pick<RemoteGate, "notify" | "fencePeer"> };
-  readonly now: () => number;
-  readonly log: Log;
-};
+export type NotificationDeps = TrustDeps & { readonly gates: PeerGates };
 
+/** What an initiator is notified of. */
 export type Confirmation = {
   readonly confirmId: string;
   readonly initiatorDid: AgentDid;
@@ -24,24 +22,58 @@ export type Confirmation = {
   readonly confirmedAtMs: number;
 };
 
-/** A request waits this long for the initiator's gate; then the debt is left to housekeeping. */
-export const NOTIFY_TIMEOUT_MS = 5_000;
 /** When housekeeping first looks at a notification that a request should have made. */
 export const NOTIFY_GRACE_MS = 15_000;
 
-const RETRY_INITIAL_MS = 15_000;
-const RETRY_MAX_MS = 3_600_000;
-/** Past this age an initiator is no longer told: its queue has refused the news for a week. */
+const RETRY = { initialMs: 15_000, maxMs: 3_600_000, jitterRatio: 0.2 } as const;
+/** Past this age an initiator is no longer notified: its queue has refused it for a week. */
 const NOTIFY_MAX_AGE_MS = 7 * 86_400_000;
-export const BATCH = 100;
 
 /**
  * Puts "your ticket was confirmed" into the initiator's delivery queue. The delivery id derives from the confirmation, so
  * a repeat is queued once.
  *
- * @returns whether the initiator's gate has it on disk. A failure is logged as an error and stays owed in D1.
+ * @returns whether the initiator's gate has it on disk. A failure is logged as an error, and the notification stays pending in D1.
  */
 export async function notifyInitiator(deps: NotificationDeps, confirmation: Confirmation): Promise<boolean> {
+  try {
+    await withDeadline(PEER_TIMEOUT_MS, () => notify(deps, confirmation));
+  } catch (error) {
+    logFailure(deps, confirmation, error);
+    return false;
+  }
+  await settle(deps, confirmation);
+  return true;
+}
+
+/**
+ * Sends the pending notifications that are due, and drops those that nobody waits for any more.
+ *
+ * @returns what the round came to; `left` counts those due that it did not come to, as far as it has seen
+ */
+export async function retryPendingNotifications(deps: NotificationDeps, limits: RoundLimits): Promise<RoundReport> {
+  const pending = await listPendingNotifications(deps.db, deps.now(), limits.calls + 1);
+  return runRound(pending, limits, {
+    callsPerItem: 1,
+    now: deps.now,
+    async run(each, ask) {
+      const ageMs = deps.now() - each.confirmedAtMs;
+      const isTooOld = ageMs > NOTIFY_MAX_AGE_MS;
+      if (each.stands && !isTooOld) await ask(each.initiatorDid, () => notify(deps, each));
+      if (each.stands && isTooOld) {
+        deps.log.error("trust.notification_given_up", { initiatorDid: each.initiatorDid, ageMs });
+      }
+      await settle(deps, each);
+    },
+    async failed(each, error) {
+      logFailure(deps, each, error);
+      const dueAtMs = deps.now() + backoffMs(each.attempts + 1, RETRY, Math.random());
+      await postponeNotification(deps.db, each.confirmId, dueAtMs);
+    },
+  });
+}
+
+async function notify(deps: NotificationDeps, confirmation: Confirmation): Promise<void> {
   const { confirmId, initiatorDid, responderDid, responderProfile, confirmedAtMs } = confirmation;
   const payload = {
     kind: "pair.confirmed",
@@ -50,61 +82,23 @@ export async function notifyInitiator(deps: NotificationDeps, confirmation: Conf
     responderProfile,
     confirmedAtMs,
   };
-  try {
-    await withinMs(
-      NOTIFY_TIMEOUT_MS,
-      deps.gates.of(initiatorDid).notify({
-        fromAgentDid: null,
-        payload: JSON.stringify(payload),
-        deliveryId: confirmId,
-      }),
-    );
-  } catch (error) {
-    deps.log.error("trust.notification_failed", { initiatorDid, responderDid, confirmId, ...errorFields(error) });
-    return false;
-  }
+  await deps.gates.of(initiatorDid).notify({
+    fromAgentDid: null,
+    payload: JSON.stringify(payload),
+    deliveryId: confirmId,
+  });
+}
+
+/** Where this fails the notification stays pending and is sent a second time, under the same delivery id. */
+async function settle(deps: NotificationDeps, { confirmId, initiatorDid }: Confirmation): Promise<void> {
   try {
     await settleNotification(deps.db, confirmId);
   } catch (error) {
-    // The initiator has been told; the debt stays on record and is paid a second time under the same delivery id.
     deps.log.error("trust.notification_not_settled", { initiatorDid, confirmId, ...errorFields(error) });
   }
-  return true;
 }
 
-/**
- * Pays the notifications that are due.
- *
- * @returns how many are paid or dropped, and how many failed again
- */
-export async function retryPendingNotifications(deps: NotificationDeps): Promise<{ settled: number; failed: number }> {
-  const owed = await listPendingNotifications(deps.db, deps.now(), BATCH);
-  let settled = 0;
-  for (const debt of owed) {
-    const ageMs = deps.now() - debt.confirmedAtMs;
-    if (!debt.stands || ageMs > NOTIFY_MAX_AGE_MS) {
-      if (debt.stands) deps.log.error("trust.notification_given_up", { initiatorDid: debt.initiatorDid, ageMs });
-      await settleNotification(deps.db, debt.confirmId);
-      settled += 1;
-    } else if (await notifyInitiator(deps, debt)) {
-      settled += 1;
-    } else {
-      const waitMs = Math.min(RETRY_MAX_MS, RETRY_INITIAL_MS * 2 ** Math.min(debt.attempts, 20));
-      await postponeNotification(deps.db, debt.confirmId, deps.now() + waitMs);
-    }
-  }
-  return { settled, failed: owed.length - settled };
-}
-
-/** @throws Error when `work` takes longer */
-async function withinMs<T>(limitMs: number, work: Promise<T>): Promise<T> {
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`no answer within ${limitMs} ms`)), limitMs);
-  });
-  try {
-    return await Promise.race([work, late]);
-  } finally {
-    clearTimeout(timer);
-  }
+function logFailure(deps: NotificationDeps, confirmation: Confirmation, error: unknown): void {
+  const { initiatorDid, responderDid, confirmId } = confirmation;
+  deps.log.error("trust.notification_failed", { initiatorDid, responderDid, confirmId, ...errorFields(error) });
 }

@@ -1,5 +1,5 @@
 /** The pairs of agents that trust each other, in D1: the only store of trust. */
-import { and, asc, eq, gt, isNull, sql } from "drizzle-orm";
+import { and, asc, eq, gt, isNull, lte, sql } from "drizzle-orm";
 import { unionAll } from "drizzle-orm/sqlite-core";
 import { excluded, names } from "../database/columns.ts";
 import { execute, readAll, readFirst } from "../database/read.ts";
@@ -21,6 +21,8 @@ export type Peer = { agentDid: AgentDid; agentName: string; since: number };
 export type TrustedPair = { agentDid: AgentDid; peerAgentDid: AgentDid; epoch: number; since: number };
 
 const SEPARATOR = "~";
+/** A removal places its fences itself; after this time housekeeping does. */
+export const FENCES_GRACE_MS = 15_000;
 
 /**
  * Reads at the primary: a pairing that was confirmed a moment ago holds now.
@@ -69,7 +71,13 @@ export function removeTrustStatements(
   return [
     query
       .update(trustPairs)
-      .set({ epoch: sql`${trustPairs.epoch} + 1`, removedAtMs: nowMs, fencesOwed: 1 })
+      .set({
+        epoch: sql`${trustPairs.epoch} + 1`,
+        removedAtMs: nowMs,
+        fencesOwed: 1,
+        fencesDueAtMs: nowMs + FENCES_GRACE_MS,
+        fencesAttempts: 0,
+      })
       .where(and(isPair(a, b), isNull(trustPairs.removedAtMs))),
     query.select({ epoch: trustPairs.epoch }).from(trustPairs).where(isPair(a, b)),
   ];
@@ -86,20 +94,31 @@ export async function settleFences(db: D1Database, a: AgentDid, b: AgentDid, epo
   );
 }
 
-/** Removals whose fences are not known to stand in both gates, oldest first. */
-export async function listPendingFences(
-  db: D1Database,
-  limit: number,
-): Promise<{ low: AgentDid; high: AgentDid; epoch: number }[]> {
-  const { lowDid, highDid, epoch, removedAtMs, fencesOwed } = trustPairs;
+/** Fences of a removal that are not known to stand in both gates. */
+export type PendingFences = { low: AgentDid; high: AgentDid; epoch: number; attempts: number };
+
+/** Pending fences that are due, the longest due first. */
+export async function listPendingFences(db: D1Database, nowMs: number, limit: number): Promise<PendingFences[]> {
+  const { lowDid, highDid, epoch, fencesOwed, fencesDueAtMs, fencesAttempts } = trustPairs;
   return readAll(
     db.withSession("first-primary"),
     query
-      .select({ low: lowDid, high: highDid, epoch })
+      .select({ low: lowDid, high: highDid, epoch, attempts: fencesAttempts })
       .from(trustPairs)
-      .where(eq(fencesOwed, 1))
-      .orderBy(asc(removedAtMs))
+      .where(and(eq(fencesOwed, 1), lte(fencesDueAtMs, nowMs)))
+      .orderBy(asc(fencesDueAtMs))
       .limit(limit),
+  );
+}
+
+/** Places pending fences again at `dueAtMs`; those of a later removal are left as they are. */
+export async function postponeFences(db: D1Database, pending: PendingFences, dueAtMs: number): Promise<void> {
+  await execute(
+    db,
+    query
+      .update(trustPairs)
+      .set({ fencesDueAtMs: dueAtMs, fencesAttempts: pending.attempts + 1 })
+      .where(and(isPair(pending.low, pending.high), eq(trustPairs.epoch, pending.epoch))),
   );
 }
 

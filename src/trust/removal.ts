@@ -2,10 +2,12 @@
 import { auditOfEffectStatement } from "../audit/entry.ts";
 import { commitUnder } from "../call/caller.ts";
 import type { CallContext } from "../call/context.ts";
+import { withDeadline } from "../resilience/deadline.ts";
 import type { AgentDid } from "../wire/did.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { placeFences } from "./fences.ts";
 import { removeTrustStatements } from "./pairs.ts";
+import { PEER_TIMEOUT_MS } from "./peer-gates.ts";
 
 /**
  * Ends trust: commits to D1, then leaves a fence in both gates, so that no cached trust lets either in after the answer
@@ -30,7 +32,7 @@ export async function removeTrust(ctx: CallContext, a: AgentDid, b: AgentDid): P
   try {
     await placeFences(ctx, { a, b, epoch }, async (at, peer) => {
       if (ctx.gate !== null && ctx.agentDid === at) ctx.gate.fencePeer(peer, epoch);
-      else await ctx.gates.of(at).fencePeer(peer, epoch);
+      else await withDeadline(PEER_TIMEOUT_MS, () => ctx.gates.of(at).fencePeer(peer, epoch));
     });
   } catch (error) {
     throw new ProxyError("PROXY_AUTH_DEPENDENCY_UNAVAILABLE", { reason: "trust-fence-failed", cause: error });

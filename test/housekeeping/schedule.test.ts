@@ -1,11 +1,11 @@
 import { describe, expect, test } from "vitest";
-import { isDue, type Outcome, ROUND_MS, type Turn, turnBegun, turnEnded } from "../../src/housekeeping/schedule.ts";
+import { isDue, type JobOutcome, ROUND_MS, type Turn, turnBegun, turnEnded } from "../../src/housekeeping/schedule.ts";
 
 const HOUR_MS = 3_600_000;
 const DAY_MS = 24 * HOUR_MS;
 
 /** How many rounds pass from each turn to the next, with these outcomes; `null` is a turn that never ended. */
-function roundsBetween(outcomes: (Outcome | null)[], everyMs: number): number[] {
+function roundsBetween(outcomes: (JobOutcome | null)[], everyMs: number): number[] {
   let nowMs = 1_000_000_000;
   let last: Turn | undefined;
   return outcomes.map((outcome) => {
@@ -36,7 +36,7 @@ describe("a job of housekeeping", () => {
 
   test("is tried again in the next round after a failure, and then less often, but no less than every 5 minutes", () => {
     const failures = Array.from({ length: 8 }, () => "failed" as const);
-    expect(roundsBetween(failures, DAY_MS)).toEqual([1, 1, 3, 7, 15, 20, 20, 20]);
+    expect(roundsBetween(failures, DAY_MS)).toEqual([1, 1, 2, 4, 8, 16, 20, 20]);
   });
 
   test("is tried no less often than its own rhythm while it fails", () => {
@@ -44,10 +44,10 @@ describe("a job of housekeeping", () => {
   });
 
   test("begins anew after a success", () => {
-    expect(roundsBetween(["failed", "failed", "failed", "done", "failed"], HOUR_MS)).toEqual([1, 1, 3, 240, 1]);
+    expect(roundsBetween(["failed", "failed", "failed", "done", "failed"], HOUR_MS)).toEqual([1, 1, 2, 240, 1]);
   });
 
   test("that took its object down with it counts as failed", () => {
-    expect(roundsBetween([null, null, null], HOUR_MS)).toEqual([1, 1, 3]);
+    expect(roundsBetween([null, null, null], HOUR_MS)).toEqual([1, 1, 2]);
   });
 });

@@ -4,6 +4,7 @@ import type { Authority } from "../../src/authority/authority.ts";
 import type { Principal } from "../../src/authority/principal.ts";
 import type { CallContext } from "../../src/call/context.ts";
 import type { GateLocal, LocalMessage } from "../../src/call/gate.ts";
+import type { RoundLimits } from "../../src/resilience/round.ts";
 import type { Fields, Log } from "../../src/telemetry/log.ts";
 import type { RemoteGate } from "../../src/call/remote-gate.ts";
 import { type AgentDid, newDid } from "../../src/wire/did.ts";
@@ -14,6 +15,9 @@ export const AUTHORITY = "registry.sallyport.example";
 export const NOW_MS = 1_790_000_000_000;
 
 export const newAgentDid = (): AgentDid => newDid(AUTHORITY, "agent", newUlid(NOW_MS));
+
+/** Limits of a round that nothing of a test reaches. */
+export const ROUND: RoundLimits = { calls: 100, parallel: 8, durationMs: 60_000, callTimeoutMs: 1_000 };
 
 export type Line = { level: "info" | "warn" | "error"; event: string; fields: Fields };
 

@@ -14,7 +14,7 @@ import {
 } from "../../src/trust/ticket-store.ts";
 import { hashPairTicket, newPairTicket, type PairTicket } from "../../src/trust/ticket.ts";
 import type { AgentDid } from "../../src/wire/did.ts";
-import { authorityOf, callBy, type House, newAgentDid, newHouse } from "./call-context.ts";
+import { authorityOf, callBy, type House, newAgentDid, newHouse, ROUND } from "./call-context.ts";
 
 const ALICE = { agentName: "alice", humanName: "Alice Doe", proxyOrigin: "https://proxy.example.com" };
 const BOB = { agentName: "bob", humanName: "Bob Roe" };
@@ -45,7 +45,7 @@ const status = (ticket: string, as: AgentDid): Promise<{ status: string }> =>
   call(pairStatus, callBy(house, as), { ticket });
 
 describe("pairing by ticket", () => {
-  test("makes trust in both directions and tells the initiator over its relay", async () => {
+  test("makes trust in both directions and notifies the initiator over its relay", async () => {
     const { ticket, expiresAtMs } = await start();
     expect(expiresAtMs).toBe(house.nowMs + 300_000);
     expect(await lookUpTrust(env.DB, alice, bob)).toEqual({ trusted: false, epoch: 0 });
@@ -237,7 +237,7 @@ describe("the tickets of one agent", () => {
     expect(await count("status = 'pending'")).toBe(PENDING_TICKETS_MAX);
   });
 
-  test("that are over are remembered by the thousand, the newest of them, and those whose news is owed", async () => {
+  test("that are over are remembered by the thousand, the newest of them, and those with a pending notification", async () => {
     const firstMs = house.nowMs - 10_000;
     await seed(PAST_TICKETS_MAX + 3, firstMs);
     await env.DB.prepare("UPDATE pair_tickets SET notify_at_ms = 1 WHERE expires_at_ms = ?1").bind(firstMs).run();
@@ -248,7 +248,7 @@ describe("the tickets of one agent", () => {
   });
 });
 
-describe("notifyStatements the initiator", () => {
+describe("notifying the initiator", () => {
   test("when it fails the trust stands, the answer says so, and the log is loud", async () => {
     const { ticket } = await start();
     house.broken.add(alice);
@@ -266,13 +266,13 @@ describe("notifyStatements the initiator", () => {
     const deps = { db: env.DB, gates: house.gates, now: () => house.nowMs, log: house.log };
 
     house.nowMs += 20_000;
-    expect(await retryPendingNotifications(deps)).toEqual({ settled: 0, failed: 1 });
-    expect(await retryPendingNotifications(deps), "backs off").toEqual({ settled: 0, failed: 0 });
+    expect(await retryPendingNotifications(deps, ROUND)).toEqual({ done: 0, failed: 1, left: 0 });
+    expect(await retryPendingNotifications(deps, ROUND), "backs off").toEqual({ done: 0, failed: 0, left: 0 });
     house.broken.clear();
     house.nowMs += 20_000;
-    expect(await retryPendingNotifications(deps)).toEqual({ settled: 1, failed: 0 });
+    expect(await retryPendingNotifications(deps, ROUND)).toEqual({ done: 1, failed: 0, left: 0 });
     house.nowMs += 7_200_000;
-    expect(await retryPendingNotifications(deps)).toEqual({ settled: 0, failed: 0 });
+    expect(await retryPendingNotifications(deps, ROUND)).toEqual({ done: 0, failed: 0, left: 0 });
 
     expect(house.told.map(({ at }) => at)).toEqual([alice]);
     const row = await env.DB.prepare("SELECT confirm_id FROM pair_tickets WHERE initiator_did = ?1")
@@ -281,7 +281,7 @@ describe("notifyStatements the initiator", () => {
     expect(house.told[0]?.message.deliveryId).toBe(String(row?.["confirm_id"]));
   });
 
-  test("a process that dies between the commit and the notification leaves it owed", async () => {
+  test("a process that dies between the commit and the notification leaves it pending", async () => {
     const { ticket } = await start();
     const ctx = callBy(house, bob);
     const dies = {
@@ -292,7 +292,8 @@ describe("notifyStatements the initiator", () => {
     await expect.poll(async () => (await lookUpTrust(env.DB, alice, bob)).trusted).toBe(true);
 
     house.nowMs += 20_000;
-    await retryPendingNotifications({ db: env.DB, gates: house.gates, now: () => house.nowMs, log: house.log });
+    const deps = { db: env.DB, gates: house.gates, now: () => house.nowMs, log: house.log };
+    await retryPendingNotifications(deps, ROUND);
     expect(house.told.map(({ at }) => at)).toEqual([alice]);
   });
 });

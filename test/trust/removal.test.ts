@@ -1,5 +1,5 @@
 import { env } from "cloudflare:workers";
-import { beforeEach, describe, expect, test } from "vitest";
+import { beforeEach, describe, expect, test, vi } from "vitest";
 import {
   pairConfirm,
   pairRemove,
@@ -9,9 +9,9 @@ import {
   trustRemove,
 } from "../../src/rpc/methods/trust.ts";
 import { retryPendingFences } from "../../src/trust/fences.ts";
-import { listPendingFences, listPeers, lookUpTrust } from "../../src/trust/pairs.ts";
+import { FENCES_GRACE_MS, listPendingFences, listPeers, lookUpTrust } from "../../src/trust/pairs.ts";
 import type { AgentDid } from "../../src/wire/did.ts";
-import { callBy, type House, newAgentDid, newHouse } from "./call-context.ts";
+import { callBy, type House, newAgentDid, newHouse, ROUND } from "./call-context.ts";
 
 let house: House;
 let alice: AgentDid;
@@ -52,7 +52,7 @@ describe("removing trust", () => {
     expect(house.fences).toEqual([]);
   });
 
-  test("can be repeated: nothing changes but that the fences are laid again", async () => {
+  test("can be repeated: nothing changes but that the fences are placed again", async () => {
     await pair(alice, bob);
     await remove(alice, bob);
     expect(await remove(bob, alice)).toEqual({ removed: false });
@@ -93,19 +93,29 @@ describe("removing trust", () => {
     expect(await lookUpTrust(env.DB, alice, bob)).toEqual({ trusted: true, epoch: 3 });
   });
 
-  test("does not answer while a gate is out of reach, and the fences stay owed until they stand", async () => {
+  test("does not answer while a gate is out of reach, and the fences stay pending until they stand", async () => {
     await pair(alice, bob);
     house.broken.add(bob);
     await expect(remove(alice, bob)).rejects.toMatchObject({ code: "PROXY_AUTH_DEPENDENCY_UNAVAILABLE" });
     expect((await lookUpTrust(env.DB, alice, bob)).trusted).toBe(false);
     const mine = async () =>
-      (await listPendingFences(env.DB, 100)).filter((owed) => [owed.low, owed.high].includes(alice));
+      (await listPendingFences(env.DB, Number.MAX_SAFE_INTEGER, 100)).filter(({ low, high }) =>
+        [low, high].includes(alice),
+      );
     expect(await mine()).toHaveLength(1);
 
     const deps = { db: env.DB, gates: house.gates, now: () => house.nowMs, log: house.log };
-    expect((await retryPendingFences(deps)).failed).toBe(1);
+    expect(await retryPendingFences(deps, ROUND), "the caller places them first").toEqual({
+      done: 0,
+      failed: 0,
+      left: 0,
+    });
+    house.nowMs += FENCES_GRACE_MS;
+    expect(await retryPendingFences(deps, ROUND)).toEqual({ done: 0, failed: 1, left: 0 });
     house.broken.clear();
-    expect(await retryPendingFences(deps)).toEqual({ settled: 1, failed: 0 });
+    expect(await retryPendingFences(deps, ROUND), "backs off").toEqual({ done: 0, failed: 0, left: 0 });
+    house.nowMs += 20_000;
+    expect(await retryPendingFences(deps, ROUND)).toEqual({ done: 1, failed: 0, left: 0 });
     expect(house.fences).toContainEqual({ at: bob, peer: alice, epoch: 2, local: false });
     expect(await mine()).toEqual([]);
   });
@@ -116,6 +126,92 @@ describe("removing trust", () => {
     await expect(remove(alice, bob)).rejects.toMatchObject({ code: "PROXY_AUTH_REVOKED" });
     expect((await lookUpTrust(env.DB, alice, bob)).trusted).toBe(true);
     expect(house.fences).toEqual([]);
+  });
+});
+
+describe("the fences of one gate that hangs", () => {
+  /** Pairs whose trust was removed, with their fences pending and due; made in the table, since every call would place them. */
+  const removedPairs = (peers: readonly AgentDid[], gate: AgentDid, removedAtMs: number) =>
+    env.DB.batch(
+      peers.map((peer) =>
+        env.DB.prepare(
+          `INSERT INTO trust_pairs (low_did, high_did, epoch, low_profile, high_profile, confirmed_at_ms, removed_at_ms, fences_owed,
+             fences_due_at_ms) VALUES (MIN(?1, ?2), MAX(?1, ?2), 2, '{}', '{}', 1, ?3, 1, ?3)`,
+        ).bind(gate, peer, removedAtMs),
+      ),
+    );
+  const many = (count: number): AgentDid[] => Array.from({ length: count }, newAgentDid);
+
+  test("do not keep those of others waiting: theirs stand within two rounds, and the gate is asked a few times in each", async () => {
+    await removedPairs(many(150), alice, 1);
+    const others = many(20);
+    await removedPairs(others, bob, 2);
+    const asked = { hanging: 0 };
+    const gates = {
+      of: (at: AgentDid) =>
+        at === alice
+          ? {
+              ...house.gates.of(at),
+              fencePeer: () => {
+                asked.hanging += 1;
+                return new Promise<void>(() => {});
+              },
+            }
+          : house.gates.of(at),
+    };
+    const deps = { db: env.DB, gates, now: () => house.nowMs, log: house.log };
+    const limits = { ...ROUND, calls: 200, callTimeoutMs: 50 };
+    const first = await retryPendingFences(deps, limits);
+    const second = await retryPendingFences(deps, limits);
+    expect(first).toEqual({ done: 0, failed: 100, left: 1 });
+    expect(second).toEqual({ done: 20, failed: 50, left: 0 });
+    expect(new Set(house.fences.filter(({ peer }) => peer === bob).map(({ at }) => at))).toEqual(new Set(others));
+    expect(asked.hanging).toBeLessThanOrEqual(2 * ROUND.parallel);
+  });
+
+  test("are placed later and later while it goes on, and at once in its turn when it is back", async () => {
+    await removedPairs([bob], alice, 1);
+    house.broken.add(alice);
+    const deps = { db: env.DB, gates: house.gates, now: () => house.nowMs, log: house.log };
+    const waits: number[] = [];
+    for (let failure = 0; failure < 5; failure += 1) {
+      // oxlint-disable-next-line no-await-in-loop -- each wait follows from the one before
+      expect(await retryPendingFences(deps, ROUND)).toEqual({ done: 0, failed: 1, left: 0 });
+      // oxlint-disable-next-line no-await-in-loop
+      const dueAtMs = await env.DB.prepare("SELECT fences_due_at_ms AS due FROM trust_pairs").first<number>("due");
+      waits.push((dueAtMs ?? 0) - house.nowMs);
+      house.nowMs = dueAtMs ?? 0;
+    }
+    for (const [at, ms] of waits.entries()) expect(Math.abs(ms / (15_000 * 2 ** at) - 1)).toBeLessThanOrEqual(0.21);
+    house.broken.clear();
+    expect(await retryPendingFences(deps, ROUND)).toEqual({ done: 1, failed: 0, left: 0 });
+  });
+
+  test("cost a removal no more than its deadline, and it is answered as pending", async () => {
+    await pair(alice, bob);
+    const hanging = callBy(house, alice);
+    let asked = 0;
+    const gates = {
+      of: () => ({
+        fencePeer: () => {
+          asked += 1;
+          return new Promise(() => {});
+        },
+      }),
+    };
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+    try {
+      const removing = pairRemove
+        .handler({ ...hanging, gates: gates as never }, { peerAgentDid: bob })
+        .catch((error: unknown) => error);
+      while (asked === 0) await new Promise((resolve) => setImmediate(resolve));
+      await vi.advanceTimersByTimeAsync(5_000);
+      expect(await removing).toMatchObject({ code: "PROXY_AUTH_DEPENDENCY_UNAVAILABLE" });
+    } finally {
+      vi.useRealTimers();
+    }
+    expect((await lookUpTrust(env.DB, alice, bob)).trusted).toBe(false);
+    expect(await listPendingFences(env.DB, Number.MAX_SAFE_INTEGER, 10)).toHaveLength(1);
   });
 });
 

@@ -3,6 +3,7 @@
  * of its own. It never grants by failing: whatever is not a clear yes is no, or an error.
  */
 import type { Config } from "../../config.ts";
+import { backoffMs } from "../../resilience/backoff.ts";
 import { readBody } from "../../resilience/bounded-body.ts";
 import { type Breaker, createBreaker } from "../../resilience/breaker.ts";
 import { DeadlineExceeded, withDeadline } from "../../resilience/deadline.ts";
@@ -15,8 +16,8 @@ import { err, ok, type Result } from "../../wire/result.ts";
 export const REMOTE_TIMEOUT_MS = 2_000;
 /** One attempt and three retries. */
 export const REMOTE_ATTEMPTS_MAX = 4;
-/** The pause before retry n (from 0) is this times 2ⁿ, and up to half as much again. */
-export const REMOTE_RETRY_MS = 200;
+/** The first pause is 200 to 300 ms, each further one twice as long. */
+const REMOTE_RETRY = { initialMs: 250, maxMs: 2_000, jitterRatio: 0.2 } as const;
 /** A whole call cannot take longer: what is being sent is held for this long and then belongs to the outbox. */
 export const REMOTE_CALL_MAX_MS = 12_000;
 const ANSWER_BYTES_MAX = 1_048_576;
@@ -150,9 +151,8 @@ export function createRemoteGraph(deps: RemoteGraphDeps): RemoteGraph {
         return judged;
       }
       tally("retry", judged.error);
-      const pauseMs = REMOTE_RETRY_MS * 2 ** attempt;
       // oxlint-disable-next-line no-await-in-loop -- the pause before the retry
-      await deps.pause(pauseMs + Math.floor((deps.random() * pauseMs) / 2));
+      await deps.pause(backoffMs(attempt + 1, REMOTE_RETRY, deps.random()));
     }
   };
 

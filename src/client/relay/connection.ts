@@ -130,7 +130,7 @@ export function connectRelay(setup: RelaySetup): RelayConnection {
   const WebSocketImpl = setup.WebSocket ?? platformSocket();
   const options = withDefaults(setup);
   const random = setup.random ?? Math.random;
-  const backoff = { initialMs: options.backoffInitialMs, maxMs: options.backoffMaxMs };
+  const backoff = { initialMs: options.backoffInitialMs, maxMs: options.backoffMaxMs, jitterRatio: "full" } as const;
   const onError = handlers.onError ?? reportOnConsole;
 
   const inbox = createInbox(handlers.onMessage, onError, nowMs);
@@ -170,7 +170,7 @@ export function connectRelay(setup: RelaySetup): RelayConnection {
       return;
     }
     enter("waiting");
-    const waitMs = Math.max(next.atLeastMs, backoffMs(attempt, random(), backoff));
+    const waitMs = Math.max(next.atLeastMs, backoffMs(attempt + 1, backoff, random()));
     attempt += 1;
     retryTimer = setTimeout(() => void connect(), waitMs);
   };

@@ -17,12 +17,18 @@ export const trustPairs = sqliteTable(
     removedAtMs: integer("removed_at_ms"),
     /** 1 from a removal until both gates have its fence on disk. */
     fencesOwed: integer("fences_owed").$type<0 | 1>().notNull().default(0),
+    /** When pending fences are placed next, and how often that has failed. */
+    fencesDueAtMs: integer("fences_due_at_ms").notNull().default(0),
+    fencesAttempts: integer("fences_attempts").notNull().default(0),
   },
   (table) => [
     primaryKey({ columns: [table.lowDid, table.highDid] }),
     index("trust_pairs_by_high").on(table.highDid, table.lowDid),
     index("trust_pairs_owing_fences")
       .on(table.removedAtMs)
+      .where(sql`${table.fencesOwed} = 1`),
+    index("trust_pairs_fences_due")
+      .on(table.fencesDueAtMs)
       .where(sql`${table.fencesOwed} = 1`),
     check("trust_pairs_epoch", sql`${table.epoch} > 0`),
     check("trust_pairs_fences_owed", sql`${table.fencesOwed} IN (0, 1)`),

@@ -1,5 +1,5 @@
 /** What a sender's gate holds for each of its recipients, as memory mirrors it, and when it may be handed over next. */
-import { retryDelayMs } from "../../resilience/backoff.ts";
+import { backoffMs } from "../../resilience/backoff.ts";
 import type { AgentDid } from "../../wire/did.ts";
 import { BATCH_TICK_MS, type QueuedMessage } from "../protocol/transfer.ts";
 
@@ -114,7 +114,7 @@ export function createOutboxLanes() {
       lane.busy = false;
       lane.failures = taken === offered ? 0 : taken > 0 ? 1 : lane.failures + 1;
       lane.dueAtMs =
-        nowMs + (lane.failures === 0 ? BATCH_TICK_MS : retryDelayMs(lane.failures, FULL_RETRY, Math.random()));
+        nowMs + (lane.failures === 0 ? BATCH_TICK_MS : backoffMs(lane.failures, FULL_RETRY, Math.random()));
       const gone = lane.held.splice(0, taken);
       release(gone);
       return gone.map(({ deliveryId }) => deliveryId);
@@ -125,7 +125,7 @@ export function createOutboxLanes() {
       const lane = laneOf(to);
       lane.busy = false;
       lane.failures += 1;
-      lane.dueAtMs = nowMs + retryDelayMs(lane.failures, FAILED_RETRY, Math.random());
+      lane.dueAtMs = nowMs + backoffMs(lane.failures, FAILED_RETRY, Math.random());
     },
   };
 }

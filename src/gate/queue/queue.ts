@@ -3,7 +3,7 @@
  * order within one sender is the order of its ids. Memory mirrors the rows that still wait, and follows the disk: each
  * change is written first, so that one that fails leaves both as they were.
  */
-import { retryDelayMs, type RetrySpacing } from "../../resilience/backoff.ts";
+import { backoffMs, type Spacing } from "../../resilience/backoff.ts";
 import type { AgentDid } from "../../wire/did.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import { type Envelope, HELD_BYTES_MAX, type DeliveryOutcome, type QueuedMessage } from "../protocol/transfer.ts";
@@ -26,7 +26,7 @@ export type QueueLimits = {
   queueMax: number;
   ttlMs: number;
   maxAttempts: number;
-  retry: RetrySpacing;
+  retry: Spacing;
   deadLetterRetentionMs: number;
 };
 
@@ -85,7 +85,7 @@ export function createQueue({ sql, limits, admits }: QueueDeps) {
       end(entry, "attempts exhausted", nowMs);
       return;
     }
-    const dueAtMs = nowMs + retryDelayMs(entry.attempts, limits.retry, Math.random());
+    const dueAtMs = nowMs + backoffMs(entry.attempts, limits.retry, Math.random());
     rows.waits(entry.deliveryId, dueAtMs);
     entry.dueAtMs = dueAtMs;
     entry.socketId = null;

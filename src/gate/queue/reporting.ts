@@ -1,5 +1,5 @@
 /** Reports to the senders' gates what became of their messages, until each has it on disk. Never on a request's path. */
-import { retryDelayMs } from "../../resilience/backoff.ts";
+import { backoffMs } from "../../resilience/backoff.ts";
 import { errorFields, type Log } from "../../telemetry/log.ts";
 import type { AgentDid } from "../../wire/did.ts";
 import { askPeer, PEER_RETRY, PEER_TIMEOUT_MS, type PeerGate } from "../protocol/peer.ts";
@@ -48,7 +48,7 @@ export function createReporting({ queue, commits, gateStub, now, log }: Reportin
     } catch (error) {
       progress.isBusy = false;
       progress.failures += 1;
-      progress.dueAtMs = now() + retryDelayMs(progress.failures, PEER_RETRY, Math.random());
+      progress.dueAtMs = now() + backoffMs(progress.failures, PEER_RETRY, Math.random());
       log.warn("report.failed", { to: sender, messages: outcomes.length, ...errorFields(error) });
       commits.wake();
     }

@@ -3,7 +3,8 @@ import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "c
 import { env } from "cloudflare:workers";
 import { afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import * as z from "zod/mini";
-import { bringRevocations } from "../../../src/housekeeping/revocation-push.ts";
+import { JOB_LIMITS } from "../../../src/housekeeping/jobs.ts";
+import { createRevocationPushes } from "../../../src/housekeeping/revocation-push.ts";
 import { runBatch } from "../../../src/database/batch.ts";
 import { defineMethod } from "../../../src/rpc/method.ts";
 import { SOCKETS_PER_HOLDER_MAX } from "../../../src/gate/relay/sockets.ts";
@@ -399,31 +400,30 @@ describe("a socket", () => {
 });
 
 describe("a registry's revocation list", () => {
-  test("ends an idle socket of the agent whose token is in it, and is brought again where it failed", async () => {
+  test("ends an idle socket of the agent whose token is in it, and is pushed again where it failed", async () => {
     const agent = newAgentHolder(newAgent());
     const other = newAgentHolder(newAgent());
     const [line, untouched] = [await open(agent), await open(other)];
     let attempts = 0;
+    let nowMs = Date.now();
     const bring = (): Promise<unknown> =>
-      runInDurableObject(env.HOUSEKEEPING.getByName("test"), (_object, { storage }) =>
-        bringRevocations(storage.sql, {
-          fetchList: () =>
-            Promise.resolve({
-              ok: true as const,
-              value: { iat: 1, revocations: [{ jti: agent.jti, agentDid: agent.did }] },
-            }),
+      runInDurableObject(env.HOUSEKEEPING.getByName("test"), (_object, { storage }) => {
+        const pushes = createRevocationPushes(storage.sql);
+        pushes.take([{ jti: agent.jti, agentDid: agent.did }], nowMs);
+        return pushes.push(JOB_LIMITS.revocations, {
           async endTokens(did, tokens) {
             attempts += 1;
             if (attempts === 1) throw new Error("the gate is out of reach");
             await gateStub(did as AgentDid).endTokens(tokens, "revoked by the registry");
           },
           listMaxAgeMs: 1_800_000,
-          now: Date.now,
+          now: () => nowMs,
           log: createLog(),
-        }),
-      );
+        });
+      });
     await bring();
     expect(line.closure()).toBeNull();
+    nowMs += 15_000;
     await bring();
     await expect(line.closed).resolves.toEqual({ code: 4001, reason: "agent revoked" });
     await bring();
