@@ -6,8 +6,10 @@ import { type HttpEnv, requestContext } from "./http/middleware/request-context.
 import { measure } from "./http/middleware/request-metrics.ts";
 import { bodyParams, noParams, pathAndQuery, queryParams } from "./http/params.ts";
 import { claimDevice } from "./http/routes/device-claim.ts";
+import { enroll } from "./http/routes/enroll.ts";
 import { health, ready, time } from "./http/routes/health.ts";
 import { hook } from "./http/routes/hook.ts";
+import { join } from "./http/routes/join.ts";
 import { methodRoute } from "./http/routes/method-route.ts";
 import { metrics } from "./http/routes/metrics.ts";
 import { relayConnect } from "./http/routes/relay-connect.ts";
@@ -108,6 +110,23 @@ app.post(
   "/v1/agents/rekey",
   methodRoute(operatorOnly("identity.rekey"), { method: "identity.rekey", params: bodyParams(), inGateOf: "agentDid" }),
 );
+app.post("/v1/agents/enroll", enroll);
+app.post(
+  "/v1/invites",
+  methodRoute(operatorOnly("invite.create"), {
+    method: "invite.create",
+    params: bodyParams(),
+    status: 201,
+    // The invite stands in the fragment: no server that the link passes hears of it.
+    shown: (c, result) => ({ ...result, link: `${new URL("/join", c.req.url).href}#${String(result["invite"])}` }),
+  }),
+);
+app.get("/v1/invites", methodRoute(operatorOnly("invite.list"), { method: "invite.list", params: queryParams }));
+app.post(
+  "/v1/invites/revoke",
+  methodRoute(operatorOnly("invite.revoke"), { method: "invite.revoke", params: bodyParams() }),
+);
+app.get("/join", join);
 app.post(
   "/v1/keys/rotate",
   methodRoute(operatorOnly("identity.keys.rotate"), { method: "identity.keys.rotate", params: noParams }),

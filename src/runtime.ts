@@ -20,6 +20,8 @@ import { deliveryMethods } from "./rpc/methods/deliveries.ts";
 import { createLockout, type Lockout } from "./auth/limits/lockout.ts";
 import { embeddedRegistryFetch } from "./identity/documents/documents.ts";
 import { identityMethods } from "./rpc/methods/identity.ts";
+import { inviteMethods } from "./rpc/methods/invites.ts";
+import type { IdentityHooks } from "./identity/hooks.ts";
 import { createRegistry, externalRegistry, type Registry, type RequestScope } from "./registry/registry.ts";
 import type { Deadline } from "./resilience/deadline.ts";
 import { deviceMethods } from "./rpc/methods/devices.ts";
@@ -119,15 +121,17 @@ function createRuntime(env: Env): Runtime {
     trust,
     operators: createOperatorTokens(config.operatorTokens),
   });
+  const identityHooks: IdentityHooks = {
+    keysChanged: () => registry.keys.expectChange(),
+    atRegistration: [agentRegistration],
+    atEnd: [
+      (_ctx, agentDid) => [endTicketsStatement(agentDid)],
+      (ctx, agentDid) => endApiKeysStatements(ctx, agentDid),
+    ],
+  };
   const dispatcher = createDispatcher([
-    ...identityMethods({
-      keysChanged: () => registry.keys.expectChange(),
-      atRegistration: [agentRegistration],
-      atEnd: [
-        (_ctx, agentDid) => [endTicketsStatement(agentDid)],
-        (ctx, agentDid) => endApiKeysStatements(ctx, agentDid),
-      ],
-    }),
+    ...identityMethods(identityHooks),
+    ...inviteMethods(identityHooks),
     ...trustMethods,
     ...deliveryMethods,
     ...deviceMethods,

@@ -34,6 +34,8 @@ export function subjectOf(principal: Principal): string {
       return "operator";
     case "agent":
       return `agent:${principal.agentDid}`;
+    case "invite":
+      return `invite:${principal.inviteId}`;
     case "shared":
       return `shared:${principal.agentDid}`;
     case "device":

@@ -7,7 +7,7 @@ export type Holder = string;
 /** The agent by its own credential: what is kept for it no other holder can use up. */
 export const AGENT_HOLDER: Holder = "agent";
 
-/** @returns the holder of a principal's credential. @throws Error for the operator, who holds nothing of an agent's */
+/** @returns the holder of a principal's credential. @throws Error for the operator and for an invite, which hold nothing of an agent's */
 export function holderOf(principal: Principal): Holder {
   switch (principal.kind) {
     case "agent":
@@ -18,7 +18,8 @@ export function holderOf(principal: Principal): Holder {
       return "shared";
     case "apiKey":
       return `apiKey:${principal.apiKeyId}`;
+    case "invite":
     case "operator":
-      throw new Error("the operator holds no share of an agent");
+      throw new Error("holds no share of an agent");
   }
 }

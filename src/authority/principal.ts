@@ -23,6 +23,8 @@ export type Principal =
       tenantId: string;
       scopes: readonly Scope[];
     }
+  /** Whoever holds an invite: may register one agent of its own, and nothing else. */
+  | { kind: "invite"; inviteId: string; ownerDid: HumanDid; tenantId: string }
   | { kind: "operator" };
 
 export type PrincipalKind = Principal["kind"];
@@ -33,6 +35,8 @@ export function scopesOf(principal: Principal): readonly Scope[] {
     case "agent":
     case "operator":
       return SCOPES;
+    case "invite":
+      return [];
     case "shared":
       return SHARED_SCOPES;
     case "device":

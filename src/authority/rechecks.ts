@@ -43,6 +43,12 @@ export const RECHECKS: { readonly [K in CredentialKind]: Recheck } = {
     atFrame: "its end in the gate, generation, expiry, agent in order",
     fence: "`apikey:<apiKeyId>`",
   },
+  invite: {
+    credential: "invite",
+    atRequest: "its row, expiry, uses left, proof by the newcomer's key",
+    atFrame: "holds no socket",
+    fence: "its row, in the commit that takes one use",
+  },
   operator: {
     credential: "operator",
     atRequest: "secret's hash",

@@ -44,7 +44,8 @@ export function actorOf(principal: Principal): Actor | null {
       return { ...none, kind: "apiKey", subject, agentDid, serviceAccountId, owners: [subject] };
     }
     case "shared":
-      throw new ProxyError("PROXY_AUTH_FORBIDDEN", { reason: "a shared secret has no scope for tasks" });
+    case "invite":
+      throw new ProxyError("PROXY_AUTH_FORBIDDEN", { reason: "a credential without any scope for tasks" });
   }
 }
 

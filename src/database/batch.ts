@@ -72,6 +72,11 @@ export function violates(undone: Undone, ...columns: readonly SQLiteColumn[]): b
   return typeof undone === "object" && "unique" in undone && undone.unique === names;
 }
 
+/** @returns whether a batch was undone because this guard did not hold */
+export function isUndoneBy(undone: Undone, name: GuardName): boolean {
+  return typeof undone === "object" && "guard" in undone && undone.guard === name;
+}
+
 /** @returns how many rows the statement of a batch changed that changed most */
 export function mostChanged(results: readonly D1Result[]): number {
   return Math.max(0, ...results.map(({ meta }) => meta.changes));

@@ -3,8 +3,11 @@ import { and, asc, eq, gt, inArray, lt, notExists, sql } from "drizzle-orm";
 import { mostChanged, runBatch } from "../database/batch.ts";
 import { aits, registryKeys, tokenFamilies, tokenPairs } from "../database/schema.ts";
 import { query, type Statement } from "../database/statement.ts";
+import { pruneInvitesStatements } from "./invites.ts";
 
 const DAY_MS = 86_400_000;
+/** How long an invite is listed after it has expired. */
+const INVITE_RETENTION_MS = 30 * DAY_MS;
 /** A list that a retired key has signed may be served for days by a reader that cannot reach us. */
 const RETIRED_KEY_RETENTION_MS = 15 * DAY_MS;
 
@@ -40,6 +43,7 @@ function tokenStatements(beforeMs: number, limit: number): Statement<D1Result>[]
   return [
     query.delete(aits).where(inArray(aits.jti, expiredAits)),
     query.delete(tokenPairs).where(inArray(tokenPairs.refreshHash, expiredPairs)),
+    ...pruneInvitesStatements(beforeMs - INVITE_RETENTION_MS, limit),
   ];
 }
 

@@ -22,6 +22,10 @@ export const PERMISSIONS = {
   "identity.rekey": OPERATOR,
   "identity.reissue": AGENT,
   "identity.refresh": AGENT,
+  "identity.enroll": { callers: ["invite"], scope: null },
+  "invite.create": OPERATOR,
+  "invite.list": OPERATOR,
+  "invite.revoke": OPERATOR,
   "identity.keys.rotate": OPERATOR,
   "identity.keys.revoke": OPERATOR,
 

@@ -11,7 +11,7 @@ const tables = Object.values(schema)
   .map((table) => getTableConfig(table));
 
 /** What drizzle has no words for. */
-const WITHOUT_ROWID = new Set(["trust_pairs", "pair_tickets", "relationships", "grants_taken"]);
+const WITHOUT_ROWID = new Set(["trust_pairs", "pair_tickets", "relationships", "grants_taken", "invite_uses"]);
 const STRICT = new Set(["relationships", "grants_taken"]);
 
 async function rows<Row>(text: string): Promise<Row[]> {

@@ -18,6 +18,7 @@ const ownerDid = "did:cdi:registry.sallyport.example:human:01JDA0000000000000000
 /** Every kind of principal, and those with scopes once for each scope alone. */
 const principals: Record<string, Principal> = {
   operator: { kind: "operator" },
+  invite: { kind: "invite", inviteId: "i", ownerDid, tenantId: "t" },
   agent: { kind: "agent", agentDid, ownerDid, jti: "j", expMs: 1, keyX: "x" },
   shared: { kind: "shared", agentDid, generation: 1 },
   "device without scopes": { kind: "device", agentDid, ownerDid, deviceId: "d", scopes: [], epoch: 1, expMs: 1 },

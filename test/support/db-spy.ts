@@ -122,7 +122,7 @@ export async function contextOf(
 ): Promise<CallContext> {
   const principal = await principalOf(caller);
   const settings = around.settings ?? env;
-  const agentDid = principal.kind === "operator" ? null : principal.agentDid;
+  const agentDid = "agentDid" in principal ? principal.agentDid : null;
   const gate: Partial<GateLocal> = {
     send: () => ({ deliveryId: "d" }),
     audit: () => {},

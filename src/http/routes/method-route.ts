@@ -21,6 +21,8 @@ export type MethodRoute = {
   status?: ContentfulStatusCode;
   /** The parameter by which an operator names the agent whose gate the method runs in; without it, the Worker. */
   inGateOf?: string;
+  /** What the answer shows of the result, where that depends on how this server was called. */
+  shown?: (c: Context<HttpEnv>, result: Record<string, unknown>) => Record<string, unknown>;
 };
 
 export function methodRoute(needs: RouteNeeds, route: MethodRoute): Handler<HttpEnv> {
@@ -32,7 +34,9 @@ export function methodRoute(needs: RouteNeeds, route: MethodRoute): Handler<Http
       const { code, message: detail, retryAfterMs, data } = reply;
       throw new ProxyError(code, { detail, retryAfterMs, data });
     }
-    return jsonResponse(c, reply.resultText, route.status ?? 200);
+    if (route.shown === undefined) return jsonResponse(c, reply.resultText, route.status ?? 200);
+    const shown = route.shown(c, JSON.parse(reply.resultText) as Record<string, unknown>);
+    return jsonResponse(c, JSON.stringify(shown), route.status ?? 200);
   };
 }
 

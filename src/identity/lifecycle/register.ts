@@ -1,7 +1,7 @@
 /** Registering an agent: its row, its key, its first identity token and token pair, in one commit. */
 import { auditStatement } from "../../audit/entry.ts";
 import type { CallContext } from "../../call/context.ts";
-import { commitFenced } from "../../database/batch.ts";
+import { commitFenced, isUndoneBy } from "../../database/batch.ts";
 import { didAuthority, type HumanDid, newDid, parseHumanDid } from "../../wire/did.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import { newUlid } from "../../wire/ulid.ts";
@@ -74,6 +74,8 @@ export async function registerAgent(
       return credentialsOf(agent, issued, pair);
     }
     if (isKeyTaken(outcome.error)) throw keyTaken();
+    if (isUndoneBy(outcome.error, "invite_may_be_used"))
+      throw new ProxyError("PROXY_AUTH_INVALID_TOKEN", { reason: "invite-over" });
     assertMoved(outcome.error);
     if (outcome.error === "authority-ended") ctx.authority.assertCurrent();
   }
@@ -109,7 +111,7 @@ function newAgent(registry: Registry, params: Registration): Agent {
   const ownerDid =
     params.ownerDid === undefined
       ? newDid(registry.authority, "human", newUlid(nowMs))
-      : ownerOf(registry, params.ownerDid);
+      : ownerDidOf(registry, params.ownerDid);
   return {
     agentDid: newDid(registry.authority, "agent", newUlid(nowMs)),
     ownerDid,
@@ -125,7 +127,8 @@ function newAgent(registry: Registry, params: Registration): Agent {
   };
 }
 
-function ownerOf(registry: Registry, text: string): HumanDid {
+/** @returns a person of this registry. @throws ProxyError PROXY_BAD_REQUEST naming ownerDid */
+export function ownerDidOf(registry: Registry, text: string): HumanDid {
   const did = parseHumanDid(text);
   if (did === null || didAuthority(did) !== registry.authority) {
     throw new ProxyError("PROXY_BAD_REQUEST", { detail: `ownerDid: must be a human DID of ${registry.authority}.` });

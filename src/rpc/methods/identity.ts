@@ -16,7 +16,20 @@ import { agentDid, cursor, fenced, humanDid, plainText, publicKey, queryPageLimi
 /** Agents on one page of the list, at most and by default. */
 const PAGE_MAX = 100;
 
-const credentials = z.object({
+/** How an agent is called, as its identity token carries it. */
+export const agentName = z.string().check(z.regex(/^[A-Za-z0-9._ -]{1,64}$/));
+export const tenantId = z.string().check(z.regex(/^[A-Za-z0-9._-]{1,128}$/));
+
+/** What a newcomer says of itself. */
+export const newcomer = {
+  name: agentName,
+  framework: plainText(1, 32),
+  publicKey,
+  description: z.optional(plainText(0, 280)),
+};
+
+/** What an agent starts with, shown once. */
+export const credentials = z.object({
   agentDid: z.string(),
   ownerDid: z.string(),
   tenantId: z.string(),
@@ -51,12 +64,9 @@ export function identityMethods(hooks: IdentityHooks): Method[] {
       surface: "http",
       permission: PERMISSIONS["identity.register"],
       params: z.object({
-        name: z.string().check(z.regex(/^[A-Za-z0-9._ -]{1,64}$/)),
-        framework: plainText(1, 32),
-        publicKey,
+        ...newcomer,
         ownerDid: z.optional(humanDid),
-        tenantId: z.optional(z.string().check(z.regex(/^[A-Za-z0-9._-]{1,128}$/))),
-        description: z.optional(plainText(0, 280)),
+        tenantId: z.optional(tenantId),
         ttlSeconds: z.optional(z.int().check(z.minimum(AIT_TTL_SECONDS.min), z.maximum(AIT_TTL_SECONDS.max))),
       }),
       result: credentials,
