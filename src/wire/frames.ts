@@ -235,7 +235,8 @@ function parseJson(text: string): unknown {
   }
 }
 
-function isLongerThan(text: string, maxBytes: number): boolean {
+/** @returns whether a text has more than so many bytes of UTF-8; a short or a long one is not encoded to find out. */
+export function isLongerThan(text: string, maxBytes: number): boolean {
   if (text.length > maxBytes) return true;
   if (text.length * 3 <= maxBytes) return false;
   return new TextEncoder().encode(text).length > maxBytes;

@@ -190,7 +190,8 @@ function eachMember(json: string, visit: (name: string, start: number, end: numb
   }
 }
 
-function skipSpace(json: string, from: number): number {
+/** @returns the index of the first character that is no white space, from `from` on */
+export function skipSpace(json: string, from: number): number {
   let at = from;
   while (isSpace(json.charCodeAt(at))) at += 1;
   return at;
@@ -202,7 +203,7 @@ function isSpace(char: number): boolean {
 }
 
 /** @returns the index behind the closing quote of the string that opens at `from` */
-function skipString(json: string, from: number): number {
+export function skipString(json: string, from: number): number {
   let at = from + 1;
   for (;;) {
     const quote = json.indexOf('"', at);
@@ -216,7 +217,7 @@ function skipString(json: string, from: number): number {
 }
 
 /** @returns the index behind the value that begins at `from` */
-function skipValue(json: string, from: number): number {
+export function skipValue(json: string, from: number): number {
   let depth = 0;
   let at = from;
   while (at < json.length) {

@@ -39,8 +39,9 @@ export type Connections = {
    * Runs `work` after the earlier frames of this socket, if its authority still holds then.
    *
    * @param overloaded called instead where 32 frames of this socket wait already
+   * @param settled called when the turn is over, whether `work` was run or not
    */
-  inTurn(session: Session, overloaded: () => void, work: () => Promise<void>): void;
+  inTurn(session: Session, overloaded: () => void, work: () => Promise<void>, settled?: () => void): void;
   /** The sockets that take deliveries at this moment. */
   listening(): Session[];
   /** Closes older sockets of the agent's own credential, whose place a newer one has taken. */
@@ -128,7 +129,7 @@ export function createConnections({ sockets, queue, commits, endReason, now, log
       if (session.malformed >= MALFORMED_FRAMES_MAX) close(session, RELAY_CLOSE.policy, "too many malformed frames");
     },
 
-    inTurn(session, overloaded, work) {
+    inTurn(session, overloaded, work, settled) {
       const turn = turns.get(session.socketId) ?? { tail: Promise.resolve(), waiting: 0 };
       turns.set(session.socketId, turn);
       if (turn.waiting >= CALLS_PER_SOCKET_MAX) {
@@ -143,6 +144,7 @@ export function createConnections({ sockets, queue, commits, endReason, now, log
         )
         .then(() => {
           turn.waiting -= 1;
+          settled?.();
           // The frame may have ended its own authority: its answer is out, and now the socket closes.
           if (sockets.byId(session.socketId) !== null) isCurrent(session);
         });

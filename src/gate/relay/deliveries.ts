@@ -1,4 +1,5 @@
 /** What goes out over the sockets by itself: messages to this agent, and receipts for those that it sent. Contract §4. */
+import type { Holder } from "../../authority/holder.ts";
 import type { AgentDid } from "../../wire/did.ts";
 import { deliverFrame, frameHead, receiptFrame } from "../../wire/frame-encoder.ts";
 import type { Outbox, Receipt } from "../outbox/outbox.ts";
@@ -19,11 +20,21 @@ export type DeliveriesDeps = {
   connections: Pick<Connections, "send" | "listening">;
   queue: Pick<Queue, "pump" | "inFlight">;
   outbox: Pick<Outbox, "receiptTold">;
+  /** A message has been sent to a holder. */
+  onPushed: (holder: Holder) => void;
   now: () => number;
 };
 
 /** @returns the outgoing side of one gate's relay. */
-export function createDeliveries({ self, sockets, connections, queue, outbox, now }: DeliveriesDeps): Deliveries {
+export function createDeliveries({
+  self,
+  sockets,
+  connections,
+  queue,
+  outbox,
+  onPushed,
+  now,
+}: DeliveriesDeps): Deliveries {
   /** How much is on its way to each socket that takes deliveries. */
   const loads = (): { socketId: string; inFlight: number }[] => {
     const inFlight = queue.inFlight();
@@ -34,7 +45,7 @@ export function createDeliveries({ self, sockets, connections, queue, outbox, no
     push(nowMs) {
       for (const push of queue.pump(loads, nowMs)) {
         const session = sockets.byId(push.socketId);
-        if (session !== null) connections.send(session, deliverText(self, push, nowMs));
+        if (session !== null && connections.send(session, deliverText(self, push, nowMs))) onPushed(session.holder);
       }
     },
 

@@ -33,8 +33,6 @@ export type EnqueueDeps = {
   commits: GroupCommit;
   trustEpoch: TrustEpoch;
   endReason: (ref: AuthorityRef) => string | null;
-  /** Counts one frame; the refusal where it is too many. */
-  countFrame: (session: Session, ends?: boolean) => ProxyError | null;
   now: () => number;
   log: Log;
 };
@@ -52,8 +50,6 @@ export function createEnqueue(deps: EnqueueDeps): Enqueue {
   const accept = async (session: Session, frame: EnqueueFrame): Promise<Accepted> => {
     if (!session.scopes.includes("send")) throw new ProxyError("PROXY_AUTH_FORBIDDEN");
     if (frame.toAgentDid === self) throw new ProxyError("PROXY_HOOK_RECIPIENT_INVALID");
-    const limited = deps.countFrame(session);
-    if (limited !== null) throw limited;
     const trustEpoch = await trustEpochOf(frame.toAgentDid);
     const payload = new TextEncoder().encode(frame.payloadText);
     const draft = {

@@ -2,10 +2,6 @@
 import type { AuthorityRef } from "../../authority/reference.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { AgentDid } from "../../wire/did.ts";
-import { frameHead, heartbeatAckFrame } from "../../wire/frame-encoder.ts";
-import { type ClientFrame, parseClientFrame } from "../../wire/frames.ts";
-import { ProxyError } from "../../wire/problem.ts";
-import { RELAY_CLOSE } from "../../wire/relay-close.ts";
 import type { PeerFences } from "../admission/peer-fences.ts";
 import type { Rate } from "../admission/rate-limit.ts";
 import type { Outbox, Receipt } from "../outbox/outbox.ts";
@@ -15,6 +11,8 @@ import { createAcknowledgements } from "./acknowledgements.ts";
 import { createConnections } from "./connection.ts";
 import { createDeliveries } from "./deliveries.ts";
 import { createEnqueue, type TrustEpoch } from "./enqueue.ts";
+import { createFrameLimits } from "./frame-limits.ts";
+import { createInbound } from "./inbound.ts";
 import { createRequests, type RequestHandler } from "./requests.ts";
 import type { Session, Sockets } from "./sockets.ts";
 
@@ -56,63 +54,26 @@ export type RelayDeps = {
 
 /** @returns the relay of one gate. */
 export function createRelay(deps: RelayDeps): Relay {
-  const { rate, endReason, now } = deps;
-  const countFrame = ({ holder }: Session, ends = false): ProxyError | null => {
-    const waitMs = rate.waitMs({ holder, endsAuthority: ends }, now());
-    if (waitMs > 0)
-      return new ProxyError("OVERLOADED", { detail: "Slow down and try again later.", retryAfterMs: waitMs });
-    rate.count({ holder, endsAuthority: ends }, now());
-    return null;
-  };
+  const { sockets, queue, rate, now } = deps;
+  const limits = createFrameLimits({
+    rate,
+    now,
+    holders: sockets.all().map(({ holder }) => holder),
+    inHands(holder) {
+      const inFlight = queue.inFlight();
+      const own = sockets.all().filter((session) => session.holder === holder);
+      return own.reduce((sum, { socketId }) => sum + (inFlight.get(socketId) ?? 0), 0);
+    },
+  });
   const connections = createConnections(deps);
   const acknowledgements = createAcknowledgements(deps);
-  const enqueue = createEnqueue({ ...deps, connections, countFrame });
-  const requests = createRequests({ connections, countFrame });
-  const deliveries = createDeliveries({ ...deps, connections });
-
-  const receive = (session: Session, frame: ClientFrame): void => {
-    switch (frame.type) {
-      case "heartbeat":
-        connections.send(session, heartbeatAckFrame(frameHead(now()), frame.id));
-        return;
-      case "heartbeat_ack":
-        return;
-      case "deliver_ack":
-        if (session.scopes.includes("relay")) acknowledgements.take(session, frame);
-        else connections.event(session, "error", { code: "PROXY_AUTH_FORBIDDEN", frameId: frame.id });
-        return;
-      case "enqueue":
-        connections.inTurn(
-          session,
-          () => enqueue.refuse(session, frame.id, "OVERLOADED"),
-          () => enqueue.run(session, frame),
-        );
-        return;
-      case "req":
-        connections.inTurn(
-          session,
-          () => requests.refuse(session, frame.id, new ProxyError("OVERLOADED")),
-          () => requests.run(session, frame),
-        );
-        return;
-    }
-  };
+  const enqueue = createEnqueue({ ...deps, connections });
+  const requests = createRequests({ connections });
+  const inbound = createInbound({ ...deps, limits, connections, acknowledgements, enqueue, requests });
+  const deliveries = createDeliveries({ ...deps, connections, onPushed: limits.pushed });
 
   return {
-    message(session, message) {
-      if (endReason(session.authority) !== null) {
-        if (!connections.isBusy(session)) connections.isCurrent(session);
-        return;
-      }
-      if (typeof message !== "string") {
-        connections.malformed(session, { reason: "binary", detail: "frames are text", frameId: null });
-        return;
-      }
-      const frame = parseClientFrame(message);
-      if (frame.ok) receive(session, frame.value);
-      else if (frame.error.reason === "too_large") connections.close(session, RELAY_CLOSE.tooLarge, "frame too large");
-      else connections.malformed(session, frame.error);
-    },
+    message: inbound.message,
     gone: connections.gone,
     push: deliveries.push,
     sendReceipts: deliveries.sendReceipts,

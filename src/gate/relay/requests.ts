@@ -2,7 +2,6 @@
 import type { AuthorityRef } from "../../authority/reference.ts";
 import { type Reply, type WrittenReply, writtenReply } from "../../call/reply.ts";
 import { resFrame } from "../../wire/frame-encoder.ts";
-import { endsAuthority } from "../../rpc/permissions.ts";
 import type { ReqFrame } from "../../wire/frames.ts";
 import { isRetryable, ProxyError } from "../../wire/problem.ts";
 import type { Connections } from "./connection.ts";
@@ -24,12 +23,10 @@ export type Requests = {
 
 export type RequestsDeps = {
   connections: Pick<Connections, "send">;
-  /** Counts one frame; the refusal where it is too many. */
-  countFrame: (session: Session, ends?: boolean) => ProxyError | null;
 };
 
 /** @returns what one gate does with `req` frames. */
-export function createRequests({ connections, countFrame }: RequestsDeps): Requests {
+export function createRequests({ connections }: RequestsDeps): Requests {
   let handle: RequestHandler | null = null;
 
   const refuse: Requests["refuse"] = (session, frameId, { code, message, retryAfterMs }) => {
@@ -42,11 +39,6 @@ export function createRequests({ connections, countFrame }: RequestsDeps): Reque
       handle = handler;
     },
     async run(session, frame) {
-      const limited = countFrame(session, endsAuthority(frame.method));
-      if (limited !== null) {
-        refuse(session, frame.id, limited);
-        return;
-      }
       if (handle === null) throw new Error("nothing runs requests yet");
       // The call's own copy: one that ends itself moves on, while the socket stays with what it was opened under.
       const authority = { ...session.authority };
