@@ -75,11 +75,13 @@ export function createGateState(deps: GateStateDeps): GateState {
   const transfer = createTransfer({ ...common, gateStub });
   const reporting = createReporting({ ...common, gateStub });
   const auditReplication = createAuditReplication({ ...common, outbox: stores.audit, db: env.DB });
+  const { recordAttempts, nextWorkMs } = stores.queue;
+  const dispatching = { start: recordAttempts, nextDueMs: nextWorkMs };
   const maintenance = createMaintenance({
     ...common,
     config,
     relay,
-    works: [transfer, reporting, auditReplication],
+    works: [transfer, reporting, auditReplication, dispatching],
     setAlarm: (atMs) => void ctx.storage.setAlarm(atMs),
     flushNumbers: () => flushSoon(env, background),
   });

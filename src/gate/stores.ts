@@ -62,7 +62,7 @@ export function createGateStores(ctx: DurableObjectState, config: Config, log: L
   const fences = createPeerFences(sql);
   const lastId = sql.exec<{ last: string | null }>("SELECT MAX(delivery_id) AS last FROM outbox").one().last;
   const outbox = createOutbox(sql, { outboxMax: config.relayOutboxMax }, createDeliveryIds(lastId));
-  const queue = createQueue({ sql, limits: queueLimits(config), admits: fences.admits });
+  const queue = createQueue({ sql, limits: queueLimits(config), admits: fences.admits, now: Date.now });
   const sockets = createSockets(ctx, (error) => log.error("relay.close_failed", errorFields(error)));
   // What was on its way to sockets that a crash took along waits for no acknowledgement any more.
   queue.failLost((socketId) => sockets.byId(socketId) !== null, Date.now());

@@ -51,7 +51,7 @@ export function enqueueFrame(head: FrameHead, content: EnqueueContent): string {
 /** @returns the text of a `deliver_ack` frame; `ackId` is the id of the `deliver` frame. */
 export function deliverAckFrame(
   head: FrameHead,
-  ack: { ackId: string; accepted: boolean; reason?: string | undefined },
+  ack: { ackId: string; accepted: boolean; reason?: string | undefined; retryAfterMs?: number | undefined },
 ): string {
   return spelledOut(JSON.stringify({ v: 1, type: "deliver_ack", ...head, ...ack }));
 }

@@ -16,6 +16,8 @@ const REPLY_TO_MAX_LENGTH = 2_048;
 const REASON_MAX = 512;
 const RPC_ID_MAX_LENGTH = 128;
 const REPLACEMENT_CHARACTER = "\ufffd";
+/** A recipient may put a message off for an hour at most. */
+const RETRY_AFTER_MAX_MS = 3_600_000;
 const ISO_8601 = /^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(?:\.\d{1,9})?(?:Z|[+-]\d{2}:\d{2})$/;
 
 /** @returns whether the text may name a conversation or a group: 1 to 256 characters, all of them seen. Contract §1, Text. */
@@ -57,7 +59,9 @@ const deliverAck = z.object({
   ackId: ulid,
   accepted: z.boolean(),
   reason: z.optional(z.string()),
+  retryAfterMs: z.optional(z.int().check(z.minimum(0), z.maximum(RETRY_AFTER_MAX_MS))),
 });
+const deliverWorking = z.object({ ...head, type: z.literal("deliver_working"), ackId: ulid });
 const enqueue = z.object({
   ...head,
   type: z.literal("enqueue"),
@@ -123,10 +127,20 @@ const res = z.object({
 });
 const event = z.object({ type: z.literal("event"), event: z.string(), payload: z.unknown(), seq: z.int() });
 
-const clientSchemas = { deliver_ack: deliverAck, enqueue, heartbeat, heartbeat_ack: heartbeatAck, req };
+const clientSchemas = {
+  deliver_ack: deliverAck,
+  deliver_working: deliverWorking,
+  enqueue,
+  heartbeat,
+  heartbeat_ack: heartbeatAck,
+  req,
+};
 const serverSchemas = { deliver, enqueue_ack: enqueueAck, receipt, heartbeat, heartbeat_ack: heartbeatAck, res, event };
 
+/** `retryAfterMs` beside `accepted: false` means "not now": tried again after that time. */
 export type DeliverAckFrame = z.infer<typeof deliverAck>;
+/** The client is at work on a message. */
+export type DeliverWorkingFrame = z.infer<typeof deliverWorking>;
 /** `payloadText` is the member's own JSON text, as it stood in the frame. */
 export type EnqueueFrame = z.infer<typeof enqueue> & { readonly payloadText: string };
 export type HeartbeatFrame = z.infer<typeof heartbeat>;
@@ -137,7 +151,13 @@ export type ReqFrame = Omit<z.infer<typeof req>, "params"> & {
   readonly paramsText: string | undefined;
 };
 /** What a client may send. */
-export type ClientFrame = DeliverAckFrame | EnqueueFrame | HeartbeatFrame | HeartbeatAckFrame | ReqFrame;
+export type ClientFrame =
+  | DeliverAckFrame
+  | DeliverWorkingFrame
+  | EnqueueFrame
+  | HeartbeatFrame
+  | HeartbeatAckFrame
+  | ReqFrame;
 
 /** `payloadText` is the sender's own JSON text, `payload` the value it stands for. */
 export type DeliverFrame = z.infer<typeof deliver> & { readonly payloadText: string };

@@ -123,7 +123,7 @@ describe("a message", () => {
     await inTime(() => expect(first.deliveries()).toHaveLength(30));
     for (const frame of first.deliveries().slice(0, 10)) first.acknowledge(frame);
     await eventually(async () =>
-      expect(await rows(bob, "SELECT COUNT(*) AS n FROM queue WHERE state = 1")).toEqual([{ n: 10 }]),
+      expect(await rows(bob, "SELECT COUNT(*) AS n FROM inbound WHERE state = 1")).toEqual([{ n: 10 }]),
     );
     await Promise.all(numbers.slice(30).map((n) => sent(alice, bob, n)));
     const second = await listen(bob);
@@ -190,8 +190,38 @@ describe("a message", () => {
     // The acknowledgement of the first attempt ends the second.
     relay.acknowledge(first ?? ({} as never));
     await eventually(async () =>
-      expect(await rows(bob, "SELECT state, attempts FROM queue")).toEqual([{ state: 1, attempts: 2 }]),
+      expect(await rows(alice, "SELECT state, attempts FROM outbox")).toEqual([{ state: 2, attempts: 2 }]),
     );
+  });
+
+  test("that is worked on does not fail, and comes again later when its recipient says not now", async () => {
+    const relay = await listen(bob, "nothing");
+    const ids = [await sent(alice, bob, 1), await sent(alice, bob, 2)];
+    await inTime(() => expect(relay.deliveries()).toHaveLength(2));
+    const heard = (): Promise<void> => {
+      relay.say({ type: "heartbeat" });
+      const acks = relay.frames.filter(({ type }) => type === "heartbeat_ack").length;
+      return eventually(() =>
+        expect(relay.frames.filter(({ type }) => type === "heartbeat_ack").length).toBeGreaterThan(acks),
+      );
+    };
+    for (let turn = 0; turn < 3; turn++) {
+      pass(20_000);
+      relay.say({ type: "deliver_working", ackId: ids[0] });
+      await heard();
+      await runDurableObjectAlarm(gateStub(bob));
+    }
+    expect(await gateStub(bob).attempts(ids[0] ?? "")).toBe(1);
+    expect(relay.deliveries()).toHaveLength(2);
+    relay.say({ type: "deliver_ack", ackId: ids[0], accepted: false, retryAfterMs: 5_000 });
+    await inTime(async () => {
+      await runDurableObjectAlarm(gateStub(bob));
+      expect(relay.deliveries().map(({ payload }) => payload)).toEqual([1, 2, 1, 2]);
+    });
+    for (const frame of relay.deliveries().slice(2)) relay.acknowledge(frame);
+    await inTime(async () => expect(await stateOf(alice, ids[1] ?? "")).toBe("delivered"));
+    expect(await statusOf(alice, ids[0] ?? "")).toMatchObject({ state: "delivered", attempts: 2 });
+    expect(await statusOf(alice, ids[1] ?? "")).toMatchObject({ state: "delivered", attempts: 1 });
   });
 
   test("repeated under its idempotency key is the same message, and delivered once", async () => {
@@ -366,7 +396,7 @@ function depthOf(value: unknown): number {
 describe("a fence for a peer", () => {
   test("ends what the peer has queued, with receipts, and lets nothing of its old trust in, before or after an eviction", async () => {
     const queued = await sent(alice, bob, "queued");
-    await eventually(async () => expect(await rows(bob, "SELECT state FROM queue")).toEqual([{ state: 0 }]));
+    await eventually(async () => expect(await rows(bob, "SELECT state FROM inbound")).toEqual([{ state: 0 }]));
     await gateStub(bob).fencePeer(alice, 2);
     await eventually(async () =>
       expect(await statusOf(alice, queued)).toMatchObject({ state: "dead_lettered", reason: "trust removed" }),
@@ -411,7 +441,7 @@ describe("a notification of the proxy's own", () => {
     );
     const relay = await listen(bob);
     await eventually(async () =>
-      expect(await rows(bob, "SELECT COUNT(*) AS n FROM queue WHERE state = 1")).toEqual([{ n: 21 }]),
+      expect(await rows(bob, "SELECT COUNT(*) AS n FROM inbound WHERE state = 1")).toEqual([{ n: 21 }]),
     );
     await gateStub(bob).notify(message);
     expect(relay.deliveries()).toHaveLength(21);
@@ -455,9 +485,7 @@ describe("an idle gate", () => {
   test("with an open socket sleeps, sets no alarm but the end of its credential, and delivers to that socket when it wakes", async () => {
     const relay = await listen(bob);
     await sent(alice, bob, 1);
-    await eventually(async () =>
-      expect(await rows(bob, "SELECT state, reported FROM queue")).toEqual([{ state: 1, reported: 1 }]),
-    );
+    await eventually(async () => expect(await rows(alice, "SELECT state FROM outbox")).toEqual([{ state: 2 }]));
     const alarms: number[] = [];
     const daysMs = 20 * 86_400_000;
     for (
@@ -471,7 +499,7 @@ describe("an idle gate", () => {
       await onlyTheAlarm(bob);
     }
     expect(alarms.length).toBeLessThan(8);
-    expect(await rows(bob, "SELECT COUNT(*) AS n FROM queue")).toEqual([{ n: 0 }]);
+    expect(await rows(bob, "SELECT COUNT(*) AS n FROM inbound")).toEqual([{ n: 0 }]);
     expect(await alarmOf(bob)).toBe(START_MS + 30 * 86_400_000);
     await evictDurableObject(gateStub(bob));
     await sent(alice, bob, 2);

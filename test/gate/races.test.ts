@@ -80,7 +80,7 @@ describe("sockets of one agent that are opened at once", () => {
     expect(new Set(reasons)).toEqual(new Set(["superseded", null]));
     const deliveryId = await sent(newAgentDid(), did, { hello: 1 });
     await eventually(async () =>
-      expect(await rows(did, "SELECT state FROM queue WHERE delivery_id = ?", deliveryId)).toEqual([{ state: 1 }]),
+      expect(await rows(did, "SELECT state FROM inbound WHERE delivery_id = ?", deliveryId)).toEqual([{ state: 1 }]),
     );
   });
 });
@@ -128,7 +128,7 @@ describe("a message to an agent that is being re-keyed", () => {
     isCommitted = true;
     expect(await rekeyed).toMatchObject({ ok: true });
     expect(await gateStub(bob).receive(alice, [one])).toEqual({ taken: 1 });
-    expect(await rows(bob, "SELECT state FROM queue")).toEqual([{ state: 0 }]);
+    expect(await rows(bob, "SELECT state FROM inbound")).toEqual([{ state: 0 }]);
   });
 
   test("waits also where nobody knows what became of the re-key, over an eviction", async () => {
@@ -138,7 +138,7 @@ describe("a message to an agent that is being re-keyed", () => {
     expect(await call(bob, "test.do")).toMatchObject({ ok: false });
     await crashGate(bob);
     expect(await gateStub(bob).receive(alice, [queuedMessage()])).toEqual({ taken: 0 });
-    expect(await rows(bob, "SELECT state FROM queue")).toEqual([]);
+    expect(await rows(bob, "SELECT state FROM inbound")).toEqual([]);
   });
 
   test("is dead once the agent is revoked, over an eviction", async () => {
@@ -148,7 +148,7 @@ describe("a message to an agent that is being re-keyed", () => {
     expect(await call(bob, "test.do")).toMatchObject({ ok: true });
     await crashGate(bob);
     expect(await gateStub(bob).receive(alice, [queuedMessage()])).toEqual({ taken: 1 });
-    expect(await rows(bob, "SELECT state, reason FROM queue")).toEqual([{ state: 2, reason: "recipient revoked" }]);
+    expect(await rows(bob, "SELECT state, reason FROM inbound")).toEqual([{ state: 2, reason: "recipient revoked" }]);
   });
 });
 
@@ -157,14 +157,14 @@ describe("an end that the disk did not take", () => {
     const [alice, bob] = [newAgentDid(), newAgentDid()];
     await listen(bob, "nothing").then(({ socket }) => socket.close(1000));
     await gateStub(bob).receive(alice, [queuedMessage({ envelope: envelope(alice, 1) })]);
-    const mend = await breakTable(bob, "queue", "UPDATE");
+    const mend = await breakTable(bob, "inbound", "UPDATE");
     expect(await outcomeOf(() => fence(bob, alice))).toBe("failed");
     await mend();
     await fence(bob, alice);
     await crashGate(bob);
     expect(await rows(bob, "SELECT trust_epoch FROM peer_fences")).toEqual([{ trust_epoch: 2 }]);
     await gateStub(bob).receive(alice, [queuedMessage({ envelope: envelope(alice, 1) })]);
-    expect(await rows(bob, "SELECT DISTINCT reason FROM queue")).toEqual([{ reason: "trust removed" }]);
+    expect(await rows(bob, "SELECT DISTINCT reason FROM inbound")).toEqual([{ reason: "trust removed" }]);
   });
 
   test("of an identity token holds when it is told again", async () => {

@@ -43,7 +43,7 @@ export function betweenGates(work: (desk: Desk) => Promise<void>): Promise<void>
       deadLetterRetentionMs: 1e9,
     };
     const outbox = createOutbox(sql, { outboxMax: 500 }, createDeliveryIds(null));
-    const queue = createQueue({ sql, limits, admits: () => true });
+    const queue = createQueue({ sql, limits, admits: () => true, now: Date.now });
     const commits = createGroupCommit(storage, (error) => {
       throw error;
     });

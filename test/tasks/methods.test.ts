@@ -126,9 +126,9 @@ describe("a task", () => {
         expect(JSON.stringify(each?.["metadata"])).toBe(text);
       }
       const { deliveryId } = await result(operator, "message/send", { taskId: made.taskId, content: odd });
-      expect(await gateRows(agent.did as AgentDid, "SELECT body FROM queue WHERE delivery_id = ?", deliveryId)).toEqual(
-        [{ body: JSON.stringify({ kind: "message", taskId: made.taskId, content: odd }) }],
-      );
+      expect(
+        await gateRows(agent.did as AgentDid, "SELECT body FROM inbound WHERE delivery_id = ?", deliveryId),
+      ).toEqual([{ body: JSON.stringify({ kind: "message", taskId: made.taskId, content: odd }) }]);
     }
     expect(({} as Record<string, unknown>)["polluted"]).toBeUndefined();
   });

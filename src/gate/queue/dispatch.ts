@@ -1,63 +1,110 @@
 /** Which message goes next and to which socket. Decisions alone: no storage, no clock, no sockets. */
 
-/** A message that waits, or is on its way to a socket. Lanes are in order of `deliveryId`. */
-export type LaneEntry = {
-  deliveryId: string;
-  /** The sender's DID, or the name of a lane without a gate behind it. */
-  lane: string;
-  bytes: number;
-  createdAtMs: number;
+/** A message that waits, or is on its way to a socket. Sender queues are in order of `deliveryId`. */
+export type QueueEntry = {
+  readonly deliveryId: string;
+  /** The sender's DID, or the name of a sender without a gate behind it. */
+  readonly sender: string;
+  /** Of its body. */
+  readonly bytes: number;
+  readonly createdAtMs: number;
+  /** When it came into this queue. */
+  readonly takenAtMs: number;
+  /** Time in which it was not its own turn, and which does not count as waiting. */
+  heldMs: number;
   attempts: number;
-  /** Waiting: not before. Pushed: no acknowledgement by then is a failed attempt. */
+  /** Waiting: not before. Pushed: the attempt fails then; `Infinity` while an earlier one of its sender is on its way. */
   dueAtMs: number;
-  /** The socket it was pushed to; null while it waits. */
+  /** The socket that it is on its way to; null while it waits. */
   socketId: string | null;
-  /** Somebody waits for the end of it; known once it has been pushed. */
+  /** Whose socket it was last pushed to: only that holder may acknowledge it. */
+  holder: string | null;
+  /** A request waits for the end of it; known once it has been pushed. */
   isAwaited: boolean;
 };
 
-export type SocketLoad = { socketId: string; inFlight: number };
+/** A socket that takes deliveries. */
+export type RelaySocket = {
+  readonly socketId: string;
+  /** The credential behind it, the same for each of its sockets. */
+  readonly holder: string;
+  /** When the last frame came from it; 0 for none since the gate woke. */
+  readonly lastFrameMs: number;
+};
 
-/** @property missed attempts that it has left unanswered since it last answered one */
-export type RatedSocket = SocketLoad & { missed: number };
+/** A socket and what is on its way to it. */
+export type SocketLoad = {
+  readonly socketId: string;
+  readonly holder: string;
+  inFlight: number;
+  inFlightBytes: number;
+  /** Attempts that it has left unanswered since it last answered one. */
+  readonly missed: number;
+  /** It left an attempt unanswered and has sent no frame since: it is tried with one message in all. */
+  readonly isSilent: boolean;
+};
 
 /** Messages of one sender on their way at once. */
-export const LANE_WINDOW = 32;
-/** Messages on their way to one socket at once. */
+export const SENDER_WINDOW = 32;
+/** Messages on their way to one socket at once, */
 export const SOCKET_WINDOW = 128;
+/** and bytes of their bodies; one message goes always. */
+export const SOCKET_BYTES_WINDOW = 8 * 1_048_576;
+/** Bytes of bodies on their way to all sockets of a gate together; one message goes always. */
+export const GATE_BYTES_WINDOW = 32 * 1_048_576;
+/** Bytes of bodies that are read and sent in one turn; one message goes always, and the rest in the next. */
+export const PUMP_BYTES_MAX = 4 * 1_048_576;
 
 /**
  * The next message of one sender: the first that waits, if it is due. One that waits for its retry holds back those behind
- * it, and waits in turn for those behind it that are still on their way, so that the order stays; other senders go on.
+ * it; other senders go on.
+ *
+ * @param entries one sender's queue
+ * @returns null when none may go now
  */
-export function nextOfLane(lane: readonly LaneEntry[], nowMs: number): LaneEntry | null {
+export function nextOfSender(entries: readonly QueueEntry[], nowMs: number): QueueEntry | null {
   let pushed = 0;
-  let first: LaneEntry | null = null;
-  for (const entry of lane) {
+  let first: QueueEntry | null = null;
+  for (const entry of entries) {
     if (entry.socketId === null) first ??= entry;
+    // One that came back before those behind it, as a replayed dead letter does, waits until these have ended.
     else if (first !== null) return null;
     else pushed += 1;
   }
-  return first === null || first.dueAtMs > nowMs || pushed >= LANE_WINDOW ? null : first;
+  return first === null || first.dueAtMs > nowMs || pushed >= SENDER_WINDOW ? null : first;
 }
 
 /**
- * The socket for the next message of a lane: while some of the lane are on their way, the same one, since order holds
- * within one connection alone; else the one that answers best, and of those the least loaded. Null when there is no room.
+ * The socket for the next message of a sender: while some of it are on their way, the same one, since order holds within one
+ * connection alone; else the one that answers best, and of those the least loaded. One that has left an attempt unanswered is
+ * tried with one message of a sender at a time, and one that shows no life with one in all.
+ *
+ * @param entries the sender's queue
+ * @param bytes of the message's body
+ * @returns null when there is no room
  */
-export function chooseSocket(lane: readonly LaneEntry[], sockets: readonly RatedSocket[]): RatedSocket | null {
-  const current = lane.find((entry) => entry.socketId !== null)?.socketId;
+export function chooseSocket(
+  entries: readonly QueueEntry[],
+  sockets: readonly SocketLoad[],
+  bytes: number,
+): SocketLoad | null {
+  const current = entries.find((entry) => entry.socketId !== null)?.socketId;
   if (current !== undefined) {
     const socket = sockets.find(({ socketId }) => socketId === current);
-    return socket === undefined || socket.inFlight >= SOCKET_WINDOW ? null : socket;
+    return socket === undefined || socket.missed > 0 || !hasRoom(socket, bytes) ? null : socket;
   }
-  let chosen: RatedSocket | null = null;
+  let chosen: SocketLoad | null = null;
   for (const socket of sockets) {
-    if (socket.inFlight < SOCKET_WINDOW && (chosen === null || isBetter(socket, chosen))) chosen = socket;
+    if (hasRoom(socket, bytes) && (chosen === null || isBetter(socket, chosen))) chosen = socket;
   }
   return chosen;
 }
 
-function isBetter(one: RatedSocket, other: RatedSocket): boolean {
+function hasRoom({ isSilent, inFlight, inFlightBytes }: SocketLoad, bytes: number): boolean {
+  if (inFlight >= (isSilent ? 1 : SOCKET_WINDOW)) return false;
+  return inFlight === 0 || inFlightBytes + bytes <= SOCKET_BYTES_WINDOW;
+}
+
+function isBetter(one: SocketLoad, other: SocketLoad): boolean {
   return one.missed === other.missed ? one.inFlight < other.inFlight : one.missed < other.missed;
 }

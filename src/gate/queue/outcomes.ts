@@ -1,54 +1,52 @@
-/** What a recipient's gate owes to those of its senders: the end of each of their messages, until they have it on disk. */
+/** How messages ended that senders' gates have yet to be notified of. */
 import type { AgentDid } from "../../wire/did.ts";
 import type { DeliveryOutcome } from "../protocol/transfer.ts";
 
-const REPORTED_AT_ONCE = 500;
+const REPORT_BATCH_MAX = 500;
 
-export type Reports = ReturnType<typeof createReports>;
+/** The outcomes of one gate, by sender. Memory alone; the rows say what is pending after a crash. */
+export type PendingOutcomes = {
+  add(sender: string, outcome: DeliveryOutcome, isAwaited?: boolean): void;
+  /** Senders whose gates have a report to come. */
+  senders(): AgentDid[];
+  /** Whether a request waits for one of a sender's. */
+  isUrgent(sender: AgentDid): boolean;
+  /** What is pending for one of them, at most 500 of the oldest; what is added from now on is urgent anew. */
+  take(sender: AgentDid): DeliveryOutcome[];
+  /**
+   * The sender's gate has them on disk.
+   *
+   * @returns those of them that nothing has followed
+   */
+  done(sender: AgentDid, outcomes: readonly DeliveryOutcome[]): DeliveryOutcome[];
+};
 
-export function createReports(sql: SqlStorage) {
-  const owed = new Map<string, DeliveryOutcome[]>();
-  /** Those of whose senders somebody waits for one of them. */
+/** @returns no outcomes. */
+export function createPendingOutcomes(): PendingOutcomes {
+  const pending = new Map<string, DeliveryOutcome[]>();
   const urgent = new Set<string>();
 
   return {
-    owe(lane: string, outcome: DeliveryOutcome, isAwaited = false): void {
-      if (isAwaited) urgent.add(lane);
-      const list = owed.get(lane);
-      if (list === undefined) owed.set(lane, [outcome]);
+    add(sender, outcome, isAwaited = false) {
+      if (isAwaited) urgent.add(sender);
+      const list = pending.get(sender);
+      if (list === undefined) pending.set(sender, [outcome]);
       else list.push(outcome);
     },
-
-    /** Senders whose gates are owed a report. */
-    senders: (): AgentDid[] => [...owed.keys()] as AgentDid[],
-
-    isUrgent: (sender: AgentDid): boolean => urgent.has(sender),
-
-    /** What is owed to one of them, a batch of the oldest; what is owed from now on is urgent anew. */
-    take(sender: AgentDid): DeliveryOutcome[] {
+    senders: () => [...pending.keys()] as AgentDid[],
+    isUrgent: (sender) => urgent.has(sender),
+    take(sender) {
       urgent.delete(sender);
-      return (owed.get(sender) ?? []).slice(0, REPORTED_AT_ONCE);
+      return (pending.get(sender) ?? []).slice(0, REPORT_BATCH_MAX);
     },
-
-    /**
-     * The sender's gate has them on disk.
-     *
-     * @param waitsAgain whether a message was replayed meanwhile and has yet to end anew
-     */
-    done(sender: AgentDid, outcomes: readonly DeliveryOutcome[], waitsAgain: (deliveryId: string) => boolean): void {
-      const told = new Set(outcomes);
-      const rest = (owed.get(sender) ?? []).filter((outcome) => !told.has(outcome));
-      // What was replayed meanwhile may also have ended anew, and is owed once more.
+    done(sender, outcomes) {
+      const notified = new Set(outcomes);
+      const rest = (pending.get(sender) ?? []).filter((outcome) => !notified.has(outcome));
+      if (rest.length === 0) pending.delete(sender);
+      else pending.set(sender, rest);
+      // What was replayed meanwhile may have ended anew, and is pending once more.
       const again = new Set(rest.map(({ deliveryId }) => deliveryId));
-      const ids = outcomes
-        .map(({ deliveryId }) => deliveryId)
-        .filter((deliveryId) => !waitsAgain(deliveryId) && !again.has(deliveryId));
-      sql.exec(
-        "UPDATE queue SET reported = 1 WHERE delivery_id IN (SELECT value FROM json_each(?))",
-        JSON.stringify(ids),
-      );
-      if (rest.length === 0) owed.delete(sender);
-      else owed.set(sender, rest);
+      return outcomes.filter(({ deliveryId }) => !again.has(deliveryId));
     },
   };
 }

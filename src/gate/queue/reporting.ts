@@ -42,7 +42,7 @@ export function createReporting({ queue, commits, gateStub, now, log }: Reportin
       // Free before the next group: what has ended meanwhile is looked at there, and nowhere else.
       progress.isBusy = false;
       await commits.commitChecked(
-        () => queue.reported(sender, outcomes),
+        () => queue.reported(sender, outcomes, now()),
         queue.isReportUrgent(sender) ? 0 : RECORDED_WITHIN_MS,
       );
     } catch (error) {

@@ -1,86 +1,81 @@
-/** What waits for an agent or is on its way to a socket, as memory mirrors it: a lane a sender, each in the order of its ids. */
-import type { LaneEntry } from "./dispatch.ts";
+/** What waits for an agent or is on its way to a socket, as memory mirrors it: a queue a sender, each in the order of its ids. */
+import type { Usage } from "./capacity.ts";
+import type { QueueEntry } from "./dispatch.ts";
 
-export type Lane = { entries: LaneEntry[]; bytes: number };
+/** The messages of one sender. */
+export type SenderQueue = {
+  readonly entries: QueueEntry[];
+  bytes: number;
+  /** Since when one of them has been on its way to a socket without interruption; null while none is. */
+  inHandsSinceMs: number | null;
+};
 
-export type Lanes = ReturnType<typeof createLanes>;
+/** The messages of all senders. */
+export type SenderQueues = {
+  insert(entry: QueueEntry): void;
+  remove(entry: QueueEntry): void;
+  find(deliveryId: string): QueueEntry | undefined;
+  has(deliveryId: string): boolean;
+  of(sender: string): SenderQueue | undefined;
+  /** What one sender has here. */
+  usage(sender: string): Usage;
+  /** What all have here together. */
+  total(): Usage;
+  /** Those with something in them, as they are now: what changes meanwhile changes nothing of it. */
+  each(): readonly SenderQueue[];
+  /** All of them, likewise. */
+  entries(): readonly QueueEntry[];
+  /** What is on its way to each socket. */
+  inFlight(): Map<string, Usage>;
+};
 
-export function createLanes() {
-  const lanes = new Map<string, Lane>();
-  const entries = new Map<string, LaneEntry>();
+/** @returns no messages of anybody. */
+export function createSenderQueues(): SenderQueues {
+  const queues = new Map<string, SenderQueue>();
+  const entries = new Map<string, QueueEntry>();
   let bytes = 0;
 
   return {
-    insert(entry: LaneEntry): void {
-      let lane = lanes.get(entry.lane);
-      if (lane === undefined) lanes.set(entry.lane, (lane = { entries: [], bytes: 0 }));
-      let at = lane.entries.length;
-      while (at > 0 && lane.entries[at - 1]!.deliveryId > entry.deliveryId) at -= 1;
-      lane.entries.splice(at, 0, entry);
-      lane.bytes += entry.bytes;
+    insert(entry) {
+      let queue = queues.get(entry.sender);
+      if (queue === undefined) queues.set(entry.sender, (queue = { entries: [], bytes: 0, inHandsSinceMs: null }));
+      let at = queue.entries.length;
+      while (at > 0 && queue.entries[at - 1]!.deliveryId > entry.deliveryId) at -= 1;
+      queue.entries.splice(at, 0, entry);
+      queue.bytes += entry.bytes;
       entries.set(entry.deliveryId, entry);
       bytes += entry.bytes;
     },
 
-    remove(entry: LaneEntry): void {
-      const lane = lanes.get(entry.lane);
-      const index = lane?.entries.indexOf(entry) ?? -1;
-      if (lane === undefined || index < 0) return;
-      lane.entries.splice(index, 1);
-      lane.bytes -= entry.bytes;
-      if (lane.entries.length === 0) lanes.delete(entry.lane);
+    remove(entry) {
+      const queue = queues.get(entry.sender);
+      const index = queue?.entries.indexOf(entry) ?? -1;
+      if (queue === undefined || index < 0) return;
+      queue.entries.splice(index, 1);
+      queue.bytes -= entry.bytes;
+      if (queue.entries.length === 0) queues.delete(entry.sender);
       entries.delete(entry.deliveryId);
       bytes -= entry.bytes;
     },
 
-    find: (deliveryId: string): LaneEntry | undefined => entries.get(deliveryId),
-    has: (deliveryId: string): boolean => entries.has(deliveryId),
-    lane: (name: string): Lane | undefined => lanes.get(name),
-    /** Those with something in them. */
-    each: (): Iterable<Lane> => lanes.values(),
-    some(test: (lane: Lane) => boolean): boolean {
-      for (const lane of lanes.values()) if (test(lane)) return true;
-      return false;
+    find: (deliveryId) => entries.get(deliveryId),
+    has: (deliveryId) => entries.has(deliveryId),
+    of: (sender) => queues.get(sender),
+    usage(sender) {
+      const queue = queues.get(sender);
+      return { count: queue?.entries.length ?? 0, bytes: queue?.bytes ?? 0 };
     },
-    /** How many messages are on their way to each socket. */
-    inFlight(): Map<string, number> {
-      const load = new Map<string, number>();
-      for (const { socketId } of entries.values()) {
-        if (socketId !== null) load.set(socketId, (load.get(socketId) ?? 0) + 1);
+    total: () => ({ count: entries.size, bytes }),
+    each: () => [...queues.values()],
+    entries: () => [...entries.values()],
+    inFlight() {
+      const load = new Map<string, Usage>();
+      for (const { socketId, bytes: size } of entries.values()) {
+        if (socketId === null) continue;
+        const before = load.get(socketId);
+        load.set(socketId, { count: (before?.count ?? 0) + 1, bytes: (before?.bytes ?? 0) + size });
       }
       return load;
     },
-
-    /** When the first acknowledgement of a socket falls due; null when nothing is on its way there. */
-    firstDueMs(socketId: string): number | null {
-      let due = Infinity;
-      for (const entry of entries.values()) if (entry.socketId === socketId) due = Math.min(due, entry.dueAtMs);
-      return due === Infinity ? null : due;
-    },
-
-    /**
-     * When something here falls due: a missing acknowledgement, a retry that a socket waits for, an expiry. What could go
-     * by now and has not is held back by something on its way, and goes when that ends.
-     */
-    nextDueMs(ttlMs: number, hasSocket: boolean, nowMs: number): number | null {
-      let due = Infinity;
-      for (const lane of lanes.values()) {
-        let isFirst = true;
-        for (const entry of lane.entries) {
-          if (entry.socketId !== null) {
-            due = Math.min(due, entry.dueAtMs);
-            continue;
-          }
-          due = Math.min(due, entry.createdAtMs + ttlMs);
-          if (isFirst && hasSocket && entry.dueAtMs > nowMs) due = Math.min(due, entry.dueAtMs);
-          isFirst = false;
-        }
-      }
-      return due === Infinity ? null : due;
-    },
-
-    entries: (): Iterable<LaneEntry> => entries.values(),
-    count: (): number => entries.size,
-    bytes: (): number => bytes,
   };
 }

@@ -1,8 +1,8 @@
 /** What recipients say of the messages that were pushed to them, batched into few commits. */
 import type { AuthorityRef } from "../../authority/reference.ts";
 import { BATCH_TICK_MS } from "../protocol/transfer.ts";
-import { LANE_WINDOW } from "../queue/dispatch.ts";
-import type { Queue } from "../queue/queue.ts";
+import { SENDER_WINDOW } from "../queue/dispatch.ts";
+import type { Acknowledgement, Queue } from "../queue/queue.ts";
 import type { GroupCommit } from "../storage/group-commit.ts";
 import type { Session } from "./sockets.ts";
 
@@ -12,15 +12,23 @@ import type { Session } from "./sockets.ts";
  */
 const ACK_WITHIN_MS = { whenIdle: 20, following: BATCH_TICK_MS + 150 };
 /** No more of them: what is acknowledged makes room for what waits to be pushed. */
-const ACKS_BATCH_MAX = LANE_WINDOW / 2;
+const ACKS_BATCH_MAX = SENDER_WINDOW / 2;
+
+/** A message that is worked on is known as such on disk soon. */
+const RECORDED_WITHIN_MS = 1_000;
 
 export type Acknowledgements = {
   /** Takes one `deliver_ack`; it is recorded within half a second, if the socket's authority still holds then. */
-  take(session: Session, ack: { ackId: string; accepted: boolean; reason?: string | undefined }): void;
+  take(
+    session: Session,
+    ack: { ackId: string; accepted: boolean; reason?: string | undefined; retryAfterMs?: number | undefined },
+  ): void;
+  /** Takes one `deliver_working`: the client is at work on a message. */
+  working(session: Session, ackId: string): void;
 };
 
 export type AcknowledgementsDeps = {
-  queue: Pick<Queue, "acknowledgeAll" | "isAwaited">;
+  queue: Pick<Queue, "acknowledge" | "working" | "isAwaited">;
   commits: GroupCommit;
   endReason: (ref: AuthorityRef) => string | null;
   now: () => number;
@@ -28,23 +36,27 @@ export type AcknowledgementsDeps = {
 
 /** @returns the acknowledgements of one gate. */
 export function createAcknowledgements({ queue, commits, endReason, now }: AcknowledgementsDeps): Acknowledgements {
-  const pending: { session: Session; ackId: string; accepted: boolean; reason: string | null }[] = [];
+  const pending: { session: Session; ack: Acknowledgement }[] = [];
   let committedAtMs = 0;
 
   const record = (): void => {
     const batch = pending.splice(0);
     committedAtMs = now();
     // The authority once more: between the frame and this commit it may have ended.
-    queue.acknowledgeAll(
-      batch.filter(({ session }) => endReason(session.authority) === null),
+    queue.acknowledge(
+      batch.filter(({ session }) => endReason(session.authority) === null).map(({ ack }) => ack),
       now(),
     );
   };
 
   return {
-    take(session, { ackId, accepted, reason }) {
+    take(session, { ackId, accepted, reason, retryAfterMs }) {
       session.lastProgressMs = now();
-      pending.push({ session, ackId, accepted, reason: reason ?? null });
+      const { socketId, holder } = session;
+      pending.push({
+        session,
+        ack: { deliveryId: ackId, holder, socketId, accepted, reason: reason ?? null, retryAfterMs },
+      });
       const isAwaited = queue.isAwaited(ackId);
       if (pending.length > 1) {
         if (isAwaited || pending.length === ACKS_BATCH_MAX) commits.wake();
@@ -53,6 +65,13 @@ export function createAcknowledgements({ queue, commits, endReason, now }: Ackno
       const isIdle = now() - committedAtMs > ACK_WITHIN_MS.following;
       const withinMs = isIdle ? ACK_WITHIN_MS.whenIdle : ACK_WITHIN_MS.following;
       void commits.commitChecked(record, isAwaited ? 0 : withinMs);
+    },
+
+    working(session, ackId) {
+      session.lastProgressMs = now();
+      queue.working(ackId, session.holder, now());
+      // What it changes is written down with the next group, soon.
+      commits.wake(RECORDED_WITHIN_MS);
     },
   };
 }

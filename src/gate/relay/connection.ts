@@ -3,12 +3,14 @@ import type { AuthorityRef } from "../../authority/reference.ts";
 import { errorFields, type Log } from "../../telemetry/log.ts";
 import { eventFrame } from "../../wire/frame-encoder.ts";
 import { MALFORMED_FRAMES_MAX, RELAY_CLOSE, RELAY_CLOSE_REASON } from "../../wire/relay-close.ts";
-import { LANE_WINDOW } from "../queue/dispatch.ts";
+import { SENDER_WINDOW } from "../queue/dispatch.ts";
 import { ACK_TIMEOUT_MS, type Queue } from "../queue/queue.ts";
 import type { GroupCommit } from "../storage/group-commit.ts";
 import type { Session, Sockets } from "./sockets.ts";
 
 const BUSY_RECHECK_MS = 1_000;
+/** A socket that leaves an attempt unanswered and sends no frame of its own for so long is closed. */
+const SILENT_MAX_MS = 2 * ACK_TIMEOUT_MS;
 /** Frames of one socket that are worked on or wait for their turn. */
 export const CALLS_PER_SOCKET_MAX = 32;
 
@@ -54,7 +56,7 @@ export type Connections = {
 
 export type ConnectionsDeps = {
   sockets: Sockets;
-  queue: Pick<Queue, "socketGone" | "inFlight" | "oldestPushMs">;
+  queue: Pick<Queue, "socketGone" | "inFlight" | "oldestPushMs" | "unansweredSinceMs">;
   commits: GroupCommit;
   /** Why something that began under an authority may not continue at this moment, or null. */
   endReason: (ref: AuthorityRef) => string | null;
@@ -103,10 +105,16 @@ export function createConnections({ sockets, queue, commits, endReason, now, log
     send(session, eventFrame({ event: name, payload, seq: session.eventSeq }));
   };
 
+  /** When a socket is closed that left an attempt unanswered and has sent no frame since; null for one that shows life. */
+  const silentUntilMs = (session: Session): number | null => {
+    const sinceMs = queue.unansweredSinceMs(session.socketId);
+    return sinceMs === null || session.lastFrameMs > sinceMs ? null : sinceMs + SILENT_MAX_MS;
+  };
+
   /** Whether a reader holds a full window and has acknowledged nothing for the time of an acknowledgement. */
   const takesNothing = (session: Session, inFlight: number, nowMs: number): boolean => {
     // One sender's window is the first that fills. After a waking, the oldest push says since when nothing has come back.
-    if (inFlight < LANE_WINDOW) return false;
+    if (inFlight < SENDER_WINDOW) return false;
     const sinceMs = Math.max(session.lastProgressMs, queue.oldestPushMs(session.socketId) ?? nowMs);
     return sinceMs + ACK_TIMEOUT_MS <= nowMs;
   };
@@ -170,7 +178,8 @@ export function createConnections({ sockets, queue, commits, endReason, now, log
       for (const session of sockets.all()) {
         // A call that runs still answers, or is refused, first; calls under an ended authority end by themselves.
         if (isBusy(session) || !isCurrent(session)) continue;
-        if (takesNothing(session, inFlight.get(session.socketId) ?? 0, nowMs))
+        const isFull = takesNothing(session, inFlight.get(session.socketId)?.count ?? 0, nowMs);
+        if (isFull || (silentUntilMs(session) ?? Infinity) <= nowMs)
           close(session, RELAY_CLOSE.overloaded, "nothing acknowledged");
       }
     },
@@ -178,6 +187,7 @@ export function createConnections({ sockets, queue, commits, endReason, now, log
     nextDueMs() {
       let due = Infinity;
       for (const session of sockets.all()) {
+        due = Math.min(due, silentUntilMs(session) ?? Infinity);
         const { expMs } = session.authority;
         if (expMs === null) continue;
         // One whose call is in progress is closed when that ends; looking again at once would only keep the gate busy.

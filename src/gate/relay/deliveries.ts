@@ -3,6 +3,7 @@ import type { Holder } from "../../authority/holder.ts";
 import type { AgentDid } from "../../wire/did.ts";
 import { deliverFrame, frameHead, receiptFrame } from "../../wire/frame-encoder.ts";
 import type { Outbox, Receipt } from "../outbox/outbox.ts";
+import type { RelaySocket } from "../queue/dispatch.ts";
 import type { Push, Queue } from "../queue/queue.ts";
 import type { Connections } from "./connection.ts";
 import type { Sockets } from "./sockets.ts";
@@ -18,7 +19,7 @@ export type DeliveriesDeps = {
   self: AgentDid;
   sockets: Pick<Sockets, "byId">;
   connections: Pick<Connections, "send" | "listening">;
-  queue: Pick<Queue, "pump" | "inFlight">;
+  queue: Pick<Queue, "pump">;
   outbox: Pick<Outbox, "receiptTold">;
   /** A message has been sent to a holder. */
   onPushed: (holder: Holder) => void;
@@ -35,15 +36,11 @@ export function createDeliveries({
   onPushed,
   now,
 }: DeliveriesDeps): Deliveries {
-  /** How much is on its way to each socket that takes deliveries. */
-  const loads = (): { socketId: string; inFlight: number }[] => {
-    const inFlight = queue.inFlight();
-    return connections.listening().map(({ socketId }) => ({ socketId, inFlight: inFlight.get(socketId) ?? 0 }));
-  };
+  const takers = (): readonly RelaySocket[] => connections.listening();
 
   return {
     push(nowMs) {
-      for (const push of queue.pump(loads, nowMs)) {
+      for (const push of queue.pump(takers, nowMs)) {
         const session = sockets.byId(push.socketId);
         if (session !== null && connections.send(session, deliverText(self, push, nowMs))) onPushed(session.holder);
       }

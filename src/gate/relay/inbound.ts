@@ -6,6 +6,8 @@ import { type ClientFrame, MAX_CLIENT_FRAME_BYTES, parseClientFrame } from "../.
 import { ProxyError } from "../../wire/problem.ts";
 import { RELAY_CLOSE } from "../../wire/relay-close.ts";
 import { isUlid } from "../../wire/ulid.ts";
+import type { Queue } from "../queue/queue.ts";
+import type { GroupCommit } from "../storage/group-commit.ts";
 import type { Acknowledgements } from "./acknowledgements.ts";
 import type { Connections } from "./connection.ts";
 import type { Enqueue } from "./enqueue.ts";
@@ -27,13 +29,15 @@ export type InboundDeps = {
   acknowledgements: Acknowledgements;
   enqueue: Enqueue;
   requests: Requests;
+  queue: Pick<Queue, "unansweredSinceMs">;
+  commits: Pick<GroupCommit, "wake">;
   endReason: (ref: AuthorityRef) => string | null;
   now: () => number;
 };
 
 /** @returns the incoming side of one gate's relay. */
 export function createInbound(deps: InboundDeps): Inbound {
-  const { limits, connections, acknowledgements, enqueue, requests, endReason, now } = deps;
+  const { limits, connections, acknowledgements, enqueue, requests, queue, commits, endReason, now } = deps;
   const longFrames = createLongFrames();
 
   const tooLong = (session: Session): void => connections.close(session, RELAY_CLOSE.tooLarge, "frame too large");
@@ -98,6 +102,10 @@ export function createInbound(deps: InboundDeps): Inbound {
         if (session.scopes.includes("relay")) acknowledgements.take(session, frame);
         else connections.event(session, "error", { code: "PROXY_AUTH_FORBIDDEN", frameId: frame.id });
         return;
+      case "deliver_working":
+        if (session.scopes.includes("relay")) acknowledgements.working(session, frame.ackId);
+        else connections.event(session, "error", { code: "PROXY_AUTH_FORBIDDEN", frameId: frame.id });
+        return;
       case "enqueue":
       case "req": {
         const peek: FramePeek = { type: frame.type, id: frame.id, method: null };
@@ -141,6 +149,8 @@ export function createInbound(deps: InboundDeps): Inbound {
         return;
       }
       session.lastFrameMs = now();
+      // A socket that left something unanswered and shows life may be given more.
+      if (queue.unansweredSinceMs(session.socketId) !== null) commits.wake();
       if (typeof message === "string") {
         if (message.length > MAX_CLIENT_FRAME_BYTES) tooLong(session);
         else read(session, message);

@@ -62,7 +62,7 @@ export function createRelay(deps: RelayDeps): Relay {
     inHands(holder) {
       const inFlight = queue.inFlight();
       const own = sockets.all().filter((session) => session.holder === holder);
-      return own.reduce((sum, { socketId }) => sum + (inFlight.get(socketId) ?? 0), 0);
+      return own.reduce((sum, { socketId }) => sum + (inFlight.get(socketId)?.count ?? 0), 0);
     },
   });
   const connections = createConnections(deps);

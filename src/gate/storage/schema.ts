@@ -61,6 +61,22 @@ const MIGRATIONS: readonly string[] = [
      at_ms INTEGER NOT NULL, holder TEXT NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (at_ms, holder)) WITHOUT ROWID;
    INSERT INTO rate_windows (holder, at_ms, count) SELECT 'agent', at_ms, count FROM rate_counts;
    DELETE FROM rate_counts;`,
+
+  // Messages in tables whose key is the table, without an index that every message enters and leaves. What is not over yet
+  // moves, at most what a queue, its dead letters and an outbox may hold; what has ended is pruned where it is.
+  `CREATE TABLE inbound (
+     delivery_id TEXT PRIMARY KEY, sender TEXT NOT NULL, state INTEGER NOT NULL, bytes INTEGER NOT NULL,
+     created_at_ms INTEGER NOT NULL, updated_at_ms INTEGER NOT NULL, held_ms INTEGER NOT NULL DEFAULT 0,
+     attempts INTEGER NOT NULL DEFAULT 0, due_at_ms INTEGER NOT NULL, socket_id TEXT,
+     is_pushed INTEGER NOT NULL DEFAULT 0, holder TEXT, reason TEXT, reported INTEGER NOT NULL DEFAULT 0,
+     revived INTEGER NOT NULL DEFAULT 0, envelope TEXT NOT NULL, body TEXT) WITHOUT ROWID;
+   CREATE INDEX inbound_dead ON inbound (delivery_id) WHERE state = 2;
+   INSERT INTO inbound (delivery_id, sender, state, bytes, created_at_ms, updated_at_ms, attempts, due_at_ms, socket_id,
+       is_pushed, reason, reported, revived, envelope, body)
+     SELECT delivery_id, lane, state, bytes, created_at_ms, updated_at_ms, attempts, due_at_ms, socket_id,
+       socket_id IS NOT NULL, reason, reported, revived, envelope, body
+     FROM queue WHERE reported = 0 OR state = 2;
+   DELETE FROM queue WHERE reported = 0 OR state = 2;`,
 ];
 
 const EXISTS = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'schema_migrations'";

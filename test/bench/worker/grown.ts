@@ -17,7 +17,7 @@ export { Housekeeping } from "../../../src/worker.ts";
 const ROWS_AT_ONCE = 100_000;
 const NUMBERS = "WITH RECURSIVE n (i) AS (SELECT ?1 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?2)";
 /** Who has sent what waits in a filled queue; a fifth of a queue is one sender's. */
-const LANES = 5;
+const SENDERS = 5;
 const SENDER = "did:cdi:registry.sallyport.example:agent:01K000000000000000000SEND";
 const BODY = '{"text":"A message of ordinary length, as one agent would write it to another about a thing."}';
 
@@ -46,8 +46,8 @@ export class Gate extends PlainGate {
     migrate(this.ctx.storage);
     const nowMs = Date.now();
     this.ctx.storage.sql.exec(
-      `${NUMBERS} INSERT INTO queue (delivery_id, lane, state, bytes, created_at_ms, updated_at_ms, due_at_ms, envelope, body)
-       SELECT '01K' || printf('%023d', i), ?3 || (i % ${LANES}), 0, ?4, ?5, ?5, ?5, '{"fromAgentDid":null}', ?6 FROM n`,
+      `${NUMBERS} INSERT INTO inbound (delivery_id, sender, state, bytes, created_at_ms, updated_at_ms, due_at_ms, envelope, body)
+       SELECT '01K' || printf('%023d', i), ?3 || (i % ${SENDERS}), 0, ?4, ?5, ?5, ?5, '{"fromAgentDid":null}', ?6 FROM n`,
       0,
       count,
       SENDER,

@@ -46,7 +46,7 @@ const SOCKET = "socket";
 const OPEN = { isShut: false, refusal: () => null };
 const ID = "01K00000000000000000000000" as Ulid;
 const PEER = `did:cdi:registry.sallyport.example:agent:${ID}` as AgentDid;
-const TABLES = ["nonces", "outbox", "queue"];
+const TABLES = ["nonces", "outbox", "inbound"];
 const FRAME = { v: 1, type: "deliver_ack", id: ID, ts: "2026-01-01T00:00:00.000Z", ackId: ID };
 
 async function repeat(stage: Stage, times: number): Promise<void> {
@@ -92,7 +92,7 @@ export class Gate extends PlainGate {
       retry: { initialMs: 1_000, maxMs: 30_000, jitterRatio: 0.2 },
       deadLetterRetentionMs: ROOM,
     };
-    const queue = createQueue({ sql, limits, admits: () => true });
+    const queue = createQueue({ sql, limits, admits: () => true, now: Date.now });
     const nowMs = Date.now();
     const bytes = body.length;
     const envelope = JSON.stringify({ fromAgentDid: PEER, contentType: "application/json", trustEpoch: 1 });
@@ -116,12 +116,18 @@ export class Gate extends PlainGate {
       receive: () => queue.receive(PEER, queuedMessages(), OPEN, nowMs),
       pushed: () => {
         queue.receive(PEER, queuedMessages(), OPEN, nowMs);
-        const pushes = queue.pump(() => [{ socketId: SOCKET, inFlight: 0 }], nowMs);
-        queue.acknowledgeAll(
-          pushes.map(({ deliveryId }) => ({ ackId: deliveryId, accepted: true, reason: null })),
+        const pushes = queue.pump(() => [{ socketId: SOCKET, holder: "agent", lastFrameMs: nowMs }], nowMs);
+        queue.acknowledge(
+          pushes.map(({ deliveryId }) => ({
+            deliveryId,
+            holder: "agent",
+            socketId: SOCKET,
+            accepted: true,
+            reason: null,
+          })),
           nowMs,
         );
-        queue.reported(PEER, queue.reportsFor(PEER));
+        queue.reported(PEER, queue.reportsFor(PEER), nowMs);
       },
       commit: async (turn) => {
         sql.exec("INSERT INTO nonces (nonce, key, timestamp_s) VALUES (?, 'commit', 0)", `${nowMs} ${turn}`);

@@ -2,29 +2,41 @@ import { fc, test as property } from "@fast-check/vitest";
 import { describe, expect, test } from "vitest";
 import {
   chooseSocket,
-  LANE_WINDOW,
-  type LaneEntry,
-  nextOfLane,
-  type RatedSocket,
+  SENDER_WINDOW,
+  type QueueEntry,
+  nextOfSender,
+  type SocketLoad,
+  SOCKET_BYTES_WINDOW,
   SOCKET_WINDOW,
 } from "../../../src/gate/queue/dispatch.ts";
 
-const entry = (n: number, over: Partial<LaneEntry> = {}): LaneEntry => ({
+const entry = (n: number, over: Partial<QueueEntry> = {}): QueueEntry => ({
   deliveryId: String(n).padStart(4, "0"),
-  lane: "did:a",
+  sender: "did:a",
   bytes: 1,
   createdAtMs: 0,
+  takenAtMs: 0,
+  heldMs: 0,
   attempts: 0,
   dueAtMs: 0,
   socketId: null,
+  holder: null,
   isAwaited: false,
   ...over,
 });
-const pushed = (n: number, socketId: string): LaneEntry => entry(n, { socketId, attempts: 1, dueAtMs: 30_000 });
-const socket = (socketId: string, inFlight = 0, missed = 0): RatedSocket => ({ socketId, inFlight, missed });
+const pushed = (n: number, socketId: string): QueueEntry => entry(n, { socketId, attempts: 1, dueAtMs: 30_000 });
+const socket = (socketId: string, inFlight = 0, missed = 0, over: Partial<SocketLoad> = {}): SocketLoad => ({
+  socketId,
+  holder: "agent",
+  inFlight,
+  inFlightBytes: inFlight,
+  missed,
+  isSilent: false,
+  ...over,
+});
 
 describe("the next message of one sender", () => {
-  test.each<[string, LaneEntry[], string | null]>([
+  test.each<[string, QueueEntry[], string | null]>([
     ["none of an empty lane", [], null],
     ["the first that waits", [entry(1), entry(2)], "0001"],
     ["the one behind those on their way", [pushed(1, "s"), entry(2), entry(3)], "0002"],
@@ -33,36 +45,51 @@ describe("the next message of one sender", () => {
     ["none before those that overtook it have ended", [entry(1, { attempts: 1 }), pushed(2, "s")], null],
     [
       "none when the window is full",
-      [...Array.from({ length: LANE_WINDOW }, (_, n) => pushed(n, "s")), entry(99)],
+      [...Array.from({ length: SENDER_WINDOW }, (_, n) => pushed(n, "s")), entry(99)],
       null,
     ],
     [
       "the last of the window",
-      [...Array.from({ length: LANE_WINDOW - 1 }, (_, n) => pushed(n, "s")), entry(99)],
+      [...Array.from({ length: SENDER_WINDOW - 1 }, (_, n) => pushed(n, "s")), entry(99)],
       "0099",
     ],
   ])("is %s", (_, lane, expected) => {
-    expect(nextOfLane(lane, 100)?.deliveryId ?? null).toBe(expected);
+    expect(nextOfSender(lane, 100)?.deliveryId ?? null).toBe(expected);
   });
 });
 
 describe("the socket for a message", () => {
-  test.each<[string, LaneEntry[], RatedSocket[], string | null]>([
+  test.each<[string, QueueEntry[], SocketLoad[], string | null]>([
     ["none where none is open", [entry(1)], [], null],
     ["the least loaded", [entry(1)], [socket("a", 2), socket("b", 1), socket("c", 3)], "b"],
-    ["the one that the lane is on", [pushed(1, "a"), entry(2)], [socket("a", 9), socket("b")], "a"],
+    ["the one that the sender is on", [pushed(1, "a"), entry(2)], [socket("a", 9), socket("b")], "a"],
     [
-      "none while the one that the lane is on is full",
+      "none while the one that the sender is on is full",
       [pushed(1, "a"), entry(2)],
       [socket("a", SOCKET_WINDOW), socket("b")],
       null,
     ],
-    ["none while the one that the lane is on is gone", [pushed(1, "gone"), entry(2)], [socket("b")], null],
+    ["none while the one that the sender is on is gone", [pushed(1, "gone"), entry(2)], [socket("b")], null],
     ["none where all are full", [entry(1)], [socket("a", SOCKET_WINDOW)], null],
     ["rather a busy one than one that does not answer", [entry(1)], [socket("dead", 0, 1), socket("b", 50)], "b"],
-    ["one that does not answer where there is no other", [entry(1)], [socket("dead", 0, 3)], "dead"],
+    ["one that does not answer where there is no other", [entry(1)], [socket("slow", 0, 3)], "slow"],
+    ["one that shows no life, for one message", [entry(1)], [socket("dead", 0, 3, { isSilent: true })], "dead"],
+    ["none that shows no life, for another", [entry(1)], [socket("dead", 1, 3, { isSilent: true })], null],
+    ["one at a time of a sender where one did not answer", [pushed(1, "slow"), entry(2)], [socket("slow", 1, 1)], null],
+    [
+      "none with no room in bytes",
+      [entry(1, { bytes: 2 })],
+      [socket("full", 1, 0, { inFlightBytes: SOCKET_BYTES_WINDOW - 1 })],
+      null,
+    ],
+    [
+      "one that holds nothing, however large the message",
+      [entry(1, { bytes: 2 * SOCKET_BYTES_WINDOW })],
+      [socket("a")],
+      "a",
+    ],
   ])("is %s", (_, lane, sockets, expected) => {
-    expect(chooseSocket(lane, sockets)?.socketId ?? null).toBe(expected);
+    expect(chooseSocket(lane, sockets, lane[lane.length - 1]?.bytes ?? 0)?.socketId ?? null).toBe(expected);
   });
 });
 
@@ -88,25 +115,25 @@ const event = fc.oneof<fc.Arbitrary<Event>[]>(
 class Model {
   nowMs = 0;
   serial = 0;
-  lanes = new Map<string, LaneEntry[]>();
+  lanes = new Map<string, QueueEntry[]>();
   missed = new Map<string, number>();
   /** Where those before and behind it were when each went. */
   pushes: { deliveryId: string; socketId: string; ahead: (string | null)[]; behind: (string | null)[] }[] = [];
 
-  all(): LaneEntry[] {
+  all(): QueueEntry[] {
     return [...this.lanes.values()].flat();
   }
 
-  pump(sockets: string[]): LaneEntry[] {
+  pump(sockets: string[]): QueueEntry[] {
     const loads = sockets.map((id) =>
       socket(id, this.all().filter(({ socketId }) => socketId === id).length, this.missed.get(id)),
     );
-    const went: LaneEntry[] = [];
+    const went: QueueEntry[] = [];
     for (let progress = true; progress;) {
       progress = false;
       for (const lane of this.lanes.values()) {
-        const next = nextOfLane(lane, this.nowMs);
-        const load = next === null ? null : chooseSocket(lane, loads);
+        const next = nextOfSender(lane, this.nowMs);
+        const load = next === null ? null : chooseSocket(lane, loads, next.bytes);
         if (next === null || load === null) continue;
         const at = lane.indexOf(next);
         const whereabouts = lane.map(({ socketId }) => socketId);
@@ -128,13 +155,18 @@ class Model {
     return went;
   }
 
-  fail(one: LaneEntry): void {
-    one.socketId = null;
+  /** What is behind a message that is to be retried comes again after it. */
+  fail(one: QueueEntry): void {
+    const lane = this.lanes.get(one.sender) ?? [];
+    for (const later of lane.slice(lane.indexOf(one))) {
+      later.socketId = null;
+      later.dueAtMs = this.nowMs;
+    }
     one.dueAtMs = this.nowMs + 1_000;
   }
 
-  end(one: LaneEntry): void {
-    const lane = this.lanes.get(one.lane) ?? [];
+  end(one: QueueEntry): void {
+    const lane = this.lanes.get(one.sender) ?? [];
     lane.splice(lane.indexOf(one), 1);
   }
 
@@ -145,7 +177,7 @@ class Model {
         const lane = `did:${happened.lane}`;
         this.lanes.set(lane, [
           ...(this.lanes.get(lane) ?? []),
-          entry((this.serial += 1), { lane, dueAtMs: this.nowMs }),
+          entry((this.serial += 1), { sender: lane, dueAtMs: this.nowMs }),
         ]);
         return;
       }
@@ -199,7 +231,7 @@ describe("whatever happens to the sockets", () => {
       for (let round = 0; round <= left; round++) {
         model.nowMs += 30_000;
         for (const one of model.pump(["s0"])) {
-          delivered.set(one.lane, [...(delivered.get(one.lane) ?? []), one.deliveryId]);
+          delivered.set(one.sender, [...(delivered.get(one.sender) ?? []), one.deliveryId]);
           model.end(one);
         }
       }
@@ -218,8 +250,8 @@ describe("whatever happens to the sockets", () => {
       if (first === undefined) throw new Error("nothing waits");
       first.dueAtMs = 1_000_000;
       const went = model.pump(["s0"]);
-      expect(went.filter(({ lane }) => lane === "did:0")).toEqual([]);
-      expect(went).toHaveLength(Math.min(others + 1, LANE_WINDOW));
+      expect(went.filter(({ sender }) => sender === "did:0")).toEqual([]);
+      expect(went).toHaveLength(Math.min(others + 1, SENDER_WINDOW));
     },
   );
 });

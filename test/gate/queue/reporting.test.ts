@@ -10,8 +10,11 @@ function endOne(queue: Desk["queue"], isAwaited = false): void {
   const envelope = JSON.stringify({ fromAgentDid: peer, ...(isAwaited ? { isAwaited } : {}) });
   const one = queuedMessage({ createdAtMs: START_MS, envelope });
   queue.receive(peer, [one], { isShut: false, refusal: () => null }, Date.now());
-  queue.pump(() => [{ socketId: "s1", inFlight: 0 }], Date.now());
-  queue.acknowledge(one.deliveryId, true, null, Date.now());
+  queue.pump(() => [{ socketId: "s1", holder: "agent", lastFrameMs: Date.now() }], Date.now());
+  queue.acknowledge(
+    [{ deliveryId: one.deliveryId, holder: "agent", socketId: "s1", accepted: true, reason: null }],
+    Date.now(),
+  );
 }
 
 describe("a report", () => {

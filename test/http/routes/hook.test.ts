@@ -98,7 +98,7 @@ describe("a send that waits for its delivery", () => {
   test("is answered as queued when its gate dies meanwhile, and the message is there", async () => {
     const answer = post(alice, bob, { n: 3 }, { Prefer: "wait=15" });
     await eventually(async () =>
-      expect(await rowsOf(bob, "SELECT body FROM queue WHERE state = 0")).toContainEqual({ body: '{"n":3}' }),
+      expect(await rowsOf(bob, "SELECT body FROM inbound WHERE state = 0")).toContainEqual({ body: '{"n":3}' }),
     );
     await crashGate(alice.did);
     expect(await answer).toMatchObject({ status: 202, body: { accepted: true, state: "queued", delivered: false } });
