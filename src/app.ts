@@ -12,6 +12,7 @@ import { hook } from "./http/routes/hook.ts";
 import { join } from "./http/routes/join.ts";
 import { methodRoute } from "./http/routes/method-route.ts";
 import { metrics } from "./http/routes/metrics.ts";
+import { shownTicket } from "./http/routes/pair-ticket.ts";
 import { relayConnect } from "./http/routes/relay-connect.ts";
 import { rpc } from "./http/routes/rpc.ts";
 import { accessValidationResponse, crlResponse, keysResponse } from "./identity/documents/documents.ts";
@@ -21,6 +22,8 @@ import { ACCESS_VALIDATE_PATH, CRL_PATH, KEYS_PATH } from "./wire/registry-docum
 const agentOnly = (route: string): RouteNeeds => ({ route, accepts: ["agent"], access: true, recipient: false });
 /** The agent's own way to new tokens: it has no access token yet, or none any more. */
 const agentWithoutAccess = (route: string): RouteNeeds => ({ ...agentOnly(route), access: false });
+/** Pairing: existing clients send no access token; one that is sent is judged. */
+const pairing = (route: string): RouteNeeds => ({ ...agentOnly(route), access: "if-sent" });
 const operatorOnly = (route: string): RouteNeeds => ({ route, accepts: ["operator"], access: false, recipient: false });
 const recipientOrOperator = (route: string): RouteNeeds => ({ ...agentOnly(route), accepts: ["agent", "operator"] });
 
@@ -73,11 +76,15 @@ app.delete(
 
 app.post(
   "/pair/start",
-  methodRoute(agentOnly("pair.start"), { method: "pair.start", params: bodyParams("PROXY_PAIR_INVALID_BODY") }),
+  methodRoute(pairing("pair.start"), {
+    method: "pair.start",
+    params: bodyParams("PROXY_PAIR_INVALID_BODY"),
+    shown: shownTicket,
+  }),
 );
 app.post(
   "/pair/confirm",
-  methodRoute(agentOnly("pair.confirm"), {
+  methodRoute(pairing("pair.confirm"), {
     method: "pair.confirm",
     params: bodyParams("PROXY_PAIR_INVALID_BODY"),
     status: 201,
@@ -85,13 +92,13 @@ app.post(
 );
 app.post(
   "/pair/status",
-  methodRoute(agentOnly("pair.status"), { method: "pair.status", params: bodyParams("PROXY_PAIR_INVALID_BODY") }),
+  methodRoute(pairing("pair.status"), { method: "pair.status", params: bodyParams("PROXY_PAIR_INVALID_BODY") }),
 );
 app.post(
   "/pair/remove",
-  methodRoute(agentOnly("pair.remove"), { method: "pair.remove", params: bodyParams("PROXY_PAIR_INVALID_BODY") }),
+  methodRoute(pairing("pair.remove"), { method: "pair.remove", params: bodyParams("PROXY_PAIR_INVALID_BODY") }),
 );
-app.get("/pair/peers", methodRoute(agentOnly("pair.peers"), { method: "pair.peers", params: queryParams }));
+app.get("/pair/peers", methodRoute(pairing("pair.peers"), { method: "pair.peers", params: queryParams }));
 
 app.post(
   "/v1/agents",

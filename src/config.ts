@@ -25,6 +25,8 @@ export type Config = {
   readonly breakerOpenMs: number;
   readonly skewMaxSeconds: number;
   readonly skewWarnSeconds: number;
+  /** The form of pairing tickets that are issued; both are accepted. */
+  readonly pairTickets: "opaque" | "clawdentity";
   readonly proofV1: "accept" | "refuse";
   /** Hosts that V2 proofs may name beside the one the Worker was called by; lower case, a default port left out. */
   readonly publicAuthorities: readonly string[];
@@ -185,6 +187,7 @@ export function parseConfig(source: Source): Result<Config, SettingProblem[]> {
     breakerOpenMs: integer("BREAKER_OPEN_MS", 30_000, 100, 3_600_000),
     skewMaxSeconds: integer("SKEW_MAX_SECONDS", 300, 1, 3_600),
     skewWarnSeconds: integer("SKEW_WARN_SECONDS", 200, 0, 3_600),
+    pairTickets: oneOf("PAIR_TICKETS", "opaque", ["opaque", "clawdentity"]),
     proofV1: oneOf("PROOF_V1", "accept", ["accept", "refuse"]),
     publicAuthorities: authorities,
     relayOutboxMax: integer("RELAY_OUTBOX_MAX", 500, 1, 10_000),

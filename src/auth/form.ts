@@ -1,5 +1,6 @@
 /** The form of everything that a caller's headers say, cheapest first, before anything is fetched or hashed. */
 import type { AgentDid } from "../wire/did.ts";
+import { ACCESS_HEADER } from "../wire/registry-documents.ts";
 import { err, ok, type Result } from "../wire/result.ts";
 import { readAccessToken } from "./access.ts";
 import {
@@ -20,8 +21,8 @@ export type RouteNeeds = {
   /** Name of the route in the log. */
   readonly route: string;
   readonly accepts: readonly CredentialKind[];
-  /** An agent also shows its access token. */
-  readonly access: boolean;
+  /** Whether an agent also shows its access token; `if-sent`: it may, and one that is sent is judged. */
+  readonly access: boolean | "if-sent";
   /** The request is a send to the agent that the recipient header names. */
   readonly recipient: boolean;
 };
@@ -90,7 +91,8 @@ function readAgentForm(
   const proof = readProof(request, { nowMs, skewMaxSeconds, proofV1 });
   if (!proof.ok) return proof;
   decision.skewMs = proof.value.skewMs;
-  const access = needs.access ? readAccessToken(request.headers) : ok(null);
+  const isShown = needs.access === "if-sent" ? request.headers.has(ACCESS_HEADER) : needs.access;
+  const access = isShown ? readAccessToken(request.headers) : ok(null);
   if (!access.ok) return access;
   const recipient = needs.recipient ? readRecipient(request.headers, sender) : ok(null);
   if (!recipient.ok) return recipient;

@@ -20,6 +20,37 @@ import { hashPairTicket, newPairTicket, type PairTicket, parsePairTicket } from 
 /** What pairing needs of a call: the store, the gates, the clock, and the caller's authority. */
 export type PairingDeps = NotificationDeps & { readonly authority: Authority };
 
+/** A ticket, shown once, and whom it introduces. */
+export type StartedPairing = {
+  ticket: PairTicket;
+  expiresAtMs: number;
+  /** The same as ISO 8601. */
+  expiresAt: string;
+  initiatorAgentDid: AgentDid;
+  initiatorProfile: Profile;
+};
+
+/** Two agents that have paired. */
+export type ConfirmedPairing = {
+  initiatorAgentDid: AgentDid;
+  initiatorProfile: Profile;
+  responderAgentDid: AgentDid;
+  responderProfile: Profile;
+  /** Whether the initiator's gate has the notice; where not, it is pending, and the trust stands all the same. */
+  notified: boolean;
+};
+
+/** What became of a ticket. Times are ISO 8601. */
+export type PairingStatus = {
+  status: "pending" | "confirmed";
+  expiresAt: string;
+  initiatorAgentDid: AgentDid;
+  initiatorProfile: Profile;
+  responderAgentDid?: AgentDid;
+  responderProfile?: Profile;
+  confirmedAt?: string;
+};
+
 /**
  * Makes a ticket of the initiator's.
  *
@@ -29,7 +60,7 @@ export type PairingDeps = NotificationDeps & { readonly authority: Authority };
 export async function startPairing(
   deps: PairingDeps,
   start: { initiatorDid: AgentDid; profile: Profile; ttlSeconds: number; allowedResponderDid: AgentDid | null },
-): Promise<{ ticket: PairTicket; expiresAtMs: number }> {
+): Promise<StartedPairing> {
   if (start.allowedResponderDid === start.initiatorDid) {
     throw new ProxyError("PROXY_PAIR_INVALID_BODY", { detail: "an agent cannot pair with itself" });
   }
@@ -49,7 +80,7 @@ export async function startPairing(
       retryAfterMs: Math.max(0, (pending?.roomAtMs ?? 0) - nowMs),
     });
   }
-  return { ticket, expiresAtMs };
+  return { ticket, expiresAtMs, expiresAt: isoTime(expiresAtMs), initiatorAgentDid: initiatorDid, initiatorProfile };
 }
 
 /**
@@ -62,7 +93,7 @@ export async function startPairing(
 export async function confirmPairing(
   deps: PairingDeps,
   confirm: { responderDid: AgentDid; profile: Profile; ticket: string },
-): Promise<{ initiatorAgentDid: AgentDid; responderAgentDid: AgentDid; notified: boolean }> {
+): Promise<ConfirmedPairing> {
   const { responderDid, profile: responderProfile } = confirm;
   const hash = await hashPairTicket(readTicketText(confirm.ticket));
   // The initiator never changes, so it may be read before the commit; everything that can change is decided inside it.
@@ -102,7 +133,13 @@ export async function confirmPairing(
     responderProfile,
     confirmedAtMs: nowMs,
   });
-  return { initiatorAgentDid: initiatorDid, responderAgentDid: responderDid, notified };
+  return {
+    initiatorAgentDid: initiatorDid,
+    initiatorProfile,
+    responderAgentDid: responderDid,
+    responderProfile,
+    notified,
+  };
 }
 
 /**
@@ -114,13 +151,28 @@ export async function confirmPairing(
 export async function pairingStatus(
   deps: Pick<PairingDeps, "db" | "now">,
   asked: { agentDid: AgentDid; ticket: string },
-): Promise<"pending" | "confirmed"> {
+): Promise<PairingStatus> {
   const ticket = await findTicket(deps.db, await hashPairTicket(readTicketText(asked.ticket)));
   if (ticket === null || !isParticipant(ticket, asked.agentDid)) throw new ProxyError("PROXY_NOT_FOUND");
-  if (ticket.status === "confirmed") return "confirmed";
+  if (ticket.status === "confirmed") return statusOf("confirmed", ticket);
   if (ticket.status === "ended" || ticket.expiresAtMs <= deps.now()) throw new ProxyError("PROXY_GONE");
-  return "pending";
+  return statusOf("pending", ticket);
 }
+
+function statusOf(status: PairingStatus["status"], ticket: TicketRow): PairingStatus {
+  const { initiatorDid, initiatorProfile, responderDid, responderProfile, expiresAtMs, confirmedAtMs } = ticket;
+  return {
+    status,
+    expiresAt: isoTime(expiresAtMs),
+    initiatorAgentDid: initiatorDid,
+    initiatorProfile: JSON.parse(initiatorProfile) as Profile,
+    ...(responderDid === null ? {} : { responderAgentDid: responderDid }),
+    ...(responderProfile === null ? {} : { responderProfile: JSON.parse(responderProfile) as Profile }),
+    ...(confirmedAtMs === null ? {} : { confirmedAt: isoTime(confirmedAtMs) }),
+  };
+}
+
+const isoTime = (atMs: number): string => new Date(atMs).toISOString();
 
 function isParticipant(ticket: TicketRow, agentDid: AgentDid): boolean {
   return (

@@ -7,9 +7,19 @@ import { query, type Statement } from "../database/statement.ts";
 import type { AgentDid } from "../wire/did.ts";
 import type { Profile } from "./profile.ts";
 
-const { initiatorDid, initiatorProfile, allowedResponderDid, status, expiresAtMs, confirmId, responderDid } =
-  pairTickets;
-const SHOWN = { initiatorDid, initiatorProfile, allowedResponderDid, status, expiresAtMs, confirmId, responderDid };
+const { initiatorDid, initiatorProfile, allowedResponderDid, status, expiresAtMs, confirmId } = pairTickets;
+const { responderDid, responderProfile, confirmedAtMs } = pairTickets;
+const SHOWN = {
+  initiatorDid,
+  initiatorProfile,
+  allowedResponderDid,
+  status,
+  expiresAtMs,
+  confirmId,
+  responderDid,
+  responderProfile,
+  confirmedAtMs,
+};
 
 /** A ticket as it stands, without its secret. The profile is JSON text. */
 export type TicketRow = Pick<typeof pairTickets.$inferSelect, keyof typeof SHOWN>;

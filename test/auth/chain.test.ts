@@ -566,6 +566,18 @@ describe("what a route asks for", () => {
     expect(house.registry.calls.access).toBe(0);
   });
 
+  test("pairing passes without an access token, and one that is sent is judged", async () => {
+    const needs: RouteNeeds = { ...REFRESH, route: "pair.start", access: "if-sent" };
+    const without = await signedRequest(alice, null, { headers: { "X-Claw-Agent-Access": null } });
+    expect(passedAgent(await house.chain.authenticate(without, needs, house.scope)).access).toBeNull();
+    expect(house.registry.calls.access).toBe(0);
+    const withOne = await signedRequest(alice, null);
+    expect(passedAgent(await house.chain.authenticate(withOne, needs, house.scope)).access).not.toBeNull();
+    const malformed = await signedRequest(alice, null, { headers: { "X-Claw-Agent-Access": "has a space" } });
+    const refused = await house.chain.authenticate(malformed, needs, house.scope);
+    expect(refused.ok ? null : refused.error.code).toBe("PROXY_AGENT_ACCESS_INVALID");
+  });
+
   test("a GET without a body is signed with the hash of nothing", async () => {
     const request = await signedRequest(alice, null, { method: "GET", path: "/pair/peers", body: "" });
     expect((await house.chain.authenticate(request, EVERYBODY, house.scope)).ok).toBe(true);

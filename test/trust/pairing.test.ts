@@ -12,7 +12,8 @@ import {
   PENDING_TICKETS_MAX,
   pruneTickets,
 } from "../../src/trust/ticket-store.ts";
-import { hashPairTicket, newPairTicket, type PairTicket } from "../../src/trust/ticket.ts";
+import { hashPairTicket, newPairTicket, type PairTicket, toClawdentityTicket } from "../../src/trust/ticket.ts";
+import { decodeBase64Url } from "../../src/wire/base64url.ts";
 import type { AgentDid } from "../../src/wire/did.ts";
 import { authorityOf, callBy, type House, newAgentDid, newHouse, ROUND } from "./call-context.ts";
 
@@ -53,7 +54,9 @@ describe("pairing by ticket", () => {
     expect(await confirm(ticket)).toEqual({
       paired: true,
       initiatorAgentDid: alice,
+      initiatorProfile: ALICE,
       responderAgentDid: bob,
+      responderProfile: BOB,
       notified: true,
     });
     expect(await lookUpTrust(env.DB, alice, bob)).toEqual({ trusted: true, epoch: 1 });
@@ -168,15 +171,69 @@ describe("a ticket works once", () => {
   });
 });
 
+describe("what pairing tells", () => {
+  test("pairing: start and status name both sides and their profiles, times as ISO 8601", async () => {
+    const started = await start();
+    const expiresAt = new Date(house.nowMs + 300_000).toISOString();
+    expect(started).toMatchObject({ expiresAt, initiatorAgentDid: alice, initiatorProfile: ALICE });
+    expect(await status(started.ticket, alice)).toEqual({
+      status: "pending",
+      expiresAt,
+      initiatorAgentDid: alice,
+      initiatorProfile: ALICE,
+    });
+    await confirm(started.ticket);
+    expect(await status(started.ticket, bob)).toEqual({
+      status: "confirmed",
+      expiresAt,
+      initiatorAgentDid: alice,
+      initiatorProfile: ALICE,
+      responderAgentDid: bob,
+      responderProfile: BOB,
+      confirmedAt: new Date(house.nowMs).toISOString(),
+    });
+  });
+
+  test("pairing: a ticket works as it is pasted, with backticks and line breaks, and in either form", async () => {
+    const wrap = (ticket: string): string => ` \`\`\`\n${ticket.slice(0, 20)}\n ${ticket.slice(20)}\`\`\` \n`;
+    expect(await confirm(wrap((await start()).ticket))).toMatchObject({ paired: true });
+    const { ticket, expiresAtMs } = await start();
+    const about = { issuer: "https://gate.example.com", expiresAtMs, nowMs: house.nowMs };
+    const other = await toClawdentityTicket(ticket as PairTicket, about);
+    expect(await confirm(wrap(other))).toMatchObject({ paired: true });
+    await expect(confirm(ticket)).rejects.toMatchObject({ code: "PROXY_CONFLICT" });
+  });
+
+  test("pairing: a ticket in clawdentity's form has that system's members in their order, and a signature over them", async () => {
+    const { ticket, expiresAtMs } = await start();
+    const about = { issuer: "https://gate.example.com", expiresAtMs, nowMs: house.nowMs };
+    const text = await toClawdentityTicket(ticket as PairTicket, about);
+    const value = JSON.parse(new TextDecoder().decode(decodeBase64Url(text.slice("clwpair1_".length))!)) as object;
+    expect(Object.keys(value)).toEqual(["v", "iss", "kid", "nonce", "exp", "pkid", "sig"]);
+    expect(value).toMatchObject({ v: 2, iss: "https://gate.example.com", exp: Math.floor(expiresAtMs / 1_000) });
+  });
+
+  test.each([
+    ["nothing", ""],
+    ["clawdentity's prefix alone", "clwpair1_"],
+    ["no JSON in clawdentity's form", "clwpair1_AAAA"],
+    ["a nonce that is no secret", `clwpair1_${btoa(JSON.stringify({ nonce: "short" })).replaceAll("=", "")}`],
+    ["null in clawdentity's form", `clwpair1_${btoa("null").replaceAll("=", "")}`],
+    ["more text than any ticket has", "x".repeat(5_000)],
+  ])("pairing: %s is no ticket", async (_what, ticket) => {
+    await expect(confirm(ticket)).rejects.toMatchObject({ code: "PROXY_PAIR_TICKET_INVALID" });
+  });
+});
+
 describe("the state of a ticket", () => {
   test("is told to the initiator, to the responder it is meant for, and to the one who confirmed it", async () => {
     const open = await start();
     const meant = await start({ allowResponderAgentDid: bob });
-    expect(await status(open.ticket, alice)).toEqual({ status: "pending" });
-    expect(await status(meant.ticket, bob)).toEqual({ status: "pending" });
+    expect(await status(open.ticket, alice)).toMatchObject({ status: "pending" });
+    expect(await status(meant.ticket, bob)).toMatchObject({ status: "pending" });
     await confirm(open.ticket);
-    expect(await status(open.ticket, alice)).toEqual({ status: "confirmed" });
-    expect(await status(open.ticket, bob)).toEqual({ status: "confirmed" });
+    expect(await status(open.ticket, alice)).toMatchObject({ status: "confirmed" });
+    expect(await status(open.ticket, bob)).toMatchObject({ status: "confirmed" });
   });
 
   test("looks to anybody else like a ticket that does not exist", async () => {
@@ -195,7 +252,7 @@ describe("the state of a ticket", () => {
     await confirm(ticket);
     house.nowMs += 86_000_000;
     await pruneTickets(env.DB, house.nowMs, 1_000);
-    expect(await status(ticket, alice)).toEqual({ status: "confirmed" });
+    expect(await status(ticket, alice)).toMatchObject({ status: "confirmed" });
     house.nowMs += 1_000_000;
     await pruneTickets(env.DB, house.nowMs, 1_000);
     await expect(status(ticket, alice)).rejects.toMatchObject({ code: "PROXY_NOT_FOUND" });
@@ -316,7 +373,7 @@ describe("authority", () => {
     await env.DB.prepare("INSERT INTO authority_epochs (authority, epoch) VALUES (?1, 1)").bind(`agent:${bob}`).run();
     await expect(confirm(ticket)).rejects.toMatchObject({ code: "PROXY_AUTH_REVOKED" });
     expect(await lookUpTrust(env.DB, alice, bob)).toEqual({ trusted: false, epoch: 0 });
-    expect(await status(ticket, alice)).toEqual({ status: "pending" });
+    expect(await status(ticket, alice)).toMatchObject({ status: "pending" });
     expect(house.told).toEqual([]);
   });
 });

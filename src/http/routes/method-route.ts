@@ -22,7 +22,10 @@ export type MethodRoute = {
   /** The parameter by which an operator names the agent whose gate the method runs in; without it, the Worker. */
   inGateOf?: string;
   /** What the answer shows of the result, where that depends on how this server was called. */
-  shown?: (c: Context<HttpEnv>, result: Record<string, unknown>) => Record<string, unknown>;
+  shown?: (
+    c: Context<HttpEnv>,
+    result: Record<string, unknown>,
+  ) => Record<string, unknown> | Promise<Record<string, unknown>>;
 };
 
 export function methodRoute(needs: RouteNeeds, route: MethodRoute): Handler<HttpEnv> {
@@ -35,7 +38,7 @@ export function methodRoute(needs: RouteNeeds, route: MethodRoute): Handler<Http
       throw new ProxyError(code, { detail, retryAfterMs, data });
     }
     if (route.shown === undefined) return jsonResponse(c, reply.resultText, route.status ?? 200);
-    const shown = route.shown(c, JSON.parse(reply.resultText) as Record<string, unknown>);
+    const shown = await route.shown(c, JSON.parse(reply.resultText) as Record<string, unknown>);
     return jsonResponse(c, JSON.stringify(shown), route.status ?? 200);
   };
 }

@@ -27,7 +27,13 @@ export const pairStart = defineMethod({
     ),
     allowResponderAgentDid: z.optional(agentDid),
   }),
-  result: z.object({ ticket: z.string(), expiresAtMs: timeMs }),
+  result: z.object({
+    ticket: z.string(),
+    expiresAtMs: timeMs,
+    expiresAt: z.string(),
+    initiatorAgentDid: agentDid,
+    initiatorProfile: profileSchema,
+  }),
   handler: (ctx, params) =>
     startPairing(ctx, {
       initiatorDid: callingAgent(ctx),
@@ -47,7 +53,9 @@ export const pairConfirm = defineMethod({
   result: z.object({
     paired: z.literal(true),
     initiatorAgentDid: agentDid,
+    initiatorProfile: profileSchema,
     responderAgentDid: agentDid,
+    responderProfile: profileSchema,
     notified: z.boolean(),
   }),
   handler: async (ctx, params) => {
@@ -67,10 +75,16 @@ export const pairStatus = defineMethod({
   permission: PERMISSIONS["pair.status"],
   invalidParams: "PROXY_PAIR_INVALID_BODY",
   params: z.object({ ticket: z.string() }),
-  result: z.object({ status: z.enum(["pending", "confirmed"]) }),
-  handler: async (ctx, params) => ({
-    status: await pairingStatus(ctx, { agentDid: callingAgent(ctx), ticket: params.ticket }),
+  result: z.object({
+    status: z.enum(["pending", "confirmed"]),
+    expiresAt: z.string(),
+    initiatorAgentDid: agentDid,
+    initiatorProfile: profileSchema,
+    responderAgentDid: z.optional(agentDid),
+    responderProfile: z.optional(profileSchema),
+    confirmedAt: z.optional(z.string()),
   }),
+  handler: (ctx, params) => pairingStatus(ctx, { agentDid: callingAgent(ctx), ticket: params.ticket }),
 });
 
 /** `POST /pair/remove` → 200. */
