@@ -1,5 +1,5 @@
 /** Every setting: its default, its bounds, what contradicts, and that the document says the same as the code. */
-import { describe, expect, it } from "vitest";
+import { describe, expect, test } from "vitest";
 import document from "../docs/operations.md?raw";
 import { isOnFor, parseConfig, type Config } from "../src/config.ts";
 
@@ -30,7 +30,7 @@ const choices = rows.flatMap((row) => {
 });
 
 describe("settings", () => {
-  it("need no more than an issuer and, while the registry is embedded, its secret", () => {
+  test("need no more than an issuer and, while the registry is embedded, its secret", () => {
     expect(problemsOf({})).toEqual(["REGISTRY_ISSUER", "REGISTRY_SIGNING_SECRET"]);
     expect(problemsOf(REQUIRED)).toEqual([]);
     expect(
@@ -38,7 +38,7 @@ describe("settings", () => {
     ).toEqual([]);
   });
 
-  it("are all in the document, and the document names no others", () => {
+  test("are all in the document, and the document names no others", () => {
     const read = new Set<string>();
     const everything = new Proxy<Record<string, unknown>>({}, { get: (_, name) => void read.add(String(name)) });
     parseConfig(everything);
@@ -46,7 +46,7 @@ describe("settings", () => {
     expect(ranges.length + choices.length).toBeGreaterThan(25);
   });
 
-  it.each(ranges)(
+  test.each(ranges)(
     "$setting is $initial by default, from $min to $max, and refused by name beyond",
     ({ setting, initial, min, max }) => {
       expect(configOf({})[fieldOf(setting)]).toBe(initial);
@@ -60,7 +60,7 @@ describe("settings", () => {
     },
   );
 
-  it.each(choices)("$setting is $initial by default and takes $options alone", ({ setting, initial, options }) => {
+  test.each(choices)("$setting is $initial by default and takes $options alone", ({ setting, initial, options }) => {
     const field = fieldOf(setting);
     const on = { FGAC_TASKS_DUAL_WRITE: "on", FGAC_AGENT_API_KEYS_DUAL_WRITE: "on" };
     expect(configOf({ [setting]: initial })[field]).toEqual(configOf({})[field]);
@@ -70,7 +70,7 @@ describe("settings", () => {
       expect(problemsOf({ ...REQUIRED, [setting]: other })).toEqual([setting]);
   });
 
-  it.each([
+  test.each([
     ["KEYS_MAX_STALE_MS", "KEYS_TTL_MS"],
     ["CRL_MAX_AGE_MS", "CRL_REFRESH_MS"],
     ["ACCESS_MAX_STALE_MS", "ACCESS_TTL_MS"],
@@ -82,7 +82,7 @@ describe("settings", () => {
     expect(problemsOf({ ...REQUIRED, [longer]: "1001", [shorter]: "1001" })).toEqual([]);
   });
 
-  it.each([
+  test.each([
     [{}, ["FGAC_ENFORCE"]],
     [{ FGAC_TASKS_DUAL_WRITE: "on" }, ["FGAC_ENFORCE"]],
     [{ FGAC_AGENT_API_KEYS_DUAL_WRITE: "on" }, ["FGAC_ENFORCE"]],
@@ -92,7 +92,7 @@ describe("settings", () => {
     expect(problemsOf({ ...REQUIRED, FGAC_ENFORCE: "on", ...dualWrite })).toEqual(refused);
   });
 
-  it.each([
+  test.each([
     "registry.example.com",
     "ftp://registry.example.com",
     "https://localhost",
@@ -103,7 +103,7 @@ describe("settings", () => {
     expect(problemsOf({ ...REQUIRED, REGISTRY_ISSUER: issuer })).toEqual(["REGISTRY_ISSUER"]);
   });
 
-  it.each(["REGISTRY_URL", "AUTHZ_GRAPH"])("%s is a word or an http(s) URL without credentials", (setting) => {
+  test.each(["REGISTRY_URL", "AUTHZ_GRAPH"])("%s is a word or an http(s) URL without credentials", (setting) => {
     for (const good of ["https://other.example.com", "http://127.0.0.1:9000/base/"]) {
       expect(problemsOf({ ...REQUIRED, [setting]: good })).toEqual([]);
     }
@@ -120,7 +120,7 @@ describe("settings", () => {
     }
   });
 
-  it.each(["FGAC_TASKS_DUAL_WRITE", "FGAC_AGENT_API_KEYS_DUAL_WRITE"])(
+  test.each(["FGAC_TASKS_DUAL_WRITE", "FGAC_AGENT_API_KEYS_DUAL_WRITE"])(
     "%s is off, on, or on for tenants",
     (setting) => {
       const field = setting === "FGAC_TASKS_DUAL_WRITE" ? "fgacTasksDualWrite" : "fgacAgentApiKeysDualWrite";
@@ -136,7 +136,7 @@ describe("settings", () => {
     },
   );
 
-  it("RELAY_ALLOWED_ORIGINS are origins and nothing longer", () => {
+  test("RELAY_ALLOWED_ORIGINS are origins and nothing longer", () => {
     expect(configOf({}).relayAllowedOrigins).toEqual([]);
     expect(
       configOf({ RELAY_ALLOWED_ORIGINS: "https://a.example.com, http://localhost:3000" }).relayAllowedOrigins,
@@ -146,7 +146,7 @@ describe("settings", () => {
     }
   });
 
-  it.each(["OPERATOR_TOKEN", "OPERATOR_TOKEN_NEXT", "REGISTRY_SIGNING_SECRET"])(
+  test.each(["OPERATOR_TOKEN", "OPERATOR_TOKEN_NEXT", "REGISTRY_SIGNING_SECRET"])(
     "%s has 32 characters or more, and a refusal does not show it",
     (setting) => {
       expect(problemsOf({ ...REQUIRED, [setting]: SECRET })).toEqual([]);
@@ -156,7 +156,7 @@ describe("settings", () => {
     },
   );
 
-  it("both operator tokens are taken while one replaces the other", () => {
+  test("both operator tokens are taken while one replaces the other", () => {
     expect(configOf({}).operatorTokens).toEqual([]);
     expect(configOf({ OPERATOR_TOKEN: SECRET, OPERATOR_TOKEN_NEXT: `${SECRET}2` }).operatorTokens).toEqual([
       SECRET,
@@ -164,7 +164,7 @@ describe("settings", () => {
     ]);
   });
 
-  it("every problem is told at once", () => {
+  test("every problem is told at once", () => {
     expect(problemsOf({ KEYS_TTL_MS: "soon", METRICS: "maybe" })).toEqual([
       "REGISTRY_ISSUER",
       "REGISTRY_SIGNING_SECRET",

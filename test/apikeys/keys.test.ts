@@ -1,5 +1,5 @@
 import { env } from "cloudflare:workers";
-import { beforeAll, describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import { findApiKey } from "../../src/apikeys/store.ts";
 import type { ApiKeyGrant } from "../../src/authority/reference.ts";
 import { sha256Base64Url } from "../../src/wire/proof.ts";
@@ -60,7 +60,7 @@ async function readEarly(holder: Holder): Promise<ApiKeyGrant> {
 }
 
 describe("a key", () => {
-  it("is stored as its hash alone, and its service account may make tasks for its agent", async () => {
+  test("is stored as its hash alone, and its service account may make tasks for its agent", async () => {
     const holder = await apiKeyOf(agent, ["tasks:read", "tasks:write"], agent);
     const [row] = await rows("SELECT * FROM api_keys WHERE api_key_id = ?1", holder.apiKeyId);
     expect(JSON.stringify(row)).not.toContain(holder.key.slice(4));
@@ -74,7 +74,7 @@ describe("a key", () => {
     await createTask(holder, { agentDid: agent.did });
   });
 
-  it("made by a service account names it as its creator, and by the operator nobody", async () => {
+  test("made by a service account names it as its creator, and by the operator nobody", async () => {
     const admin = await apiKeyOf(agent, ["admin", "tasks:read"]);
     const [byOperator] = await rows("SELECT * FROM api_keys WHERE api_key_id = ?1", admin.apiKeyId);
     expect(byOperator).toMatchObject({ creator_user_id: null, creator_service_account_id: null });
@@ -83,7 +83,7 @@ describe("a key", () => {
     expect(byAdmin).toMatchObject({ creator_user_id: null, creator_service_account_id: admin.serviceAccountId });
   });
 
-  it("never holds a scope that its creator does not", async () => {
+  test("never holds a scope that its creator does not", async () => {
     const admin = await apiKeyOf(agent, ["admin", "tasks:read"]);
     const device = await pairDevice(agent, ["admin", "tasks:write"]);
     const wanted = { agentDid: agent.did, name: "k" };
@@ -97,7 +97,7 @@ describe("a key", () => {
     expect(await codeOf(reader, "task/create", { agentDid: agent.did })).toBe("PROXY_AUTH_FORBIDDEN");
   });
 
-  it("of another agent is as if it did not exist", async () => {
+  test("of another agent is as if it did not exist", async () => {
     const other = await register();
     const holder = await apiKeyOf(agent, ["tasks:read"]);
     const missing = await rpc(other, "apikey/delete", { apiKeyId: "01JDA00000000000000000000A" });
@@ -111,7 +111,7 @@ describe("a key", () => {
     expect(await statusOf(holder)).toBe(200);
   });
 
-  it("is listed page by page without the key, with the minute of its last use", async () => {
+  test("is listed page by page without the key, with the minute of its last use", async () => {
     const lister = await register();
     const holders = [
       await apiKeyOf(lister, ["tasks:read"]),
@@ -140,7 +140,7 @@ describe("a key", () => {
     for (const { key } of holders) expect(JSON.stringify(listed)).not.toContain(key.slice(4));
   });
 
-  it("ends by itself when its time is up, and cannot be made for the past", async () => {
+  test("ends by itself when its time is up, and cannot be made for the past", async () => {
     const wanted = { agentDid: agent.did, name: "short", scopes: ["tasks:read"] };
     expect(await codeOf(agent, "apikey/create", { ...wanted, expiresAtMs: Date.now() - 1 })).toBe("PROXY_BAD_REQUEST");
     const made = await result(agent, "apikey/create", { ...wanted, expiresAtMs: Date.now() + 3_600_000 });
@@ -152,7 +152,7 @@ describe("a key", () => {
     expect(await statusOf(holder)).toBe(401);
   });
 
-  it("ends at the latest with the key or the device token it was made with", async () => {
+  test("ends at the latest with the key or the device token it was made with", async () => {
     const soonMs = Date.now() + 3_600_000;
     const admin = { agentDid: agent.did, name: "k", scopes: ["admin", "tasks:read"] };
     const short = await result(operator, "apikey/create", { ...admin, expiresAtMs: soonMs });
@@ -172,7 +172,7 @@ describe("a key", () => {
     expect(await endOf(await result(agent, "apikey/create", admin))).toBeNull();
   });
 
-  it("that nobody made hears no more than one that was deleted", async () => {
+  test("that nobody made hears no more than one that was deleted", async () => {
     const holder = await apiKeyOf(agent, ["tasks:read"]);
     await result(operator, "apikey/delete", { apiKeyId: holder.apiKeyId });
     const answers = [holder.key, `spk_${"A".repeat(43)}`].map(async (key) => {
@@ -194,7 +194,7 @@ describe("a request for a device", () => {
   };
   const scopes = ["relay", "devices", "admin"];
 
-  it("of the agent is not approved by a key of the agent's own making, nor by one that such a key made", async () => {
+  test("of the agent is not approved by a key of the agent's own making, nor by one that such a key made", async () => {
     const request = await requested();
     const unknown = { ...request, requestId: newUlid(Date.now()) };
     const own = await apiKeyOf(agent, scopes, agent);
@@ -213,7 +213,7 @@ describe("a request for a device", () => {
     await result(others, "device.pair.approve", request);
   });
 
-  it("is approved by a key that the operator or a device is behind, of whatever version", async () => {
+  test("is approved by a key that the operator or a device is behind, of whatever version", async () => {
     const old = await apiKeyOf(agent, scopes);
     await env.DB.prepare("UPDATE api_keys SET first_maker = NULL WHERE api_key_id = ?1").bind(old.apiKeyId).run();
     await result(old, "device.pair.approve", await requested());
@@ -222,7 +222,7 @@ describe("a request for a device", () => {
     await result(await apiKeyOf(agent, scopes, device), "device.pair.approve", await requested());
   });
 
-  it("to pair a device anew is not approved by a key that the device made", async () => {
+  test("to pair a device anew is not approved by a key that the device made", async () => {
     const device = await pairDevice(agent, scopes);
     const { x } = (await crypto.subtle.exportKey("jwk", device.key)) as JsonWebKey;
     const request = await requested(x);
@@ -234,7 +234,7 @@ describe("a request for a device", () => {
 });
 
 describe("when the deletion of a key has been answered", () => {
-  it("the key, its grants and a call that had read it a moment before are over", async () => {
+  test("the key, its grants and a call that had read it a moment before are over", async () => {
     const holder = await apiKeyOf(agent, ["tasks:read"]);
     const early = await readEarly(holder);
     expect(await callLate(early)).toMatchObject({ ok: true });
@@ -251,7 +251,7 @@ describe("when the deletion of a key has been answered", () => {
     expect(await codeOf(agent, "apikey/delete", { apiKeyId: holder.apiKeyId })).toBe("PROXY_NOT_FOUND");
   });
 
-  it("by the key itself, it still hears the answer, and what follows in its batch is refused", async () => {
+  test("by the key itself, it still hears the answer, and what follows in its batch is refused", async () => {
     const holder = await apiKeyOf(agent, ["admin", "tasks:read"]);
     const body = JSON.stringify([
       { jsonrpc: "2.0", id: 1, method: "apikey/delete", params: { apiKeyId: holder.apiKeyId } },
@@ -267,7 +267,7 @@ describe("when the deletion of a key has been answered", () => {
 });
 
 describe("the end of an agent", () => {
-  it("is the end of its keys, those read a moment before included", async () => {
+  test("is the end of its keys, those read a moment before included", async () => {
     for (const [path, extra] of [
       ["/v1/agents/rekey", { publicKey: (await newKey()).x }],
       ["/v1/agents/revoke", {}],

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { describe, expect, it } from "vitest";
+import { describe, expect, test } from "vitest";
 import { type Pause, takeTurns } from "./turns.ts";
 
 /** Runs rows of steps, a number being a pause, and tells what was done in which order. */
@@ -28,7 +28,7 @@ async function order(rows: Record<string, (string | number)[]>): Promise<string[
 }
 
 describe("rows that take turns", () => {
-  it.each<{ promise: string; rows: Record<string, (string | number)[]>; expected: string[] }>([
+  test.each<{ promise: string; rows: Record<string, (string | number)[]>; expected: string[] }>([
     { promise: "go one after the other", rows: { a: ["1", "2"], b: ["1"] }, expected: ["a 1", "a 2", "b 1"] },
     {
       promise: "come back before the next one where their time is up",

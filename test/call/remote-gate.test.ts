@@ -1,5 +1,5 @@
 /** What a method tells its caller of a gate that it asked. */
-import { describe, expect, it } from "vitest";
+import { describe, expect, test } from "vitest";
 import { callRemoteGate } from "../../src/call/remote-gate.ts";
 import { createLog } from "../../src/telemetry/log.ts";
 import { ProxyError } from "../../src/wire/problem.ts";
@@ -7,11 +7,11 @@ import { ProxyError } from "../../src/wire/problem.ts";
 const asked = (call: () => Promise<unknown>) => callRemoteGate({ log: createLog() }, call);
 
 describe("a gate that is asked by a method", () => {
-  it("answers for itself", async () => {
+  test("answers for itself", async () => {
     await expect(asked(() => Promise.resolve("done"))).resolves.toBe("done");
   });
 
-  it.each([
+  test.each([
     "internal error; reference = abc",
     "database or disk is full: SQLITE_FULL",
     "Durable Object reset because its code was updated.",
@@ -24,7 +24,7 @@ describe("a gate that is asked by a method", () => {
     });
   });
 
-  it("refuses in its own words", async () => {
+  test("refuses in its own words", async () => {
     const refusal = new ProxyError("PROXY_NOT_FOUND");
     await expect(asked(() => Promise.reject(refusal))).rejects.toBe(refusal);
     // As one arrives that crossed from another object.

@@ -1,6 +1,6 @@
 /** Everything that a caller can get wrong, against the real program: the exact answer, never a 500, and nothing fetched for it. */
 import { createHash, randomUUID, sign } from "node:crypto";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import {
   type Agent,
   type Answer,
@@ -229,20 +229,20 @@ describe("a form that is wrong costs no call of the registry", () => {
     ["the sender itself", () => ({ "X-Claw-Recipient-Agent-Did": stranger.did }), 400, "PROXY_HOOK_RECIPIENT_INVALID"],
   ];
 
-  it.each(cases)("%s", async (_, changed, status, code) => {
+  test.each(cases)("%s", async (_, changed, status, code) => {
     const before = { ...registry.calls };
     expectProblem(await sendWith(changed(), hook(), stranger), status, code);
     expect(registry.calls).toEqual(before);
   });
 
-  it("a token of 100 KB", async () => {
+  test("a token of 100 KB", async () => {
     const before = { ...registry.calls };
     const answer = await sendWith(withAit(strangersAit({ description: "x".repeat(75_000) })));
     expect(answer.status).toBe(401);
     expect(registry.calls).toEqual(before);
   });
 
-  it("a body of more than 1 MiB", async () => {
+  test("a body of more than 1 MiB", async () => {
     const body = JSON.stringify("x".repeat(MIB - 1));
     expect(body.length).toBe(MIB + 1);
     const before = { ...registry.calls };
@@ -252,7 +252,7 @@ describe("a form that is wrong costs no call of the registry", () => {
 });
 
 describe("what only the registry's keys can tell", () => {
-  it("200 tokens with random kids cause one refresh at most", async () => {
+  test("200 tokens with random kids cause one refresh at most", async () => {
     expect((await request(proxy.url, alice, hook())).status).toBe(403);
     const before = registry.calls.keys;
     const answers = await Promise.all(
@@ -266,7 +266,7 @@ describe("what only the registry's keys can tell", () => {
     expect(registry.calls.keys - before).toBeLessThanOrEqual(1);
   });
 
-  it.each<[string, () => Record<string, string>, number, string]>([
+  test.each<[string, () => Record<string, string>, number, string]>([
     [
       "an unknown kid",
       () => withAit(registry.ait(alice, {}, { key: { ...registry.key, kid: "kid-unknown" } })),
@@ -303,7 +303,7 @@ describe("what only the registry's keys can tell", () => {
 });
 
 describe("a proof over something else", () => {
-  it.each<[string, () => Promise<Answer>]>([
+  test.each<[string, () => Promise<Answer>]>([
     ["another method", () => send(proxy.url, hook(), provenOver({ method: "GET" }))],
     ["another path", () => send(proxy.url, hook(), provenOver({ path: "/hooks/message" }))],
     [
@@ -328,15 +328,15 @@ describe("a sender that is paired", () => {
     expect(await pair(proxy.url, alice, bob)).toMatchObject({ status: 201 });
   });
 
-  it("is refused a recipient that nobody knows like one that it does not trust", async () => {
+  test("is refused a recipient that nobody knows like one that it does not trust", async () => {
     expectProblem(await request(proxy.url, alice, hookOf(UNKNOWN, {})), 403, "PROXY_AUTH_FORBIDDEN");
   });
 
-  it("is refused with an access token that the registry does not know", async () => {
+  test("is refused with an access token that the registry does not know", async () => {
     expectProblem(await sendWith({ "X-Claw-Agent-Access": "bad" }), 401, "PROXY_AGENT_ACCESS_INVALID");
   });
 
-  it.each<[string, Signed["headers"], number, string]>([
+  test.each<[string, Signed["headers"], number, string]>([
     ["text/plain", { "Content-Type": "text/plain" }, 415, "PROXY_UNSUPPORTED_MEDIA_TYPE"],
     ["a form", { "Content-Type": "application/x-www-form-urlencoded" }, 415, "PROXY_UNSUPPORTED_MEDIA_TYPE"],
     ["a type that only begins like JSON", { "Content-Type": "application/jsonp" }, 415, "PROXY_UNSUPPORTED_MEDIA_TYPE"],
@@ -354,7 +354,7 @@ describe("a sender that is paired", () => {
     expectProblem(await request(proxy.url, alice, hookOf(bob.did, {}, headers)), status, code);
   });
 
-  it.each<[string, Signed["headers"]]>([
+  test.each<[string, Signed["headers"]]>([
     ["JSON with a character set", { "Content-Type": "application/json; charset=utf-8" }],
     ["a JSON dialect", { "Content-Type": "application/problem+json" }],
     ["a preference that nobody understands", { Prefer: "wait=soon, respond-async" }],
@@ -363,19 +363,19 @@ describe("a sender that is paired", () => {
     expect((await request(proxy.url, alice, hookOf(bob.did, {}, headers))).status).toBe(202);
   });
 
-  it("under an idempotency key is refused another body, and told the same id for the same", async () => {
+  test("under an idempotency key is refused another body, and told the same id for the same", async () => {
     const [first, again] = [await once({ a: 1 }), await once({ a: 1 })];
     expect(again.body["deliveryId"]).toBe(first.body["deliveryId"]);
     expectProblem(await once({ a: 2 }), 409, "PROXY_CONFLICT");
   });
 
-  it("is refused a replay", async () => {
+  test("is refused a replay", async () => {
     const headers = signedHeaders(alice, hook());
     expect((await send(proxy.url, hook(), headers)).status).toBe(202);
     expectProblem(await send(proxy.url, hook(), headers), 401, "PROXY_AUTH_REPLAY");
   });
 
-  it.each<[string, Uint8Array]>([
+  test.each<[string, Uint8Array]>([
     ["invalid UTF-8", Buffer.from([0x22, 0xc3, 0x28, 0x22])],
     ["what is not JSON", Buffer.from("{hello}")],
     ["nothing", Buffer.from("")],
@@ -398,7 +398,7 @@ describe("a sender that is paired", () => {
     expect((await request(proxy.url, alice, { ...hook(), nonce })).status).toBe(202);
   });
 
-  it("is refused a body of 1 MiB and a byte in chunks, cleanly, and nothing is kept of it", async () => {
+  test("is refused a body of 1 MiB and a byte in chunks, cleanly, and nothing is kept of it", async () => {
     const nonce = randomUUID();
     const body = Buffer.alloc(MIB + 1, "1");
     const headers = signedBytes(body, nonce);
@@ -419,7 +419,7 @@ describe("a sender that is paired", () => {
     expect((await request(proxy.url, alice, { ...hook(), nonce })).status).toBe(202);
   });
 
-  it("may send exactly 1 MiB, and JSON nested as deeply as it fits; both arrive as they are", async () => {
+  test("may send exactly 1 MiB, and JSON nested as deeply as it fits; both arrive as they are", async () => {
     const relay = await connectRelay(proxy.url, bob);
     const bodies = [`"${"x".repeat(MIB - 2)}"`, "[".repeat(MIB / 2) + "]".repeat(MIB / 2)];
     for (const body of bodies) {
@@ -439,7 +439,7 @@ describe("a sender that is paired", () => {
     await relay.closed;
   });
 
-  it("cannot spoil its recipient's dead letters by nesting", async () => {
+  test("cannot spoil its recipient's dead letters by nesting", async () => {
     const relay = await connectRelay(proxy.url, bob, false);
     const answer = await request(proxy.url, alice, { ...hook(), body: "[".repeat(100_000) + "]".repeat(100_000) });
     const { deliveryId } = answer.body as unknown as { deliveryId: string };
@@ -456,7 +456,7 @@ describe("a sender that is paired", () => {
     await relay.closed;
   });
 
-  it.each<[string, (headers: [string, string][]) => [string, string][], number, string]>([
+  test.each<[string, (headers: [string, string][]) => [string, string][], number, string]>([
     ["Authorization", (all) => [...all, ["Authorization", `Claw ${bob.ait}`]], 401, "PROXY_AUTH_INVALID_AIT"],
     ["X-Claw-Timestamp", (all) => [...all, ["X-Claw-Timestamp", "1"]], 401, "PROXY_AUTH_INVALID_TIMESTAMP"],
     ["X-Claw-Nonce", (all) => [...all, ["X-Claw-Nonce", "another"]], 401, "PROXY_AUTH_INVALID_NONCE"],
@@ -489,7 +489,7 @@ describe("a sender that is paired", () => {
     expectRawProblem(answer, status, code);
   });
 
-  it.each([
+  test.each([
     ["a bare carriage return", "a\rX-Evil: 1"],
     ["a null byte", "a\u0000b"],
     ["a control character", "a\u0001b"],
@@ -514,7 +514,7 @@ describe("a sender that is paired", () => {
     expect(answer.headers.has("x-evil")).toBe(false);
   });
 
-  it("reaches the hook by its other name, signed for that", async () => {
+  test("reaches the hook by its other name, signed for that", async () => {
     expect((await request(proxy.url, alice, { ...hook(), path: "/hooks/message" })).status).toBe(202);
     expectProblem(
       await send(proxy.url, { ...hook(), path: "/hooks/message" }, signedHeaders(alice, hook())),
@@ -525,7 +525,7 @@ describe("a sender that is paired", () => {
 });
 
 describe("routes and methods", () => {
-  it.each<[string, string, number, string]>([
+  test.each<[string, string, number, string]>([
     ["GET", "/nowhere", 404, "PROXY_NOT_FOUND"],
     ["GET", "/", 404, "PROXY_NOT_FOUND"],
     ["GET", "/hooks/agent", 404, "PROXY_NOT_FOUND"],
@@ -545,7 +545,7 @@ describe("routes and methods", () => {
     expectProblem(await send(proxy.url, { method, path }, {}), status, code);
   });
 
-  it("HEAD says what GET would, without the body", async () => {
+  test("HEAD says what GET would, without the body", async () => {
     const answers = await Promise.all(
       ["/health", "/v1/time", "/nowhere"].map((path) => fetch(proxy.url + path, { method: "HEAD" })),
     );
@@ -553,7 +553,7 @@ describe("routes and methods", () => {
     expect(await Promise.all(answers.map((answer) => answer.text()))).toEqual(["", "", ""]);
   });
 
-  it.each([
+  test.each([
     ["8 characters", "abcd.:-_", true],
     ["128 characters", "a".repeat(128), true],
     ["7 characters", "abcdefg", false],
@@ -570,7 +570,7 @@ describe("routes and methods", () => {
     }
   });
 
-  it.each<[string, unknown, number, string]>([
+  test.each<[string, unknown, number, string]>([
     ["no body", undefined, 400, "PROXY_PAIR_INVALID_BODY"],
     ["a list", [], 400, "PROXY_PAIR_INVALID_BODY"],
     ["no profile", {}, 400, "PROXY_PAIR_INVALID_BODY"],
@@ -604,7 +604,7 @@ describe("routes and methods", () => {
     );
   });
 
-  it.each(["confirm", "status"])("/pair/%s with a ticket that is none", async (route) => {
+  test.each(["confirm", "status"])("/pair/%s with a ticket that is none", async (route) => {
     const body = JSON.stringify({ ticket: "x", responderProfile: { agentName: "a", humanName: "b" } });
     expectProblem(
       await request(proxy.url, alice, { method: "POST", path: `/pair/${route}`, body }),
@@ -613,7 +613,7 @@ describe("routes and methods", () => {
     );
   });
 
-  it("an operator's token that is wrong is refused like any", async () => {
+  test("an operator's token that is wrong is refused like any", async () => {
     const answer = await send(
       proxy.url,
       { method: "GET", path: "/v1/agents" },
@@ -629,7 +629,7 @@ describe("routes and methods", () => {
     );
   });
 
-  it("a delivery that is not there is not found", async () => {
+  test("a delivery that is not there is not found", async () => {
     expectProblem(
       await request(proxy.url, alice, { method: "GET", path: "/v1/deliveries/01K00000000000000000000000" }),
       404,
@@ -656,7 +656,7 @@ describe("routes and methods", () => {
 const events = (relay: RelayClient) => relay.frames.filter(({ type }) => type === "event");
 
 describe("a relay socket", () => {
-  it.each<[string, string | Uint8Array<ArrayBuffer>]>([
+  test.each<[string, string | Uint8Array<ArrayBuffer>]>([
     ["no JSON", "hello"],
     ["no object", "[]"],
     ["an unknown type", '{"v":1,"type":"nonsense","id":"01K00000000000000000000000","ts":"2026-01-01T00:00:00Z"}'],
@@ -689,20 +689,20 @@ describe("a relay socket", () => {
     await relay.closed;
   });
 
-  it("is closed with 1008 at the tenth", async () => {
+  test("is closed with 1008 at the tenth", async () => {
     const relay = await connectRelay(proxy.url, bob);
     for (let n = 0; n < 12; n++) relay.sendText("{");
     expect(await relay.closed).toMatchObject({ code: 1008 });
     expect(events(relay)).toHaveLength(10);
   });
 
-  it("is closed with 1009 by a frame of more than 1 MiB", async () => {
+  test("is closed with 1009 by a frame of more than 1 MiB", async () => {
     const relay = await connectRelay(proxy.url, bob);
     relay.sendText(JSON.stringify({ type: "x".repeat(MIB) }));
     expect(await relay.closed).toMatchObject({ code: 1009 });
   });
 
-  it("gets its heartbeat acknowledged by id", async () => {
+  test("gets its heartbeat acknowledged by id", async () => {
     const relay = await connectRelay(proxy.url, bob);
     const id = ulid();
     relay.send({ type: "heartbeat", id });
@@ -711,7 +711,7 @@ describe("a relay socket", () => {
     expect(await relay.closed).toMatchObject({ code: 1000 });
   });
 
-  it.each<[string, () => string, string]>([
+  test.each<[string, () => string, string]>([
     ["a peer that it does not trust", () => UNKNOWN, "PROXY_AUTH_FORBIDDEN"],
     ["itself", () => alice.did, "PROXY_HOOK_RECIPIENT_INVALID"],
   ])("may not enqueue for %s", async (_, to, reason) => {
@@ -727,7 +727,7 @@ describe("a relay socket", () => {
     await relay.closed;
   });
 
-  it("may repeat a frame: the same message, not a second; another body under its id is refused", async () => {
+  test("may repeat a frame: the same message, not a second; another body under its id is refused", async () => {
     const relay = await connectRelay(proxy.url, alice);
     const id = ulid();
     for (const payload of [{ n: 1 }, { n: 1 }, { n: 2 }])
@@ -745,7 +745,7 @@ describe("a relay socket", () => {
     await relay.closed;
   });
 
-  it("is superseded by a newer one of the agent", async () => {
+  test("is superseded by a newer one of the agent", async () => {
     const older = await connectRelay(proxy.url, bob);
     const newer = await connectRelay(proxy.url, bob);
     expect(await older.closed).toEqual({ code: 1000, reason: "superseded" });
@@ -755,7 +755,7 @@ describe("a relay socket", () => {
     expect(await newer.closed).toMatchObject({ code: 1000 });
   });
 
-  it("acknowledging what is not there hears nothing of it and goes on", async () => {
+  test("acknowledging what is not there hears nothing of it and goes on", async () => {
     const relay = await connectRelay(proxy.url, bob);
     relay.send({ type: "deliver_ack", ackId: ulid(), accepted: true });
     relay.send({ type: "heartbeat" });
@@ -765,7 +765,7 @@ describe("a relay socket", () => {
     await relay.closed;
   });
 
-  it("is opened once by a ticket, and by nothing that only looks like one", async () => {
+  test("is opened once by a ticket, and by nothing that only looks like one", async () => {
     const issued = await request(proxy.url, bob, { method: "POST", path: "/v1/relay/tickets", body: "{}" });
     const ticket = issued.body["ticket"] as unknown as string;
     const relay = await openRelay(proxy.url, ticket);
@@ -795,7 +795,7 @@ describe("a relay socket", () => {
 });
 
 describe("after all that", () => {
-  it("nothing has failed inside, and no secret has been printed", () => {
+  test("nothing has failed inside, and no secret has been printed", () => {
     const output = proxy.output();
     expect(output).not.toContain('"level":"error"');
     for (const secret of [alice.ait, bob.ait, alice.accessToken, bob.accessToken, alice.ait.split(".")[2] ?? "?"])

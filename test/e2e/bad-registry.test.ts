@@ -1,5 +1,5 @@
 /** Registry documents that are wrong, served to the real program: what is refused whole, what is left out, and that the last good one goes on. */
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type Agent, hookOf, request } from "../support/program/agents.ts";
 import {
   type ControlledRegistry,
@@ -58,7 +58,7 @@ async function served(document: string, contentType?: string): Promise<void> {
 }
 
 describe("a keys document", () => {
-  it("with one malformed key among good ones: that one is left out and logged, the rest counts", async () => {
+  test("with one malformed key among good ones: that one is left out and logged, the rest counts", async () => {
     const good = registry.newKey("kid-good");
     const malformed = registry.newKey("kid-malformed");
     await served(keysDocument(registry.key.entry, { ...malformed.entry, x: "short" }, "nonsense", good.entry));
@@ -68,7 +68,7 @@ describe("a keys document", () => {
     expect(new Set(left.map(({ index }) => index))).toEqual(new Set([1, 2]));
   });
 
-  it.each<[string, (added: RegistryKey) => [string, string?]]>([
+  test.each<[string, (added: RegistryKey) => [string, string?]]>([
     [
       "with a kid twice",
       (added) => [keysDocument(registry.key.entry, added.entry, { ...registry.newKey("x").entry, kid: added.kid })],
@@ -88,7 +88,7 @@ describe("a keys document", () => {
     expect(await isBelieved(registry.key)).toBe(true);
   });
 
-  it("that revokes a key ends it at the next refresh, for tokens verified before too", async () => {
+  test("that revokes a key ends it at the next refresh, for tokens verified before too", async () => {
     const doomed = registry.newKey("kid-doomed");
     await served(keysDocument(registry.key.entry, doomed.entry));
     const ait = registry.ait(agent, {}, { key: doomed });

@@ -1,5 +1,5 @@
 import { createHash, type KeyObject, sign, randomUUID } from "node:crypto";
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { type Agent, type Answer, newKey, operator, pair, register, request, send } from "../support/program/agents.ts";
 import { type Proxy, startProxy } from "../support/program/proxy.ts";
 import { connectRelay, openRelay, type RelayClient } from "../support/program/relay-client.ts";
@@ -98,7 +98,7 @@ async function connectDevice(device: Device): Promise<RelayClient> {
 }
 
 describe("pairing a device", () => {
-  it("hands its token over once, and to the device's own key alone", async () => {
+  test("hands its token over once, and to the device's own key alone", async () => {
     const device = await pairDevice(["relay", "send"]);
     expect(device.token).toMatch(/^spd_[A-Za-z0-9_-]{43}$/);
     await expect(claim(device)).resolves.toMatchObject({ status: 409 });
@@ -110,7 +110,7 @@ describe("pairing a device", () => {
     expect(stolen).toMatchObject({ status: 401, body: { code: "PROXY_AUTH_INVALID_TOKEN" } });
   });
 
-  it("is not approved by the agent that asked for it", async () => {
+  test("is not approved by the agent that asked for it", async () => {
     const { x } = newKey();
     const requested = await asAgent("device.pair.request", { publicKey: x, scopes: ["relay"] });
     const { requestId, digest } = requested.result as { requestId: string; digest: string };
@@ -119,7 +119,7 @@ describe("pairing a device", () => {
     expect(wrong.error?.data?.code).toBe("PROXY_NOT_FOUND");
   });
 
-  it("carries messages both ways", async () => {
+  test("carries messages both ways", async () => {
     const device = await pairDevice(["relay", "send"]);
     const relay = await connectDevice(device);
     const atPeer = await connectRelay(proxy.url, peer);
@@ -134,7 +134,7 @@ describe("pairing a device", () => {
 });
 
 describe("rotating and revoking", () => {
-  it("ends the old token and its sockets, and the device claims the new one", async () => {
+  test("ends the old token and its sockets, and the device claims the new one", async () => {
     const device = await pairDevice(["relay"]);
     const relay = await connectDevice(device);
     const rotated = await asOperator("device.token.rotate", { deviceId: device.id });
@@ -156,7 +156,7 @@ describe("rotating and revoking", () => {
     await expect(asDevice(renewed, "/v1/relay/tickets", "{}")).resolves.toMatchObject({ status: 200 });
   });
 
-  it("lets a device rotate itself over its socket: the answer first, then the close", async () => {
+  test("lets a device rotate itself over its socket: the answer first, then the close", async () => {
     const device = await pairDevice(["relay", "send"]);
     const relay = await connectDevice(device);
     relay.send({
@@ -176,7 +176,7 @@ describe("rotating and revoking", () => {
     await expect(asDevice(renewed, "/v1/relay/tickets", "{}")).resolves.toMatchObject({ status: 200 });
   });
 
-  it("revokes for good, twice with the same answer, and refuses to rotate what is revoked", async () => {
+  test("revokes for good, twice with the same answer, and refuses to rotate what is revoked", async () => {
     const device = await pairDevice(["relay"]);
     const first = await asOperator("device.token.revoke", { deviceId: device.id });
     const second = await asOperator("device.token.revoke", { deviceId: device.id });
@@ -192,7 +192,7 @@ describe("rotating and revoking", () => {
     });
   });
 
-  it("ends the holders of the shared secret when it is rotated", async () => {
+  test("ends the holders of the shared secret when it is rotated", async () => {
     const first = await asAgent("shared.auth.rotate", {});
     const headers = {
       Authorization: `Shared ${String(first.result?.["secret"])}`,

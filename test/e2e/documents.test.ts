@@ -1,7 +1,7 @@
 /** The documents lead somewhere: their links, their commands, and a transcript that is the demo's own. */
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { describe, expect, it } from "vitest";
+import { describe, expect, test } from "vitest";
 
 const root = join(import.meta.dirname, "../..");
 const read = (path: string): string => readFileSync(join(root, path), "utf8");
@@ -25,7 +25,7 @@ function anchorsOf(path: string): string[] {
 }
 
 describe.each(documents)("%s", (path) => {
-  it("links to what is there", () => {
+  test("links to what is there", () => {
     for (const [, link = ""] of read(path).matchAll(/\]\((?!https?:)([^)\s]+)\)/g)) {
       const [file = "", anchor] = link.split("#");
       const target = file === "" ? path : join(dirname(path), file);
@@ -34,7 +34,7 @@ describe.each(documents)("%s", (path) => {
     }
   });
 
-  it("names commands that package.json has", () => {
+  test("names commands that package.json has", () => {
     const { scripts } = JSON.parse(read("package.json")) as { scripts: Record<string, string> };
     for (const [, name = ""] of read(path).matchAll(/\bnpm run (?:-s )?([a-z:-]+)/g))
       expect(Object.keys(scripts)).toContain(name);
@@ -42,7 +42,7 @@ describe.each(documents)("%s", (path) => {
 });
 
 describe("README.md", () => {
-  it("shows the demo as it is: the same chapters and promises, in order", () => {
+  test("shows the demo as it is: the same chapters and promises, in order", () => {
     const transcript = /```text\n([\s\S]*?)\n```/.exec(read("README.md"))?.[1] ?? "";
     const shown = [...transcript.matchAll(/^ {3}✓ (.+?)(?: {2}\(.*\))?$|^\d+\. (.+)$/gm)].map(
       ([, promise, chapter]) => promise ?? chapter,

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import {
   type Agent,
   hookOf,
@@ -29,12 +29,12 @@ afterAll(async () => {
 });
 
 describe("the main job", () => {
-  it("refuses a message before pairing", async () => {
+  test("refuses a message before pairing", async () => {
     const answer = await request(proxy.url, alice, hookOf(bob.did, { hello: "bob" }));
     expect(answer).toMatchObject({ status: 403, body: { code: "PROXY_AUTH_FORBIDDEN" } });
   });
 
-  it("pairs, and tells the initiator over its relay", async () => {
+  test("pairs, and tells the initiator over its relay", async () => {
     const paired = await pair(proxy.url, alice, bob);
     expect(paired).toMatchObject({
       status: 201,
@@ -53,7 +53,7 @@ describe("the main job", () => {
     expect(peers.body).toMatchObject({ peers: [{ agentDid: bob.did, agentName: "responder" }] });
   });
 
-  it("delivers, and reports it as delivered", async () => {
+  test("delivers, and reports it as delivered", async () => {
     const relay = await connectRelay(proxy.url, bob);
     const answer = await request(
       proxy.url,
@@ -82,7 +82,7 @@ describe("the main job", () => {
     relay.close();
   });
 
-  it("keeps what is sent to an agent that is offline, over a SIGKILL, and refuses the replay after it", async () => {
+  test("keeps what is sent to an agent that is offline, over a SIGKILL, and refuses the replay after it", async () => {
     const signed = hookOf(bob.did, { while: "you were out" });
     const headers = signedHeaders(alice, signed);
     const answer = await send(proxy.url, signed, headers);
@@ -102,7 +102,7 @@ describe("the main job", () => {
     relay.close();
   });
 
-  it("refuses a revoked agent at once and closes its socket with 4001", async () => {
+  test("refuses a revoked agent at once and closes its socket with 4001", async () => {
     const carol = await register(proxy.url, "carol");
     await pair(proxy.url, carol, bob);
     const relay = await connectRelay(proxy.url, carol);

@@ -1,5 +1,5 @@
 /** What the alarms alone do after a power cut: nobody asks the gate that has to act. */
-import { afterEach, describe, expect, it } from "vitest";
+import { afterEach, describe, expect, test } from "vitest";
 import { type Agent, hookOf, pair, register, request } from "../support/program/agents.ts";
 import { type Proxy, startProxy } from "../support/program/proxy.ts";
 import { connectRelay } from "../support/program/relay-client.ts";
@@ -22,7 +22,7 @@ async function sent(from: Agent, to: Agent, payload: unknown): Promise<string> {
 
 /** Each starts the program twice. */
 describe("after a SIGKILL", { timeout: 180_000 }, () => {
-  it("the alarm hands over what waited in an outbox, and what was on its way is pushed again", async () => {
+  test("the alarm hands over what waited in an outbox, and what was on its way is pushed again", async () => {
     proxy = await startProxy({ RELAY_QUEUE_MAX: "2" });
     const bob = await register(proxy.url, "bob");
     const carol = await sender("carol", bob);
@@ -46,7 +46,7 @@ describe("after a SIGKILL", { timeout: 180_000 }, () => {
     relay.close();
   });
 
-  it("the alarm ends what is past its time, and tells its sender", async () => {
+  test("the alarm ends what is past its time, and tells its sender", async () => {
     proxy = await startProxy({ RELAY_QUEUE_TTL_MS: "2000" }, { ACK_TIMEOUT_MS: 5_000 });
     const bob = await register(proxy.url, "bob");
     const alice = await sender("alice", bob);

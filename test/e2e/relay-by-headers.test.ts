@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import {
   type Agent,
   hookOf,
@@ -38,7 +38,7 @@ const opened = (socket: WebSocket): Promise<boolean> =>
   });
 
 describe("a relay socket by a signed upgrade request", () => {
-  it.each(["/relay/connect", "/v1/relay/connect"])("opens on %s and takes deliveries", async (path) => {
+  test.each(["/relay/connect", "/v1/relay/connect"])("opens on %s and takes deliveries", async (path) => {
     const socket = open(path, signedHeaders(bob, { method: "GET", path }));
     const first = new Promise<string>((resolve) => {
       socket.addEventListener("message", ({ data }) => {
@@ -51,7 +51,7 @@ describe("a relay socket by a signed upgrade request", () => {
     socket.close();
   });
 
-  it("is refused a second time with the same nonce, and with another agent's key", async () => {
+  test("is refused a second time with the same nonce, and with another agent's key", async () => {
     const path = "/relay/connect";
     const headers = signedHeaders(bob, { method: "GET", path, nonce: randomUUID() });
     const socket = open(path, headers);
@@ -61,7 +61,7 @@ describe("a relay socket by a signed upgrade request", () => {
     socket.close();
   });
 
-  it("is told to upgrade when it does not ask for a socket", async () => {
+  test("is told to upgrade when it does not ask for a socket", async () => {
     const signed = { method: "GET", path: "/relay/connect" };
     const answer = await send(proxy.url, signed, signedHeaders(bob, signed));
     expect(answer).toMatchObject({ status: 426, body: { code: "PROXY_UPGRADE_REQUIRED" } });
@@ -69,7 +69,7 @@ describe("a relay socket by a signed upgrade request", () => {
 });
 
 describe("what cannot be delivered", () => {
-  it("is dead-lettered with a receipt, listed, replayed, delivered, and purged", async () => {
+  test("is dead-lettered with a receipt, listed, replayed, delivered, and purged", async () => {
     const carol = await register(proxy.url, "carol");
     await pair(proxy.url, alice, carol);
     const sent = await request(proxy.url, alice, hookOf(carol.did, { never: "read" }));

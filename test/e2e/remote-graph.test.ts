@@ -1,7 +1,7 @@
 /** The real program beside a real authorization service that answers, fails, and comes back. */
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
-import { afterAll, beforeAll, expect, it } from "vitest";
+import { afterAll, beforeAll, expect, test } from "vitest";
 import { type Agent, register, request } from "../support/program/agents.ts";
 import { type Proxy, startProxy } from "../support/program/proxy.ts";
 
@@ -49,7 +49,7 @@ async function call(method: string, params: unknown): Promise<RpcAnswer> {
 const changesOf = (taskId: string | undefined): Asked[] =>
   asked.filter(({ path, resource }) => path.endsWith("register") && resource.selector === taskId);
 
-it("is asked before a task is made, and told of it with its owners and its agent", async () => {
+test("is asked before a task is made, and told of it with its owners and its agent", async () => {
   const made = await call("task/create", { agentDid: agent.did });
   const taskId = made.result?.task.taskId;
   expect(changesOf(taskId)).toEqual(
@@ -63,7 +63,7 @@ it("is asked before a task is made, and told of it with its owners and its agent
   expect(asked[0]).toMatchObject({ path: "/v1/authz/check", resource: { type: "agent", selector: agent.did } });
 });
 
-it(
+test(
   "down, it costs the caller an error and never the task; back, it hears of it by the outbox",
   { timeout: 90_000 },
   async () => {
@@ -83,7 +83,7 @@ it(
   },
 );
 
-it("saying no, or nothing, it lets nobody in", async () => {
+test("saying no, or nothing, it lets nobody in", async () => {
   status = { changes: 200, questions: 403 };
   expect((await call("task/get", { taskName: "kept" })).error?.data.code).toBe("PROXY_NOT_FOUND");
   status = { changes: 200, questions: 500 };

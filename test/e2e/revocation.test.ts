@@ -4,7 +4,7 @@
  * asked under the old authority may come after the answer.
  */
 import { createHash, type KeyObject, randomUUID, sign } from "node:crypto";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type Agent, type Answer, newKey, operator, pair, register, request, send } from "../support/program/agents.ts";
 import { type Proxy, startProxy } from "../support/program/proxy.ts";
 import { connectRelay, type Frame, openRelay, type RelayClient, ulid } from "../support/program/relay-client.ts";
@@ -145,7 +145,7 @@ async function burst(kind: Kind, count: number): Promise<Burst> {
 }
 
 describe.each(KINDS)("%s", (kind) => {
-  it.each([1, 10, 100])(
+  test.each([1, 10, 100])(
     "lets nothing of the old authority through after its answer, with %i sockets",
     { timeout: 120_000 },
     async (count) => {
@@ -191,7 +191,7 @@ describe.each(KINDS)("%s", (kind) => {
     },
   );
 
-  it("is not lost when the process is killed as soon as it has answered", { timeout: 120_000 }, async () => {
+  test("is not lost when the process is killed as soon as it has answered", { timeout: 120_000 }, async () => {
     const { holder, manager, sockets, run, endId } = await burst(kind, 10);
     const answer = await manager.next((frame) => frame.type === "res" && frame["id"] === endId, 30_000);
     expect(answer).toMatchObject({ ok: true });

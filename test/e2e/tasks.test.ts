@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { newInnerRunner, type Runner } from "../cli/program.ts";
 import { type Agent, operator, register, request, OPERATOR_TOKEN } from "../support/program/agents.ts";
 import { type Proxy, startProxy } from "../support/program/proxy.ts";
@@ -61,7 +61,7 @@ const deliveryOf = (task: { taskId: string }, kind: string) =>
   );
 
 describe("a service account", () => {
-  it("makes a task for its agent, sends to it, and is named as the sender", async () => {
+  test("makes a task for its agent, sends to it, and is named as the sender", async () => {
     const { key, serviceAccountId } = await newApiKey(["tasks:read", "tasks:write"]);
     expect(key).toMatch(/^spk_[A-Za-z0-9_-]{43}$/);
     const made = await asHolder(key, "task/create", {
@@ -87,7 +87,7 @@ describe("a service account", () => {
     });
   });
 
-  it("is over when the deletion of its key has been answered", async () => {
+  test("is over when the deletion of its key has been answered", async () => {
     const { key, apiKeyId } = await newApiKey(["tasks:read"]);
     expect((await asHolder(key, "task/list", {})).result).toBeDefined();
     expect((await asOperator("apikey/list", { agentDid: worker.did })).result?.["apiKeys"]).toContainEqual(
@@ -102,7 +102,7 @@ describe("a service account", () => {
 });
 
 describe("an agent", () => {
-  it("calls the same methods over its socket", async () => {
+  test("calls the same methods over its socket", async () => {
     const id = ulid();
     relay.sendText(
       JSON.stringify({ type: "req", id, method: "task/create", params: { agentDid: worker.did, name: "by socket" } }),
@@ -114,7 +114,7 @@ describe("an agent", () => {
     });
   });
 
-  it("sends to its own task and hears of the delivery", async () => {
+  test("sends to its own task and hears of the delivery", async () => {
     const made = await asAgent(worker, "task/create", { agentDid: worker.did });
     const task = made.result?.["task"] as { taskId: string };
     const sent = await asAgent(worker, "message/send", { taskId: task.taskId, content: "note to self" });
@@ -124,7 +124,7 @@ describe("an agent", () => {
     expect(status).toMatchObject({ status: 200, body: { deliveryId } });
   });
 
-  it("sees what it has written, by its bookmark", async () => {
+  test("sees what it has written, by its bookmark", async () => {
     const body = bodyOf("task/create", { agentDid: worker.did });
     const made = await request(proxy.url, worker, { method: "POST", path: "/rpc", body });
     const bookmark = made.headers.get("X-Sallyport-Bookmark");
@@ -151,7 +151,7 @@ async function withAgent(): Promise<Runner> {
 }
 
 describe("the command", () => {
-  it("makes, finds, shares and ends a task, and says why somebody may", async () => {
+  test("makes, finds, shares and ends a task, and says why somebody may", async () => {
     const runner = await withAgent();
     const { task } = (await runner.json(["task", "create", "--name", "letters", "--params", '{"n":1}'])) as {
       task: { taskId: string; agentDid: string };
@@ -175,7 +175,7 @@ describe("the command", () => {
     expect((await runner.run(["task", "get", task.taskId])).code).toBe(4);
   });
 
-  it("makes a key, acts with it and ends it", async () => {
+  test("makes a key, acts with it and ends it", async () => {
     const runner = await withAgent();
     const made = (await runner.json(["apikey", "create", "ci", "--scopes", "tasks:read,tasks:write"])) as Key;
     const holder = await newInnerRunner({ SALLYPORT_API_KEY: made.key, SALLYPORT_URL: proxy.url });

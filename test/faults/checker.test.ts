@@ -1,5 +1,5 @@
 /** Each checker is fed a history that breaks its promise, and one beside it that does not. */
-import { describe, expect, it } from "vitest";
+import { describe, expect, test } from "vitest";
 import { check, type PromiseName, tally } from "./checker.ts";
 import type { HistoryEvent } from "./history.ts";
 
@@ -274,11 +274,11 @@ const cases: { what: string; events: HistoryEvent[]; finds: Partial<Record<Promi
 ];
 
 describe("the checker", () => {
-  it.each(cases)("counts for $what: $finds", ({ events, finds }) => {
+  test.each(cases)("counts for $what: $finds", ({ events, finds }) => {
     expect(broken(events)).toEqual(finds);
   });
 
-  it("has a case that breaks each promise", () => {
+  test("has a case that breaks each promise", () => {
     const covered = new Set(cases.flatMap(({ finds }) => Object.keys(finds)));
     expect([...covered].toSorted()).toEqual(Object.keys(tally([])).toSorted());
   });

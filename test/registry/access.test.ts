@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { AGENT, createFakeRegistry, createIsolate, type Fault, FAULTS, jti, pass, START_MS } from "./fixture.ts";
 
 beforeEach(() => {
@@ -16,7 +16,7 @@ function open() {
 const ANSWERS = ["down", "status500", "status429", "redirect", "hanging"] satisfies Fault[];
 
 describe("an access validation", () => {
-  it("asks the registry as the contract says, with the token in its header and nowhere else", async () => {
+  test("asks the registry as the contract says, with the token in its header and nowhere else", async () => {
     const { validate, fake, lines } = open();
     expect(await validate("secret-token")).toMatchObject({
       ok: true,
@@ -30,7 +30,7 @@ describe("an access validation", () => {
     expect(JSON.stringify(lines)).not.toContain("secret-token");
   });
 
-  it("is good for a minute, and then asked for again before anyone relies on it", async () => {
+  test("is good for a minute, and then asked for again before anyone relies on it", async () => {
     const { validate, fake } = open();
     await validate();
     await pass(44_999);
@@ -41,7 +41,7 @@ describe("an access validation", () => {
     expect(await validate()).toEqual({ ok: false, error: { reason: "invalid" } });
   });
 
-  it("is renewed in the background for a busy agent, which never waits", async () => {
+  test("is renewed in the background for a busy agent, which never waits", async () => {
     const { validate, fake, settle } = open();
     await validate();
     await pass(45_000);
@@ -52,7 +52,7 @@ describe("an access validation", () => {
     expect(fake.calls.access).toBe(2);
   });
 
-  it.each([
+  test.each([
     { differs: "token", question: ["other-token", AGENT, jti(1)] },
     { differs: "agent", question: ["access-token", `${AGENT.slice(0, -1)}B`, jti(1)] },
     { differs: "jti", question: ["access-token", AGENT, jti(2)] },
@@ -63,7 +63,7 @@ describe("an access validation", () => {
     expect(await validate(...question)).toEqual({ ok: false, error: { reason: "invalid" } });
   });
 
-  it("of 1 000 requests at the moment it ends asks once, and only one request waits", async () => {
+  test("of 1 000 requests at the moment it ends asks once, and only one request waits", async () => {
     const { validate, fake } = open();
     await validate();
     await pass(60_000);
@@ -74,7 +74,7 @@ describe("an access validation", () => {
 });
 
 describe("a refusal of the registry", () => {
-  it("is an answer: remembered 10 s, and no failure", async () => {
+  test("is an answer: remembered 10 s, and no failure", async () => {
     const { validate, fake, registry } = open();
     fake.accessStatus = 401;
     for (let count = 0; count < 10; count += 1) {
@@ -90,7 +90,7 @@ describe("a refusal of the registry", () => {
     expect(await validate()).toMatchObject({ ok: true });
   });
 
-  it("is not undone by an outage: while the registry fails the last word stands", async () => {
+  test("is not undone by an outage: while the registry fails the last word stands", async () => {
     const { validate, fake } = open();
     await validate();
     await pass(60_000);
@@ -105,7 +105,7 @@ describe("a refusal of the registry", () => {
 const OTHER_AGENT = `${AGENT.slice(0, -1)}B`;
 
 describe("access validation: an answer about one caller", () => {
-  it.each([400, 403, 404, 418, 429])("(status %i) counts for that caller alone", async (status) => {
+  test.each([400, 403, 404, 418, 429])("(status %i) counts for that caller alone", async (status) => {
     const { validate, fake, registry } = open();
     fake.accessStatus = status;
     for (let count = 0; count < 20; count += 1) {
@@ -120,7 +120,7 @@ describe("access validation: an answer about one caller", () => {
     expect(await validate("good-token")).toMatchObject({ ok: true });
   });
 
-  it("with a Retry-After keeps that caller waiting so long, and nobody else", async () => {
+  test("with a Retry-After keeps that caller waiting so long, and nobody else", async () => {
     const { validate, fake } = open();
     fake.faults.access = "status429";
     expect(await validate()).toMatchObject({ error: { reason: "unavailable", retryAfterMs: 20_000 } });
@@ -133,7 +133,7 @@ describe("access validation: an answer about one caller", () => {
     expect(fake.calls.access).toBe(3);
   });
 
-  it("takes back no failure of the registry", async () => {
+  test("takes back no failure of the registry", async () => {
     const { validate, fake, registry } = open();
     fake.faults.access = "status500";
     for (let count = 0; count < 4; count += 1) await validate(`token ${count}`);
@@ -145,7 +145,7 @@ describe("access validation: an answer about one caller", () => {
     expect(registry.status(Date.now()).access.breaker.state).toBe("open");
   });
 
-  it("closes the breaker where it answers a probe", async () => {
+  test("closes the breaker where it answers a probe", async () => {
     const { validate, fake, registry } = open();
     fake.faults.access = "status500";
     for (let count = 0; count < 5; count += 1) await validate(`token ${count}`);
@@ -157,7 +157,7 @@ describe("access validation: an answer about one caller", () => {
   });
 });
 
-it("access validation: 10,000 refused tokens evict no good validation", async () => {
+test("access validation: 10,000 refused tokens evict no good validation", async () => {
   const { validate, fake } = open();
   await validate("good");
   fake.accessStatus = 401;
@@ -169,7 +169,7 @@ it("access validation: 10,000 refused tokens evict no good validation", async ()
 });
 
 describe("a registry that fails", () => {
-  it.each(ANSWERS)("(%s) gives no verdict: what is known is served for 15 minutes", async (fault) => {
+  test.each(ANSWERS)("(%s) gives no verdict: what is known is served for 15 minutes", async (fault) => {
     const { validate, fake } = open();
     await validate();
     fake.fail(fault);
@@ -187,14 +187,17 @@ describe("a registry that fails", () => {
     expect(await gone).toMatchObject({ ok: false, error: { reason: "unavailable" } });
   });
 
-  it.each([200, 202, 301, 500, 503])("(status %i) gives no verdict, and that counts for everybody", async (status) => {
-    const { validate, fake, registry } = open();
-    fake.accessStatus = status;
-    expect(await validate()).toMatchObject({ ok: false, error: { reason: "unavailable" } });
-    expect(registry.status(Date.now()).access.breaker.failures).toBe(1);
-  });
+  test.each([200, 202, 301, 500, 503])(
+    "(status %i) gives no verdict, and that counts for everybody",
+    async (status) => {
+      const { validate, fake, registry } = open();
+      fake.accessStatus = status;
+      expect(await validate()).toMatchObject({ ok: false, error: { reason: "unavailable" } });
+      expect(registry.status(Date.now()).access.breaker.failures).toBe(1);
+    },
+  );
 
-  it("leaves it to the agent's gate where this isolate knows nothing, by the hash it would keep", async () => {
+  test("leaves it to the agent's gate where this isolate knows nothing, by the hash it would keep", async () => {
     const { validate, fake } = open();
     const known = await validate("another token");
     fake.fail("down");
@@ -208,7 +211,7 @@ describe("a registry that fails", () => {
     );
   });
 
-  it("opens its own breaker and no other", async () => {
+  test("opens its own breaker and no other", async () => {
     const { validate, find, fake, registry } = open();
     fake.faults.access = "status500";
     for (let count = 0; count < 20; count += 1) await validate(`token ${count}`);
@@ -220,7 +223,7 @@ describe("a registry that fails", () => {
     expect(status.crl.breaker.state).toBe("closed");
   });
 
-  it("has every kind of failure among its tests", () => {
+  test("has every kind of failure among its tests", () => {
     expect(ANSWERS.every((fault) => fault in FAULTS)).toBe(true);
   });
 });

@@ -1,5 +1,5 @@
-import { fc, test } from "@fast-check/vitest";
-import { describe, expect, it } from "vitest";
+import { fc, test as property } from "@fast-check/vitest";
+import { describe, expect, test } from "vitest";
 import { decodeCrlJws, findCrlJws, readCrlClaims } from "../../src/registry/crl-document.ts";
 import { createJtiSet } from "../../src/registry/jti-set.ts";
 import { encodeBase64Url } from "../../src/wire/base64url.ts";
@@ -40,7 +40,7 @@ const BOTH = [
 
 describe("the claims of a list are read", () => {
   const text = JSON.stringify(CLAIMS);
-  it.each([
+  test.each([
     { spelled: "as programs write them", payload: text },
     { spelled: "with white space", payload: JSON.stringify(CLAIMS, null, 2) },
     {
@@ -61,7 +61,7 @@ describe("the claims of a list are read", () => {
     expect(read(bytes(payload))).toEqual({ iss: ISSUER, iat: 1_000, exp: 2_000, entries: BOTH });
   });
 
-  it.each([
+  test.each([
     { payload: "" },
     { payload: "[]" },
     { payload: text.slice(0, -1) },
@@ -95,7 +95,7 @@ describe("the claims of a list are read", () => {
     },
     { requiredKeys: ["jti", "agentDid", "revokedAt"] },
   );
-  test.prop([fc.array(entry, { maxLength: 5 }), fc.constantFrom(0, 1)])(
+  property.prop([fc.array(entry, { maxLength: 5 }), fc.constantFrom(0, 1)])(
     "exactly as a full parser would",
     (revocations, indent) => {
       const payload = JSON.stringify({ ...CLAIMS, revocations }, null, indent);
@@ -108,7 +108,7 @@ describe("the claims of a list are read", () => {
   );
 });
 
-it("a reason with quotes and line breaks does not send 100 000 entries through the full parser", () => {
+test("a reason with quotes and line breaks does not send 100 000 entries through the full parser", () => {
   const revocations = [{ ...CLAIMS.revocations[0], reason: 'said "no"\n\u0001 \\ \u{1f600}' }, CLAIMS.revocations[1]];
   const payload = bytes(JSON.stringify({ ...CLAIMS, revocations }));
   let entries = 0;
@@ -125,7 +125,7 @@ it("a reason with quotes and line breaks does not send 100 000 entries through t
 
 describe("the document around a list", () => {
   const jws = `${HEADER}.${encodeBase64Url(bytes("{}"))}.${SIGNATURE}`;
-  it.each([
+  test.each([
     `{"crl":"${jws}"}`,
     `{"crl":"${jws}","x":"y"}`,
     `{"crl":"${jws}","x":"1.5"}`,
@@ -136,7 +136,7 @@ describe("the document around a list", () => {
     expect(found.ok && new TextDecoder().decode(found.value)).toBe(jws);
   });
 
-  it.each(["", "{}", "<html>", '{"crl":""}', '{"crl":7}', `{"crl":"${jws}"`, `{"crl":"${jws}"}}`])(
+  test.each(["", "{}", "<html>", '{"crl":""}', '{"crl":7}', `{"crl":"${jws}"`, `{"crl":"${jws}"}}`])(
     "is refused in %s",
     (body) => {
       const found = findCrlJws(bytes(body));
@@ -144,7 +144,7 @@ describe("the document around a list", () => {
     },
   );
 
-  it.each([
+  test.each([
     { why: "two parts", text: `${HEADER}.e30` },
     { why: "four parts", text: `${jws}.e30` },
     { why: "padding", text: `${HEADER}.e30=.${SIGNATURE}` },
@@ -158,14 +158,14 @@ describe("the document around a list", () => {
     expect(decodeCrlJws(bytes(text)).ok).toBe(false);
   });
 
-  test.prop([fc.uint8Array({ maxLength: 40 })])("holds its payload unchanged", (payload) => {
+  property.prop([fc.uint8Array({ maxLength: 40 })])("holds its payload unchanged", (payload) => {
     const decoded = decodeCrlJws(bytes(`${HEADER}.${encodeBase64Url(payload)}.${SIGNATURE}`));
     expect(decoded.ok && [...decoded.value.payload]).toEqual([...payload]);
   });
 });
 
 const ulid = fc.nat(5_000).map((n) => jti(n));
-test.prop([fc.array(fc.oneof(ulid, fc.string({ maxLength: 30 })), { maxLength: 3_000 }), ulid])(
+property.prop([fc.array(fc.oneof(ulid, fc.string({ maxLength: 30 })), { maxLength: 3_000 }), ulid])(
   "a set of ids holds what was added and nothing else",
   (ids, other) => {
     const set = createJtiSet();
@@ -181,7 +181,7 @@ test.prop([fc.array(fc.oneof(ulid, fc.string({ maxLength: 30 })), { maxLength: 3
   },
 );
 
-it("a list of 100 000 revocations becomes a set within 50 ms, or faster than plain parsing on a busy machine", () => {
+test("a list of 100 000 revocations becomes a set within 50 ms, or faster than plain parsing on a busy machine", () => {
   const revocations = Array.from({ length: 100_000 }, (_, n) => ({
     jti: newUlid(1_700_000_000_000 + n),
     agentDid: AGENT,

@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import {
   AGENT,
   createFakeKv,
@@ -31,7 +31,7 @@ async function open(options: Parameters<typeof createIsolate>[1] = {}) {
 }
 
 describe("the revocation list", () => {
-  it("says of each token whether it is revoked, and is fetched once for five minutes", async () => {
+  test("says of each token whether it is revoked, and is fetched once for five minutes", async () => {
     const { isRevoked, fake } = await open();
     expect(await isRevoked(jti(7))).toEqual({ ok: true, value: { revoked: true, cache: "miss" } });
     expect(await isRevoked(jti(8))).toEqual({ ok: true, value: { revoked: false, cache: "hit" } });
@@ -40,7 +40,7 @@ describe("the revocation list", () => {
     expect(fake.calls.crl).toBe(1);
   });
 
-  it("is refreshed in the background, and nobody waits while an older one may be served", async () => {
+  test("is refreshed in the background, and nobody waits while an older one may be served", async () => {
     const { isRevoked, fake, key, settle } = await open();
     await isRevoked(jti(7));
     await pass(5 * MINUTE_MS);
@@ -55,7 +55,7 @@ describe("the revocation list", () => {
     expect(await isRevoked(jti(8))).toMatchObject({ value: { revoked: true, cache: "hit" } });
   });
 
-  it("causes at most two refreshes for 1 000 requests at the moment it is due", async () => {
+  test("causes at most two refreshes for 1 000 requests at the moment it is due", async () => {
     const { isRevoked, fake, settle } = await open();
     await isRevoked(jti(7));
     await pass(5 * MINUTE_MS);
@@ -65,13 +65,13 @@ describe("the revocation list", () => {
     expect(fake.calls.crl).toBe(2);
   });
 
-  it("may be empty", async () => {
+  test("may be empty", async () => {
     const { isRevoked, fake, key } = await open();
     await fake.publish(key, [], START_MS);
     expect(await isRevoked(jti(7))).toMatchObject({ ok: true, value: { revoked: false } });
   });
 
-  it("can be had with its agents by whoever acts on it, and is used from then on", async () => {
+  test("can be had with its agents by whoever acts on it, and is used from then on", async () => {
     const { registry, scope, isRevoked, fake } = await open();
     expect(await registry.crl.fetchList(scope())).toEqual({
       ok: true,
@@ -83,7 +83,7 @@ describe("the revocation list", () => {
 });
 
 describe("a list that is not taken", () => {
-  it.each([
+  test.each([
     { why: "another issuer", over: { iss: "https://other.example.test" } },
     { why: "expired", over: { iat: START_MS / 1_000 - 7_200, exp: START_MS / 1_000 } },
     { why: "from the future", over: { iat: START_MS / 1_000 + 301, exp: START_MS / 1_000 + 9_000 } },
@@ -98,7 +98,7 @@ describe("a list that is not taken", () => {
     expect(registry.status(Date.now()).crl.breaker.failures).toBe(1);
   });
 
-  it.each([
+  test.each([
     { why: "typ of another document", header: { typ: "AIT" } },
     { why: "no typ", header: { typ: undefined } },
     { why: "alg none", header: { alg: "none" } },
@@ -112,7 +112,7 @@ describe("a list that is not taken", () => {
     expect(await isRevoked(jti(7))).toEqual({ ok: false, error: "unavailable" });
   });
 
-  it("by its signature: another key's, or a changed byte", async () => {
+  test("by its signature: another key's, or a changed byte", async () => {
     const { isRevoked, fake, key } = await open();
     const forger = { ...(await newKey("forger")), kid: key.kid };
     await fake.publish(forger, [], START_MS);
@@ -123,14 +123,14 @@ describe("a list that is not taken", () => {
     expect(await isRevoked(jti(7))).toEqual({ ok: false, error: "unavailable" });
   });
 
-  it("by its key: one that is revoked", async () => {
+  test("by its key: one that is revoked", async () => {
     const { isRevoked, fake, key } = await open();
     fake.keys.push(await newKey("k2"));
     key.status = "revoked";
     expect(await isRevoked(jti(7))).toEqual({ ok: false, error: "unavailable" });
   });
 
-  it.each((Object.keys(FAULTS) as Fault[]).filter((fault) => fault !== "fiveMegabytesUnannounced"))(
+  test.each((Object.keys(FAULTS) as Fault[]).filter((fault) => fault !== "fiveMegabytesUnannounced"))(
     "since it cannot be had: %s",
     async (fault) => {
       const { isRevoked, fake, registry } = await open();
@@ -142,7 +142,7 @@ describe("a list that is not taken", () => {
     },
   );
 
-  it("since it never ends: it is cut at 24 MiB", async () => {
+  test("since it never ends: it is cut at 24 MiB", async () => {
     const { isRevoked, fake, said } = await open();
     fake.faults.crl = "fiveMegabytesUnannounced";
     expect(await isRevoked(jti(7))).toEqual({ ok: false, error: "unavailable" });
@@ -151,7 +151,7 @@ describe("a list that is not taken", () => {
 });
 
 describe("a registry that is set back", () => {
-  it("cannot replace a newer list by an older one: refused, and said as a security event", async () => {
+  test("cannot replace a newer list by an older one: refused, and said as a security event", async () => {
     const { isRevoked, fake, key, settle, said } = await open();
     await isRevoked(jti(7));
     await pass(5 * MINUTE_MS);
@@ -165,7 +165,7 @@ describe("a registry that is set back", () => {
     });
   });
 
-  it("cannot do so once the newer list has become too old either", async () => {
+  test("cannot do so once the newer list has become too old either", async () => {
     const { isRevoked, fake, key } = await open();
     await isRevoked(jti(7));
     await pass(31 * MINUTE_MS);
@@ -173,7 +173,7 @@ describe("a registry that is set back", () => {
     expect(await isRevoked(jti(7))).toEqual({ ok: false, error: "too-old" });
   });
 
-  it("cannot do so in an isolate that starts from the copy", async () => {
+  test("cannot do so in an isolate that starts from the copy", async () => {
     const kv = createFakeKv();
     const warm = await open({ kv: kv.binding() });
     await warm.isRevoked(jti(7));
@@ -187,7 +187,7 @@ describe("a registry that is set back", () => {
     expect(cold.said("security.crl_rolled_back")).not.toHaveLength(0);
   });
 
-  it("cannot do so where nothing of the newer list is left but that it was seen", async () => {
+  test("cannot do so where nothing of the newer list is left but that it was seen", async () => {
     const kv = createFakeKv();
     const warm = await open({ kv: kv.binding() });
     await warm.isRevoked(jti(7));
@@ -199,7 +199,7 @@ describe("a registry that is set back", () => {
     expect(cold.said("security.crl_rolled_back")).toHaveLength(1);
   });
 
-  it("cannot do so by way of an isolate that fetches the list without a look at the copy, nor spoil the copy", async () => {
+  test("cannot do so by way of an isolate that fetches the list without a look at the copy, nor spoil the copy", async () => {
     const kv = createFakeKv();
     const warm = await open({ kv: kv.binding() });
     await warm.isRevoked(jti(7));
@@ -213,7 +213,7 @@ describe("a registry that is set back", () => {
     expect(await cold.isRevoked(jti(7))).toMatchObject({ value: { revoked: true } });
   });
 
-  it("leaves the copy alone while KV cannot tell what was seen: others may know better", async () => {
+  test("leaves the copy alone while KV cannot tell what was seen: others may know better", async () => {
     const kv = createFakeKv();
     const { isRevoked, settle, said } = await open({ kv: kv.binding() });
     kv.fault = "down";
@@ -224,7 +224,7 @@ describe("a registry that is set back", () => {
     expect(said("registry.mark_unreadable")).toHaveLength(1);
   });
 
-  it("cannot do so by way of an isolate that KV once told nothing", async () => {
+  test("cannot do so by way of an isolate that KV once told nothing", async () => {
     const kv = createFakeKv();
     const warm = await open({ kv: kv.binding() });
     await warm.isRevoked(jti(7));
@@ -243,7 +243,7 @@ describe("a registry that is set back", () => {
     expect(await cold.isRevoked(jti(7))).toMatchObject({ value: { revoked: true } });
   });
 
-  it("may publish again with the same iat", async () => {
+  test("may publish again with the same iat", async () => {
     const { isRevoked, fake, key, settle } = await open();
     await isRevoked(jti(7));
     await fake.publish(key, [jti(7), jti(8)], START_MS);
@@ -255,14 +255,14 @@ describe("a registry that is set back", () => {
 });
 
 describe("a registry that says there is no list", () => {
-  it("is believed while none was ever seen", async () => {
+  test("is believed while none was ever seen", async () => {
     const { isRevoked, fake, registry } = await open();
     fake.crl = null;
     expect(await isRevoked(jti(7))).toMatchObject({ ok: true, value: { revoked: false, cache: "miss" } });
     expect(registry.status(Date.now()).crl.usable).toBe(true);
   });
 
-  it("is not believed once one was seen: a failure, and a security event", async () => {
+  test("is not believed once one was seen: a failure, and a security event", async () => {
     const { isRevoked, fake, settle, said, registry } = await open();
     await isRevoked(jti(7));
     fake.crl = null;
@@ -274,7 +274,7 @@ describe("a registry that says there is no list", () => {
     expect(registry.status(Date.now()).crl.breaker.failures).toBeGreaterThan(0);
   });
 
-  it("is not believed by an isolate that knows of the list only from KV, even long after the copy ran out", async () => {
+  test("is not believed by an isolate that knows of the list only from KV, even long after the copy ran out", async () => {
     const kv = createFakeKv();
     const warm = await open({ kv: kv.binding() });
     await warm.isRevoked(jti(7));
@@ -286,7 +286,7 @@ describe("a registry that says there is no list", () => {
     expect(cold.said("security.crl_withdrawn")).toHaveLength(1);
   });
 
-  it("is not believed though the first note of it did not get into KV: the next list makes good for it", async () => {
+  test("is not believed though the first note of it did not get into KV: the next list makes good for it", async () => {
     const kv = createFakeKv();
     const put = kv.put.bind(kv);
     let refused = 0;
@@ -306,7 +306,7 @@ describe("a registry that says there is no list", () => {
     expect(await cold.isRevoked(jti(7))).toEqual({ ok: false, error: "unavailable" });
   });
 
-  it("is not believed while KV cannot tell whether there was one", async () => {
+  test("is not believed while KV cannot tell whether there was one", async () => {
     const kv = createFakeKv();
     kv.fault = "down";
     const { isRevoked, fake } = await open({ kv: kv.binding() });
@@ -314,7 +314,7 @@ describe("a registry that says there is no list", () => {
     expect(await isRevoked(jti(7))).toEqual({ ok: false, error: "unavailable" });
   });
 
-  it("must say it by its code: any other 404 is a failure", async () => {
+  test("must say it by its code: any other 404 is a failure", async () => {
     const { isRevoked, fake } = await open();
     const plain404 = { ...fake, fetch: async () => new Response("not found", { status: 404 }) };
     const isolate = createIsolate(plain404);
@@ -324,7 +324,7 @@ describe("a registry that says there is no list", () => {
 });
 
 describe("a list past its maximum age", () => {
-  it("refuses under fail-closed, with a warning a minute", async () => {
+  test("refuses under fail-closed, with a warning a minute", async () => {
     const { isRevoked, fake, said } = await open();
     await isRevoked(jti(7));
     fake.fail("down");
@@ -339,7 +339,7 @@ describe("a list past its maximum age", () => {
     expect(said("registry.crl_too_old")).toHaveLength(2);
   });
 
-  it("is served under fail-open, with a warning a minute, and still names who is revoked", async () => {
+  test("is served under fail-open, with a warning a minute, and still names who is revoked", async () => {
     const { isRevoked, fake, said, settle } = await open({ settings: { crlStaleBehavior: "fail-open" } });
     await isRevoked(jti(7));
     fake.fail("down");
@@ -352,7 +352,7 @@ describe("a list past its maximum age", () => {
     await settle();
   });
 
-  it("is served again as soon as the registry is back", async () => {
+  test("is served again as soon as the registry is back", async () => {
     const { isRevoked, fake, key } = await open();
     await isRevoked(jti(7));
     await pass(40 * MINUTE_MS);
@@ -362,7 +362,7 @@ describe("a list past its maximum age", () => {
 });
 
 describe("the copy of the list in KV", () => {
-  it("stays where its key is not known yet: it may be newer than the keys", async () => {
+  test("stays where its key is not known yet: it may be newer than the keys", async () => {
     const kv = createFakeKv();
     const warm = await open({ kv: kv.binding() });
     await warm.isRevoked(jti(7));
@@ -380,7 +380,7 @@ describe("the copy of the list in KV", () => {
     expect(behind.said("registry.copy_dropped")).toEqual([]);
   });
 
-  it("lets an isolate that starts during an outage serve, keys included", async () => {
+  test("lets an isolate that starts during an outage serve, keys included", async () => {
     const kv = createFakeKv();
     const warm = await open({ kv: kv.binding() });
     await warm.isRevoked(jti(7));
@@ -392,7 +392,7 @@ describe("the copy of the list in KV", () => {
     expect(cold.registry.status(Date.now()).crl).toMatchObject({ usable: true, ageMs: 10 * MINUTE_MS });
   });
 
-  it("lets requests that start together in such an isolate all be served, while nobody asks the registry", async () => {
+  test("lets requests that start together in such an isolate all be served, while nobody asks the registry", async () => {
     const kv = createFakeKv();
     const warm = await open({ kv: kv.binding() });
     await warm.isRevoked(jti(7));
@@ -412,7 +412,7 @@ describe("the copy of the list in KV", () => {
     expect(warm.fake.calls).toEqual(asked);
   });
 
-  it("is put once per refresh, with the maximum age to live", async () => {
+  test("is put once per refresh, with the maximum age to live", async () => {
     const kv = createFakeKv();
     const { isRevoked, settle, fake } = await open({ kv: kv.binding() });
     const outcomes = Promise.all(Array.from({ length: 20 }, () => isRevoked(jti(7))));
@@ -424,7 +424,7 @@ describe("the copy of the list in KV", () => {
     expect(puts).toHaveLength(fake.calls.crl);
   });
 
-  it.each(["not a list", "a.b.c", ""])("is verified again when read: %o is dropped and said", async (value) => {
+  test.each(["not a list", "a.b.c", ""])("is verified again when read: %o is dropped and said", async (value) => {
     const kv = createFakeKv();
     const warm = await open({ kv: kv.binding() });
     await warm.isRevoked(jti(7));
@@ -435,7 +435,7 @@ describe("the copy of the list in KV", () => {
     expect(cold.said("registry.copy_dropped")).toMatchObject([{ fields: { copy: "crl" } }]);
   });
 
-  it("that somebody else has signed is dropped and said", async () => {
+  test("that somebody else has signed is dropped and said", async () => {
     const kv = createFakeKv();
     const warm = await open({ kv: kv.binding() });
     await warm.isRevoked(jti(7));

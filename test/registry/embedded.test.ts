@@ -1,6 +1,6 @@
 /** The embedded registry over the real D1, asked by the same client as any other. */
 import { env } from "cloudflare:workers";
-import { describe, expect, it } from "vitest";
+import { describe, expect, test } from "vitest";
 import { embeddedRegistryFetch } from "../../src/identity/documents/documents.ts";
 import {
   call,
@@ -24,7 +24,7 @@ function openIsolate(db: D1Database = env.DB) {
 }
 
 describe("the embedded registry", () => {
-  it("vouches for what it has issued: its key, its list, its access token", async () => {
+  test("vouches for what it has issued: its key, its list, its access token", async () => {
     const { credentials } = await registered();
     const { find, isRevoked, validate } = openIsolate();
     const { ait, access, agentDid } = credentials;
@@ -34,13 +34,13 @@ describe("the embedded registry", () => {
     expect(await validate("spa_made-up", agentDid, claim(ait, "jti"))).toMatchObject({ error: { reason: "invalid" } });
   });
 
-  it("is ready before the first agent is registered", async () => {
+  test("is ready before the first agent is registered", async () => {
     const { registry, scope } = openIsolate();
     await registry.warm(scope());
     expect(registry.status(clock.now())).toMatchObject({ keys: { usable: true }, crl: { usable: true } });
   });
 
-  it("ends a revoked agent at the next refresh, whatever its operator gave as the reason", async () => {
+  test("ends a revoked agent at the next refresh, whatever its operator gave as the reason", async () => {
     const { credentials } = await registered();
     const { isRevoked, settle } = openIsolate();
     const id = claim(credentials.ait, "jti");
@@ -55,7 +55,7 @@ describe("the embedded registry", () => {
     expect(await isRevoked(id)).toMatchObject({ ok: true, value: { revoked: true, cache: "hit" } });
   });
 
-  it("lists whom it has revoked, for whoever tells the gates", async () => {
+  test("lists whom it has revoked, for whoever tells the gates", async () => {
     const { credentials } = await registered();
     const { agentDid, ait } = credentials;
     await call(operatorCallAbout(agentDid), "identity.revoke", { agentDid });
@@ -64,7 +64,7 @@ describe("the embedded registry", () => {
     expect(listed.ok && listed.value.revocations).toContainEqual({ jti: claim(ait, "jti"), agentDid });
   });
 
-  it("that has rotated its key is asked once more, and both keys verify", async () => {
+  test("that has rotated its key is asked once more, and both keys verify", async () => {
     const before = await registered();
     const { find } = openIsolate();
     await find(kidOf(before.credentials.ait));
@@ -75,7 +75,7 @@ describe("the embedded registry", () => {
     expect(await find(kidOf(before.credentials.ait))).toMatchObject({ ok: true });
   });
 
-  it("whose database fails is a registry that fails: known agents are served on", async () => {
+  test("whose database fails is a registry that fails: known agents are served on", async () => {
     const { credentials } = await registered();
     const { ait, access, agentDid } = credentials;
     let isDown = false;

@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import {
   createFakeKv,
   createFakeRegistry,
@@ -27,7 +27,7 @@ async function open(options: Parameters<typeof createIsolate>[1] = {}) {
 }
 
 describe("signing keys", () => {
-  it("are fetched once and then served from memory for an hour", async () => {
+  test("are fetched once and then served from memory for an hour", async () => {
     const { find, fake } = await open();
     expect(await find("k1")).toMatchObject({ ok: true, value: { cache: "miss" } });
     await pass(HOUR_MS - 1);
@@ -35,7 +35,7 @@ describe("signing keys", () => {
     expect(fake.calls.keys).toBe(1);
   });
 
-  it("are refreshed in the background after an hour, and nobody waits for it", async () => {
+  test("are refreshed in the background after an hour, and nobody waits for it", async () => {
     const { find, fake, settle } = await open();
     await find("k1");
     await pass(HOUR_MS);
@@ -49,7 +49,7 @@ describe("signing keys", () => {
     expect(await find("k1")).toMatchObject({ value: { cache: "hit" } });
   });
 
-  it("are refreshed by a remembered token as well, which only asks whether its key is active", async () => {
+  test("are refreshed by a remembered token as well, which only asks whether its key is active", async () => {
     const { registry, scope, find, fake, settle } = await open();
     await find("k1");
     await pass(HOUR_MS);
@@ -58,7 +58,7 @@ describe("signing keys", () => {
     expect(fake.calls.keys).toBe(2);
   });
 
-  it("are served for a day while the registry fails, with a warning a minute, and then no longer", async () => {
+  test("are served for a day while the registry fails, with a warning a minute, and then no longer", async () => {
     const { find, fake, said, settle, registry, scope } = await open();
     await find("k1");
     fake.fail("down");
@@ -75,7 +75,7 @@ describe("signing keys", () => {
     expect(registry.keys.isActive("k1", scope())).toBe(false);
   });
 
-  it("are not believed to exist before they were seen", async () => {
+  test("are not believed to exist before they were seen", async () => {
     const { registry, scope, fake } = await open();
     expect(registry.keys.isActive("k1", scope())).toBe(false);
     expect(fake.calls.keys).toBe(0);
@@ -83,7 +83,7 @@ describe("signing keys", () => {
 });
 
 describe("keys that are over while the registry hangs", () => {
-  it("make one request wait, and then nobody, however seldom one comes", async () => {
+  test("make one request wait, and then nobody, however seldom one comes", async () => {
     const { find, fake, settle } = await open();
     await find("k1");
     fake.faults.keys = "hanging";
@@ -104,7 +104,7 @@ describe("keys that are over while the registry hangs", () => {
 });
 
 describe("a key that is not in the document", () => {
-  it("is asked for at once where the document is known to have changed, whatever was asked a moment ago", async () => {
+  test("is asked for at once where the document is known to have changed, whatever was asked a moment ago", async () => {
     const { find, fake, registry } = await open();
     expect(await find("k2")).toEqual({ ok: false, error: "unknown-kid" });
     fake.keys.push(await newKey("k2"));
@@ -113,7 +113,7 @@ describe("a key that is not in the document", () => {
     expect(await find("k2")).toMatchObject({ ok: true });
   });
 
-  it("is asked for although another request has just brought a document: that was the copy", async () => {
+  test("is asked for although another request has just brought a document: that was the copy", async () => {
     const kv = createFakeKv();
     const warm = await open({ kv: kv.binding() });
     await warm.find("k1");
@@ -127,7 +127,7 @@ describe("a key that is not in the document", () => {
     expect((await found).map(({ ok }) => ok)).toEqual([true, true, true]);
   });
 
-  it("is looked for in a newer document at once", async () => {
+  test("is looked for in a newer document at once", async () => {
     const { find, fake } = await open();
     await find("k1");
     fake.keys.push(await newKey("k2"));
@@ -135,7 +135,7 @@ describe("a key that is not in the document", () => {
     expect(fake.calls.keys).toBe(2);
   });
 
-  it("causes at most one refresh per 30 s, for 200 made-up names one after the other", async () => {
+  test("causes at most one refresh per 30 s, for 200 made-up names one after the other", async () => {
     const { find, fake } = await open();
     await find("k1");
     for (let count = 0; count < 200; count += 1) {
@@ -147,7 +147,7 @@ describe("a key that is not in the document", () => {
     expect(fake.calls.keys).toBe(3);
   });
 
-  it("causes at most one refresh for 200 made-up names at once, and each gets the right answer", async () => {
+  test("causes at most one refresh for 200 made-up names at once, and each gets the right answer", async () => {
     const { find, fake } = await open();
     await find("k1");
     const outcomes = Promise.all(Array.from({ length: 200 }, (_, count) => find(`made-up-${count}`)));
@@ -158,14 +158,14 @@ describe("a key that is not in the document", () => {
     expect(fake.calls.keys).toBe(2);
   });
 
-  it("is refused without a second question when the document has just been fetched for it", async () => {
+  test("is refused without a second question when the document has just been fetched for it", async () => {
     const { find, fake } = await open();
     expect(await find("made-up")).toEqual({ ok: false, error: "unknown-kid" });
     expect(await find("made-up")).toEqual({ ok: false, error: "unknown-kid" });
     expect(fake.calls.keys).toBe(1);
   });
 
-  it("is found by everyone who asks for it while one request fetches the newer document", async () => {
+  test("is found by everyone who asks for it while one request fetches the newer document", async () => {
     const { find, fake } = await open();
     await find("k1");
     fake.keys.push(await newKey("k2"));
@@ -175,7 +175,7 @@ describe("a key that is not in the document", () => {
     expect(fake.calls.keys).toBe(2);
   });
 
-  it("is not called unknown while the registry fails, since nobody can know", async () => {
+  test("is not called unknown while the registry fails, since nobody can know", async () => {
     const { find, fake } = await open();
     await find("k1");
     fake.fail("status500");
@@ -187,7 +187,7 @@ describe("a key that is not in the document", () => {
 });
 
 describe("a revoked key", () => {
-  it("stops verifying at the next refresh", async () => {
+  test("stops verifying at the next refresh", async () => {
     const { key, find, fake, settle, registry, scope } = await open();
     await find("k1");
     key.status = "revoked";
@@ -200,7 +200,7 @@ describe("a revoked key", () => {
     expect(registry.keys.isActive("k2", scope())).toBe(true);
   });
 
-  it.each(["that was idle", "that starts from the copy"])(
+  test.each(["that was idle", "that starts from the copy"])(
     "verifies nothing in an isolate %s for a day, while the registry answers",
     async (which) => {
       const kv = createFakeKv();
@@ -216,7 +216,7 @@ describe("a revoked key", () => {
     },
   );
 
-  it("stays revoked when the registry is set back to an older document", async () => {
+  test("stays revoked when the registry is set back to an older document", async () => {
     const { key, find, settle, fake, registry, scope } = await open();
     fake.keys.push(await newKey("k2"));
     key.status = "revoked";
@@ -230,7 +230,7 @@ describe("a revoked key", () => {
     expect(await find("k1")).toEqual({ ok: false, error: "revoked-kid" });
   });
 
-  it("stays revoked in an isolate that starts from the copy", async () => {
+  test("stays revoked in an isolate that starts from the copy", async () => {
     const kv = createFakeKv();
     const first = await open({ kv: kv.binding() });
     first.fake.keys.push(await newKey("k2"));
@@ -249,7 +249,7 @@ describe("a revoked key", () => {
 });
 
 describe("a keys document", () => {
-  it("with a kid twice is refused whole, and the older one stays", async () => {
+  test("with a kid twice is refused whole, and the older one stays", async () => {
     const { key, find, fake, settle } = await open();
     await find("k1");
     fake.extraKeys = [publicEntry({ ...key, status: "revoked" })];
@@ -259,14 +259,14 @@ describe("a keys document", () => {
     expect(await find("k1")).toMatchObject({ ok: true, value: { cache: "stale" } });
   });
 
-  it("with one malformed entry serves the good ones, and the malformed one is logged", async () => {
+  test("with one malformed entry serves the good ones, and the malformed one is logged", async () => {
     const { find, fake, said } = await open();
     fake.extraKeys = [{ kid: "bad", alg: "EdDSA", crv: "Ed25519", x: "short", status: "active" }];
     expect(await find("k1")).toMatchObject({ ok: true });
     expect(said("registry.key_left_out")).toMatchObject([{ level: "warn", fields: { index: 1 } }]);
   });
 
-  it("without a single usable key is a failure, not a registry without keys", async () => {
+  test("without a single usable key is a failure, not a registry without keys", async () => {
     const { find, fake, settle } = await open();
     await find("k1");
     fake.keys = [];
@@ -276,7 +276,7 @@ describe("a keys document", () => {
     expect(await find("k1")).toMatchObject({ ok: true, value: { cache: "stale" } });
   });
 
-  it.each(Object.keys(FAULTS) as Fault[])("that cannot be had (%s) counts as a failure", async (fault) => {
+  test.each(Object.keys(FAULTS) as Fault[])("that cannot be had (%s) counts as a failure", async (fault) => {
     const { find, fake, registry } = await open();
     fake.faults.keys = fault;
     const outcome = find("k1");
@@ -285,7 +285,7 @@ describe("a keys document", () => {
     expect(registry.status(Date.now()).keys.breaker).toMatchObject({ failures: 1 });
   });
 
-  it("that cannot be had opens the breaker after five calls, said once, and one probe closes it", async () => {
+  test("that cannot be had opens the breaker after five calls, said once, and one probe closes it", async () => {
     const { find, fake, transitions, said } = await open();
     fake.faults.keys = "status500";
     for (let count = 0; count < 50; count += 1) await find("k1");
@@ -299,7 +299,7 @@ describe("a keys document", () => {
 });
 
 describe("the copy of the keys in KV", () => {
-  it("lets an isolate that starts during an outage serve", async () => {
+  test("lets an isolate that starts during an outage serve", async () => {
     const kv = createFakeKv();
     const warm = await open({ kv: kv.binding() });
     await warm.find("k1");
@@ -311,7 +311,7 @@ describe("the copy of the keys in KV", () => {
     expect(cold.registry.status(Date.now()).keys).toMatchObject({ usable: true, ageMs: 2 * HOUR_MS });
   });
 
-  it("is put once per refresh, with a time to live", async () => {
+  test("is put once per refresh, with a time to live", async () => {
     const kv = createFakeKv();
     const { find, settle } = await open({ kv: kv.binding() });
     for (let count = 0; count < 10; count += 1) await find("k1");
@@ -324,7 +324,7 @@ describe("the copy of the keys in KV", () => {
     expect(kv.puts).toHaveLength(2);
   });
 
-  it.each([
+  test.each([
     { bad: "no JSON", value: "{", metadata: { atMs: START_MS } },
     { bad: "an empty document", value: '{"keys":[]}', metadata: { atMs: START_MS } },
     { bad: "no time", value: null, metadata: null },
@@ -344,7 +344,7 @@ describe("the copy of the keys in KV", () => {
     expect(kv.entries.size).toBe(0);
   });
 
-  it.each(["down", "hanging"] as const)("that is %s delays a cold isolate by its time-out at most", async (fault) => {
+  test.each(["down", "hanging"] as const)("that is %s delays a cold isolate by its time-out at most", async (fault) => {
     const kv = createFakeKv();
     kv.fault = fault;
     const { find, settle } = await open({ kv: kv.binding() });

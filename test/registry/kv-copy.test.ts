@@ -1,10 +1,10 @@
 /** The second level against the real Workers KV, which the other tests replace to make it fail. */
 import { env } from "cloudflare:workers";
-import { describe, expect, it } from "vitest";
+import { describe, expect, test } from "vitest";
 import { createFakeRegistry, createIsolate, jti, newKey } from "./fixture.ts";
 
 describe("with Workers KV as the second level", () => {
-  it("an isolate that starts during an outage has keys and list as the warm one left them", async () => {
+  test("an isolate that starts during an outage has keys and list as the warm one left them", async () => {
     const key = await newKey("k1");
     const fake = createFakeRegistry([key]);
     await fake.publish(key, [jti(7)], Date.now());
@@ -19,7 +19,7 @@ describe("with Workers KV as the second level", () => {
     expect(cold.lines).toEqual([]);
   });
 
-  it("a list that was withdrawn is missed by an isolate that never saw it", async () => {
+  test("a list that was withdrawn is missed by an isolate that never saw it", async () => {
     const key = await newKey("k2");
     const fake = createFakeRegistry([key]);
     const settings = { registryIssuer: "https://another.example.test" };
@@ -36,7 +36,7 @@ describe("with Workers KV as the second level", () => {
     expect(cold.said("security.crl_withdrawn")).toHaveLength(1);
   });
 
-  it("a copy that somebody has spoiled is removed", async () => {
+  test("a copy that somebody has spoiled is removed", async () => {
     const key = await newKey("k3");
     const fake = createFakeRegistry([key]);
     await fake.publish(key, [], Date.now());

@@ -1,4 +1,4 @@
-import { afterEach, describe, expect, it, vi } from "vitest";
+import { afterEach, describe, expect, test, vi } from "vitest";
 import { askRegistry, externalRegistry } from "../../src/registry/request.ts";
 import { createFakeRegistry, createIsolate } from "./fixture.ts";
 
@@ -7,7 +7,7 @@ afterEach(() => {
 });
 
 describe("an external registry", () => {
-  it("is asked below its base URL, follows no redirect with an access token, and can be cut off", async () => {
+  test("is asked below its base URL, follows no redirect with an access token, and can be cut off", async () => {
     const fetched = vi.fn<typeof fetch>(async () => new Response(null, { status: 204 }));
     vi.stubGlobal("fetch", fetched);
     const { signal } = new AbortController();
@@ -30,7 +30,7 @@ const ask = (response: Response) => {
 };
 
 describe("an answer", () => {
-  it.each([
+  test.each([
     { answer: "a short body", response: () => new Response("1234"), outcome: { ok: true, value: { status: 200 } } },
     { answer: "a long body", response: () => new Response("12345"), outcome: { ok: false } },
     {
@@ -47,7 +47,7 @@ describe("an answer", () => {
     expect(await ask(response())).toMatchObject(outcome);
   });
 
-  it("whose body is not wanted gives its connection back", async () => {
+  test("whose body is not wanted gives its connection back", async () => {
     let isCancelled = false;
     const body = new ReadableStream({
       cancel() {

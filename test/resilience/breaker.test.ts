@@ -1,5 +1,5 @@
-import { fc, test } from "@fast-check/vitest";
-import { describe, expect, it } from "vitest";
+import { fc, test as property } from "@fast-check/vitest";
+import { describe, expect, test } from "vitest";
 import { type Breaker, type BreakerTransition, createBreaker, type Permit } from "../../src/resilience/breaker.ts";
 
 function createWatched(options: Partial<Parameters<typeof createBreaker>[0]> = {}) {
@@ -27,7 +27,7 @@ function failTimes(breaker: Breaker, times: number, nowMs: number): void {
 }
 
 describe("a closed breaker", () => {
-  it("opens at the fifth failure in a row and not before", () => {
+  test("opens at the fifth failure in a row and not before", () => {
     const { breaker, changes } = createWatched();
     failTimes(breaker, 4, 0);
     expect(breaker.snapshot().state).toBe("closed");
@@ -36,7 +36,7 @@ describe("a closed breaker", () => {
     expect(changes()).toEqual(["closed → open"]);
   });
 
-  it("starts counting anew after a success", () => {
+  test("starts counting anew after a success", () => {
     const { breaker } = createWatched();
     failTimes(breaker, 4, 0);
     breaker.succeeded(permitAt(breaker, 1), 1);
@@ -44,7 +44,7 @@ describe("a closed breaker", () => {
     expect(breaker.snapshot().state).toBe("closed");
   });
 
-  it("forgets failures that are older than the window", () => {
+  test("forgets failures that are older than the window", () => {
     const { breaker } = createWatched();
     failTimes(breaker, 4, 0);
     failTimes(breaker, 1, 60_000);
@@ -53,14 +53,14 @@ describe("a closed breaker", () => {
 });
 
 describe("an open breaker", () => {
-  it("lets nobody through until its cool-down is over, and says how long that is", () => {
+  test("lets nobody through until its cool-down is over, and says how long that is", () => {
     const { breaker } = createWatched();
     failTimes(breaker, 5, 1_000);
     expect(breaker.admit(1_000)).toEqual({ admitted: false, retryAfterMs: 30_000 });
     expect(breaker.admit(30_999)).toEqual({ admitted: false, retryAfterMs: 1 });
   });
 
-  it("then lets exactly one probe through while the others are turned away at once", () => {
+  test("then lets exactly one probe through while the others are turned away at once", () => {
     const { breaker } = createWatched();
     failTimes(breaker, 5, 0);
     const admissions = Array.from({ length: 100 }, () => breaker.admit(30_000));
@@ -68,7 +68,7 @@ describe("an open breaker", () => {
     expect(admissions[0]).toMatchObject({ admitted: true, permit: { isProbe: true } });
   });
 
-  it("closes when the probe succeeds", () => {
+  test("closes when the probe succeeds", () => {
     const { breaker, changes } = createWatched();
     failTimes(breaker, 5, 0);
     breaker.succeeded(permitAt(breaker, 30_000), 30_100);
@@ -76,7 +76,7 @@ describe("an open breaker", () => {
     expect(changes()).toEqual(["closed → open", "open → half-open", "half-open → closed"]);
   });
 
-  it("opens again, for another cool-down, when the probe fails", () => {
+  test("opens again, for another cool-down, when the probe fails", () => {
     const { breaker, changes } = createWatched();
     failTimes(breaker, 5, 0);
     breaker.failed(permitAt(breaker, 30_000), 30_100);
@@ -85,7 +85,7 @@ describe("an open breaker", () => {
     expect(changes()).toEqual(["closed → open", "open → half-open", "half-open → open", "open → half-open"]);
   });
 
-  it("is not wedged by a probe that never reports", () => {
+  test("is not wedged by a probe that never reports", () => {
     const { breaker } = createWatched();
     failTimes(breaker, 5, 0);
     const dead = permitAt(breaker, 30_000);
@@ -97,7 +97,7 @@ describe("an open breaker", () => {
     expect(breaker.snapshot().state).toBe("closed");
   });
 
-  it("is not moved by calls that went out before it opened", () => {
+  test("is not moved by calls that went out before it opened", () => {
     const { breaker, changes } = createWatched();
     const late = Array.from({ length: 8 }, () => permitAt(breaker, 0));
     for (const permit of late.slice(0, 5)) breaker.failed(permit, 10);
@@ -109,21 +109,21 @@ describe("an open breaker", () => {
 });
 
 describe("Retry-After", () => {
-  it("is respected at the first answer that carries it", () => {
+  test("is respected at the first answer that carries it", () => {
     const { breaker } = createWatched();
     breaker.failed(permitAt(breaker, 0), 0, 7_000);
     expect(breaker.admit(6_999).admitted).toBe(false);
     expect(breaker.admit(7_000).admitted).toBe(true);
   });
 
-  it("never shortens the cool-down of a breaker that opens by failures", () => {
+  test("never shortens the cool-down of a breaker that opens by failures", () => {
     const { breaker } = createWatched();
     failTimes(breaker, 4, 0);
     breaker.failed(permitAt(breaker, 0), 0, 1_000);
     expect(breaker.snapshot().retryAtMs).toBe(30_000);
   });
 
-  it("is bounded, so that a lying dependency cannot turn itself off for a year", () => {
+  test("is bounded, so that a lying dependency cannot turn itself off for a year", () => {
     const { breaker } = createWatched();
     breaker.failed(permitAt(breaker, 0), 0, 31_536_000_000);
     expect(breaker.snapshot().retryAtMs).toBe(300_000);
@@ -136,7 +136,7 @@ const event = fc.oneof(
   fc.record({ do: fc.constant("pass" as const), byMs: fc.nat(40_000) }),
 );
 
-test.prop([fc.array(event, { maxLength: 80 })])(
+property.prop([fc.array(event, { maxLength: 80 })])(
   "whatever is reported in whatever order, at most one live probe is out and each change is told once",
   (events) => {
     const { breaker, transitions } = createWatched({ failures: 2 });

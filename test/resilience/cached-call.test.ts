@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import {
   type CachedCall,
   cachedCall,
@@ -110,7 +110,7 @@ function createGateState(refresh: "background" | "foreground" = "foreground") {
 }
 
 describe("a call through the cache", () => {
-  it("says what it did: miss, hit, refreshed, stale", async () => {
+  test("says what it did: miss, hit, refreshed, stale", async () => {
     const house = createGateState();
     expect(await house.ask()).toEqual(ok({ value: "first", cache: "miss", ageMs: 0 }));
     expect(await house.ask()).toEqual(ok({ value: "first", cache: "hit", ageMs: 0 }));
@@ -123,7 +123,7 @@ describe("a call through the cache", () => {
     expect(house.seen.calls).toBe(3);
   });
 
-  it("touches neither timer nor signal when memory has the answer", async () => {
+  test("touches neither timer nor signal when memory has the answer", async () => {
     const house = createGateState();
     await house.ask();
     const call = house.call();
@@ -138,7 +138,7 @@ describe("a call through the cache", () => {
     expect(vi.getTimerCount()).toBe(timers);
   });
 
-  it("is cut at its deadline when the dependency hangs, and gives back its slot", async () => {
+  test("is cut at its deadline when the dependency hangs, and gives back its slot", async () => {
     const house = createGateState();
     house.answer = hangs;
     const outcome = house.ask();
@@ -147,7 +147,7 @@ describe("a call through the cache", () => {
     expect(house.dependency.limiter.inFlight(Date.now())).toBe(0);
   });
 
-  it("whose load throws is a failure of the dependency, and its message is not logged", async () => {
+  test("whose load throws is a failure of the dependency, and its message is not logged", async () => {
     const house = createGateState();
     house.answer = async () => {
       throw new TypeError("POST with token-abc failed");
@@ -156,7 +156,7 @@ describe("a call through the cache", () => {
     expect(JSON.stringify(house.warnings)).not.toContain("token-abc");
   });
 
-  it("goes on in the background when its request stops waiting, and the next request has its answer", async () => {
+  test("goes on in the background when its request stops waiting, and the next request has its answer", async () => {
     const house = createGateState();
     house.answer = takes(3_000, says("late"));
     const controller = new AbortController();
@@ -168,7 +168,7 @@ describe("a call through the cache", () => {
     expect(await house.ask()).toMatchObject({ value: { value: "late", cache: "hit" } });
   });
 
-  it("counts the age of an answer from when it was asked for", async () => {
+  test("counts the age of an answer from when it was asked for", async () => {
     const house = createGateState();
     house.answer = takes(3_000, says("slow"));
     const outcome = house.ask();
@@ -180,7 +180,7 @@ describe("a call through the cache", () => {
 });
 
 describe("1 000 requests at the moment a value is no longer fresh", () => {
-  it("cause one refresh, for which only the one that makes it waits", async () => {
+  test("cause one refresh, for which only the one that makes it waits", async () => {
     const house = createGateState("foreground");
     await house.ask();
     await house.pass(60_000);
@@ -195,7 +195,7 @@ describe("1 000 requests at the moment a value is no longer fresh", () => {
     expect(house.seen.calls).toBe(2);
   });
 
-  it("wait for nothing at all where refreshing is left to the background", async () => {
+  test("wait for nothing at all where refreshing is left to the background", async () => {
     const house = createGateState("background");
     await house.ask();
     await house.pass(60_000);
@@ -205,7 +205,7 @@ describe("1 000 requests at the moment a value is no longer fresh", () => {
     expect(house.seen.calls).toBe(2);
   });
 
-  it("are not stuck with a refresh whose request died: its lease runs out", async () => {
+  test("are not stuck with a refresh whose request died: its lease runs out", async () => {
     const house = createGateState("background");
     await house.ask();
     await house.pass(60_000);
@@ -223,7 +223,7 @@ describe("1 000 requests at the moment a value is no longer fresh", () => {
 });
 
 describe("a busy value", () => {
-  it("is refreshed ahead of its time in the background, so that nobody ever waits for it", async () => {
+  test("is refreshed ahead of its time in the background, so that nobody ever waits for it", async () => {
     const house = createGateState("foreground");
     house.cache = createStaleCache({ maxEntries: 1, freshness: { ...FRESHNESS, refreshAheadMs: 45_000 } });
     await house.ask();
@@ -237,7 +237,7 @@ describe("a busy value", () => {
 });
 
 describe("a failing dependency", () => {
-  it("is called five times and then once each cool-down, however many ask, and every cached value is served", async () => {
+  test("is called five times and then once each cool-down, however many ask, and every cached value is served", async () => {
     const house = createGateState("foreground");
     await house.ask();
     house.answer = fails();
@@ -254,7 +254,7 @@ describe("a failing dependency", () => {
     expect(house.seen.calls).toBe(1 + 5 + 10);
   });
 
-  it("has never more than eight calls in flight and at most thirteen in all before its breaker opens", async () => {
+  test("has never more than eight calls in flight and at most thirteen in all before its breaker opens", async () => {
     const house = createGateState();
     house.answer = takes(100, fails());
     const outcomes = Array.from({ length: 300 }, (_, index) => house.ask({ key: `agent ${index}` }));
@@ -266,7 +266,7 @@ describe("a failing dependency", () => {
     expect(house.dependency.breaker.snapshot().state).toBe("open");
   });
 
-  it("recovers by one probe, for which nobody with a copy waits", async () => {
+  test("recovers by one probe, for which nobody with a copy waits", async () => {
     const house = createGateState("foreground");
     await house.ask();
     house.answer = fails();
@@ -281,7 +281,7 @@ describe("a failing dependency", () => {
     expect(house.dependency.breaker.snapshot().state).toBe("closed");
   });
 
-  it("is asked again no sooner than it has asked for", async () => {
+  test("is asked again no sooner than it has asked for", async () => {
     const house = createGateState();
     house.answer = fails("status 429", 20_000);
     expect(await house.ask()).toMatchObject({ error: { reason: "failed", retryAfterMs: 20_000 } });
@@ -293,7 +293,7 @@ describe("a failing dependency", () => {
     expect(house.seen.calls).toBe(2);
   });
 
-  it("is told of with the age of what is served, once a minute and not once a request", async () => {
+  test("is told of with the age of what is served, once a minute and not once a request", async () => {
     const house = createGateState("foreground");
     await house.ask();
     house.answer = fails();
@@ -307,7 +307,7 @@ describe("a failing dependency", () => {
     expect(stale()[1]).toMatchObject({ fields: { ageMs: 160_000 } });
   });
 
-  it("is answered for no longer than the value may be stale", async () => {
+  test("is answered for no longer than the value may be stale", async () => {
     const house = createGateState();
     await house.ask();
     house.answer = fails();
@@ -319,7 +319,7 @@ describe("a failing dependency", () => {
 });
 
 describe("a request that finds nothing and all slots taken", () => {
-  it("takes what another brings meanwhile", async () => {
+  test("takes what another brings meanwhile", async () => {
     const house = createGateState();
     house.answer = takes(300, says("brought"));
     const outcomes = Promise.all(Array.from({ length: 100 }, () => house.ask()));
@@ -328,7 +328,7 @@ describe("a request that finds nothing and all slots taken", () => {
     expect(house.seen.calls).toBe(8);
   });
 
-  it("gives up after a second with a moment to come back at", async () => {
+  test("gives up after a second with a moment to come back at", async () => {
     const house = createGateState();
     house.answer = hangs;
     const outcomes = Array.from({ length: 9 }, () => house.ask());
@@ -339,7 +339,7 @@ describe("a request that finds nothing and all slots taken", () => {
 });
 
 describe("the second level", () => {
-  it("is read where memory has nothing, even while the breaker is open, and ages as it was stored", async () => {
+  test("is read where memory has nothing, even while the breaker is open, and ages as it was stored", async () => {
     const house = createGateState("background");
     house.answer = fails();
     for (let count = 0; count < 5; count += 1) await house.ask();
@@ -349,7 +349,7 @@ describe("the second level", () => {
     expect(house.seen.calls).toBe(5);
   });
 
-  it("that is too old or fails is no reason to fail: the dependency is asked", async () => {
+  test("that is too old or fails is no reason to fail: the dependency is asked", async () => {
     const house = createGateState("background");
     expect(await house.ask({ copy: stored(900_000) })).toMatchObject({ value: { value: "first", cache: "miss" } });
     expect(await house.ask({ key: "other", copy: brokenCopy })).toMatchObject({ value: { value: "first" } });
@@ -358,7 +358,7 @@ describe("the second level", () => {
 });
 
 describe("callers that do not want to wait, or do not want the cache", () => {
-  it("take from memory what there is, or nothing", async () => {
+  test("take from memory what there is, or nothing", async () => {
     const house = createGateState("background");
     expect(servedFromMemory(house.call())).toBeNull();
     await house.ask();
@@ -367,7 +367,7 @@ describe("callers that do not want to wait, or do not want the cache", () => {
     expect(servedFromMemory(house.call())).toMatchObject({ value: "first", cache: "stale" });
   });
 
-  it("ask the dependency whatever is cached, and renew the cache by it", async () => {
+  test("ask the dependency whatever is cached, and renew the cache by it", async () => {
     const house = createGateState();
     await house.ask();
     house.answer = says("second");

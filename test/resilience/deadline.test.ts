@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { BodyTooLarge, readBody } from "../../src/resilience/bounded-body.ts";
 import {
   DeadlineExceeded,
@@ -42,7 +42,7 @@ function chunkedBody(chunks: Uint8Array[], { everyMs = 0, endless = false } = {}
 const idle = new AbortController().signal;
 
 describe("a deadline", () => {
-  it("ends work that hangs, and aborts its signal", async () => {
+  test("ends work that hangs, and aborts its signal", async () => {
     let signal: AbortSignal | null = null;
     const work = withDeadline(5_000, (given) => {
       signal = given;
@@ -56,7 +56,7 @@ describe("a deadline", () => {
     expect(signal!.aborted).toBe(true);
   });
 
-  it("spans a body that trickles: a byte a second does not keep a call alive", async () => {
+  test("spans a body that trickles: a byte a second does not keep a call alive", async () => {
     const { body, seen } = chunkedBody([], { everyMs: 1_000, endless: true });
     const work = withDeadline(5_000, (signal) => readBody(body, 1_000_000, signal));
     const outcome = expect(work).rejects.toBeInstanceOf(DeadlineExceeded);
@@ -66,12 +66,12 @@ describe("a deadline", () => {
     expect(seen.cancelled).toBeInstanceOf(DeadlineExceeded);
   });
 
-  it("leaves no timer behind when the work ends first", async () => {
+  test("leaves no timer behind when the work ends first", async () => {
     await expect(withDeadline(5_000, async () => 7)).resolves.toBe(7);
     expect(vi.getTimerCount()).toBe(0);
   });
 
-  it("of a whole request starts its timer only when somebody waits", async () => {
+  test("of a whole request starts its timer only when somebody waits", async () => {
     const deadline = startDeadline(5_000, Date.now);
     expect(vi.getTimerCount()).toBe(0);
     await vi.advanceTimersByTimeAsync(2_000);
@@ -87,19 +87,19 @@ describe("a deadline", () => {
 });
 
 describe("a bounded body", () => {
-  it("is read to its end up to the very byte", async () => {
+  test("is read to its end up to the very byte", async () => {
     const { body } = chunkedBody([new Uint8Array([1, 2]), new Uint8Array([3])]);
     expect(await readBody(body, 3, idle)).toEqual(new Uint8Array([1, 2, 3]));
   });
 
-  it("is cancelled at the first byte too many", async () => {
+  test("is cancelled at the first byte too many", async () => {
     const { body, seen } = chunkedBody([new Uint8Array(3), new Uint8Array(1), new Uint8Array(1)]);
     await expect(readBody(body, 3, idle)).rejects.toBeInstanceOf(BodyTooLarge);
     expect(seen.cancelled).toBeInstanceOf(BodyTooLarge);
     expect(seen.pulled).toBe(2);
   });
 
-  it("is not read at all when the signal has aborted before", async () => {
+  test("is not read at all when the signal has aborted before", async () => {
     const { body, seen } = chunkedBody([new Uint8Array(1)]);
     await expect(readBody(body, 3, AbortSignal.abort(new DeadlineExceeded(1)))).rejects.toBeInstanceOf(
       DeadlineExceeded,
@@ -107,13 +107,13 @@ describe("a bounded body", () => {
     expect(seen.pulled).toBe(0);
   });
 
-  it("may be missing", async () => {
+  test("may be missing", async () => {
     expect(await readBody(null, 3, idle)).toEqual(new Uint8Array(0));
   });
 });
 
 describe("waiting", () => {
-  it("for work ends when the signal aborts, and the work goes on", async () => {
+  test("for work ends when the signal aborts, and the work goes on", async () => {
     const controller = new AbortController();
     let isDone = false;
     const work = new Promise<void>((resolve) => setTimeout(resolve, 100)).then(() => (isDone = true));
@@ -124,7 +124,7 @@ describe("waiting", () => {
     expect(isDone).toBe(true);
   });
 
-  it("for what another request may bring ends when it comes", async () => {
+  test("for what another request may bring ends when it comes", async () => {
     let isThere = false;
     const outcome = lookUntil(() => isThere, 1_000, idle);
     await vi.advanceTimersByTimeAsync(200);
@@ -133,7 +133,7 @@ describe("waiting", () => {
     expect(await outcome).toBe(true);
   });
 
-  it("for what never comes ends with one's patience", async () => {
+  test("for what never comes ends with one's patience", async () => {
     const outcome = lookUntil(() => false, 1_000, idle);
     await vi.advanceTimersByTimeAsync(1_200);
     expect(await outcome).toBe(false);

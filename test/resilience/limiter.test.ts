@@ -1,8 +1,8 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, test } from "vitest";
 import { createLimiter } from "../../src/resilience/limiter.ts";
 
 describe("the bound on calls in flight", () => {
-  it("gives out so many slots and no more until one comes back", () => {
+  test("gives out so many slots and no more until one comes back", () => {
     const limiter = createLimiter({ maxInFlight: 2, leaseMs: 100 });
     const giveBack = limiter.acquire(0);
     expect(limiter.acquire(0)).not.toBeNull();
@@ -12,7 +12,7 @@ describe("the bound on calls in flight", () => {
     expect(limiter.acquire(0)).not.toBeNull();
   });
 
-  it("takes back a slot whose request was killed, and is not fooled when it comes back late", () => {
+  test("takes back a slot whose request was killed, and is not fooled when it comes back late", () => {
     const limiter = createLimiter({ maxInFlight: 1, leaseMs: 100 });
     const dead = limiter.acquire(0);
     expect(limiter.acquire(99)).toBeNull();

@@ -1,9 +1,9 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, test } from "vitest";
 import { parseRetryAfterMs } from "../../src/resilience/retry-after.ts";
 
 describe("Retry-After", () => {
   const nowMs = Date.parse("2026-11-22T12:00:00Z");
-  it.each([
+  test.each([
     { header: null, delayMs: undefined },
     { header: "", delayMs: undefined },
     { header: "0", delayMs: 0 },

@@ -1,11 +1,11 @@
-import { fc, test } from "@fast-check/vitest";
-import { describe, expect, it } from "vitest";
+import { fc, test as property } from "@fast-check/vitest";
+import { describe, expect, test } from "vitest";
 import { createStaleCache, type Freshness } from "../../src/resilience/stale-cache.ts";
 
 const FRESHNESS: Freshness = { refreshAheadMs: 75, freshMs: 100, revalidateMs: 150, staleMs: 1_000 };
 
 describe("a value in the stale cache", () => {
-  it.each([
+  test.each([
     { ageMs: 0, phase: "fresh", refreshDue: false },
     { ageMs: 74, phase: "fresh", refreshDue: false },
     { ageMs: 75, phase: "fresh", refreshDue: true },
@@ -23,21 +23,21 @@ describe("a value in the stale cache", () => {
     if (read.phase !== "gone") expect(read).toMatchObject({ value: "v", ageMs });
   });
 
-  it("ages as it was told when it was written, not as the cache says in general", () => {
+  test("ages as it was told when it was written, not as the cache says in general", () => {
     const cache = createStaleCache<string>({ maxEntries: 1, freshness: FRESHNESS });
     cache.write("k", "v", 0, { freshMs: 10, revalidateMs: 10, staleMs: 10 });
     expect(cache.read("k", 9).phase).toBe("fresh");
     expect(cache.read("k", 10).phase).toBe("gone");
   });
 
-  it("is not replaced by an answer that was asked for earlier", () => {
+  test("is not replaced by an answer that was asked for earlier", () => {
     const cache = createStaleCache<string>({ maxEntries: 1, freshness: FRESHNESS });
     expect(cache.write("k", "asked later", 20)).toBe(true);
     expect(cache.write("k", "asked earlier", 10)).toBe(false);
     expect(cache.read("k", 20)).toMatchObject({ value: "asked later" });
   });
 
-  it("is young, not invalid, when the clock is set back", () => {
+  test("is young, not invalid, when the clock is set back", () => {
     const cache = createStaleCache<string>({ maxEntries: 1, freshness: FRESHNESS });
     cache.write("k", "v", 10_000);
     expect(cache.read("k", 4_000)).toMatchObject({ phase: "fresh", ageMs: 0 });
@@ -45,7 +45,7 @@ describe("a value in the stale cache", () => {
 });
 
 describe("the right to refresh", () => {
-  it("is held by one at a time and can be given back", () => {
+  test("is held by one at a time and can be given back", () => {
     const cache = createStaleCache<string>({ maxEntries: 2, freshness: FRESHNESS });
     cache.write("k", "v", 0);
     const lease = cache.claim("k", 100, 50);
@@ -55,7 +55,7 @@ describe("the right to refresh", () => {
     expect(cache.claim("k", 100, 50)).not.toBeNull();
   });
 
-  it("frees itself when its holder dies, and the late holder cannot give back another's", () => {
+  test("frees itself when its holder dies, and the late holder cannot give back another's", () => {
     const cache = createStaleCache<string>({ maxEntries: 2, freshness: FRESHNESS });
     cache.write("k", "v", 0);
     const dead = cache.claim("k", 100, 50);
@@ -66,12 +66,12 @@ describe("the right to refresh", () => {
     expect(cache.claim("k", 151, 50)).toBeNull();
   });
 
-  it("does not exist where nothing is cached", () => {
+  test("does not exist where nothing is cached", () => {
     expect(createStaleCache({ maxEntries: 1, freshness: FRESHNESS }).claim("k", 0, 50)).toBeNull();
   });
 });
 
-it.each([
+test.each([
   { freshMs: 10, revalidateMs: 9, staleMs: 10 },
   { freshMs: 10, revalidateMs: 10, staleMs: 9 },
   { refreshAheadMs: 11, freshMs: 10, revalidateMs: 10, staleMs: 10 },
@@ -127,7 +127,7 @@ const step = fc.oneof(
   fc.record({ do: fc.constant("pass" as const), byMs: fc.oneof(fc.nat(60), fc.nat(1_200)) }),
 );
 
-test.prop([fc.array(step, { maxLength: 60 }), fc.integer({ min: 1, max: 3 })])(
+property.prop([fc.array(step, { maxLength: 60 }), fc.integer({ min: 1, max: 3 })])(
   "whatever happens to it, the cache answers like a plain list",
   (steps, maxEntries) => {
     const cache = createStaleCache<number>({ maxEntries, freshness: FRESHNESS });

@@ -1,5 +1,5 @@
 import { env } from "cloudflare:workers";
-import { describe, expect, it } from "vitest";
+import { describe, expect, test } from "vitest";
 import * as z from "zod/mini";
 import type { Principal } from "../../src/authority/principal.ts";
 import { SCOPES } from "../../src/authority/scopes.ts";
@@ -62,7 +62,7 @@ async function mayCall(method: Method, principal: Principal): Promise<boolean> {
 }
 
 describe("permissions", () => {
-  it("are those of the checked-in table, for every method and every principal", async () => {
+  test("are those of the checked-in table, for every method and every principal", async () => {
     const walked: Record<string, string[]> = {};
     for (const method of methods) {
       const allowed: string[] = [];
@@ -74,7 +74,7 @@ describe("permissions", () => {
     expect(walked).toEqual(matrix);
   });
 
-  it("stand in one table, which holds no method that is not there", () => {
+  test("stand in one table, which holds no method that is not there", () => {
     expect(methods.map(({ name }) => name).toSorted()).toEqual(Object.keys(PERMISSIONS).toSorted());
     for (const { name, permission } of methods) expect(permission).toBe(PERMISSIONS[name as keyof typeof PERMISSIONS]);
   });

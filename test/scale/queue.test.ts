@@ -1,4 +1,4 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, test } from "vitest";
 import { createRandom } from "../faults/random.ts";
 import { simulate } from "./queue.ts";
 
@@ -8,11 +8,11 @@ const run = (service: typeof alone, perSecond: number, burst = 1) =>
   simulate(service, { perSecond, burst }, 200_000, createRandom(7));
 
 describe("the model of a gate", () => {
-  it("takes a message's own time and nothing more while nobody else comes", () => {
+  test("takes a message's own time and nothing more while nobody else comes", () => {
     expect(run(alone, 0.5).p50Ms).toBeCloseTo(4, 5);
   });
 
-  it("waits as queueing theory says: at half load, a quarter of the service time on average and none at the median or little", () => {
+  test("waits as queueing theory says: at half load, a quarter of the service time on average and none at the median or little", () => {
     const { busy, p50Ms, p99Ms } = run(alone, 125);
     expect(busy).toBeCloseTo(0.5, 1);
     expect(p50Ms).toBeGreaterThanOrEqual(4);
@@ -20,18 +20,18 @@ describe("the model of a gate", () => {
     expect(p99Ms).toBeLessThan(24);
   });
 
-  it("does not hold beyond what one thread can do, and says so", () => {
+  test("does not hold beyond what one thread can do, and says so", () => {
     expect(run(alone, 260).isStable).toBe(false);
     expect(run(alone, 230).isStable).toBe(true);
   });
 
-  it("does more where a commit is shared, and then many share one", () => {
+  test("does more where a commit is shared, and then many share one", () => {
     const { isStable, perCommit } = run(grouped, 800);
     expect(isStable).toBe(true);
     expect(perCommit).toBeGreaterThan(5);
   });
 
-  it("has bursts in which everybody comes at once", () => {
+  test("has bursts in which everybody comes at once", () => {
     expect(run(grouped, 10, 20).perCommit).toBeGreaterThan(10);
   });
 });

@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { diskOf } from "./disk.ts";
 
 describe("what the databases hold", () => {
@@ -19,7 +19,7 @@ describe("what the databases hold", () => {
       "CREATE TABLE t (x TEXT); WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) INSERT INTO t SELECT hex(randomblob(200)) FROM n",
     );
 
-  it("is less after rows are forgotten, though the file stays as large as it was", () => {
+  test("is less after rows are forgotten, though the file stays as large as it was", () => {
     const path = join(stateDir, "do/sallyport-Gate/one.sqlite");
     const db = new DatabaseSync(path);
     rows(db);
@@ -34,7 +34,7 @@ describe("what the databases hold", () => {
     expect(forgotten).toBeLessThan(full / 10);
   });
 
-  it("is told apart for gates and the database", () => {
+  test("is told apart for gates and the database", () => {
     const db = new DatabaseSync(join(stateDir, "d1/database/two.sqlite"));
     rows(db);
     db.close();

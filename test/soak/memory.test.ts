@@ -1,5 +1,5 @@
 import { convertV4MiniflareOptions, Miniflare, NoOpLog } from "miniflare";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { freePort } from "../support/program/ports.ts";
 import { type MemoryProbe, openMemoryProbe } from "./memory.ts";
 
@@ -45,7 +45,7 @@ describe("what a process holds", () => {
     await miniflare.dispose();
   });
 
-  it("is the same after a lot of garbage, and more after something was kept", async () => {
+  test("is the same after a lot of garbage, and more after something was kept", async () => {
     const before = await sampled();
     await ask("/litter?mib=24");
     const littered = await sampled();

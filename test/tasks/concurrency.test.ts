@@ -1,6 +1,6 @@
 /** What meets on one task or key: whoever comes second finds it gone, leaves nothing behind, and is not in the audit. */
 import { env } from "cloudflare:workers";
-import { beforeAll, describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import type { Reply } from "../../src/call/reply.ts";
 import { runtimeOf } from "../../src/runtime.ts";
 import { contextOf } from "../support/db-spy.ts";
@@ -49,7 +49,7 @@ const auditOf = async (subject: string): Promise<string[]> =>
   ).map(({ entry }) => entry);
 
 describe("a task that is deleted while somebody else", () => {
-  it.each([
+  test.each([
     ["shares it", "task/share", { subject: "user:bob", relation: "viewer" }],
     ["takes a share back", "task/unshare", { subject: "user:bob", relation: "viewer" }],
     ["deletes it too", "task/delete", {}],
@@ -68,7 +68,7 @@ describe("a task that is deleted while somebody else", () => {
 });
 
 describe("the audit", () => {
-  it("has a share once and its end once, however often either is asked for", async () => {
+  test("has a share once and its end once, however often either is asked for", async () => {
     const { taskId } = await createTask(agent, { agentDid: agent.did });
     const share = { taskId, subject: "user:bob", relation: "viewer" };
     for (const method of ["task/unshare", "task/share", "task/share", "task/unshare", "task/unshare"]) {
@@ -79,7 +79,7 @@ describe("the audit", () => {
     expect(entries).toEqual([`task.share agent:${agent.did}`, `task.unshare agent:${agent.did}`]);
   });
 
-  it("has the end of a key once, though two asked for it at the same moment", async () => {
+  test("has the end of a key once, though two asked for it at the same moment", async () => {
     const { apiKeyId } = await apiKeyOf(agent, ["tasks:read"]);
     const params = { apiKeyId };
     const reply = await callOvertaken("apikey/delete", params, () => result(operator, "apikey/delete", params));

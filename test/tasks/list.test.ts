@@ -1,5 +1,5 @@
 import { env } from "cloudflare:workers";
-import { beforeAll, describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import { runtimeOf } from "../../src/runtime.ts";
 import { registerExternalAgent } from "../../src/authz/external-agents.ts";
 import {
@@ -35,7 +35,7 @@ beforeAll(async () => {
 }, 60_000);
 
 describe("a list", () => {
-  it("shows what the caller may read, and pages through it without a gap or a repeat", async () => {
+  test("shows what the caller may read, and pages through it without a gap or a repeat", async () => {
     const seen: string[] = [];
     let cursor: string | undefined;
     let pages = 0;
@@ -49,11 +49,11 @@ describe("a list", () => {
     expect(seen).toEqual(own.map(({ taskId }) => taskId).toSorted());
   });
 
-  it("shows an agent what it is made to do, by whomever", async () => {
+  test("shows an agent what it is made to do, by whomever", async () => {
     expect(idsOf(await result(agent, "task/list", {}))).toEqual(own.map(({ taskId }) => taskId).toSorted());
   });
 
-  it("of one agent shows its tasks alone", async () => {
+  test("of one agent shows its tasks alone", async () => {
     const mine = await createTask(sibling, { agentDid: sibling.did });
     theirs.push(mine);
     expect(idsOf(await result(sibling, "task/list", { agentDid: sibling.did }))).toEqual(
@@ -62,12 +62,12 @@ describe("a list", () => {
     expect(idsOf(await result(sibling, "task/list", { agentDid: agent.did }))).toEqual([]);
   });
 
-  it("costs three round trips at most", async () => {
+  test("costs three round trips at most", async () => {
     expect(await readsOf(agent, "task/list", { limit: 3 })).toBeLessThanOrEqual(3);
     expect(await readsOf(agent, "task/list", { agentDid: agent.did })).toBeLessThanOrEqual(3);
   });
 
-  it("sees the caller's own writes by the bookmark that they answered with, and refuses what is none", async () => {
+  test("sees the caller's own writes by the bookmark that they answered with, and refuses what is none", async () => {
     const made = await rpcResponse(agent, "task/create", { agentDid: agent.did });
     const bookmark = made.headers.get("X-Sallyport-Bookmark") ?? "";
     const { task } = (await made.json<{ result: { task: Task } }>()).result;
@@ -82,7 +82,7 @@ describe("a list", () => {
 });
 
 describe("an agent of an external registry", () => {
-  it("gets its tuples at its first verified call, and the same at the next", async () => {
+  test("gets its tuples at its first verified call, and the same at the next", async () => {
     const settings = { ...env, REGISTRY_URL: "https://registry.example" } as unknown as Env;
     const stranger: Agent = { ...agent, did: agent.did.replace(/.{26}$/, "01JDA00000000000000000000Z") };
     const ctx = await contextOf(stranger, env.DB, { settings });
@@ -102,7 +102,7 @@ describe("an agent of an external registry", () => {
     });
   });
 
-  it("that the operator placed in a tenant before joins that one, with its owner, and no other", async () => {
+  test("that the operator placed in a tenant before joins that one, with its owner, and no other", async () => {
     const settings = { ...env, REGISTRY_URL: "https://registry.example" } as unknown as Env;
     const placed: Agent = { ...agent, did: agent.did.replace(/.{26}$/, "01JDA00000000000000000000X") };
     await result(operator, "authz/write", {
@@ -121,7 +121,7 @@ describe("an agent of an external registry", () => {
     expect(made).toMatchObject({ ok: true, result: { task: { tenantId: "acme" } } });
   });
 
-  it("whose authority has ended meanwhile gets none", async () => {
+  test("whose authority has ended meanwhile gets none", async () => {
     const stranger: Agent = { ...agent, did: agent.did.replace(/.{26}$/, "01JDA00000000000000000000Y") };
     expect(await registerExternalAgent(await contextOf(stranger, env.DB, { ended: true }))).toBe(false);
     expect(await tuplesOf(`agent:${stranger.did}`)).toEqual([]);

@@ -1,4 +1,4 @@
-import { beforeAll, describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import type { AgentDid } from "../../src/wire/did.ts";
 import { rows as gateRows } from "../support/gate.ts";
 import {
@@ -30,7 +30,7 @@ beforeAll(async () => {
 });
 
 describe("who made a task", () => {
-  it("is the agent's owner where the agent makes it, and both own it", async () => {
+  test("is the agent's owner where the agent makes it, and both own it", async () => {
     const task = await createTask(agent, { agentDid: agent.did, name: "mine", params: { a: 1 } });
     expect(task).toMatchObject({
       tenantId: agent.tenantId,
@@ -52,25 +52,25 @@ describe("who made a task", () => {
     );
   });
 
-  it("is the agent's owner where a device makes it", async () => {
+  test("is the agent's owner where a device makes it", async () => {
     const task = await createTask(device, { agentDid: agent.did });
     expect(task).toMatchObject({ creatorUserId: agent.ownerDid, creatorServiceAccountId: null, name: null });
     expect(await tuplesOf(`task:${task.taskId}`)).not.toContain(`owner@agent:${agent.did}`);
   });
 
-  it("is the service account where an API key makes it", async () => {
+  test("is the service account where an API key makes it", async () => {
     const task = await createTask(key, { agentDid: agent.did });
     expect(task).toMatchObject({ creatorUserId: null, creatorServiceAccountId: key.serviceAccountId });
     expect(await tuplesOf(`task:${task.taskId}`)).toContain(`owner@service_account:${key.serviceAccountId}`);
   });
 
-  it("is nobody where the operator makes it", async () => {
+  test("is nobody where the operator makes it", async () => {
     const task = await createTask(operator, { agentDid: agent.did });
     expect(task).toMatchObject({ creatorUserId: null, creatorServiceAccountId: null });
     expect((await tuplesOf(`task:${task.taskId}`)).filter((tuple) => tuple.startsWith("owner"))).toEqual([]);
   });
 
-  it("is never taken from the body", async () => {
+  test("is never taken from the body", async () => {
     const task = await createTask(agent, {
       agentDid: agent.did,
       creatorUserId: stranger.ownerDid,
@@ -81,7 +81,7 @@ describe("who made a task", () => {
 });
 
 describe("a task", () => {
-  it("is found by id and by name, listed, canceled, shared and deleted", async () => {
+  test("is found by id and by name, listed, canceled, shared and deleted", async () => {
     const made = await createTask(agent, { agentDid: agent.did, name: "whole life" });
     expect((await result(agent, "task/get", { taskName: "whole life" }))["task"]).toEqual(made);
     expect((await result(device, "task/get", { taskId: made.taskId }))["task"]).toEqual(made);
@@ -111,7 +111,7 @@ describe("a task", () => {
     expect(await rows("SELECT 1 FROM tasks WHERE task_id = ?1", made.taskId)).toEqual([]);
   });
 
-  it("keeps params, metadata and contents as they came, members with names that mean something here included", async () => {
+  test("keeps params, metadata and contents as they came, members with names that mean something here included", async () => {
     const odd = JSON.parse(
       '{"__proto__":{"polluted":1},"constructor":2,"toString":null,"in":{"__proto__":[3]}}',
     ) as object;
@@ -133,12 +133,12 @@ describe("a task", () => {
     expect(({} as Record<string, unknown>)["polluted"]).toBeUndefined();
   });
 
-  it.each([["text"], [[]], [1], [true]])("does not take %j for params", async (params) => {
+  test.each([["text"], [[]], [1], [true]])("does not take %j for params", async (params) => {
     expect(await codeOf(agent, "task/create", { agentDid: agent.did, params })).toBe("PROXY_BAD_REQUEST");
     expect(await codeOf(agent, "task/create", { agentDid: agent.did, metadata: params })).toBe("PROXY_BAD_REQUEST");
   });
 
-  it("takes both identifiers or neither for a mistake", async () => {
+  test("takes both identifiers or neither for a mistake", async () => {
     expect(await codeOf(agent, "task/get", {})).toBe("PROXY_BAD_REQUEST");
     expect(await codeOf(agent, "task/get", { taskId: "01JDA00000000000000000000A", taskName: "x" })).toBe(
       "PROXY_BAD_REQUEST",
@@ -146,14 +146,14 @@ describe("a task", () => {
     expect(await codeOf(agent, "message/send", { content: 1 })).toBe("PROXY_BAD_REQUEST");
   });
 
-  it("keeps its name to itself within the tenant, and tells those alone who may read it", async () => {
+  test("keeps its name to itself within the tenant, and tells those alone who may read it", async () => {
     await createTask(operator, { agentDid: agent.did, name: "taken" });
     expect(await codeOf(agent, "task/create", { agentDid: agent.did, name: "taken" })).toBe("PROXY_CONFLICT");
     expect(await codeOf(key, "task/create", { agentDid: agent.did, name: "taken" })).toBe("PROXY_NOT_FOUND");
     await createTask(stranger, { agentDid: stranger.did, name: "taken" });
   });
 
-  it("hands a message to its agent without asking who trusts whom", async () => {
+  test("hands a message to its agent without asking who trusts whom", async () => {
     const task = await createTask(agent, { agentDid: agent.did, name: "letters" });
     for (const caller of [agent, device, operator]) {
       const sent = await result(caller, "message/send", { taskName: "letters", content: { hello: caller.kind } });

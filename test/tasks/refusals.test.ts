@@ -1,6 +1,6 @@
 /** What nobody outside may learn: refusals are those of a task that does not exist, byte for byte and read for read. */
 import { env } from "cloudflare:workers";
-import { beforeAll, describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import { newUlid } from "../../src/wire/ulid.ts";
 import {
   type Agent,
@@ -67,7 +67,7 @@ async function bytesOf(caller: Caller, method: string, params: unknown): Promise
 }
 
 describe.each(CALLERS)("%s", (_name, caller) => {
-  it.each(METHODS)("hears of %s what it hears of a task that does not exist", async (method, extra, byName) => {
+  test.each(METHODS)("hears of %s what it hears of a task that does not exist", async (method, extra, byName) => {
     const missing = await bytesOf(caller(), method, { ...extra, taskId: newUlid(Date.now()) });
     expect(missing).toContain("PROXY_NOT_FOUND");
     expect(await bytesOf(caller(), method, { ...extra, taskId: task.taskId })).toBe(missing);
@@ -77,7 +77,7 @@ describe.each(CALLERS)("%s", (_name, caller) => {
     expect(await bytesOf(caller(), method, { ...extra, taskId: "not even an id" })).toBe(missing);
   });
 
-  it.each(METHODS)("costs %s as many reads as a task that does not exist", async (method, extra, byName) => {
+  test.each(METHODS)("costs %s as many reads as a task that does not exist", async (method, extra, byName) => {
     const missing = await readsOf(caller(), method, { ...extra, taskId: newUlid(Date.now()) });
     expect(missing).toBe(2);
     expect(await readsOf(caller(), method, { ...extra, taskId: task.taskId })).toBe(missing);
@@ -88,7 +88,7 @@ describe.each(CALLERS)("%s", (_name, caller) => {
 });
 
 describe("whoever may not", () => {
-  it("has changed nothing by trying", async () => {
+  test("has changed nothing by trying", async () => {
     const before = await rows("SELECT * FROM tasks WHERE task_id = ?1", task.taskId);
     expect(before).toMatchObject([{ status: "running" }]);
     expect(await rows("SELECT * FROM relationships WHERE object_id = ?1 AND relation = 'viewer'", task.taskId)).toEqual(
@@ -96,14 +96,14 @@ describe("whoever may not", () => {
     );
   });
 
-  it("never makes a task by sending to one", async () => {
+  test("never makes a task by sending to one", async () => {
     for (const caller of [sibling, key, theirs]) {
       expect(await codeOf(caller, "message/send", { taskName: "not there yet", content: 1 })).toBe("PROXY_NOT_FOUND");
     }
     expect(await rows("SELECT * FROM tasks WHERE name = 'not there yet'")).toEqual([]);
   });
 
-  it("cannot make tasks for agents of others, known or unknown, and hears the same of both", async () => {
+  test("cannot make tasks for agents of others, known or unknown, and hears the same of both", async () => {
     const unknown = agent.did.slice(0, -26) + newUlid(Date.now());
     for (const caller of [theirs, theirDevice, theirKey]) {
       const missing = await bytesOf(caller, "task/create", { agentDid: unknown, name: "x" });
@@ -116,7 +116,7 @@ describe("whoever may not", () => {
     }
   });
 
-  it("does not get in by a tuple that somebody wrote, as long as it is not of the tenant", async () => {
+  test("does not get in by a tuple that somebody wrote, as long as it is not of the tenant", async () => {
     const writes = ["owner", "editor", "viewer"].map((relation) => ({
       object: `task:${task.taskId}`,
       relation,
@@ -128,7 +128,7 @@ describe("whoever may not", () => {
     await result(operator, "authz/write", { deletes: writes });
   });
 
-  it("sees none of it in a list", async () => {
+  test("sees none of it in a list", async () => {
     for (const caller of [sibling, key, theirs, theirDevice, theirKey]) {
       expect(JSON.stringify(await result(caller, "task/list", {}))).not.toContain(task.taskId);
       expect(JSON.stringify(await result(caller, "task/list", { agentDid: agent.did }))).not.toContain(task.taskId);
@@ -137,7 +137,7 @@ describe("whoever may not", () => {
 });
 
 describe("one name", () => {
-  it("goes to one of two that race for it, and the other hears what it may know", async () => {
+  test("goes to one of two that race for it, and the other hears what it may know", async () => {
     for (let round = 0; round < 5; round += 1) {
       const name = `race ${round}`;
       const wanted = { agentDid: agent.did, name };
@@ -153,7 +153,7 @@ describe("one name", () => {
 });
 
 describe("the database", () => {
-  it("refuses a task or a key of two creators", async () => {
+  test("refuses a task or a key of two creators", async () => {
     const insert = env.DB.prepare(
       `INSERT INTO tasks (task_id, tenant_id, agent_did, status, params, metadata, creator_user_id, creator_service_account_id, created_at_ms, updated_at_ms)
        VALUES ('two', 't', 'a', 'running', '{}', '{}', 'u', 's', 1, 1)`,

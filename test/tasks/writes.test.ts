@@ -1,6 +1,6 @@
 /** Row and tuples together or neither, and every write batch under an authority that can be revoked begins with its fence. */
 import { env } from "cloudflare:workers";
-import { beforeAll, describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import type { Reply } from "../../src/call/reply.ts";
 import { runtimeOf } from "../../src/runtime.ts";
 import { contextOf, FENCE, watch } from "../support/db-spy.ts";
@@ -88,7 +88,7 @@ const everything = async (): Promise<string> =>
   );
 
 describe.each(CALLERS)("%s", (_name, caller) => {
-  it.each(WRITES)(
+  test.each(WRITES)(
     "%s writes one batch that begins with the fence, and nothing where the fence has risen",
     async (method, paramsFor) => {
       const params = await paramsFor(caller());
@@ -103,7 +103,7 @@ describe.each(CALLERS)("%s", (_name, caller) => {
     },
   );
 
-  it.each(WRITES)("%s is undone whole, whichever of its statements fails", async (method, paramsFor) => {
+  test.each(WRITES)("%s is undone whole, whichever of its statements fails", async (method, paramsFor) => {
     const params = await paramsFor(caller());
     const before = await everything();
     let statements = 1;
@@ -118,7 +118,7 @@ describe.each(CALLERS)("%s", (_name, caller) => {
 });
 
 describe("an agent's keys", () => {
-  it.each(ADMIN_WRITES)(
+  test.each(ADMIN_WRITES)(
     "%s writes batches that begin with the fence, and nothing where the fence has risen",
     async (method, paramsFor) => {
       const params = await paramsFor();
@@ -134,7 +134,7 @@ describe("an agent's keys", () => {
     },
   );
 
-  it.each(ADMIN_WRITES)("%s is undone whole, whichever of its statements fails", async (method, paramsFor) => {
+  test.each(ADMIN_WRITES)("%s is undone whole, whichever of its statements fails", async (method, paramsFor) => {
     const params = await paramsFor();
     const before = await everything();
     for (let fail = 0; fail < 4; fail += 1) {
@@ -145,7 +145,7 @@ describe("an agent's keys", () => {
 });
 
 describe("the operator", () => {
-  it("is above every authority and writes without a fence", async () => {
+  test("is above every authority and writes without a fence", async () => {
     const { reply, batches } = await attempt(operator, "task/create", { agentDid: agent.did });
     expect(reply.ok).toBe(true);
     expect(batches[0]).not.toContain(FENCE);
@@ -153,7 +153,7 @@ describe("the operator", () => {
 });
 
 describe("while the flag is off", () => {
-  it("a task has its creator and no tuple, and is decided by creator and owner", async () => {
+  test("a task has its creator and no tuple, and is decided by creator and owner", async () => {
     const settings = {
       ...env,
       FGAC_TASKS_DUAL_WRITE: "off",

@@ -1,5 +1,5 @@
 /** Whoever reads a log line finds its event in docs/operations.md, with the levels that it comes with; and nothing that is gone. */
-import { describe, expect, it } from "vitest";
+import { describe, expect, test } from "vitest";
 import document from "../../docs/operations.md?raw";
 
 const sources = import.meta.glob<string>("../../src/**/*.ts", { query: "?raw", import: "default", eager: true });
@@ -23,7 +23,7 @@ const listOf = (events: Map<string, Set<string>>): string[] =>
   [...events].map(([event, levels]) => `${event}: ${[...levels].toSorted().join(", ")}`).toSorted();
 
 describe("docs/operations.md", () => {
-  it("explains every event that is logged, at its levels, and no other", () => {
+  test("explains every event that is logged, at its levels, and no other", () => {
     expect(logged.size).toBeGreaterThan(40);
     expect(listOf(documented)).toEqual(listOf(logged));
   });

@@ -1,6 +1,6 @@
 /** Tasks and keys beside a remote graph: what it hears, what stands when it hears nothing, and what the outbox makes good. */
 import { env } from "cloudflare:workers";
-import { afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
+import { afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
 import { drainOutbox } from "../../../src/authz/sync/outbox.ts";
 import { createRemoteGraph } from "../../../src/authz/sync/remote.ts";
 import type { Reply } from "../../../src/call/reply.ts";
@@ -79,7 +79,7 @@ async function drain(): Promise<void> {
 }
 
 describe("a task", () => {
-  it("is told to the graph after its commit, each owner, and leaves nothing in the outbox", async () => {
+  test("is told to the graph after its commit, each owner, and leaves nothing in the outbox", async () => {
     const taskId = await made(agent);
     expect(told).toEqual([
       { op: "check", principal: `agent:${agent.did}`, object: `agent:${agent.did}` },
@@ -89,7 +89,7 @@ describe("a task", () => {
     expect(await outbox()).toEqual([]);
   });
 
-  it.each([502, 503, 504, "reset"] as const)("is told again after %s", async (answer) => {
+  test.each([502, 503, 504, "reset"] as const)("is told again after %s", async (answer) => {
     answers = [answer, 200];
     const taskId = await made();
     expect(told.map(({ op }) => op)).toEqual(["register", "register"]);
@@ -97,7 +97,7 @@ describe("a task", () => {
     expect(await outbox()).toEqual([]);
   });
 
-  it("stands when the graph is out of reach, is named in the error, and the outbox makes it good", async () => {
+  test("stands when the graph is out of reach, is named in the error, and the outbox makes it good", async () => {
     answers = [503];
     const reply = await call(operator, "task/create", { agentDid: agent.did, name: "kept" });
     const [row] = await rows<{ task_id: string }>("SELECT task_id FROM tasks WHERE name = 'kept'");
@@ -110,7 +110,7 @@ describe("a task", () => {
     expect(await outbox()).toEqual([]);
   });
 
-  it("is not told again after a refusal for good; the outbox keeps it", async () => {
+  test("is not told again after a refusal for good; the outbox keeps it", async () => {
     answers = [400];
     expect(await call(operator, "task/create", { agentDid: agent.did })).toMatchObject({
       ok: false,
@@ -120,7 +120,7 @@ describe("a task", () => {
     expect(await outbox()).toHaveLength(1);
   });
 
-  it("that is deleted is deregistered after its row, and by the outbox where the graph is down", async () => {
+  test("that is deleted is deregistered after its row, and by the outbox where the graph is down", async () => {
     const [first, second] = [await made(), await made()];
     told = [];
     expect(await call(operator, "task/delete", { taskId: first })).toMatchObject({ ok: true });
@@ -138,7 +138,7 @@ describe("a task", () => {
     expect(await outbox()).toEqual([]);
   });
 
-  it("that is not there is the native answer, with the graph up or down, and the graph is not told", async () => {
+  test("that is not there is the native answer, with the graph up or down, and the graph is not told", async () => {
     const missing = { taskName: "nobody made this" };
     const native = await runtimeOf(env).dispatcher.dispatch(
       await contextOf(operator, env.DB),
@@ -153,7 +153,7 @@ describe("a task", () => {
     expect(told).toEqual([]);
   });
 
-  it("whose registration still waits is deregistered behind it, and not registered any more", async () => {
+  test("whose registration still waits is deregistered behind it, and not registered any more", async () => {
     answers = [503];
     await call(operator, "task/create", { agentDid: agent.did, name: "short-lived" });
     const [row] = await rows<{ task_id: string }>("SELECT task_id FROM tasks WHERE name = 'short-lived'");
@@ -165,7 +165,7 @@ describe("a task", () => {
     expect(await outbox()).toEqual([]);
   });
 
-  it("is granted to nobody while the graph is down", async () => {
+  test("is granted to nobody while the graph is down", async () => {
     const taskId = await made(agent);
     answers = [503];
     expect(await call(agent, "task/get", { taskId })).toMatchObject({ ok: false, code: "AUTHZ_UNAVAILABLE" });
@@ -177,7 +177,7 @@ describe("a task", () => {
     expect(await call(agent, "task/get", { taskId })).toMatchObject({ ok: true });
   });
 
-  it("of another tenant stays unknown, though the graph says yes to everything", async () => {
+  test("of another tenant stays unknown, though the graph says yes to everything", async () => {
     const stranger = await register();
     const taskId = await made(agent);
     expect(await call(stranger, "task/get", { taskId })).toMatchObject({ ok: false, code: "PROXY_NOT_FOUND" });
@@ -191,7 +191,7 @@ describe("a task", () => {
 const wanted = () => ({ agentDid: agent.did, name: "remote", scopes: ["tasks:read"] });
 
 describe("an API key", () => {
-  it("is granted first, and is not made where the grant fails", async () => {
+  test("is granted first, and is not made where the grant fails", async () => {
     const before = await rows("SELECT api_key_id FROM api_keys");
     answers = [503];
     expect(await call(agent, "apikey/create", wanted())).toMatchObject({ ok: false, code: "AUTHZ_UNAVAILABLE" });
@@ -201,7 +201,7 @@ describe("an API key", () => {
     expect(await call(agent, "apikey/create", wanted())).toMatchObject({ ok: true });
   });
 
-  it("is deleted though the graph is down; the outbox takes the grant back", async () => {
+  test("is deleted though the graph is down; the outbox takes the grant back", async () => {
     const reply = await call(agent, "apikey/create", wanted());
     const { apiKeyId, serviceAccountId } = (reply.ok ? reply.result : {}) as {
       apiKeyId: string;
@@ -217,7 +217,7 @@ describe("an API key", () => {
 });
 
 describe("two rounds of housekeeping at the same moment", () => {
-  it("send each change once", async () => {
+  test("send each change once", async () => {
     answers = [503];
     await call(operator, "task/create", { agentDid: agent.did });
     answers = [200];

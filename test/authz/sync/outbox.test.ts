@@ -1,6 +1,6 @@
 /** The outbox of a remote graph when calls overlap: what was taken back is not granted again, and nothing else is held up. */
 import { env } from "cloudflare:workers";
-import { afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
+import { afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
 import { drainOutbox } from "../../../src/authz/sync/outbox.ts";
 import { createRemoteGraph, type GraphChange } from "../../../src/authz/sync/remote.ts";
 import type { Reply } from "../../../src/call/reply.ts";
@@ -92,7 +92,7 @@ const lastOf = (object: string, principal: string): string | undefined =>
   told.findLast((each) => each.object === object && (each.principal === principal || each.principal === null))?.op;
 
 describe("a share that is taken back while others are sent", () => {
-  it("is not granted again by a round that had read it before", async () => {
+  test("is not granted again by a round that had read it before", async () => {
     const [slow, revoked] = [await made(), await made()];
     answer = () => 500;
     await share(slow, "user:amy");
@@ -115,7 +115,7 @@ describe("a share that is taken back while others are sent", () => {
 });
 
 describe("a task that is deleted while its owners are still registered", () => {
-  it("is not registered again by the call that made it", async () => {
+  test("is not registered again by the call that made it", async () => {
     answer = async ({ op, object }) => {
       if (op === "deregister") return 200;
       clockMs += 60_000;
@@ -135,7 +135,7 @@ describe("a task that is deleted while its owners are still registered", () => {
 const UNAVAILABLE = (taskId: string) => ({ ok: false, code: "AUTHZ_UNAVAILABLE", data: { taskId } });
 
 describe("a share or its end", () => {
-  it("that the service was not told is no success, and stands in the outbox", async () => {
+  test("that the service was not told is no success, and stands in the outbox", async () => {
     const taskId = await made();
     expect(await share(taskId, "user:bob")).toMatchObject({ ok: true });
     answer = () => 500;
@@ -147,7 +147,7 @@ describe("a share or its end", () => {
     ]);
   });
 
-  it("waits behind an earlier share that waits, and says so", async () => {
+  test("waits behind an earlier share that waits, and says so", async () => {
     const taskId = await made();
     answer = () => 500;
     await share(taskId, "user:amy");
@@ -162,7 +162,7 @@ describe("a share or its end", () => {
     expect(await waiting()).toEqual([]);
   });
 
-  it("is taken back at once, whatever else of the task waits", async () => {
+  test("is taken back at once, whatever else of the task waits", async () => {
     const taskId = await made();
     await share(taskId, "user:bob");
     answer = () => 500;
@@ -173,7 +173,7 @@ describe("a share or its end", () => {
     expect(told).toEqual([{ op: "deregister", object: `task:${taskId}`, principal: "user:bob" }]);
   });
 
-  it("is not answered with success while the share itself is on its way, and is told after it", async () => {
+  test("is not answered with success while the share itself is on its way, and is told after it", async () => {
     const taskId = await made();
     answer = () => 500;
     await share(taskId, "user:bob");
@@ -190,7 +190,7 @@ describe("a share or its end", () => {
     expect(await waiting()).toEqual([]);
   });
 
-  it("may be repeated: only the last word is kept and told", async () => {
+  test("may be repeated: only the last word is kept and told", async () => {
     const taskId = await made();
     await share(taskId, "user:bob");
     answer = () => 500;
@@ -214,7 +214,7 @@ const attempts = (): Promise<{ attempts: number }[]> => rows("SELECT attempts FR
 const parkedRows = (): Promise<unknown[]> => rows("SELECT 1 FROM authz_outbox WHERE parked_at_ms IS NOT NULL");
 
 describe("a share that the service refuses for good", () => {
-  it("is kept, logged and reported, and tried once an hour", async () => {
+  test("is kept, logged and reported, and tried once an hour", async () => {
     const taskId = await made();
     answer = refusing("user:eve");
     expect(await share(taskId, "user:eve")).toMatchObject(UNAVAILABLE(taskId));
@@ -235,7 +235,7 @@ describe("a share that the service refuses for good", () => {
     expect(await call(operator, "authz/reconcile", { dryRun: true })).not.toHaveProperty("result.parked");
   });
 
-  it("holds up no later share of the task, and no end of one", async () => {
+  test("holds up no later share of the task, and no end of one", async () => {
     const taskId = await made();
     await share(taskId, "user:bob");
     answer = refusing("user:eve");
@@ -249,7 +249,7 @@ describe("a share that the service refuses for good", () => {
     ]);
   });
 
-  it("is forgotten when it is taken back", async () => {
+  test("is forgotten when it is taken back", async () => {
     const taskId = await made();
     answer = refusing("user:eve");
     await share(taskId, "user:eve");
@@ -258,7 +258,7 @@ describe("a share that the service refuses for good", () => {
     expect(await waiting()).toEqual([]);
   });
 
-  it.each([408, 429])("is not one that it answers with %i: that is tried again soon", async (status) => {
+  test.each([408, 429])("is not one that it answers with %i: that is tried again soon", async (status) => {
     const taskId = await made();
     answer = refusing("user:eve", status);
     await share(taskId, "user:eve");
@@ -271,7 +271,7 @@ describe("a share that the service refuses for good", () => {
 });
 
 describe("many rows that fail", () => {
-  it("do not starve a fresh one", async () => {
+  test("do not starve a fresh one", async () => {
     await env.DB.prepare(
       `INSERT INTO authz_outbox (id, op, object, principal, created_at_ms, due_at_ms)
        WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60)

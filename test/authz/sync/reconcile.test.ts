@@ -1,5 +1,5 @@
 import { env } from "cloudflare:workers";
-import { beforeEach, describe, expect, it } from "vitest";
+import { beforeEach, describe, expect, test } from "vitest";
 import { agentGrants, apiKeyGrants } from "../../../src/authz/grants.ts";
 import { reconcile } from "../../../src/authz/sync/reconcile.ts";
 import type { Tuple } from "../../../src/authz/engine/tuple.ts";
@@ -51,7 +51,7 @@ async function wholePass(deps: GraphDeps): Promise<void> {
 }
 
 describe("housekeeping", () => {
-  it("gives tasks their tuples back, and takes tuples without a row when they are old enough", async () => {
+  test("gives tasks their tuples back, and takes tuples without a row when they are old enough", async () => {
     const taskId = await bareTask(agent);
     await result(operator, "authz/write", {
       writes: [{ object: "task:early", relation: "viewer", subject: "user:anne" }],
@@ -63,7 +63,7 @@ describe("housekeeping", () => {
     expect(await tuplesOf("task:early")).toEqual([]);
   });
 
-  it("leaves tenants alone whose writes do not go to the graph", async () => {
+  test("leaves tenants alone whose writes do not go to the graph", async () => {
     const other = await register();
     const [mine, theirs] = [await bareTask(agent), await bareTask(other)];
     await wholePass(depsFor({ FGAC_TASKS_DUAL_WRITE: "off", FGAC_ENFORCE: "off" }));
@@ -75,7 +75,7 @@ describe("housekeeping", () => {
     expect(await tuplesOf(`task:${theirs}`)).toEqual([]);
   });
 
-  it("does not give back what the operator took from a service account that is in the graph", async () => {
+  test("does not give back what the operator took from a service account that is in the graph", async () => {
     const key = await apiKeyOf(agent, ["tasks:write"]);
     const executor = {
       object: `agent:${agent.did}`,
@@ -107,7 +107,7 @@ const standing = async ({ did, tenantId }: Agent): Promise<string[]> => [
 ];
 
 describe("what an operator took by hand stays taken", () => {
-  it("from an agent that keeps a grant", async () => {
+  test("from an agent that keeps a grant", async () => {
     const kept = `executor@agent:${agent.did}`;
     await take(grantsOf(agent).filter(({ relation }) => relation !== "executor"));
     await wholePass(depsFor());
@@ -115,14 +115,14 @@ describe("what an operator took by hand stays taken", () => {
     expect(await codeOf(agent, "task/create", { agentDid: agent.did })).toBe("PROXY_NOT_FOUND");
   });
 
-  it("from an agent that keeps none", async () => {
+  test("from an agent that keeps none", async () => {
     await take(grantsOf(agent));
     await wholePass(depsFor());
     expect(await standing(agent)).toEqual([]);
     expect(await result(operator, "authz/reconcile", { dryRun: true })).toMatchObject({ repaired: 0 });
   });
 
-  it("from an API key that keeps none", async () => {
+  test("from an API key that keeps none", async () => {
     const key = await apiKeyOf(agent, ["tasks:write"]);
     await take(apiKeyGrants({ serviceAccountId: key.serviceAccountId, agentDid: agent.did, tenantId: agent.tenantId }));
     await wholePass(depsFor());
@@ -130,7 +130,7 @@ describe("what an operator took by hand stays taken", () => {
     expect(await codeOf(key, "task/create", { agentDid: agent.did })).toBe("PROXY_NOT_FOUND");
   });
 
-  it("until the operator gives one again: then what is lost is given back as before", async () => {
+  test("until the operator gives one again: then what is lost is given back as before", async () => {
     const grants = grantsOf(agent);
     await take(grants);
     await give(grants.slice(0, 1));
@@ -142,7 +142,7 @@ describe("what an operator took by hand stays taken", () => {
     expect(await standing(agent)).toHaveLength(grants.length);
   });
 
-  it("but an agent that is moved to another tenant in one call is not remembered as taken out", async () => {
+  test("but an agent that is moved to another tenant in one call is not remembered as taken out", async () => {
     const tenant = { object: `agent:${agent.did}`, relation: "tenant" };
     await result(operator, "authz/write", {
       deletes: [{ ...tenant, subject: `tenant:${agent.tenantId}` }],
@@ -155,7 +155,7 @@ describe("what an operator took by hand stays taken", () => {
 });
 
 describe("an agent that lost its grants", () => {
-  it("gets all of them back, though others were granted on it and it was shared a task", async () => {
+  test("gets all of them back, though others were granted on it and it was shared a task", async () => {
     const key = await apiKeyOf(agent, ["tasks:write"]);
     const { taskId } = await createTask(agent, { agentDid: agent.did });
     await give([
@@ -182,7 +182,7 @@ const entries = (): Promise<Entry[]> =>
   rows<Entry>("SELECT actor, details FROM audit WHERE action = 'authz.reconcile' ORDER BY rowid");
 
 describe("what a reconciliation does is in the audit", () => {
-  it("with whom it was done to, by the operator or by the proxy itself, and nothing where nothing was done", async () => {
+  test("with whom it was done to, by the operator or by the proxy itself, and nothing where nothing was done", async () => {
     await wholePass(depsFor());
     const before = (await entries()).length;
     const tasks = [await bareTask(agent), await bareTask(agent)];
@@ -200,7 +200,7 @@ describe("what a reconciliation does is in the audit", () => {
     ]);
   });
 
-  it("or is not done", async () => {
+  test("or is not done", async () => {
     const taskId = await bareTask(agent);
     const noAudit = new Proxy(env.DB, {
       get(target, name) {
@@ -217,7 +217,7 @@ describe("what a reconciliation does is in the audit", () => {
 });
 
 describe("a reconciliation", () => {
-  it("can be stopped anywhere and resumed, and then has seen and done the same", async () => {
+  test("can be stopped anywhere and resumed, and then has seen and done the same", async () => {
     const bare = [await bareTask(agent), await bareTask(agent), await bareTask(agent)];
     const options = { dryRun: true, graceMs: 0, tenants: { tasks: null, keys: null } };
     const whole = await reconcile(byNobody(), { ...options, cursor: null });
@@ -236,7 +236,7 @@ describe("a reconciliation", () => {
     expect(pages).toBeGreaterThan(2);
   });
 
-  it("refuses a cursor that is none", async () => {
+  test("refuses a cursor that is none", async () => {
     const options = { dryRun: true, graceMs: 0, tenants: { tasks: null, keys: null } };
     await expect(reconcile(byNobody(), { ...options, cursor: "elsewhere:1" })).rejects.toThrow(RangeError);
   });

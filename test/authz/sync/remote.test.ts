@@ -1,4 +1,4 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, test } from "vitest";
 import {
   createRemoteGraph,
   EXCEPTION_CLASSES,
@@ -55,7 +55,7 @@ const register: GraphChange = {
 const deregister: GraphChange = { ...register, op: "deregister", principal: null };
 
 describe.each([register, deregister])("$op", (change) => {
-  it("tells the service who, what and under whom", async () => {
+  test("tells the service who, what and under whom", async () => {
     const { graph, sent } = serviceThat([200]);
     expect(await graph.apply(change)).toEqual({ ok: true, value: undefined });
     expect(sent).toEqual([
@@ -66,7 +66,7 @@ describe.each([register, deregister])("$op", (change) => {
     ]);
   });
 
-  it.each<[Deed, string]>([
+  test.each<[Deed, string]>([
     [502, "http_502"],
     [503, "http_503"],
     [504, "http_504"],
@@ -78,7 +78,7 @@ describe.each([register, deregister])("$op", (change) => {
     expect(pauses).toEqual([200, 400, 800]);
   });
 
-  it.each<[Deed, string]>([
+  test.each<[Deed, string]>([
     [502, "http_502"],
     [503, "http_503"],
     [504, "http_504"],
@@ -89,7 +89,7 @@ describe.each([register, deregister])("$op", (change) => {
     expect(sent).toHaveLength(4);
   });
 
-  it.each<[number, string]>([
+  test.each<[number, string]>([
     [400, "http_4xx"],
     [401, "http_401"],
     [409, "http_4xx"],
@@ -105,7 +105,7 @@ describe.each([register, deregister])("$op", (change) => {
   });
 });
 
-it(
+test(
   "an attempt that is not answered in its time is a time-out, and tried again",
   { timeout: REMOTE_TIMEOUT_MS * 3 },
   async () => {
@@ -115,7 +115,7 @@ it(
   },
 );
 
-it("what is not there any more counts as deregistered, and not as registered", async () => {
+test("what is not there any more counts as deregistered, and not as registered", async () => {
   expect((await serviceThat([404]).graph.apply(deregister)).ok).toBe(true);
   expect(await serviceThat([404]).graph.apply(register)).toEqual({ ok: false, error: "http_404" });
 });
@@ -123,7 +123,7 @@ it("what is not there any more counts as deregistered, and not as registered", a
 describe("a check", () => {
   const question = { subject: "user:anne", relation: "read", object: "task:1" };
 
-  it.each<[Deed, unknown]>([
+  test.each<[Deed, unknown]>([
     [200, { ok: true, value: true }],
     [403, { ok: true, value: false }],
     [404, { ok: false, error: "http_404" }],
@@ -146,14 +146,14 @@ describe("a search", () => {
   const question = { subject: "user:anne", relation: "read", type: "task" };
   const page = { limit: 2, cursor: "1" };
 
-  it("gives the next ids in their order, named either way", async () => {
+  test("gives the next ids in their order, named either way", async () => {
     const { graph } = serviceThat([
       { status: 200, body: JSON.stringify({ items: ["4", { selector: "2" }, "1", "3"] }) },
     ]);
     expect(await graph.search(question, page)).toEqual({ ok: true, value: ["2", "3"] });
   });
 
-  it.each(["", "[]", "{}", '{"items": [1]}', '{"items": "x"}'])(
+  test.each(["", "[]", "{}", '{"items": [1]}', '{"items": "x"}'])(
     "answered with %j is an error and not an empty list",
     async (body) => {
       expect(await serviceThat([{ status: 200, body }]).graph.search(question, page)).toEqual({
@@ -165,7 +165,7 @@ describe("a search", () => {
 });
 
 describe("the breaker", () => {
-  it("opens after as many calls in vain as the setting says, asks nobody while it is open, and closes by one probe", async () => {
+  test("opens after as many calls in vain as the setting says, asks nobody while it is open, and closes by one probe", async () => {
     const { graph, sent, pass } = serviceThat([...Array.from({ length: 8 }, () => 503), 200], 2);
     await graph.apply(register);
     await graph.apply(register);
@@ -183,7 +183,7 @@ describe("the breaker", () => {
 });
 
 describe("the counters", () => {
-  it.each<[string, Deed[], string[]]>([
+  test.each<[string, Deed[], string[]]>([
     ["success", [200], ["attempt register none", "success register none"]],
     [
       "a retry",
@@ -206,7 +206,7 @@ describe("the counters", () => {
     expect(counted).toEqual(expected);
   });
 
-  it("do not count questions", async () => {
+  test("do not count questions", async () => {
     const { graph, counted } = serviceThat([200]);
     await graph.check({ subject: "user:anne", relation: "read", object: "task:1" });
     expect(counted).toEqual([]);

@@ -1,5 +1,5 @@
 import { env } from "cloudflare:workers";
-import { beforeAll, describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import { newUlid } from "../../../src/wire/ulid.ts";
 import {
   type Agent,
@@ -20,7 +20,7 @@ beforeAll(async () => {
 });
 
 describe("writing and reading relationships", () => {
-  it("is all or nothing, and a tuple that the model does not know is refused", async () => {
+  test("is all or nothing, and a tuple that the model does not know is refused", async () => {
     const good = { object: "group:staff", relation: "member", subject: "user:anne" };
     const bad = { object: "group:staff", relation: "owner", subject: "user:anne" };
     expect(await codeOf(operator, "authz/write", { writes: [good, bad] })).toBe("PROXY_BAD_REQUEST");
@@ -32,7 +32,7 @@ describe("writing and reading relationships", () => {
     expect(await result(operator, "authz/write", { deletes: [good] })).toEqual({ written: 0, deleted: 1 });
   });
 
-  it("refuses more than a hundred tuples, and a second tenant for an object", async () => {
+  test("refuses more than a hundred tuples, and a second tenant for an object", async () => {
     const many = Array.from({ length: 51 }, (_, i) => ({
       object: "group:many",
       relation: "member",
@@ -43,7 +43,7 @@ describe("writing and reading relationships", () => {
     expect(await codeOf(operator, "authz/write", { writes: [second] })).toBe("PROXY_CONFLICT");
   });
 
-  it("checks, explains and lists", async () => {
+  test("checks, explains and lists", async () => {
     const task = await createTask(agent, { agentDid: agent.did });
     const question = { subject: `agent:${agent.did}`, relation: "cancel", object: `task:${task.taskId}` };
     expect(await result(operator, "authz/check", question)).toEqual({ allowed: true });
@@ -66,7 +66,7 @@ describe("writing and reading relationships", () => {
     expect(await codeOf(operator, "authz/check", { ...question, relation: "rule" })).toBe("PROXY_BAD_REQUEST");
   });
 
-  it("lets a group in a group in, and out again with the next call after its tuple is gone", async () => {
+  test("lets a group in a group in, and out again with the next call after its tuple is gone", async () => {
     const reader = await register({ ownerDid: agent.ownerDid });
     const task = await createTask(operator, { agentDid: agent.did });
     const writes = [
@@ -82,7 +82,7 @@ describe("writing and reading relationships", () => {
 });
 
 describe("reconciliation", () => {
-  it("reports what is due without doing it, does it, and then finds nothing", async () => {
+  test("reports what is due without doing it, does it, and then finds nothing", async () => {
     const key = await apiKeyOf(agent, ["tasks:write"]);
     const task = await createTask(agent, { agentDid: agent.did });
     const byKey = await createTask(key, { agentDid: agent.did });
@@ -126,7 +126,7 @@ describe("reconciliation", () => {
 });
 
 describe("enforcement of a tenant", () => {
-  it.each([
+  test.each([
     ["membership", (of: Agent) => ({ object: `tenant:${of.tenantId}`, relation: "member" })],
     ["executor", (of: Agent) => ({ object: `agent:${of.did}`, relation: "executor" })],
   ])("is refused while a service account without a key has a grant: %s", async (_name, grant) => {
@@ -140,7 +140,7 @@ describe("enforcement of a tenant", () => {
     expect((await enforce(one)).result).toMatchObject({ drift: 0 });
   });
 
-  it("is not held up by grants of keys, nor by service accounts that the operator named", async () => {
+  test("is not held up by grants of keys, nor by service accounts that the operator named", async () => {
     const tenant = await register();
     await apiKeyOf(tenant, ["tasks:read"]);
     await result(operator, "authz/write", {
@@ -156,7 +156,7 @@ describe("enforcement of a tenant", () => {
 });
 
 describe("a tenant that the graph does not decide for", () => {
-  it("is decided by creator and agent owner alone", async () => {
+  test("is decided by creator and agent owner alone", async () => {
     const old = await register();
     const sibling = await register({ ownerDid: old.ownerDid, tenantId: old.tenantId });
     const key = await apiKeyOf(old, ["tasks:read", "tasks:write"]);
