@@ -9,6 +9,7 @@ import { randomBytes } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join, resolve } from "node:path";
+import { claimState, type StateClaim } from "./state-claim.ts";
 
 const root = join(import.meta.dirname, "..");
 /** Started directly: its launcher passes no signal on, and would leave a serving process behind. */
@@ -27,9 +28,10 @@ const wranglerArguments = process.argv.slice(2);
 
 let running: ChildProcess | null = null;
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => stop(signal));
-// Whoever started this with a channel and is gone cannot stop it any more.
+// A starter with a channel that is gone cannot stop it any more.
 process.on("disconnect", () => stop("SIGTERM"));
 
+const claim = await claimed();
 if (!(await isFreeSoon(Number(port)))) {
   console.error(`port ${port} is taken; choose another with PORT=...`);
   process.exit(1);
@@ -49,6 +51,15 @@ const environment = {
 
 await migrate();
 await serve();
+
+/** This state, for this process alone: two that serve it would write over each other. */
+async function claimed(): Promise<StateClaim> {
+  const answer = await claimState(stateDir, url);
+  if (answer.ok) return answer.value;
+  console.error(`${stateDir} is served already: ${answer.error}`);
+  console.error("end that first, or choose another folder with STATE_DIR=... (and another port with PORT=...)");
+  process.exit(1);
+}
 
 /** Whether a setting is among the arguments for wrangler, as `--var NAME:value`. */
 function isGiven(name: string): boolean {
@@ -103,7 +114,7 @@ async function migrate(): Promise<void> {
     return;
   }
   console.error(output);
-  console.error("the migrations could not be applied; is another proxy using the same state folder?");
+  console.error("the migrations could not be applied");
   process.exit(1);
 }
 
@@ -119,6 +130,7 @@ async function serve(): Promise<void> {
     "--show-interactive-dev-session=false",
   ];
   const child = wrangler([...args, ...wranglerArguments], "inherit");
+  claim.servedBy(child.pid ?? null);
   void announce(child);
   process.exit((await ended(child)) ?? 1);
 }

@@ -1,6 +1,7 @@
 /** Entry of the command `sallyport`; see program.ts. */
 import { buffer } from "node:stream/consumers";
 import { runProgram } from "./program.ts";
+import { useProxies } from "./session/network.ts";
 
 // Whatever is written is for this user alone, also where a file is made on the way.
 process.umask(0o077);
@@ -23,4 +24,5 @@ process.exitCode = await runProgram(process.argv.slice(2), {
   standardInput: () => buffer(process.stdin),
   workingFolder: process.cwd(),
   interactive: process.stdin.isTTY && process.stderr.isTTY,
+  useNetwork: (address) => useProxies(process.env, address),
 });

@@ -55,6 +55,7 @@ Environment:
   SALLYPORT_AGENT           the agent that acts, instead of the default
   SALLYPORT_OPERATOR_TOKEN  operator token, instead of the stored one
   SALLYPORT_API_KEY         key of a service account, which acts instead of the agent where it may
+  HTTPS_PROXY, HTTP_PROXY   proxy to go out by; NO_PROXY: hosts that need none, this machine never does
 `;
 
 export type Host = {
@@ -66,6 +67,8 @@ export type Host = {
   readonly standardInput: () => Promise<Uint8Array>;
   /** Where it was started. */
   readonly workingFolder: string;
+  /** Called with each address that requests will go to, before they do. */
+  readonly useNetwork: (address: URL) => void;
 };
 
 type GlobalOptions = { json?: boolean; agent?: string; url?: string; trustClock?: boolean };
@@ -102,9 +105,17 @@ export async function runProgram(args: readonly string[], host: Host): Promise<E
     const { json, agent, url, trustClock = false } = program.opts<GlobalOptions>();
     const output = createOutput(host.streams, json ?? false);
     const interactive = host.interactive && !output.json;
-    const { environment, standardInput, workingFolder } = host;
+    const { environment, standardInput, workingFolder, useNetwork } = host;
     const given = { agentName: agent, url, trustClock };
-    const session = openSession({ environment, output, interactive, standardInput, workingFolder, ...given });
+    const session = openSession({
+      environment,
+      output,
+      interactive,
+      standardInput,
+      workingFolder,
+      useNetwork,
+      ...given,
+    });
     exitCode = ((await action(session)) ?? EXIT.ok) as ExitCode;
   };
   for (const family of FAMILIES) family(program, run);

@@ -1,5 +1,5 @@
 /**
- * What an installation tells anyone: its clock, and whether it is alive and ready.
+ * What an installation says to anyone: its clock, and whether it is alive and ready.
  *
  * @example
  * ```ts
@@ -19,10 +19,11 @@ export type InstallationClient = {
   serverTime(): Promise<{ unixMs: number; offsetMs: number; roundTripMs: number }>;
   /** Resolves when it is alive. */
   health(): Promise<void>;
-  /** Whether it can serve requests at the moment; `document` is what it says of its dependencies when it can. */
+  /** Whether it can serve requests at the moment; `document` is what it says of its dependencies, null when it says nothing. */
   readiness(): Promise<{ ready: boolean; document: unknown }>;
 };
 
+/** @throws TypeError when the base URL is none */
 export function createInstallationClient(options: ConnectionOptions): InstallationClient {
   const caller = createCaller(options);
   const now = options.now ?? Date.now;
@@ -46,8 +47,9 @@ export function createInstallationClient(options: ConnectionOptions): Installati
         return { ready: true, document: (await caller.call({ method: "GET", path: "/ready" }, anonymous)).json };
       } catch (error) {
         // A refusal may come as a problem or as the list of dependencies with their states.
-        if ((error instanceof ProblemError || error instanceof UnexpectedAnswerError) && error.status === 503)
-          return { ready: false, document: null };
+        if (error instanceof ProblemError && error.status === 503) return { ready: false, document: null };
+        if (error instanceof UnexpectedAnswerError && error.status === 503)
+          return { ready: false, document: error.json ?? null };
         throw error;
       }
     },

@@ -344,6 +344,26 @@ describe("doctor", () => {
     expect(verdicts[check]).toBe("warn");
   });
 
+  test.each([200, 503])("finds a registry that can sign nothing, and says what to do (%d)", async (status) => {
+    const dependencies = { keys: { usable: true }, signing: { usable: false } };
+    const { code, findings } = await report(({ path }) =>
+      path === "/ready" ? { status, json: { status: "unavailable", dependencies } } : undefined,
+    );
+    expect(code).toBe(7);
+    expect(findings.find(({ check }) => check === "signing")).toMatchObject({
+      verdict: "fail",
+      advice: expect.stringContaining("REGISTRY_SIGNING_SECRET") as string,
+    });
+  });
+
+  test("names what a server that is not ready lacks", async () => {
+    const dependencies = { keys: { usable: false }, crl: { usable: true }, trust: { database: "failing" } };
+    const { findings } = await report(({ path }) =>
+      path === "/ready" ? { status: 503, json: { status: "unavailable", dependencies } } : undefined,
+    );
+    expect(findings.find(({ check }) => check === "ready")?.detail).toContain("keys, trust");
+  });
+
   const SETTINGS = 'REGISTRY_ISSUER = "https://registry.example.com"';
   const SECRETS = `REGISTRY_SIGNING_SECRET="${"s".repeat(32)}"`;
   /** What `doctor` says in a checkout with these settings and secrets. */

@@ -223,6 +223,19 @@ test("a device that rotates itself keeps the new token, and one that is refused 
   expect(JSON.parse(await readFile(file, "utf8"))).toEqual(stored);
 });
 
+test("a device that rotates itself and gets no answer claims its token, once, by its own key", async () => {
+  const { runner, file, seen } = await setUp({}, ({ path, headers }) => {
+    if (path === "/v1/devices/claim")
+      return { json: { token: "spd_2", scopes: ["relay"], epoch: 2, expiresAtMs: Date.now() } };
+    return path === "/rpc" && headers.authorization?.startsWith("Device ") === true ? { isLost: true } : undefined;
+  });
+  await request(runner);
+  await giveToken(file);
+  expect(await runner.json(["device", "rotate", "--device", "phone"])).toMatchObject({ epoch: 2, fenced: null });
+  expect((JSON.parse(await readFile(file, "utf8")) as { token: string }).token).toBe("spd_2");
+  expect(seen.filter(({ path }) => path === "/v1/devices/claim")).toHaveLength(1);
+});
+
 test("a shared secret that was not made leaves no file behind", async () => {
   const { runner } = await setUp({ "shared.auth.rotate": () => refusal("DRAIN_TIMEOUT", -32053, { retryable: true }) });
   const file = join(await temporaryFolder(), "secret");

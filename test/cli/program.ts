@@ -1,5 +1,5 @@
 /** Runs the command as a user does, each test with a home folder of its own. */
-import { spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -27,12 +27,28 @@ export type Runner = {
   json(args: readonly string[], input?: string): Promise<unknown>;
 };
 
+/** A runner of real processes, which can also be left running. */
+export type ProcessRunner = Runner & {
+  /** Starts the command; it is gone when the test is over. */
+  start(args: readonly string[]): ChildProcess;
+};
+
 /** Runs the real program as a process of its own. @param program the file that is started, e.g. a symlink to it */
-export async function newRunner(environment: Record<string, string> = {}, program: string = PROGRAM): Promise<Runner> {
+export async function newRunner(
+  environment: Record<string, string> = {},
+  program: string = PROGRAM,
+): Promise<ProcessRunner> {
   const { home, workingFolder } = await machine();
-  const start = (args: readonly string[], input: string) =>
-    spawned(program, args, input, { ...base(home), ...environment }, workingFolder);
-  return runner(home, workingFolder, start);
+  const env = { ...base(home), ...environment };
+  const run = (args: readonly string[], input: string) => spawned(program, args, input, env, workingFolder);
+  return {
+    ...runner(home, workingFolder, run),
+    start(args) {
+      const child = spawn(program, args, { cwd: workingFolder, env, stdio: ["ignore", "pipe", "ignore"] });
+      onTestFinished(() => void child.kill("SIGKILL"));
+      return child;
+    },
+  };
 }
 
 /** Runs the same program inside the test: as a process each of hundreds of runs would cost a second. */
@@ -51,6 +67,7 @@ export async function newInnerRunner(environment: Record<string, string> = {}): 
       },
       environment: { ...base(home), ...environment },
       interactive: false,
+      useNetwork: () => undefined,
       workingFolder,
       standardInput: () => Promise.resolve(Buffer.from(input)),
     });

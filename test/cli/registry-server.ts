@@ -50,8 +50,16 @@ export function ait(publicKey: string, lifeSeconds: number): string {
   return `${part({ alg: "EdDSA", typ: "AIT", kid: "k" })}.${part(claims)}.AAAA`;
 }
 
+export type Registry = {
+  readonly url: string;
+  /** What it was asked, in order. */
+  readonly seen: Seen[];
+  /** Sees each attempt to open a WebSocket, which is refused. */
+  onUpgrade(look: (request: IncomingMessage) => void): void;
+};
+
 /** @param override looked at first; undefined leaves the usual answer */
-export async function startRegistry(override: Overriding = () => undefined): Promise<{ url: string; seen: Seen[] }> {
+export async function startRegistry(override: Overriding = () => undefined): Promise<Registry> {
   const seen: Seen[] = [];
   let generation = 0;
   const credential = (publicKey: string) => ({
@@ -119,5 +127,14 @@ export async function startRegistry(override: Overriding = () => undefined): Pro
     server.closeAllConnections();
     server.close();
   });
-  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, seen };
+  return {
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    seen,
+    onUpgrade(look) {
+      server.on("upgrade", (request, socket) => {
+        look(request);
+        socket.end("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n");
+      });
+    },
+  };
 }

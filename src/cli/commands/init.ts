@@ -36,7 +36,7 @@ async function init(session: Session, options: InitOptions): Promise<void> {
   const token = await operatorToken(session, options);
 
   // The server is asked before anything is written: a typing error in the address is found here.
-  if (options.check) await createInstallationClient({ baseUrl }).health();
+  if (options.check) await createInstallationClient(session.connection(baseUrl)).health();
   await home.bindOperatorToken();
   await home.settings.change((stored) => ({
     ...stored,

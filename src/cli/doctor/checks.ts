@@ -12,31 +12,36 @@ import { parseAitClaims } from "../../wire/ait.ts";
 import { decodeUnverifiedJws } from "../../wire/jws.ts";
 import { isSecret, readCheckout } from "./local-settings.ts";
 import { devicesCheckup } from "./device-checks.ts";
+import { readiness } from "./readiness.ts";
+import { addressFinding, proxyFinding } from "./route.ts";
 import { adviceFor, shownFailure } from "../terminal/errors.ts";
 import { failed, type Finding, finding, ok } from "./finding.ts";
 import type { AgentRecord } from "../storage/agent-files.ts";
 import { timeText } from "../terminal/output.ts";
+import { isLoopback } from "../session/network.ts";
 import type { Session } from "../session/session.ts";
 
 /** Refused by the server beyond this (contract §1), warned of before. */
 const SKEW_FAIL_MS = 300_000;
 const SKEW_WARN_MS = 30_000;
 const DAY_MS = 86_400_000;
-const LOOPBACK = new Set(["127.0.0.1", "localhost", "[::1]"]);
 
 /** Everything, in the order in which one thing depends on another. */
 export async function* checkup(session: Session): AsyncGenerator<Finding> {
   const set = await settings(session);
   yield set.finding;
   if (set.baseUrl === null) return;
-  yield address(set.baseUrl);
-  const installation = createInstallationClient({ baseUrl: set.baseUrl, timeoutMs: 10_000 });
+  yield addressFinding(set.baseUrl);
+  const route = proxyFinding(session.environment, set.baseUrl);
+  if (route !== null) yield route;
+  if (route?.verdict === "fail") return;
+  const installation = createInstallationClient({ ...session.connection(set.baseUrl), timeoutMs: 10_000 });
   const reached = await reachability(installation);
   yield reached;
   const isReached = reached.verdict === "ok";
   yield* checkoutSettings(session, set.baseUrl, isReached);
   if (isReached) {
-    yield await readiness(installation);
+    yield* readiness(installation);
     yield await clock(installation);
   }
   yield await operatorToken(session, isReached);
@@ -59,7 +64,7 @@ async function* checkoutSettings(session: Session, baseUrl: string, isReached: b
   try {
     const checkout = await readCheckout(session.workingFolder);
     if (checkout === null) return;
-    const isHere = LOOPBACK.has(URL.parse(baseUrl)?.hostname ?? "");
+    const isHere = isLoopback(URL.parse(baseUrl)?.hostname ?? "");
     const bad = checkout.badSettings.filter(({ setting }) => isHere || !isSecret(setting));
     if (bad.length === 0) yield ok(check, checkout.folder);
     for (const { setting, problem, file } of bad) {
@@ -73,16 +78,6 @@ async function* checkoutSettings(session: Session, baseUrl: string, isReached: b
   }
 }
 
-function address(baseUrl: string): Finding {
-  const url = URL.parse(baseUrl);
-  if (url === null)
-    return finding("address", "fail", `${baseUrl} is no address`, "Run `sallyport init --url https://…`.");
-  if (url.protocol === "http:" && !LOOPBACK.has(url.hostname)) {
-    return finding("address", "warn", `${baseUrl} is not encrypted: tokens can be read on the way`, "Use https.");
-  }
-  return ok("address", baseUrl);
-}
-
 async function reachability(installation: InstallationClient): Promise<Finding> {
   try {
     await installation.health();
@@ -90,16 +85,6 @@ async function reachability(installation: InstallationClient): Promise<Finding> 
   } catch (error) {
     const { advice, ...rest } = failed("reachable", error);
     return { ...rest, advice: advice ?? "Look at the server's log." };
-  }
-}
-
-async function readiness(installation: InstallationClient): Promise<Finding> {
-  try {
-    const { ready } = await installation.readiness();
-    if (ready) return ok("ready", "it can serve");
-    return finding("ready", "warn", "it cannot serve at the moment", "Look at its /ready and its log, and try again.");
-  } catch (error) {
-    return failed("ready", error);
   }
 }
 

@@ -31,7 +31,7 @@ export type Session = {
   readonly workingFolder: string;
   /** The address given for this run alone; never stored as the one to use. */
   readonly givenUrl: string | undefined;
-  /** What every client is made with: the address, and how far the server's clock is believed. */
+  /** What every client is made with: the address, and how far the server's clock is believed. @throws CliError `PROXY_SETTING` */
   connection(baseUrl: string): ConnectionOptions;
   /** Where the Sallyport is in this run. No secret of this machine goes there unchecked. @throws CliError `NOT_SET_UP` */
   baseUrl(): Promise<string>;
@@ -59,6 +59,8 @@ export type SessionOptions = {
   readonly url: string | undefined;
   /** `--trust-clock` */
   readonly trustClock: boolean;
+  /** Called with each address that requests will go to. @throws CliError where there is no way to it */
+  readonly useNetwork: (address: URL) => void;
 };
 
 export function openSession(options: SessionOptions): Session {
@@ -76,11 +78,14 @@ export function openSession(options: SessionOptions): Session {
     });
   };
 
-  const connection = (address: string): ConnectionOptions => ({
-    baseUrl: address,
-    trustServerClock: options.trustClock,
-    onClockCorrection: (offsetMs) => output.remark(correctionText(offsetMs)),
-  });
+  const connection = (address: string): ConnectionOptions => {
+    options.useNetwork(new URL(address));
+    return {
+      baseUrl: address,
+      trustServerClock: options.trustClock,
+      onClockCorrection: (offsetMs) => output.remark(correctionText(offsetMs)),
+    };
+  };
 
   const open = async (record: AgentRecord): Promise<{ record: AgentRecord; client: AgentClient }> => {
     const address = addressFor({ what: `the credential of ${record.name}`, baseUrl: record.baseUrl }, givenUrl);

@@ -15,6 +15,8 @@ const WAIT_MAX_MS = 30_000;
 /** Result codes of SQLite, https://sqlite.org/rescode.html. */
 const SQLITE_BUSY = 5;
 const SQLITE_NOTADB = 26;
+/** The files that are locked now: one that nothing refers to would be closed by the garbage collector, and be free. */
+const held = new Set<DatabaseSync>();
 
 /**
  * Runs `work` while no other process holds the lock, and no other call of this process.
@@ -27,7 +29,6 @@ const SQLITE_NOTADB = 26;
  */
 export async function withLock<T>(path: string, work: () => Promise<T>, waitMaxMs: number = WAIT_MAX_MS): Promise<T> {
   await ensurePrivateFolder(dirname(path));
-  createEmpty(path);
   const deadlineMs = Date.now() + waitMaxMs;
   for (;;) {
     const release = tryLock(path);
@@ -50,17 +51,24 @@ export async function withLock<T>(path: string, work: () => Promise<T>, waitMaxM
 }
 
 /**
- * @param path a lock file that is there
+ * Takes a lock for as long as this process runs, or until it is released.
+ *
+ * @param path the lock file, in a folder that is there; it is made when it is missing
  * @returns what releases the lock, or null when another holds it
  * @throws CliError when the file can hold no lock
  */
 export function tryLock(path: string): (() => void) | null {
+  createEmpty(path);
   let file: DatabaseSync | null = null;
   try {
     file = new DatabaseSync(path, { timeout: 0 });
     file.exec("BEGIN EXCLUSIVE");
-    const held = file;
-    return () => held.close();
+    const locked = file;
+    held.add(locked);
+    return () => {
+      held.delete(locked);
+      locked.close();
+    };
   } catch (error) {
     file?.close();
     const code = error instanceof Error && "errcode" in error && typeof error.errcode === "number" ? error.errcode : 0;
