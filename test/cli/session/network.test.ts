@@ -87,7 +87,7 @@ describe("the command behind a proxy", () => {
     await runner.json(["agent", "register", "Scout"]);
     expect(new Set(proxy.tunnels)).toEqual(new Set(["gate.invalid:8080"]));
     const listening = runner.start(["listen"]);
-    await expect.poll(() => upgrades).toContain("/relay/connect");
+    await expect.poll(() => upgrades, { timeout: 30_000 }).toContain("/relay/connect");
     listening.kill();
     expect((await runner.run(["doctor"])).out).toContain(`proxy: ${proxy.url}`);
   });

@@ -107,7 +107,7 @@ test.each(["1", String(process.pid), "", "x"])(
     onTestFinished(() => void child.kill("SIGKILL"));
     await once(child.stdout, "data");
     await expect
-      .poll(async () => JSON.parse(await readFile(file, "utf8")) as object)
+      .poll(async () => JSON.parse(await readFile(file, "utf8")) as object, { timeout: 30_000 })
       .not.toMatchObject({ refreshToken: "0" });
     expect((await readdir(join(home, "agents"))).toSorted()).toContain("Scout.json");
   },
