@@ -1,6 +1,8 @@
 /** What housekeeping does, in the order of a round: first what others wait for, then what only takes room. */
 import { auditRetentionStatements } from "../audit/retention.ts";
 import { mostChanged, runBatch } from "../database/batch.ts";
+import { execute } from "../database/read.ts";
+import { dateListStatement } from "../identity/documents/revocation-list.ts";
 import { pruneIdentity } from "../identity/retention.ts";
 import { startDeadline } from "../resilience/deadline.ts";
 import type { RoundLimits, RoundReport } from "../resilience/round.ts";
@@ -15,6 +17,7 @@ import { pruneInPieces } from "./pruning.ts";
 import type { RevocationPushes } from "./revocation-push.ts";
 import type { JobOutcome } from "./schedule.ts";
 
+const LIST_DATED_EVERY_MS = 60_000;
 const RETENTION_EVERY_MS = 3_600_000;
 /** What fetching a registry's keys and list may take beyond the calls themselves. */
 const FETCH_MARGIN_MS = 5_000;
@@ -69,8 +72,7 @@ export function createJobs(deps: JobDeps, nowMs: number): Job[] {
       "graph outbox",
       done(() => drainGraphOutbox(graph)),
     ),
-    // An embedded registry ends tokens in their gates itself; the list of another one is brought to them here.
-    ...(config.registryUrl === "embedded" ? [] : revocationJobs(deps)),
+    ...(config.registryUrl === "embedded" ? [datingJob(db)] : revocationJobs(deps)),
     {
       name: "reconciliation",
       everyMs: RECONCILE_EVERY_MS,
@@ -84,6 +86,12 @@ export function createJobs(deps: JobDeps, nowMs: number): Job[] {
     // The object's own, and no more than isolates hand over in an hour.
     { name: "batches of numbers", everyMs: RETENTION_EVERY_MS, run: done(async () => aggregate().prune(nowMs)) },
   ];
+}
+
+/** Dates the embedded registry's list; that registry ends tokens in their gates itself. */
+function datingJob(db: D1Database): Job {
+  const date = done(() => execute(db, dateListStatement(Date.now())));
+  return { name: "date of the revocation list", everyMs: LIST_DATED_EVERY_MS, run: date };
 }
 
 /** Takes an external registry's list at its own interval, and pushes what of it is due in each round. */

@@ -22,6 +22,10 @@ const RESIGN_AFTER_MS = 60_000;
 const LIFE_SECONDS = 86_400;
 /** An expired token stays listed for so long, because its reader's clock may be behind ours by the skew allowed. */
 const LISTED_AFTER_EXPIRY_MS = 300_000;
+/** How far behind the clock a list is dated that nothing else dates: far more than clocks of isolates differ. */
+const UNDATED_SECONDS = 300;
+/** How far ahead of the clock many revocations in one second may date a list: half of what its readers allow. */
+const AHEAD_MAX_SECONDS = 30;
 /** Readers take 24 MiB of base64url: with claims of more bytes than this the list goes without its reasons. */
 const REASONS_MAX_BYTES = 17 * 1_048_576;
 /** What an entry takes beside its DID and its reason, escapes in the reason aside. */
@@ -39,12 +43,35 @@ type SignedList = { readonly revision: string; readonly signedAtMs: number; read
 let last: SignedList | null = null;
 let signingUntilMs = 0;
 
-/** Says that the list has changed; stands in every batch that revokes. */
+/**
+ * Says that the list has changed; stands in every batch that revokes. From then on a list is dated later than any that was signed
+ * before, within the same second too unless 30 revocations were.
+ */
 export function crlChanged(nowMs: number): Statement<D1Result> {
+  const { id, revision, lastIat } = crlState;
+  const nowSeconds = Math.floor(nowMs / 1_000);
   return query
     .insert(crlState)
-    .values({ id: 1, revision: newUlid(nowMs), lastIat: 0 })
-    .onConflictDoUpdate({ target: crlState.id, set: { revision: sql`${excluded(crlState.revision)}` } });
+    .values({ id: 1, revision: newUlid(nowMs), lastIat: nowSeconds })
+    .onConflictDoUpdate({
+      target: id,
+      set: {
+        revision: sql`${excluded(revision)}`,
+        lastIat: sql`MAX(${lastIat}, ${nowSeconds}, MIN(${lastIat} + 1, ${nowSeconds + AHEAD_MAX_SECONDS}))`,
+      },
+    });
+}
+
+/**
+ * Dates the lists to come, for housekeeping to run each minute: what a list is dated by is written on time rather than by whoever
+ * asks for one, so that a reader writes nothing and `iat` never falls whichever isolate signs.
+ */
+export function dateListStatement(nowMs: number): Statement<D1Result> {
+  const { id, lastIat } = crlState;
+  return query
+    .insert(crlState)
+    .values({ id: 1, revision: "", lastIat: Math.floor(nowMs / 1_000) })
+    .onConflictDoUpdate({ target: id, set: { lastIat: sql`MAX(${lastIat}, ${excluded(lastIat)})` } });
 }
 
 /**
@@ -100,8 +127,8 @@ async function sign(registry: Registry, key: DerivedKey): Promise<SignedList> {
 }
 
 /**
- * The list and its `iat` come from one commit, so that of two lists the one with the later `iat` holds everything that
- * the other holds; and `iat` never falls below what was signed before, whatever this isolate's clock says.
+ * The list and its `iat` are read at one moment and at the primary, so that of two lists the one with the later `iat` holds everything
+ * that the other holds. Where housekeeping has not dated it for long, the clock of this isolate does, well behind the present.
  *
  * @returns the entries as JSON text, some to a piece
  */
@@ -109,17 +136,12 @@ async function readList(
   registry: Registry,
   nowMs: number,
 ): Promise<{ entries: string[]; iat: number; revision: string }> {
-  const { lastIat, revision } = crlState;
   const [[state], rows] = await runBatch(registry.db, [
-    query
-      .insert(crlState)
-      .values({ id: 1, revision: newUlid(nowMs), lastIat: Math.floor(nowMs / 1_000) })
-      .onConflictDoUpdate({ target: crlState.id, set: { lastIat: sql`MAX(${lastIat}, ${excluded(lastIat)})` } })
-      .returning({ iat: lastIat, revision }),
+    query.select().from(crlState),
     listedEntries(nowMs - LISTED_AFTER_EXPIRY_MS),
   ]);
-  if (state === undefined) throw new Error("the upsert of the list's state returned no row");
-  return { entries: rows.map(({ entries }) => entries), ...state };
+  const iat = Math.max(state?.lastIat ?? 0, Math.floor(nowMs / 1_000) - UNDATED_SECONDS);
+  return { entries: rows.map(({ entries }) => entries), iat, revision: state?.revision ?? "" };
 }
 
 /** Entries as JSON text, joined by SQLite: as objects, 100 000 of them would take several times the memory. */

@@ -1,6 +1,7 @@
 /** The operator's two operations on signing keys. */
 import { and, count, eq, isNull, or, sql } from "drizzle-orm";
 import { auditStatement } from "../../audit/entry.ts";
+import { commitUnder } from "../../call/caller.ts";
 import type { CallContext } from "../../call/context.ts";
 import { commitFenced } from "../../database/batch.ts";
 import { guard } from "../../database/guard.ts";
@@ -8,8 +9,8 @@ import { readAll, readFirst } from "../../database/read.ts";
 import { registryKeys } from "../../database/schema.ts";
 import { query } from "../../database/statement.ts";
 import { ProxyError } from "../../wire/problem.ts";
-import { ATTEMPTS_MAX, contended, registryOf, SIGNING_KEYS_MAX } from "../registry.ts";
-import { insertCurrentKey, newSigningKey } from "./signing-keys.ts";
+import { ATTEMPTS_MAX, contended, type Registry, registryOf, SIGNING_KEYS_MAX } from "../registry.ts";
+import { firstKeyStatement, firstSigningKey, insertCurrentKey, newSigningKey } from "./signing-keys.ts";
 
 /**
  * Makes a new current key. The old one stays valid for what it signed until it is revoked.
@@ -18,6 +19,7 @@ import { insertCurrentKey, newSigningKey } from "./signing-keys.ts";
  */
 export async function rotateSigningKey(ctx: CallContext): Promise<{ kid: string; previousKid: string | null }> {
   const registry = registryOf(ctx);
+  await keepFirstKey(ctx, registry);
   const counted = await readFirst(registry.db, query.select({ kept: count() }).from(registryKeys));
   if ((counted?.kept ?? 0) >= SIGNING_KEYS_MAX) {
     throw new ProxyError("PROXY_CONFLICT", {
@@ -56,6 +58,7 @@ export type RevokedKey = { kid: string; revokedAtMs: number; currentKid: string 
  * @throws ProxyError PROXY_NOT_FOUND for a kid that is not listed
  */
 export async function revokeSigningKey(ctx: CallContext, kid: string): Promise<RevokedKey> {
+  await keepFirstKey(ctx, registryOf(ctx));
   for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt += 1) {
     // oxlint-disable-next-line no-await-in-loop -- each attempt judges by what the one before has left
     const revoked = await tryToRevoke(ctx, kid);
@@ -110,4 +113,10 @@ async function tryToRevoke(ctx: CallContext, kid: string): Promise<RevokedKey | 
   const currentKid = successor?.kid ?? current?.kid ?? kid;
   ctx.log.warn("identity.keys.revoked", { kid, currentKid });
   return { kid, revokedAtMs: nowMs, currentKid };
+}
+
+/** What has signed lists so far is a key like any other from now on. */
+async function keepFirstKey(ctx: CallContext, registry: Registry): Promise<void> {
+  const first = await firstSigningKey(registry);
+  await commitUnder(ctx, [firstKeyStatement(first, registry.now())]);
 }

@@ -7,7 +7,7 @@ import { ProxyError } from "../../wire/problem.ts";
 import { newUlid } from "../../wire/ulid.ts";
 import { type Agent, insertAgent, isKeyTaken, ownerOfKey } from "../agents.ts";
 import type { IdentityHooks } from "../hooks.ts";
-import { currentSigningKey, guardKeyIsActive } from "../keys/signing-keys.ts";
+import { currentSigningKey, signedByStatements } from "../keys/signing-keys.ts";
 import { parsePublicKey } from "../public-key.ts";
 import { AIT_TTL_SECONDS, assertMoved, ATTEMPTS_MAX, contended, type Registry, registryOf } from "../registry.ts";
 import { insertAit, issueAit, type IssuedAit } from "../tokens/identity-token.ts";
@@ -55,7 +55,7 @@ export async function registerAgent(
     const pair = await newTokenPair(registry.now());
     const holder = { familyId: newFamilyId(registry), agentDid: agent.agentDid, keyX: agent.publicKey };
     const outcome = await commitFenced(registry.db, ctx.authority, [
-      guardKeyIsActive(issued.kid),
+      ...signedByStatements(key, registry.now()),
       ...insertAgent(agent),
       insertAit(agent.agentDid, issued),
       ...insertFamily(holder, pair),

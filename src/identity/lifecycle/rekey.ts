@@ -10,7 +10,8 @@ import { ProxyError } from "../../wire/problem.ts";
 import { newUlid } from "../../wire/ulid.ts";
 import { type Agent, guardAgentHolds, insertAgentKey, isKeyTaken, ownerOfKey } from "../agents.ts";
 import type { IdentityHooks } from "../hooks.ts";
-import { currentSigningKey, guardKeyIsActive } from "../keys/signing-keys.ts";
+import type { DerivedKey } from "../keys/derivation.ts";
+import { currentSigningKey, signedByStatements } from "../keys/signing-keys.ts";
 import { assertMoved, ATTEMPTS_MAX, contended, type Registry, registryOf } from "../registry.ts";
 import { insertAit, issueAit, type IssuedAit } from "../tokens/identity-token.ts";
 import { insertFamily, newFamilyId, newTokenPair, type TokenPair } from "../tokens/token-pairs.ts";
@@ -46,9 +47,10 @@ export async function rekeyAgent(
     keepJti: jti,
     commit: async (raise) => {
       for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt += 1) {
-        const issued = await issueAit(registry, agent, await currentSigningKey(registry), jti);
+        const key = await currentSigningKey(registry);
+        const issued = await issueAit(registry, agent, key, jti);
         const pair = await newTokenPair(registry.now());
-        const statements = rekeyStatements(ctx, registry, { before, agent, issued, pair, hooks });
+        const statements = rekeyStatements(ctx, registry, { before, agent, key, issued, pair, hooks });
         const outcome = await commitFenced(registry.db, null, [...raise, ...statements]);
         if (outcome.ok) {
           handedOut = credentialsOf(agent, issued, pair);
@@ -70,10 +72,10 @@ export async function rekeyAgent(
   return handedOut;
 }
 
-type Rekey = { before: Agent; agent: Agent; issued: IssuedAit; pair: TokenPair; hooks: IdentityHooks };
+type Rekey = { before: Agent; agent: Agent; key: DerivedKey; issued: IssuedAit; pair: TokenPair; hooks: IdentityHooks };
 
 function rekeyStatements(ctx: CallContext, registry: Registry, rekey: Rekey): readonly BatchItem[] {
-  const { before, agent, issued, pair, hooks } = rekey;
+  const { before, agent, key, issued, pair, hooks } = rekey;
   const { agentDid, publicKey, rekeyedAtMs } = agent;
   const isSameKey = before.publicKey === publicKey;
   const nowMs = registry.now();
@@ -83,7 +85,7 @@ function rekeyStatements(ctx: CallContext, registry: Registry, rekey: Rekey): re
   return [
     // Before the new token is there, or it would be revoked with the old ones.
     ...endStatements(ctx, agentDid, { cause: "rekeyed", reason: "rekeyed", hooks }),
-    guardKeyIsActive(issued.kid),
+    ...signedByStatements(key, nowMs),
     guardAgentHolds(agentDid, before.publicKey),
     guard(sql`(SELECT ${agents.rekeyedAtMs} FROM ${agents} WHERE ${isAgent}) IS ${before.rekeyedAtMs}`),
     ...(isSameKey ? [] : [endKey, insertAgentKey(agentDid, publicKey, nowMs)]),

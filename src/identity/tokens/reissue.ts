@@ -9,7 +9,7 @@ import { query } from "../../database/statement.ts";
 import type { AgentDid } from "../../wire/did.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import { findAgent, guardAgentHolds } from "../agents.ts";
-import { currentSigningKey, guardKeyIsActive } from "../keys/signing-keys.ts";
+import { currentSigningKey, signedByStatements } from "../keys/signing-keys.ts";
 import { ATTEMPTS_MAX, contended, LIVE_AITS_MAX, type Registry, registryOf } from "../registry.ts";
 import { insertAit, issueAit } from "./identity-token.ts";
 
@@ -29,9 +29,10 @@ export async function reissueAit(ctx: CallContext): Promise<{ ait: string }> {
     const agent = await findAgent(registry, agentDid);
     if (agent === null || agent.revokedAtMs !== null || agent.publicKey !== keyX) throw authorityEnded(ctx);
     await refuseTooMany(registry, agentDid);
-    const issued = await issueAit(registry, agent, await currentSigningKey(registry));
+    const key = await currentSigningKey(registry);
+    const issued = await issueAit(registry, agent, key);
     const outcome = await commitFenced(registry.db, ctx.authority, [
-      guardKeyIsActive(issued.kid),
+      ...signedByStatements(key, registry.now()),
       guardAgentHolds(agentDid, keyX),
       insertAit(agentDid, issued),
     ]);

@@ -1,7 +1,9 @@
 import { env } from "cloudflare:workers";
 import { compactVerify, importJWK } from "jose";
 import { beforeEach, describe, expect, test } from "vitest";
+import { execute } from "../../../src/database/read.ts";
 import { crlResponse } from "../../../src/identity/documents/documents.ts";
+import { dateListStatement } from "../../../src/identity/documents/revocation-list.ts";
 import { currentSigningKey, listSigningKeys } from "../../../src/identity/keys/signing-keys.ts";
 import { type CrlClaims, parseCrlBody, parseCrlClaims, parseCrlHeader } from "../../../src/wire/registry-documents.ts";
 import {
@@ -60,8 +62,8 @@ describe("the revocation list", () => {
     expect(claims).toEqual({
       iss: config.registryIssuer,
       jti: expect.stringMatching(/^[0-9A-HJKMNP-TV-Z]{26}$/),
-      iat: clock.ms / 1_000,
-      exp: clock.ms / 1_000 + 86_400,
+      iat: clock.ms / 1_000 - 300,
+      exp: clock.ms / 1_000 - 300 + 86_400,
       revocations: [],
     });
   });
@@ -91,14 +93,29 @@ describe("the revocation list", () => {
     expect((await fetchList()).kid).toBe((await currentSigningKey(registry())).kid);
   });
 
-  test("never goes back in time, whatever the clock of this isolate says", async () => {
+  test("is dated by housekeeping, and never goes back in time, whatever the clock of this isolate says", async () => {
+    await execute(env.DB, dateListStatement(clock.ms));
     const first = await fetchList();
+    expect(first.claims.iat).toBe(clock.ms / 1_000);
     const agent = await registered();
     clock.ms -= 1_800_000;
     await revoke(agent);
     const second = await fetchList();
     expect(second.claims.iat).toBe(first.claims.iat);
     expect(listed(second.claims)).toContain(jtiOf(agent));
+  });
+
+  test("is dated later by each revocation, in one second too, and never beyond what its readers allow", async () => {
+    const agents = await Promise.all(Array.from({ length: 40 }, () => registered()));
+    await execute(env.DB, dateListStatement(clock.ms));
+    const iats = [(await fetchList()).claims.iat];
+    for (const agent of agents) {
+      // oxlint-disable-next-line no-await-in-loop -- one revocation after the other
+      await revoke(agent);
+      // oxlint-disable-next-line no-await-in-loop
+      iats.push((await fetchList()).claims.iat - clock.ms / 1_000);
+    }
+    expect(iats.slice(1)).toEqual(agents.map((_, at) => Math.min(at + 1, 30)));
   });
 
   test("leaves out what has expired, once no clock within the skew allowed can think otherwise", async () => {

@@ -63,10 +63,38 @@ describe("the signing keys", () => {
     expect(await published()).toEqual(keys);
   });
 
-  test("are one when many make the first at once", async () => {
-    const made = await Promise.all(Array.from({ length: 8 }, () => currentSigningKey(registry())));
-    expect(new Set(made.map(({ kid }) => kid)).size).toBe(1);
-    expect(await rows("SELECT kid FROM registry_keys")).toHaveLength(1);
+  test("are one when many use the first at once, and it has its row with the first token", async () => {
+    const asked = await Promise.all(Array.from({ length: 8 }, () => currentSigningKey(registry())));
+    expect(new Set(asked.map(({ kid }) => kid)).size).toBe(1);
+    expect(await rows("SELECT kid FROM registry_keys")).toEqual([]);
+    await Promise.all(Array.from({ length: 4 }, () => registered()));
+    expect(await rows("SELECT kid FROM registry_keys")).toEqual([{ kid: asked[0]?.kid }]);
+  });
+
+  test("are read by strangers, as the list is, from a database that takes no writes", async () => {
+    const readOnly = new Proxy(env.DB, {
+      get(target, name) {
+        if (name === "prepare") {
+          return (text: string) => {
+            if (!/^\s*(SELECT|WITH)/i.test(text)) throw new Error(`a write: ${text}`);
+            return target.prepare(text);
+          };
+        }
+        const member: unknown = Reflect.get(target, name);
+        return typeof member === "function" ? (member.bind(target) as unknown) : member;
+      },
+    });
+    const everything = () => Promise.all([rows("SELECT * FROM registry_keys"), rows("SELECT * FROM crl_state")]);
+    const ask = embeddedRegistryFetch({ ...source, db: readOnly });
+    const both = () => Promise.all([ask("/.well-known/claw-keys.json"), ask("/v1/crl")]);
+    const statuses = async () => (await both()).map(({ status }) => status);
+    expect(await statuses(), "with nothing in it").toEqual([200, 200]);
+    expect(await everything()).toEqual([[], []]);
+    await registered();
+    const before = await everything();
+    clock.ms += 3_600_000;
+    expect(await statuses(), "an hour later").toEqual([200, 200]);
+    expect(await everything()).toEqual(before);
   });
 
   test("follow from the secret and the kid, and cannot be exported", async () => {
@@ -82,7 +110,7 @@ describe("the signing keys", () => {
   });
 
   test("leave nothing in the database that could sign", async () => {
-    await currentSigningKey(registry());
+    await registered();
     const [row] = await rows("SELECT * FROM registry_keys");
     expect(Object.keys(row ?? {}).toSorted()).toEqual([
       "created_at_ms",
@@ -125,9 +153,10 @@ describe("a rotation", () => {
     expect((await listSigningKeys(registry())).filter(({ status }) => status === "active")).toHaveLength(3);
   });
 
-  test("before the first use makes the first key", async () => {
-    expect((await rotate()).previousKid).toBeNull();
-    expect(await published()).toHaveLength(1);
+  test("before anything was issued keeps the first key, which lists may have been signed with", async () => {
+    const [first] = await published();
+    expect((await rotate()).previousKid).toBe(first?.kid);
+    expect((await published()).map(({ status }) => status)).toEqual(["active", "active"]);
   });
 
   test("is in the audit", async () => {
