@@ -4,16 +4,15 @@ import { scopesOf } from "../authority/principal.ts";
 import type { Scope } from "../authority/scopes.ts";
 import { hashSecret, newSecret, SECRET_PREFIXES } from "../authority/secrets.ts";
 import { actorOf } from "../authz/actor.ts";
-import { agentObject, apiKeyGrants, serviceAccountSubject, tenantObject } from "../authz/grants.ts";
+import { agentObject, serviceAccountSubject, tenantObject } from "../authz/grants.ts";
 import { graphUnavailable } from "../authz/permission.ts";
-import { writeTuples } from "../authz/store/tuples.ts";
 import { commitWrite, dualWrite } from "../authz/sync/dual-write.ts";
 import { logDeferred, outboxStatement, pending } from "../authz/sync/outbox.ts";
 import { type GraphChange, remoteGraphOf } from "../authz/sync/remote.ts";
 import type { CallContext } from "../call/context.ts";
 import type { GateLocal } from "../call/gate.ts";
 import { isOnFor } from "../config.ts";
-import { findAgentTenant } from "../authz/tenants.ts";
+import { findKeyTarget, keyGrantStatements } from "../authz/key-grants.ts";
 import type { AgentDid } from "../wire/did.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { newUlid } from "../wire/ulid.ts";
@@ -25,7 +24,7 @@ export type CreatedApiKey = { apiKeyId: string; serviceAccountId: string; key: s
 
 /**
  * Makes a key for the agent whose gate this is. The key is in the answer and nowhere else. One made with a key or a device
- * token ends with that at the latest, also where no end was asked for.
+ * token ends with that at the latest, also where no end was asked for. Its service account may do what its maker may, and no more.
  *
  * @throws ProxyError PROXY_AUTH_FORBIDDEN for scopes beyond the creator's own, or an end after the creator's;
  *         PROXY_NOT_FOUND for an agent that is not there; AUTHZ_UNAVAILABLE when a remote graph does not take the grant: then
@@ -51,7 +50,7 @@ export async function createApiKey(
     throw new ProxyError("PROXY_AUTH_FORBIDDEN", { reason: "a key never outlives what it was made with" });
   }
   const actor = actorOf(ctx.principal);
-  const target = await findAgentTenant(ctx.db, agentDid);
+  const target = await findKeyTarget(ctx, actor, agentDid);
   if (target.tenantId === null || target.isRevoked)
     throw new ProxyError("PROXY_NOT_FOUND", { reason: "no such agent, or a revoked one" });
 
@@ -62,7 +61,7 @@ export async function createApiKey(
   const generation = gate.apiKeys.generation();
   const writesBoth = isOnFor(ctx.config.fgacAgentApiKeysDualWrite, tenantId);
   const change = grantChange(made);
-  const isRemote = writesBoth && ctx.config.authzGraph !== "d1";
+  const isRemote = writesBoth && target.executor && ctx.config.authzGraph !== "d1";
   if (isRemote) await grantAtRemote(ctx, change);
   try {
     const committed = await commitWrite(
@@ -80,7 +79,7 @@ export async function createApiKey(
           createdAtMs: nowMs,
           expiresAtMs,
         }),
-        ...(writesBoth ? writeTuples(ctx.db, apiKeyGrants(made), { nowMs }) : []),
+        ...keyGrantStatements(made, actor, target, { grants: writesBoth, nowMs }),
         auditStatement(ctx, {
           action: "apikey.create",
           subject: `apikey:${made.apiKeyId}`,

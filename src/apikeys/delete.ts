@@ -51,7 +51,7 @@ export async function deleteApiKey(ctx: CallContext, gate: GateLocal, apiKeyId: 
         result: "ok",
         details: { name: row.name },
       }),
-      ...deleteTuples(ctx.db, grantsOf(row)),
+      ...deleteTuples(grantsOf(row)),
     ],
     dual,
   );

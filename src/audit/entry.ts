@@ -55,6 +55,11 @@ export function auditOfEffectStatement(call: AuditedCall, event: AuditEvent): St
   return appendIf(entryOf(call, event), sql`changes() > 0`);
 }
 
+/** The opposite: the row is there only if the statement right before it in the batch changed nothing. */
+export function auditOfNoEffectStatement(call: AuditedCall, event: AuditEvent): Statement<D1Result> {
+  return appendIf(entryOf(call, event), sql`changes() = 0`);
+}
+
 /** @returns the statement that appends an entry where a condition holds */
 export function appendIf(entry: AuditRow, condition: SQL): Statement<D1Result> {
   const columns = getTableColumns(audit);

@@ -1,10 +1,15 @@
 /** Which tenants the graph decides for. It is turned on for a tenant only while nothing of that tenant is missing in it. */
-import { auditStatement } from "../audit/entry.ts";
+import { sql } from "drizzle-orm";
+import { auditOfEffectStatement, auditOfNoEffectStatement } from "../audit/entry.ts";
 import type { CallContext } from "../call/context.ts";
 import { type Config, isOnFor } from "../config.ts";
+import { excluded } from "../database/columns.ts";
+import { tenantEnforcement } from "../database/schema.ts";
+import { query } from "../database/statement.ts";
 import { ProxyError } from "../wire/problem.ts";
+import { assertTenantExists } from "./existence.ts";
 import { commitWrite } from "./sync/dual-write.ts";
-import { TENANT_DRIFT } from "./sync/reconcile.ts";
+import { tenantDrift } from "./sync/reconcile-queries.ts";
 
 export type Enforcement = { tenantId: string; enforce: boolean; drift: number };
 
@@ -12,7 +17,7 @@ export type Enforcement = { tenantId: string; enforce: boolean; drift: number };
  * Turns enforcement of one tenant on or off. The drift is counted in the statement that turns it on, so that nothing can come
  * between.
  *
- * @throws ProxyError PROXY_CONFLICT with `data.drift` while it is above 0, or while the tenant's writes do not reach the graph
+ * @throws ProxyError PROXY_NOT_FOUND for a tenant that is not there; PROXY_CONFLICT with `data.drift` while it is above 0, or while the tenant's writes do not reach the graph
  */
 export async function setEnforcement(
   ctx: CallContext,
@@ -23,31 +28,32 @@ export async function setEnforcement(
       detail: "FGAC_TASKS_DUAL_WRITE and FGAC_AGENT_API_KEYS_DUAL_WRITE must be on for this tenant first.",
     });
   }
+  await assertTenantExists(ctx.db.withSession("first-primary"), tenantId);
+  const { enforce: column, changedAtMs } = tenantEnforcement;
+  const entry = { action: "authz.enforce", subject: `tenant:${tenantId}`, agentDid: null } as const;
   const committed = await commitWrite(
     ctx,
     [
-      ctx.db.prepare(`SELECT ${TENANT_DRIFT} AS drift`).bind(tenantId),
-      ctx.db
-        .prepare(
-          `INSERT INTO tenant_enforcement (tenant_id, enforce, changed_at_ms)
-           SELECT ?1, ?2, ?3 WHERE ?2 = 0 OR ${TENANT_DRIFT} = 0
-           ON CONFLICT (tenant_id) DO UPDATE SET enforce = excluded.enforce, changed_at_ms = excluded.changed_at_ms RETURNING enforce`,
+      query.all<{ drift: number }>(sql`SELECT ${tenantDrift(tenantId)} AS drift`),
+      query
+        .insert(tenantEnforcement)
+        .select(
+          sql`SELECT ${tenantId}, ${enforce ? 1 : 0}, ${ctx.now()} WHERE ${enforce ? sql`${tenantDrift(tenantId)} = 0` : sql`TRUE`}`,
         )
-        .bind(tenantId, enforce ? 1 : 0, ctx.now()),
-      auditStatement(ctx, {
-        action: "authz.enforce",
-        subject: `tenant:${tenantId}`,
-        agentDid: null,
-        result: "asked",
-        details: { enforce },
-      }),
+        .onConflictDoUpdate({
+          target: tenantEnforcement.tenantId,
+          set: { enforce: excluded(column), changedAtMs: excluded(changedAtMs) },
+        }),
+      auditOfEffectStatement(ctx, { ...entry, result: "ok", details: { enforce } }),
+      // The entry of the effect is itself a change.
+      auditOfNoEffectStatement(ctx, { ...entry, result: "refused", details: { enforce, why: "drift" } }),
     ],
     null,
   );
   if (!committed.ok) throw new ProxyError("PROXY_CONFLICT");
-  const [counted, written] = committed.value as unknown as [D1Result<{ drift: number }>, D1Result];
-  const drift = counted.results[0]?.drift ?? 0;
-  if (written.results.length === 0) {
+  const [counted, written] = committed.value;
+  const drift = counted[0]?.drift ?? 0;
+  if (written.meta.changes === 0) {
     throw new ProxyError("PROXY_CONFLICT", {
       detail: "The tenant's rows and tuples are apart: reconcile first.",
       data: { drift },

@@ -1,44 +1,55 @@
-/** Tenants: whose an agent is, who belongs to it, and whether its graph decides. */
-import { read } from "../database/read.ts";
+/** Tenants in SQL: whose an agent is, who belongs to it, and whether its graph decides. Expressions over other expressions. */
+import { type SQL, sql } from "drizzle-orm";
+import { alias } from "drizzle-orm/sqlite-core";
+import { agents, relationships, tenantEnforcement } from "../database/schema.ts";
 
-/** An agent's tenant and owner: the graph's word first, since an operator may have moved it; then the registry's. */
-export const tenantOf = (did: string): string => `COALESCE(
-  (SELECT subject_id FROM relationships WHERE object_type = 'agent' AND object_id = ${did} AND relation = 'tenant'),
-  (SELECT tenant_id FROM agents WHERE agent_did = ${did}))`;
+const member = alias(relationships, "member");
+const placed = alias(relationships, "placed");
+const owned = alias(relationships, "owned");
 
-export const ownerOf = (did: string): string => `COALESCE(
-  (SELECT owner_did FROM agents WHERE agent_did = ${did}),
-  (SELECT subject_id FROM relationships WHERE object_type = 'agent' AND object_id = ${did} AND relation = 'owner'
-     AND subject_type = 'user' ORDER BY subject_id LIMIT 1))`;
+/** An agent's tenant: as the graph has it, since an operator may have moved it; then the registry's. */
+export function tenantOf(did: SQL): SQL<string | null> {
+  return sql<string | null>`COALESCE(
+    (SELECT ${placed.subjectId} FROM ${relationships} AS placed
+      WHERE ${placed.objectType} = 'agent' AND ${placed.objectId} = ${did} AND ${placed.relation} = 'tenant'),
+    (SELECT ${agents.tenantId} FROM ${agents} WHERE ${agents.agentDid} = ${did}))`;
+}
 
-export const enforceOf = (tenant: string): string =>
-  `(SELECT enforce FROM tenant_enforcement WHERE tenant_id = ${tenant})`;
+/** An agent's owner: the registry's first; then the graph's. */
+export function ownerOf(did: SQL): SQL<string | null> {
+  return sql<string | null>`COALESCE(
+    (SELECT ${agents.ownerDid} FROM ${agents} WHERE ${agents.agentDid} = ${did}),
+    (SELECT ${owned.subjectId} FROM ${relationships} AS owned WHERE ${owned.objectType} = 'agent' AND ${owned.objectId} = ${did}
+      AND ${owned.relation} = 'owner' AND ${owned.subjectType} = 'user' ORDER BY ${owned.subjectId} LIMIT 1))`;
+}
 
-export const isMember = (tenant: string, type: string, id: string): string => `EXISTS (SELECT 1 FROM relationships
-  WHERE object_type = 'tenant' AND object_id = ${tenant} AND relation = 'member'
-    AND subject_type = ${type} AND subject_id = ${id} AND subject_relation = '')`;
+/** What `authz/enforce` set for a tenant; NULL where it never did. */
+export function enforceOf(tenant: SQL): SQL<0 | 1 | null> {
+  return sql<
+    0 | 1 | null
+  >`(SELECT ${tenantEnforcement.enforce} FROM ${tenantEnforcement} WHERE ${tenantEnforcement.tenantId} = ${tenant})`;
+}
 
+/** When an agent was revoked in the embedded registry; NULL while it is not, and for an agent of another registry. */
+export function revokedAtOf(did: SQL): SQL<number | null> {
+  return sql<number | null>`(SELECT ${agents.revokedAtMs} FROM ${agents} WHERE ${agents.agentDid} = ${did})`;
+}
+
+/** Whether a subject is a member of a tenant by a tuple of its own. @param subject `type:id`; null for nobody */
+export function isMember(tenant: SQL, subject: string | null): SQL<0 | 1> {
+  const [type, id] = subject === null ? [null, null] : subjectParts(subject);
+  return sql<0 | 1>`EXISTS (SELECT 1 FROM ${relationships} AS member WHERE ${member.objectType} = 'tenant'
+    AND ${member.objectId} = ${tenant} AND ${member.relation} = 'member' AND ${member.subjectType} = ${type}
+    AND ${member.subjectId} = ${id} AND ${member.subjectRelation} = '')`;
+}
+
+/** @returns type and id of a subject that is no userset */
 export function subjectParts(subject: string): [type: string, id: string] {
   const colon = subject.indexOf(":");
   return [subject.slice(0, colon), subject.slice(colon + 1)];
 }
 
-/**
- * Reads an agent's tenant, as the graph or else the registry has it.
- *
- * @returns a `tenantId` of null where there is no such agent
- * @throws ProxyError PROXY_AUTH_DEPENDENCY_UNAVAILABLE when D1 fails
- */
-export async function findAgentTenant(
-  db: D1Database,
-  agentDid: string,
-): Promise<{ tenantId: string | null; isRevoked: boolean }> {
-  const select = db
-    .withSession("first-primary")
-    .prepare(
-      `SELECT ${tenantOf("?1")} AS tenant_id, (SELECT revoked_at_ms FROM agents WHERE agent_did = ?1) AS revoked_at_ms`,
-    )
-    .bind(agentDid);
-  const found = await read(select.first<{ tenant_id: string | null; revoked_at_ms: number | null }>());
-  return { tenantId: found?.tenant_id ?? null, isRevoked: (found?.revoked_at_ms ?? null) !== null };
+/** @param enforce what `authz/enforce` set for a tenant; null where it never did */
+export function isEnforced(config: { fgacEnforce: boolean }, enforce: 0 | 1 | null): boolean {
+  return enforce === null ? config.fgacEnforce : enforce === 1;
 }

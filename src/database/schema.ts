@@ -5,7 +5,14 @@
  */
 export { audit, auditRetention } from "./schema/audit.ts";
 export { authorityEpochs, fence } from "./schema/authority.ts";
-export { authzOutbox, grantsTaken, relationships, shareGuard, tenantEnforcement } from "./schema/graph.ts";
+export {
+  authzOutbox,
+  grantsTaken,
+  relationships,
+  shareGuard,
+  tenantEnforcement,
+  withdrawnGrants,
+} from "./schema/graph.ts";
 export { inviteGuard, invites, inviteUses } from "./schema/invites.ts";
 export {
   agentKeys,

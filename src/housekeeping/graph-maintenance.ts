@@ -42,7 +42,7 @@ export async function reconcilePage(deps: GraphDeps, before: Progress | undefine
   );
   const drift = (before?.drift ?? 0) + report.drift;
   if (report.nextCursor !== undefined) return { cursor: report.nextCursor, drift };
-  await noteDrift(deps, drift);
+  noteDrift(deps, drift);
   return { cursor: null, drift: 0 };
 }
 

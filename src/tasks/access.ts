@@ -5,8 +5,8 @@
 import type { Actor } from "../authz/actor.ts";
 import { agentObject, taskObject } from "../authz/grants.ts";
 import { isPermitted } from "../authz/permission.ts";
+import { isEnforced } from "../authz/tenants.ts";
 import type { CallContext } from "../call/context.ts";
-import type { Config } from "../config.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { isUlid } from "../wire/ulid.ts";
 import { findTask, findTasksForOperator, type Found, type Target, type TaskKey, type TaskRow } from "./store.ts";
@@ -46,7 +46,7 @@ async function decideOn(ctx: CallContext, actor: Actor, found: Found, permission
     isEnforced(config, found.taskEnforce) ? found.isMember : mayByCreator(actor, row, found);
   const row = found.row !== null && isVisible(found.row) ? found.row : null;
   const enforced = isEnforced(config, row === null ? found.callerEnforce : found.taskEnforce);
-  const object = row !== null && isUlid(row.task_id) ? taskObject(row.task_id) : DUMMY_TASK;
+  const object = row !== null && isUlid(row.taskId) ? taskObject(row.taskId) : DUMMY_TASK;
   const granted = await ask(ctx, enforced, { subject: actor.subject, relation: permission, object });
   if (row === null) throw noSuchTask("no such task, one of another tenant, or neither creator nor the agent's owner");
   if (!enforced || granted) return row;
@@ -75,9 +75,9 @@ async function ask(
 /** While the graph does not decide: the creator does, and whoever owns the task's agent. Contract §6, `FGAC_ENFORCE`. */
 function mayByCreator(actor: Actor, row: TaskRow, found: Pick<Found, "agentOwner" | "callerTenantId">): boolean {
   // A person may have agents in several tenants; an agent or a service account is in one.
-  if (actor.kind !== "device" && found.callerTenantId !== row.tenant_id) return false;
-  if (actor.serviceAccountId !== null) return row.creator_service_account_id === actor.serviceAccountId;
-  return actor.userId !== null && (row.creator_user_id === actor.userId || found.agentOwner === actor.userId);
+  if (actor.kind !== "device" && found.callerTenantId !== row.tenantId) return false;
+  if (actor.serviceAccountId !== null) return row.creatorServiceAccountId === actor.serviceAccountId;
+  return actor.userId !== null && (row.creatorUserId === actor.userId || found.agentOwner === actor.userId);
 }
 
 async function tasksForOperator(ctx: CallContext, key: TaskKey, agentDid: string | null): Promise<TaskRow> {
@@ -113,15 +113,10 @@ export async function mayCreate(ctx: CallContext, actor: Actor, agentDid: string
 export async function mayReadExisting(ctx: CallContext, actor: Actor, target: Target): Promise<boolean> {
   const row = target.existing;
   const enforced = isEnforced(ctx.config, target.enforce);
-  const object = row === null ? DUMMY_TASK : taskObject(row.task_id);
+  const object = row === null ? DUMMY_TASK : taskObject(row.taskId);
   const granted = await ask(ctx, enforced, { subject: actor.subject, relation: "read", object });
   if (row === null) return false;
   return enforced
     ? granted
     : mayByCreator(actor, row, { agentOwner: target.owner, callerTenantId: target.callerTenantId });
-}
-
-/** @param enforce what `authz/enforce` set for a tenant; null where it never did */
-export function isEnforced(config: Pick<Config, "fgacEnforce">, enforce: 0 | 1 | null): boolean {
-  return enforce === null ? config.fgacEnforce : enforce === 1;
 }

@@ -18,12 +18,12 @@ import type { TaskRow } from "./store.ts";
  */
 export async function commitOn<const Items extends readonly BatchItem[]>(
   ctx: CallContext,
-  row: Pick<TaskRow, "task_id">,
+  row: Pick<TaskRow, "taskId">,
   statements: Items,
   dual: DualWrite,
   refusal: (why: Refused) => ProxyError = () => new ProxyError("PROXY_CONFLICT"),
 ): Promise<BatchResults<Items>> {
-  const stands = guard(sql`EXISTS (SELECT 1 FROM ${tasks} WHERE ${eq(tasks.taskId, row.task_id)})`);
+  const stands = guard(sql`EXISTS (SELECT 1 FROM ${tasks} WHERE ${eq(tasks.taskId, row.taskId)})`);
   const committed = await commitWrite(ctx, [stands, ...statements], dual);
   if (committed.ok) return committed.value.slice(1) as BatchResults<Items>;
   const why = committed.error;

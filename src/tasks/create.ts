@@ -1,4 +1,5 @@
 /** `task/create`: the row, its creator, its tuples and what a remote graph has to hear, in one commit. */
+import { auditStatement } from "../audit/entry.ts";
 import { type Actor, actorOf } from "../authz/actor.ts";
 import { agentObject, taskGrants, taskObject } from "../authz/grants.ts";
 import { graphUnavailable } from "../authz/permission.ts";
@@ -9,12 +10,13 @@ import { isOnFor } from "../config.ts";
 import { violates } from "../database/batch.ts";
 import { tasks } from "../database/schema.ts";
 import { ProxyError } from "../wire/problem.ts";
+import type { AgentDid } from "../wire/did.ts";
 import { newUlid } from "../wire/ulid.ts";
 import { mayCreate, mayReadExisting, noSuchTask } from "./access.ts";
-import { findTarget, insertTask, type ShownTask, shownTask, type TaskRow } from "./store.ts";
+import { findTarget, insertTask, type ShownTask, shownTask, type Target, type TaskRow } from "./store.ts";
 
 export type NewTask = {
-  agentDid: string;
+  agentDid: AgentDid;
   name: string | null;
   /** JSON text of an object each, as the caller wrote it. */
   params: string;
@@ -41,25 +43,35 @@ export async function createTask(ctx: CallContext, wanted: NewTask): Promise<Sho
 
   const nowMs = ctx.now();
   const row: TaskRow = {
-    task_id: newUlid(nowMs),
-    tenant_id: target.tenantId,
+    taskId: newUlid(nowMs),
+    tenantId: target.tenantId,
     name: wanted.name,
-    agent_did: wanted.agentDid,
+    agentDid: wanted.agentDid,
     status: "running",
     params: wanted.params,
     metadata: wanted.metadata,
-    creator_user_id: actor?.userId ?? null,
-    creator_service_account_id: actor?.serviceAccountId ?? null,
-    created_at_ms: nowMs,
-    updated_at_ms: nowMs,
+    creatorUserId: actor?.userId ?? null,
+    creatorServiceAccountId: actor?.serviceAccountId ?? null,
+    createdAtMs: nowMs,
+    updatedAtMs: nowMs,
   };
   const owners = actor?.owners ?? [];
-  const writesBoth = isOnFor(ctx.config.fgacTasksDualWrite, row.tenant_id);
+  const writesBoth = isOnFor(ctx.config.fgacTasksDualWrite, row.tenantId);
   const dual = writesBoth ? dualWrite(ctx, "register", registrations(row, owners)) : null;
-  const grants = taskGrants({ taskId: row.task_id, tenantId: row.tenant_id, agentDid: row.agent_did, owners });
+  const grants = taskGrants({ taskId: row.taskId, tenantId: row.tenantId, agentDid: row.agentDid, owners });
   const committed = await commitWrite(
     ctx,
-    [insertTask(ctx.db, row), ...(writesBoth ? writeTuples(ctx.db, grants, { nowMs }) : [])],
+    [
+      insertTask(row),
+      ...(writesBoth ? writeTuples(grants, { nowMs }) : []),
+      auditStatement(ctx, {
+        action: "task.create",
+        subject: taskObject(row.taskId),
+        agentDid: row.agentDid,
+        result: "ok",
+        details: { name: row.name },
+      }),
+    ],
     dual,
   );
   if (!committed.ok) {
@@ -69,23 +81,19 @@ export async function createTask(ctx: CallContext, wanted: NewTask): Promise<Sho
   }
   if (dual !== null) {
     const failed = await pushToRemote(ctx, dual);
-    if (failed !== null) throw graphUnavailable(`the remote graph: ${failed}`, { taskId: row.task_id });
+    if (failed !== null) throw graphUnavailable(`the remote graph: ${failed}`, { taskId: row.taskId });
   }
   return shownTask(row);
 }
 
 /** What a remote graph hears of a task: each of its owners, or nobody where the operator made it. */
-export function registrations(row: Pick<TaskRow, "task_id" | "agent_did">, owners: readonly string[]) {
+export function registrations(row: Pick<TaskRow, "taskId" | "agentDid">, owners: readonly string[]) {
   const principals = owners.length === 0 ? [null] : owners;
-  const object = taskObject(row.task_id);
-  return principals.map((principal) => ({ object, principal, parent: agentObject(row.agent_did), relation: null }));
+  const object = taskObject(row.taskId);
+  return principals.map((principal) => ({ object, principal, parent: agentObject(row.agentDid), relation: null }));
 }
 
-async function nameTaken(
-  ctx: CallContext,
-  actor: Actor | null,
-  target: Awaited<ReturnType<typeof findTarget>>,
-): Promise<ProxyError> {
+async function nameTaken(ctx: CallContext, actor: Actor | null, target: Target): Promise<ProxyError> {
   if (actor !== null && !(await mayReadExisting(ctx, actor, target))) return noSuchTask("the name is another's");
   return new ProxyError("PROXY_CONFLICT", { detail: "name: a task of this tenant has it already." });
 }

@@ -1,8 +1,14 @@
 /** The statements behind a list of tasks: a page is read in one, and what it leaves out is not read. */
+import { getTableColumns, type SQL, sql } from "drizzle-orm";
+import { alias } from "drizzle-orm/sqlite-core";
 import type { Actor } from "../authz/actor.ts";
 import { enforceOf, isMember, ownerOf, subjectParts, tenantOf } from "../authz/tenants.ts";
+import { type RowOf, selected } from "../database/columns.ts";
+import { readAll, readFirst } from "../database/read.ts";
+import { agents, relationships, tasks, tenantEnforcement } from "../database/schema.ts";
+import { query } from "../database/statement.ts";
 import { MAX_SERVER_FRAME_BYTES } from "../wire/frames.ts";
-import { columnsOf, type TaskRow } from "./store.ts";
+import type { TaskRow } from "./store.ts";
 
 /** Where an actor may find tasks at all: nothing is decided by it, it only spares asking where nothing can be found. */
 export type Reach = {
@@ -14,28 +20,41 @@ export type Reach = {
   creatorDecides: boolean;
 };
 
-/** Whether the graph decides for a tenant, as SQL; `fallback` says it where `authz/enforce` never spoke. */
-const isEnforced = (tenant: string, fallback: string): string => `(COALESCE(${enforceOf(tenant)}, ${fallback}) = 1)`;
+const t = alias(tasks, "t");
+const m = alias(relationships, "m");
+const e = alias(relationships, "e");
 
-/** @param enforced whether the graph decides for a tenant of which `authz/enforce` never spoke */
+/** Whether the graph decides for a tenant, as SQL; `fallback` says it where `authz/enforce` never spoke. */
+const isEnforced = (tenant: SQL, fallback: boolean): SQL<0 | 1> =>
+  sql<0 | 1>`(COALESCE(${enforceOf(tenant)}, ${fallback ? 1 : 0}) = 1)`;
+
+/**
+ * @param enforced whether the graph decides for a tenant of which `authz/enforce` never spoke
+ * @throws ProxyError PROXY_AUTH_DEPENDENCY_UNAVAILABLE when D1 fails
+ */
 export async function findReach(session: D1DatabaseSession, actor: Actor, enforced: boolean): Promise<Reach> {
-  const somewhereOff = "?4 = 0 OR EXISTS (SELECT 1 FROM tenant_enforcement WHERE enforce = 0)";
-  const select = session
-    .prepare(
-      `WITH caller (tenant_id) AS (SELECT ${tenantOf("?1")})
-       SELECT tenant_id,
-         EXISTS (SELECT 1 FROM relationships AS m
-           WHERE m.subject_type = ?2 AND m.subject_id = ?3 AND m.subject_relation = '' AND m.object_type = 'tenant'
-             AND m.relation = 'member' AND ${isEnforced("m.object_id", "?4")}) AS graph_decides,
-         ${actor.kind === "device" ? somewhereOff : `NOT ${isEnforced("caller.tenant_id", "?4")}`} AS creator_decides
-       FROM caller`,
-    )
-    .bind(actor.agentDid, ...subjectParts(actor.subject), enforced ? 1 : 0);
-  const row = await select.first<{ tenant_id: string | null; graph_decides: 0 | 1; creator_decides: 0 | 1 }>();
+  const [type, id] = subjectParts(actor.subject);
+  const tenant = sql<string | null>`caller.tenant_id`;
+  const somewhereOff = sql<
+    0 | 1
+  >`(${enforced ? 0 : 1} OR EXISTS (SELECT 1 FROM ${tenantEnforcement} WHERE ${tenantEnforcement.enforce} = 0))`;
+  const shown = {
+    tenantId: tenant,
+    graphDecides: sql<
+      0 | 1
+    >`EXISTS (SELECT 1 FROM ${relationships} AS m WHERE ${m.subjectType} = ${type} AND ${m.subjectId} = ${id}
+      AND ${m.subjectRelation} = '' AND ${m.objectType} = 'tenant' AND ${m.relation} = 'member'
+      AND ${isEnforced(sql`${m.objectId}`, enforced)})`,
+    creatorDecides: actor.kind === "device" ? somewhereOff : sql<0 | 1>`NOT ${isEnforced(tenant, enforced)}`,
+  };
+  const select = query.all<RowOf<typeof shown>>(
+    sql`WITH caller (tenant_id) AS (SELECT ${tenantOf(sql`${actor.agentDid}`)}) SELECT ${selected(shown)} FROM caller`,
+  );
+  const row = await readFirst(session, select);
   return {
-    tenantId: row?.tenant_id ?? null,
-    graphDecides: row?.graph_decides === 1,
-    creatorDecides: row?.creator_decides === 1,
+    tenantId: row?.tenantId ?? null,
+    graphDecides: row?.graphDecides === 1,
+    creatorDecides: row?.creatorDecides === 1,
   };
 }
 
@@ -46,10 +65,8 @@ export type PageLimits = { agentDid: string | null; cursor: string | null; limit
 
 /** Every task there is, for the operator. */
 export async function listEverything(session: D1DatabaseSession, page: PageLimits): Promise<TaskPage> {
-  const values = bindings(page.limit);
-  const condition = page.agentDid === null ? "" : `AND t.agent_did = ${values.bind(page.agentDid)}`;
-  const branch = `SELECT t.task_id FROM tasks AS t WHERE t.task_id > ${values.bind(page.cursor ?? "")} ${condition}`;
-  return readPage(session, [branch], values);
+  const branch = sql`SELECT ${t.taskId} FROM ${tasks} AS t WHERE ${t.taskId} > ${page.cursor ?? ""}${ofAgent(page)}`;
+  return readPage(session, [branch], page.limit);
 }
 
 /** What a list for an actor is made of. */
@@ -68,60 +85,59 @@ export type Permitted = {
  * and what belongs to its owner's agents. The tenant is the task's own, as it is for a decision on one task.
  */
 export async function listPermitted(session: D1DatabaseSession, by: Permitted, page: PageLimits): Promise<TaskPage> {
-  const values = bindings(page.limit);
   const branches = [
-    ...(by.ids.length === 0 ? [] : [grantedBranch(by, page, values)]),
-    ...(by.reach.creatorDecides ? creatorsBranches(by, page, values) : []),
+    ...(by.ids.length === 0 ? [] : [grantedBranch(by, page)]),
+    ...(by.reach.creatorDecides ? creatorsBranches(by, page) : []),
   ];
-  return branches.length === 0 ? { rows: [], hasMore: false } : readPage(session, branches, values);
+  return branches.length === 0 ? { rows: [], hasMore: false } : readPage(session, branches, page.limit);
 }
 
-function grantedBranch({ actor, ids, enforced }: Permitted, page: PageLimits, values: Bindings): string {
-  const [type, id] = subjectParts(actor.subject);
-  return `SELECT t.task_id FROM json_each(${values.bind(JSON.stringify(ids))}) AS wanted
-    CROSS JOIN tasks AS t ON t.task_id = wanted.value
-    WHERE ${isEnforced("t.tenant_id", values.bind(enforced ? 1 : 0))}
-      AND ${isMember("t.tenant_id", values.bind(type), values.bind(id))} ${ofAgent(page, values)}`;
+function grantedBranch({ actor, ids, enforced }: Permitted, page: PageLimits): SQL {
+  return sql`SELECT ${t.taskId} FROM json_each(${JSON.stringify(ids)}) AS wanted
+    CROSS JOIN ${tasks} AS t ON ${t.taskId} = wanted.value
+    WHERE ${isEnforced(sql`${t.tenantId}`, enforced)} AND ${isMember(sql`${t.tenantId}`, actor.subject)}${ofAgent(page)}`;
 }
 
 /** One branch for each index that leads to the actor's own tasks, so that nobody else's are passed on the way. */
-function creatorsBranches(by: Permitted, page: PageLimits, values: Bindings): string[] {
+function creatorsBranches(by: Permitted, page: PageLimits): SQL[] {
   const { actor, reach, enforced, upTo } = by;
-  const conditions = [
-    `t.task_id > ${values.bind(page.cursor ?? "")}`,
-    `NOT ${isEnforced("t.tenant_id", values.bind(enforced ? 1 : 0))}`,
-    // Behind it the graph has more to say, and a page has no gaps.
-    ...(upTo === null ? [] : [`t.task_id <= ${values.bind(upTo)}`]),
-    ...(actor.kind === "device" ? [] : [`t.tenant_id = ${values.bind(reach.tenantId)}`]),
-  ].join(" AND ");
+  const conditions = sql.join(
+    [
+      sql`${t.taskId} > ${page.cursor ?? ""}`,
+      sql`NOT ${isEnforced(sql`${t.tenantId}`, enforced)}`,
+      // Behind it the graph has more to say, and a page has no gaps.
+      ...(upTo === null ? [] : [sql`${t.taskId} <= ${upTo}`]),
+      ...(actor.kind === "device" ? [] : [sql`${t.tenantId} = ${reach.tenantId}`]),
+    ],
+    sql` AND `,
+  );
   if (actor.serviceAccountId !== null) {
     return [
-      `SELECT t.task_id FROM tasks AS t INDEXED BY tasks_by_creator_service_account
-       WHERE t.creator_service_account_id = ${values.bind(actor.serviceAccountId)} AND ${conditions} ${ofAgent(page, values)}`,
+      sql`SELECT ${t.taskId} FROM ${tasks} AS t INDEXED BY tasks_by_creator_service_account
+        WHERE ${t.creatorServiceAccountId} = ${actor.serviceAccountId} AND ${conditions}${ofAgent(page)}`,
     ];
   }
-  const user = values.bind(actor.userId);
   return [
-    `SELECT t.task_id FROM tasks AS t INDEXED BY tasks_by_creator_user
-     WHERE t.creator_user_id = ${user} AND ${conditions} ${ofAgent(page, values)}`,
-    `SELECT t.task_id FROM (${agentsOwnedBy(user)}) AS owned
-     CROSS JOIN tasks AS t ON t.task_id IN (
-       SELECT t.task_id FROM tasks AS t INDEXED BY tasks_by_agent
-       WHERE t.agent_did = owned.agent_did AND ${conditions} ORDER BY t.task_id LIMIT ?1 + 1)
-     WHERE TRUE ${ofAgent(page, values, "owned")}`,
+    sql`SELECT ${t.taskId} FROM ${tasks} AS t INDEXED BY tasks_by_creator_user
+      WHERE ${t.creatorUserId} = ${actor.userId} AND ${conditions}${ofAgent(page)}`,
+    sql`SELECT ${t.taskId} FROM (${agentsOwnedBy(actor.userId)}) AS owned
+      CROSS JOIN ${tasks} AS t ON ${t.taskId} IN (
+        SELECT ${t.taskId} FROM ${tasks} AS t INDEXED BY tasks_by_agent
+        WHERE ${t.agentDid} = owned.agent_did AND ${conditions} ORDER BY ${t.taskId} LIMIT ${page.limit + 1})
+      WHERE TRUE${ofAgent(page, sql`owned.agent_did`)}`,
   ];
 }
 
 /** A person's agents by index; the registry's word goes before the graph's, as in `ownerOf`. */
-function agentsOwnedBy(user: string): string {
-  return `SELECT agent_did FROM agents WHERE owner_did = ${user}
-    UNION SELECT e.object_id FROM relationships AS e INDEXED BY relationships_by_subject
-      WHERE e.subject_type = 'user' AND e.subject_id = ${user} AND e.subject_relation = '' AND e.object_type = 'agent'
-        AND e.relation = 'owner' AND ${ownerOf("e.object_id")} = ${user}`;
+function agentsOwnedBy(user: string | null): SQL {
+  return sql`SELECT ${agents.agentDid} AS agent_did FROM ${agents} WHERE ${agents.ownerDid} = ${user}
+    UNION SELECT ${e.objectId} FROM ${relationships} AS e INDEXED BY relationships_by_subject
+      WHERE ${e.subjectType} = 'user' AND ${e.subjectId} = ${user} AND ${e.subjectRelation} = '' AND ${e.objectType} = 'agent'
+        AND ${e.relation} = 'owner' AND ${ownerOf(sql`${e.objectId}`)} = ${user}`;
 }
 
-function ofAgent({ agentDid }: PageLimits, values: Bindings, table = "t"): string {
-  return agentDid === null ? "" : `AND ${table}.agent_did = ${values.bind(agentDid)}`;
+function ofAgent({ agentDid }: PageLimits, column: SQL = sql`${t.agentDid}`): SQL {
+  return agentDid === null ? sql`` : sql` AND ${column} = ${agentDid}`;
 }
 
 /** A page has to fit into one frame of the relay socket, with what stands around it; one task fits always. */
@@ -129,34 +145,22 @@ const PAGE_BYTES_MAX = MAX_SERVER_FRAME_BYTES - 4_096;
 /** More than what is shown of a task beside `params` and `metadata`. */
 const HEAD_BYTES_MAX = 4_096;
 
-/** The values of one statement. */
-type Bindings = { bind(value: string | number | null): string; readonly all: readonly (string | number | null)[] };
-
-/** @param limit stands first, as `?1` */
-function bindings(limit: number): Bindings {
-  const all: (string | number | null)[] = [limit];
-  return { bind: (value) => `?${all.push(value)}`, all };
-}
-
 /**
  * Reads a page: so many tasks, and no more than fit.
  *
  * @param branches SQL that selects ids of tasks `t`, each task perhaps in several; no more of one are read than a page needs
  */
-async function readPage(session: D1DatabaseSession, branches: readonly string[], values: Bindings): Promise<TaskPage> {
-  const found = branches.map((branch) => `SELECT * FROM (${branch} ORDER BY t.task_id LIMIT ?1 + 1)`);
-  const select = session
-    .prepare(
-      `WITH found (task_id) AS (${found.join(" UNION ")} ORDER BY 1 LIMIT ?1 + 1),
-       page (task_id, bytes) AS (
-         SELECT t.task_id, octet_length(t.params) + octet_length(t.metadata) + ${HEAD_BYTES_MAX}
-         FROM found CROSS JOIN tasks AS t ON t.task_id = found.task_id),
-       filled (task_id, bytes, upto) AS (SELECT task_id, bytes, SUM(bytes) OVER (ORDER BY task_id) FROM page)
-       SELECT ${columnsOf("t")}, (SELECT COUNT(*) FROM page) AS found
-       FROM filled CROSS JOIN tasks AS t ON t.task_id = filled.task_id
-       WHERE filled.upto <= ${PAGE_BYTES_MAX} OR filled.upto = filled.bytes ORDER BY t.task_id LIMIT ?1`,
-    )
-    .bind(...values.all);
-  const { results } = await select.all<TaskRow & { found: number }>();
-  return { rows: results, hasMore: (results[0]?.found ?? 0) > results.length };
+async function readPage(session: D1DatabaseSession, branches: readonly SQL[], limit: number): Promise<TaskPage> {
+  const found = branches.map((branch) => sql`SELECT * FROM (${branch} ORDER BY ${t.taskId} LIMIT ${limit + 1})`);
+  const shown = { ...getTableColumns(t), found: sql<number>`(SELECT COUNT(*) FROM page)` };
+  const select = query.all<RowOf<typeof shown>>(sql`WITH found (task_id) AS (
+      ${sql.join(found, sql` UNION `)} ORDER BY 1 LIMIT ${limit + 1}),
+    page (task_id, bytes) AS (
+      SELECT ${t.taskId}, octet_length(${t.params}) + octet_length(${t.metadata}) + ${HEAD_BYTES_MAX}
+      FROM found CROSS JOIN ${tasks} AS t ON ${t.taskId} = found.task_id),
+    filled (task_id, bytes, upto) AS (SELECT task_id, bytes, SUM(bytes) OVER (ORDER BY task_id) FROM page)
+    SELECT ${selected(shown)} FROM filled CROSS JOIN ${tasks} AS t ON ${t.taskId} = filled.task_id
+    WHERE filled.upto <= ${PAGE_BYTES_MAX} OR filled.upto = filled.bytes ORDER BY ${t.taskId} LIMIT ${limit}`);
+  const rows = await readAll(session, select);
+  return { rows, hasMore: (rows[0]?.found ?? 0) > rows.length };
 }

@@ -8,6 +8,7 @@ import { read } from "../database/read.ts";
 import { noteBookmark, readSession } from "../database/session.ts";
 import { isUlid } from "../wire/ulid.ts";
 import { findReach, listEverything, listPermitted, type TaskPage } from "./list-queries.ts";
+import { recordOperatorListing } from "./operator-access.ts";
 import { type ShownTask, shownTask } from "./store.ts";
 
 /** How many of the graph's answers are looked through for the tasks of one agent. */
@@ -22,6 +23,7 @@ export type Page = { agentDid: string | null; cursor: string | null; limit: numb
  * @throws ProxyError PROXY_BAD_REQUEST for a list beyond the budget of one call; AUTHZ_UNAVAILABLE when the graph cannot say; PROXY_AUTH_DEPENDENCY_UNAVAILABLE when D1 fails
  */
 export async function listTasks(ctx: CallContext, page: Page): Promise<{ tasks: ShownTask[]; nextCursor?: string }> {
+  await recordOperatorListing(ctx, page.agentDid);
   const session = readSession(ctx);
   const listed = await listFrom(ctx, session, actorOf(ctx.principal), page);
   noteBookmark(ctx, session);
@@ -29,15 +31,15 @@ export async function listTasks(ctx: CallContext, page: Page): Promise<{ tasks: 
 }
 
 async function listFrom(ctx: CallContext, session: D1DatabaseSession, actor: Actor | null, page: Page) {
-  if (actor === null) return shownPage(await read(listEverything(session, page)), null);
+  if (actor === null) return shownPage(await listEverything(session, page), null);
   const enforced = ctx.config.fgacEnforce;
-  const reach = await read(findReach(session, actor, enforced));
+  const reach = await findReach(session, actor, enforced);
   // Where the graph decides nothing it is not asked, and that it is out of reach is not heard.
   const wanted = page.agentDid === null ? page.limit : LOOKED_THROUGH_MAX;
   const { ids, more } = reach.graphDecides
     ? await readable(ctx, session, actor.subject, { limit: wanted, cursor: page.cursor })
     : { ids: [], more: null };
-  return shownPage(await read(listPermitted(session, { actor, reach, enforced, ids, upTo: more }, page)), more);
+  return shownPage(await listPermitted(session, { actor, reach, enforced, ids, upTo: more }, page), more);
 }
 
 /** The next ids that the subject may read, and where to go on. */
@@ -65,7 +67,7 @@ async function readable(
 
 /** @param more where to go on behind the last of these rows */
 function shownPage({ rows, hasMore }: TaskPage, more: string | null): { tasks: ShownTask[]; nextCursor?: string } {
-  const nextCursor = hasMore ? (rows.at(-1)?.task_id ?? null) : more;
+  const nextCursor = hasMore ? (rows.at(-1)?.taskId ?? null) : more;
   const tasks = rows.map(shownTask);
   return nextCursor === null ? { tasks } : { tasks, nextCursor };
 }

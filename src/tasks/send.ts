@@ -7,6 +7,7 @@ import { type AgentDid, parseAgentDid } from "../wire/did.ts";
 import { type JsonText, writeJson } from "../wire/json-text.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { permittedTask } from "./access.ts";
+import { recordOperatorAccess } from "./operator-access.ts";
 import type { TaskKey } from "./store.ts";
 
 const PAYLOAD_BYTES_MAX = 1_048_576;
@@ -23,11 +24,12 @@ export async function sendToTask(
   operatorsAgent: string | null,
 ): Promise<{ deliveryId: string }> {
   const row = await permittedTask(ctx, actorOf(ctx.principal), key, "update", operatorsAgent);
-  const to = parseAgentDid(row.agent_did);
+  const to = parseAgentDid(row.agentDid);
   if (to === null) throw new ProxyError("PROXY_INTERNAL", { reason: "a task's agent is no agent DID" });
-  const payload = writeJson({ kind, taskId: row.task_id, content });
+  const payload = writeJson({ kind, taskId: row.taskId, content });
   if (new TextEncoder().encode(payload).length > PAYLOAD_BYTES_MAX) throw new ProxyError("PROXY_BODY_TOO_LARGE");
   const message: LocalMessage = { ...senderOf(ctx), payload };
+  await recordOperatorAccess(ctx, `${kind}.send`, row);
   ctx.authority.assertCurrent();
   if (ctx.gate !== null) return ctx.gate.send(to, message);
   return callRemoteGate(ctx, () => ctx.gates.of(to).notify(message));

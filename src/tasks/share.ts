@@ -28,20 +28,20 @@ export async function changeShare(ctx: CallContext, op: "register" | "deregister
   const wellFormed = validateTuple(SALLYPORT_MODEL, { object: taskObject("any"), relation, subject });
   if (!wellFormed.ok) throw new ProxyError("PROXY_BAD_REQUEST", { detail: `subject: ${wellFormed.error}` });
   const row = await permittedTask(ctx, actorOf(ctx.principal), { taskId: share.taskId }, "delete");
-  const object = taskObject(row.task_id);
+  const object = taskObject(row.taskId);
   const tuple = { object, relation, subject };
-  const dual = dualWrite(ctx, op, [{ object, principal: subject, parent: agentObject(row.agent_did), relation }]);
+  const dual = dualWrite(ctx, op, [{ object, principal: subject, parent: agentObject(row.agentDid), relation }]);
   const nowMs = ctx.now();
   await commitOn(
     ctx,
     row,
     [
       ...(op === "register" ? [roomForShare(share)] : []),
-      ...(op === "register" ? writeTuples(ctx.db, [tuple], { nowMs }) : deleteTuples(ctx.db, [tuple])),
+      ...(op === "register" ? writeTuples([tuple], { nowMs }) : deleteTuples([tuple])),
       auditOfEffectStatement(ctx, {
         action: op === "register" ? "task.share" : "task.unshare",
         subject: object,
-        agentDid: row.agent_did,
+        agentDid: row.agentDid,
         result: "ok",
         details: { relation, with: subject },
       }),
@@ -51,8 +51,8 @@ export async function changeShare(ctx: CallContext, op: "register" | "deregister
     tooManyShares,
   );
   const failed = await pushToRemote(ctx, dual);
-  if (failed !== null) throw graphUnavailable(`the remote graph: ${failed}`, { taskId: row.task_id });
-  return { taskId: row.task_id, relation, subject };
+  if (failed !== null) throw graphUnavailable(`the remote graph: ${failed}`, { taskId: row.taskId });
+  return { taskId: row.taskId, relation, subject };
 }
 
 /** Shares of one task, editors and viewers together. */

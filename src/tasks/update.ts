@@ -1,14 +1,17 @@
 /** What is done to a task that exists: canceled, deleted, shared, and what is sent to its agent. */
-import { auditStatement } from "../audit/entry.ts";
+import { eq, sql } from "drizzle-orm";
+import { auditOfEffectStatement, auditStatement } from "../audit/entry.ts";
 import { actorOf } from "../authz/actor.ts";
 import { agentObject, taskObject } from "../authz/grants.ts";
 import { deleteTuplesOf } from "../authz/store/tuples.ts";
 import { commitWrite, dualWrite, pushToRemote } from "../authz/sync/dual-write.ts";
 import { logDeferred } from "../authz/sync/outbox.ts";
 import type { CallContext } from "../call/context.ts";
+import { tasks } from "../database/schema.ts";
+import { query } from "../database/statement.ts";
 import { noSuchTask, permittedTask } from "./access.ts";
 import { commitOn } from "./commit.ts";
-import { type ShownTask, shownTask, TASK_COLUMNS, type TaskKey, type TaskRow } from "./store.ts";
+import { type ShownTask, shownTask, type TaskKey } from "./store.ts";
 
 /** Cancels a task; doing it twice answers the same. */
 export async function cancelTask(ctx: CallContext, key: TaskKey, operatorsAgent: string | null): Promise<ShownTask> {
@@ -17,15 +20,22 @@ export async function cancelTask(ctx: CallContext, key: TaskKey, operatorsAgent:
   const committed = await commitWrite(
     ctx,
     [
-      ctx.db
-        .prepare(
-          `UPDATE tasks SET status = 'canceled', updated_at_ms = MAX(updated_at_ms, ?2) WHERE task_id = ?1 RETURNING ${TASK_COLUMNS}`,
-        )
-        .bind(row.task_id, ctx.now()),
+      query
+        .update(tasks)
+        .set({ status: "canceled", updatedAtMs: sql`MAX(${tasks.updatedAtMs}, ${ctx.now()})` })
+        .where(eq(tasks.taskId, row.taskId))
+        .returning(),
+      auditOfEffectStatement(ctx, {
+        action: "task.cancel",
+        subject: taskObject(row.taskId),
+        agentDid: row.agentDid,
+        result: "ok",
+        details: { name: row.name },
+      }),
     ],
     null,
   );
-  const canceled = committed.ok ? (committed.value[0]?.results[0] as TaskRow | undefined) : undefined;
+  const canceled = committed.ok ? committed.value[0][0] : undefined;
   if (canceled === undefined) throw noSuchTask("deleted at the same moment");
   return shownTask(canceled);
 }
@@ -36,27 +46,27 @@ export async function cancelTask(ctx: CallContext, key: TaskKey, operatorsAgent:
  */
 export async function deleteTask(ctx: CallContext, key: TaskKey, operatorsAgent: string | null): Promise<ShownTask> {
   const row = await permittedTask(ctx, actorOf(ctx.principal), key, "delete", operatorsAgent);
-  const object = taskObject(row.task_id);
+  const object = taskObject(row.taskId);
   const dual = dualWrite(ctx, "deregister", [
-    { object, principal: null, parent: agentObject(row.agent_did), relation: null },
+    { object, principal: null, parent: agentObject(row.agentDid), relation: null },
   ]);
   const [removed] = await commitOn(
     ctx,
     row,
     [
-      ctx.db.prepare(`DELETE FROM tasks WHERE task_id = ?1 RETURNING ${TASK_COLUMNS}`).bind(row.task_id),
-      ...deleteTuplesOf(ctx.db, object),
+      query.delete(tasks).where(eq(tasks.taskId, row.taskId)).returning(),
+      ...deleteTuplesOf(object),
       auditStatement(ctx, {
         action: "task.delete",
         subject: object,
-        agentDid: row.agent_did,
+        agentDid: row.agentDid,
         result: "ok",
         details: { name: row.name },
       }),
     ],
     dual,
   );
-  const deleted = removed?.results[0] as TaskRow | undefined;
+  const deleted = removed[0];
   if (deleted === undefined) throw noSuchTask("deleted at the same moment");
   const failed = await pushToRemote(ctx, dual);
   if (failed !== null) logDeferred(ctx.log, object, failed);

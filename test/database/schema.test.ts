@@ -11,8 +11,15 @@ const tables = Object.values(schema)
   .map((table) => getTableConfig(table));
 
 /** What drizzle has no words for. */
-const WITHOUT_ROWID = new Set(["trust_pairs", "pair_tickets", "relationships", "grants_taken", "invite_uses"]);
-const STRICT = new Set(["relationships", "grants_taken"]);
+const WITHOUT_ROWID = new Set([
+  "trust_pairs",
+  "pair_tickets",
+  "relationships",
+  "grants_taken",
+  "invite_uses",
+  "withdrawn_grants",
+]);
+const STRICT = new Set(["relationships", "grants_taken", "withdrawn_grants"]);
 
 async function rows<Row>(text: string): Promise<Row[]> {
   return (await env.DB.prepare(text).all<Row>()).results;

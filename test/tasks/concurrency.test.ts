@@ -63,7 +63,7 @@ describe("a task that is deleted while somebody else", () => {
     expect(reply).toMatchObject({ ok: false, code: "PROXY_NOT_FOUND" });
     expect(reply).toEqual(missing);
     expect(await tuplesOf(`task:${taskId}`)).toEqual([]);
-    expect(await auditOf(`task:${taskId}`)).toEqual(["task.delete operator"]);
+    expect(await auditOf(`task:${taskId}`)).toEqual([`task.create agent:${agent.did}`, "task.delete operator"]);
   });
 });
 
@@ -76,7 +76,7 @@ describe("the audit", () => {
       expect(await result(agent, method, share)).toEqual(share);
     }
     const entries = await auditOf(`task:${taskId}`);
-    expect(entries).toEqual([`task.share agent:${agent.did}`, `task.unshare agent:${agent.did}`]);
+    expect(entries).toEqual(["create", "share", "unshare"].map((what) => `task.${what} agent:${agent.did}`));
   });
 
   test("has the end of a key once, though two asked for it at the same moment", async () => {

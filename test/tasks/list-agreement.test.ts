@@ -2,6 +2,7 @@
 import { env } from "cloudflare:workers";
 import * as fc from "fast-check";
 import { beforeAll, describe, expect, test } from "vitest";
+import { type BatchItem, runBatch } from "../../src/database/batch.ts";
 import { writeTuples } from "../../src/authz/store/tuples.ts";
 import { runtimeOf } from "../../src/runtime.ts";
 import { newUlid } from "../../src/wire/ulid.ts";
@@ -162,14 +163,14 @@ describe("in any world", () => {
       memberOf(`agent:${agent.did}`, agent.tenantId),
       memberOf(`user:${agent.ownerDid}`, agent.tenantId),
     ]);
-    await env.DB.batch([
+    await runBatch(env.DB, [
       env.DB.prepare("DELETE FROM tasks"),
       env.DB.prepare("DELETE FROM relationships WHERE object_type IN ('task', 'tenant')"),
       env.DB.prepare("DELETE FROM tenant_enforcement"),
-      ...writeTuples(env.DB, [...homes, memberOf(subjectOf(6), tenants[0] ?? "")], { nowMs }),
+      ...writeTuples([...homes, memberOf(subjectOf(6), tenants[0] ?? "")], { nowMs }),
     ]);
     const ids: string[] = [];
-    const statements = members.map(({ tenant, subject, stands }) =>
+    const statements: BatchItem[] = members.map(({ tenant, subject, stands }) =>
       stands
         ? env.DB.prepare("INSERT OR IGNORE INTO relationships VALUES ('tenant', ?1, 'member', ?2, ?3, '', 0)").bind(
             tenants[tenant],
@@ -202,7 +203,6 @@ describe("in any world", () => {
       const object = `task:${taskId}`;
       statements.push(
         ...writeTuples(
-          env.DB,
           [
             { object, relation: "tenant", subject: `tenant:${tenant}` },
             { object, relation: "parent", subject: `agent:${agent.did}` },
@@ -213,7 +213,7 @@ describe("in any world", () => {
         ),
       );
     }
-    await env.DB.batch(statements);
+    await runBatch(env.DB, statements);
     expect(await rows("SELECT task_id FROM tasks")).toHaveLength(tasks.length);
     return ids;
   }

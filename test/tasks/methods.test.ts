@@ -30,7 +30,7 @@ beforeAll(async () => {
 });
 
 describe("who made a task", () => {
-  test("is the agent's owner where the agent makes it, and both own it", async () => {
+  test("is the agent's owner where the agent makes test, and both own it", async () => {
     const task = await createTask(agent, { agentDid: agent.did, name: "mine", params: { a: 1 } });
     expect(task).toMatchObject({
       tenantId: agent.tenantId,
@@ -162,5 +162,45 @@ describe("a task", () => {
     const own = await createTask(key, { agentDid: agent.did });
     await result(key, "event/send", { taskId: own.taskId, content: ["an event"] });
     expect(task.taskId).not.toBe(own.taskId);
+  });
+});
+
+describe("the audit of tasks", () => {
+  const actions = async (taskId: string): Promise<string[]> =>
+    (
+      await rows<{ entry: string }>(
+        "SELECT action || ' ' || actor || ' ' || result AS entry FROM audit WHERE subject = ?1 ORDER BY rowid",
+        `task:${taskId}`,
+      )
+    ).map(({ entry }) => entry);
+
+  test("has what the operator does, reading and sending included", async () => {
+    const { taskId } = await createTask(operator, { agentDid: agent.did });
+    await result(operator, "task/get", { taskId });
+    await result(operator, "message/send", { taskId, content: "hello" });
+    await result(operator, "event/send", { taskId, content: 1 });
+    await result(operator, "task/cancel", { taskId });
+    await result(operator, "task/cancel", { taskId });
+    await result(operator, "task/delete", { taskId });
+    expect(await actions(taskId)).toEqual([
+      "task.create operator ok",
+      "task.get operator permitted",
+      "message.send operator permitted",
+      "event.send operator permitted",
+      "task.cancel operator ok",
+      "task.delete operator ok",
+    ]);
+    const before = (await rows("SELECT 1 FROM audit WHERE action = 'task.list'")).length;
+    await result(operator, "task/list", { agentDid: agent.did });
+    expect(await rows("SELECT 1 FROM audit WHERE action = 'task.list'")).toHaveLength(before + 1);
+  });
+
+  test("has what others make and cancel, and not what they read", async () => {
+    const { taskId } = await createTask(agent, { agentDid: agent.did });
+    await result(agent, "task/get", { taskId });
+    await result(agent, "task/list", {});
+    await result(agent, "task/cancel", { taskId });
+    const self = `agent:${agent.did}`;
+    expect(await actions(taskId)).toEqual([`task.create ${self} ok`, `task.cancel ${self} ok`]);
   });
 });

@@ -72,7 +72,7 @@ async function attempt(
   const { db, trips } = watch(env.DB, () => around.fail ?? null);
   const ctx = await contextOf(caller, db, { ended: around.ended === true });
   const reply = await runtimeOf(env).dispatcher.dispatch(ctx, "rpc", method, params);
-  return { reply, batches: trips.filter((trip) => trip.some((sql) => /^\s*(INSERT|UPDATE|DELETE)/.test(sql))) };
+  return { reply, batches: trips.filter((trip) => trip.some((sql) => /^\s*(insert|update|delete)/i.test(sql))) };
 }
 
 /** Everything that these methods can change. */

@@ -1,10 +1,14 @@
 /** The relationship tuples in D1: statements to write and delete them in anybody's batch, and a paged read. */
+import { and, asc, eq, type SQL, sql } from "drizzle-orm";
+import type { SQLiteColumn } from "drizzle-orm/sqlite-core";
 import { type Undone, violates } from "../../database/batch.ts";
+import { names } from "../../database/columns.ts";
+import { readAll } from "../../database/read.ts";
 import { relationships } from "../../database/schema.ts";
+import { query, type Statement, type Store } from "../../database/statement.ts";
 import { decodeBase64Url, encodeBase64Url } from "../../wire/base64url.ts";
 import { err, ok, type Result } from "../../wire/result.ts";
 import { validateTuple, type Model } from "../engine/model.ts";
-import { SALLYPORT_MODEL } from "./sallyport-model.ts";
 import {
   formatObject,
   formatSubject,
@@ -16,12 +20,26 @@ import {
   parseTypeName,
   type Tuple,
 } from "../engine/tuple.ts";
+import { SALLYPORT_MODEL } from "./sallyport-model.ts";
 
 /** What a D1 read needs: the database itself, or a session that fixes how fresh the answer must be. */
-export type TupleStore = Pick<D1Database, "prepare">;
+export type TupleStore = Store;
 
 /** Tuples in one statement; a bound parameter holds 2 MB, a tuple at most about 1 KB. */
 const TUPLES_PER_STATEMENT = 1_000;
+
+/** The tuple itself, in the order of {@link columnsOf}. */
+const KEY = [
+  relationships.objectType,
+  relationships.objectId,
+  relationships.relation,
+  relationships.subjectType,
+  relationships.subjectId,
+  relationships.subjectRelation,
+] as const;
+const KEY_NAMES = names(...KEY);
+/** The tuple in a row of `json_each`, as {@link columnsOf} lays it out. */
+export const TUPLE_OF_JSON = sql.raw("value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5");
 
 /** A tuple that the model does not allow was about to be written: a caller's mistake, since input is validated before. */
 export class TupleNotAllowed extends Error {
@@ -34,26 +52,24 @@ export class TupleNotAllowed extends Error {
  * @throws TupleNotAllowed when the model refuses one; nothing is written then
  */
 export function writeTuples(
-  db: TupleStore,
   tuples: readonly Tuple[],
-  options: { nowMs: number; model?: Model },
-): D1PreparedStatement[] {
-  const model = options.model ?? SALLYPORT_MODEL;
+  { nowMs, model = SALLYPORT_MODEL }: { nowMs: number; model?: Model },
+): Statement<D1Result>[] {
+  assertAllowed(tuples, model);
+  return chunksOf(tuples).map((chunk) =>
+    query
+      .insert(relationships)
+      .select(sql`SELECT ${TUPLE_OF_JSON}, ${nowMs} FROM json_each(${chunk}) WHERE TRUE`)
+      .onConflictDoNothing({ target: [...KEY] }),
+  );
+}
+
+/** @throws TupleNotAllowed when the model refuses one of the tuples */
+export function assertAllowed(tuples: readonly Tuple[], model: Model = SALLYPORT_MODEL): void {
   for (const tuple of tuples) {
     const valid = validateTuple(model, tuple);
     if (!valid.ok) throw new TupleNotAllowed(`${formatTuple(tuple)}: ${valid.error}`);
   }
-  return chunksOf(tuples).map((columns) =>
-    db
-      .prepare(
-        `INSERT INTO relationships
-           (object_type, object_id, relation, subject_type, subject_id, subject_relation, created_at_ms)
-         SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, ?2 FROM json_each(?1)
-         WHERE true
-         ON CONFLICT (object_type, object_id, relation, subject_type, subject_id, subject_relation) DO NOTHING`,
-      )
-      .bind(columns, options.nowMs),
-  );
 }
 
 /** @returns whether a batch was undone because a tuple would have put an object into a second tenant */
@@ -66,29 +82,26 @@ export function isSecondTenant(undone: Undone): boolean {
  *
  * @throws TupleNotAllowed when one is not a tuple at all
  */
-export function deleteTuples(db: TupleStore, tuples: readonly Tuple[]): D1PreparedStatement[] {
-  return chunksOf(tuples).map((columns) =>
-    db
-      .prepare(
-        `DELETE FROM relationships
-         WHERE (object_type, object_id, relation, subject_type, subject_id, subject_relation) IN
-           (SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5 FROM json_each(?1))`,
-      )
-      .bind(columns),
+export function deleteTuples(tuples: readonly Tuple[]): Statement<D1Result>[] {
+  return chunksOf(tuples).map((chunk) =>
+    query.delete(relationships).where(sql`(${KEY_NAMES}) IN (SELECT ${TUPLE_OF_JSON} FROM json_each(${chunk}))`),
   );
 }
 
 /**
  * Statements that delete every tuple in which an object stands, as object and as subject: what is deleted leaves no grant
  * behind that a later object of the same name could inherit.
+ *
+ * @throws TupleNotAllowed for what is no object
  */
-export function deleteTuplesOf(db: TupleStore, object: string): D1PreparedStatement[] {
+export function deleteTuplesOf(object: string): Statement<D1Result>[] {
   const parsed = parseObject(object);
   if (!parsed.ok) throw new TupleNotAllowed(`${object}: ${parsed.error}`);
   const { type, id } = parsed.value;
+  const { objectType, objectId, subjectType, subjectId } = relationships;
   return [
-    db.prepare("DELETE FROM relationships WHERE object_type = ?1 AND object_id = ?2").bind(type, id),
-    db.prepare("DELETE FROM relationships WHERE subject_type = ?1 AND subject_id = ?2").bind(type, id),
+    query.delete(relationships).where(and(eq(objectType, type), eq(objectId, id))),
+    query.delete(relationships).where(and(eq(subjectType, type), eq(subjectId, id))),
   ];
 }
 
@@ -106,56 +119,47 @@ export async function readTuples(
   filter: TupleFilter,
   page: { limit: number; cursor?: string },
 ): Promise<Result<{ tuples: Tuple[]; nextCursor?: string }, string>> {
-  const conditions: string[] = [];
-  const values: (string | number)[] = [];
-  const where = (column: string, value: string): void => {
-    values.push(value);
-    conditions.push(`${column} = ?${values.length}`);
-  };
+  const conditions: SQL[] = [];
+  const where: Where = (column, value) => void conditions.push(eq(column, value));
   const problem = filterConditions(filter, where);
   if (problem !== null) return err(problem);
   if (page.cursor !== undefined) {
     const after = parseCursor(page.cursor);
     if (after === null) return err("the cursor is malformed");
-    const first = values.length + 1;
-    values.push(...after);
-    conditions.push(`(${KEY_COLUMNS}) > (${after.map((_, index) => `?${first + index}`).join(", ")})`);
+    conditions.push(
+      sql`(${KEY_NAMES}) > (${sql.join(
+        after.map((part) => sql`${part}`),
+        sql`, `,
+      )})`,
+    );
   }
-  values.push(page.limit + 1);
-  const clause = conditions.length === 0 ? "" : `WHERE ${conditions.join(" AND ")}`;
-  const { results } = await db
-    .prepare(`SELECT ${KEY_COLUMNS} FROM relationships ${clause} ORDER BY ${KEY_COLUMNS} LIMIT ?${values.length}`)
-    .bind(...values)
-    .all<TupleRow>();
-  const rows = results.slice(0, page.limit);
+  const select = query
+    .select()
+    .from(relationships)
+    .where(and(...conditions))
+    .orderBy(...KEY.map((column) => asc(column)))
+    .limit(page.limit + 1);
+  const found = await readAll(db, select);
+  const rows = found.slice(0, page.limit);
   const last = rows.at(-1);
   const tuples = rows.map(tupleOfRow);
-  return ok(
-    results.length > page.limit && last !== undefined ? { tuples, nextCursor: formatCursor(last) } : { tuples },
-  );
+  return ok(found.length > page.limit && last !== undefined ? { tuples, nextCursor: formatCursor(last) } : { tuples });
 }
 
-export type TupleRow = {
-  object_type: string;
-  object_id: string;
-  relation: string;
-  subject_type: string;
-  subject_id: string;
-  subject_relation: string;
-};
+type TupleRow = Omit<typeof relationships.$inferSelect, "createdAtMs">;
 
-/** A row of `relationships` as a tuple. */
-export function tupleOfRow(row: TupleRow): Tuple {
+function tupleOfRow(row: TupleRow): Tuple {
   return {
-    object: formatObject(row.object_type, row.object_id),
+    object: formatObject(row.objectType, row.objectId),
     relation: row.relation,
-    subject: formatSubject({ type: row.subject_type, id: row.subject_id, relation: row.subject_relation }),
+    subject: formatSubject({ type: row.subjectType, id: row.subjectId, relation: row.subjectRelation }),
   };
 }
 
-const KEY_COLUMNS = "object_type, object_id, relation, subject_type, subject_id, subject_relation";
+/** Adds a condition. */
+type Where = (column: SQLiteColumn, value: string) => void;
 
-function filterConditions(filter: TupleFilter, where: (column: string, value: string) => void): string | null {
+function filterConditions(filter: TupleFilter, where: Where): string | null {
   if (filter.object !== undefined) {
     const problem = typedCondition("object", filter.object, where);
     if (problem !== null) return problem;
@@ -163,34 +167,30 @@ function filterConditions(filter: TupleFilter, where: (column: string, value: st
   if (filter.relation !== undefined) {
     const relation = parseRelation(filter.relation);
     if (!relation.ok) return relation.error;
-    where("relation", relation.value);
+    where(relationships.relation, relation.value);
   }
   return filter.subject === undefined ? null : typedCondition("subject", filter.subject, where);
 }
 
-function typedCondition(
-  side: "object" | "subject",
-  text: string,
-  where: (column: string, value: string) => void,
-): string | null {
+function typedCondition(side: "object" | "subject", text: string, where: Where): string | null {
   if (text.endsWith(":") && text.indexOf(":") === text.length - 1) {
     const type = parseTypeName(text.slice(0, -1));
     if (!type.ok) return type.error;
-    where(`${side}_type`, type.value);
+    where(side === "object" ? relationships.objectType : relationships.subjectType, type.value);
     return null;
   }
   if (side === "object") {
     const object = parseObject(text);
     if (!object.ok) return object.error;
-    where("object_type", object.value.type);
-    where("object_id", object.value.id);
+    where(relationships.objectType, object.value.type);
+    where(relationships.objectId, object.value.id);
     return null;
   }
   const subject = parseSubject(text);
   if (!subject.ok) return subject.error;
-  where("subject_type", subject.value.type);
-  where("subject_id", subject.value.id);
-  where("subject_relation", subject.value.relation);
+  where(relationships.subjectType, subject.value.type);
+  where(relationships.subjectId, subject.value.id);
+  where(relationships.subjectRelation, subject.value.relation);
   return null;
 }
 
@@ -202,7 +202,11 @@ function chunksOf(tuples: readonly Tuple[]): string[] {
   return chunks;
 }
 
-function columnsOf(tuple: Tuple): string[] {
+/**
+ * @returns a tuple's six parts, in the order of the table
+ * @throws TupleNotAllowed when it is not a tuple at all
+ */
+export function columnsOf(tuple: Tuple): string[] {
   const parsed = parseTuple(tuple);
   if (!parsed.ok) throw new TupleNotAllowed(`${formatTuple(tuple)}: ${parsed.error}`);
   const { object, relation, subject } = parsed.value;
@@ -211,7 +215,7 @@ function columnsOf(tuple: Tuple): string[] {
 
 /** A cursor is the last tuple's key. It grants nothing: it only says where to go on. */
 function formatCursor(row: TupleRow): string {
-  const key = [row.object_type, row.object_id, row.relation, row.subject_type, row.subject_id, row.subject_relation];
+  const key = [row.objectType, row.objectId, row.relation, row.subjectType, row.subjectId, row.subjectRelation];
   return encodeBase64Url(new TextEncoder().encode(JSON.stringify(key)));
 }
 

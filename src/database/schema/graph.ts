@@ -95,7 +95,40 @@ export const tenantEnforcement = sqliteTable(
   ],
 );
 
-/** Agents and service accounts that an operator took a grant from: reconciliation gives them none by itself. STRICT, WITHOUT ROWID. */
+/**
+ * Grants that an operator took by hand, and those of an API key that its maker did not hold: nothing gives them back by itself.
+ * STRICT, WITHOUT ROWID.
+ */
+export const withdrawnGrants = sqliteTable(
+  "withdrawn_grants",
+  {
+    objectType: text("object_type").notNull(),
+    objectId: text("object_id").notNull(),
+    relation: text("relation").notNull(),
+    subjectType: text("subject_type").notNull(),
+    subjectId: text("subject_id").notNull(),
+    subjectRelation: text("subject_relation").notNull().default(""),
+    withdrawnAtMs: integer("withdrawn_at_ms").notNull(),
+  },
+  (table) => [
+    primaryKey({
+      columns: [
+        table.objectType,
+        table.objectId,
+        table.relation,
+        table.subjectType,
+        table.subjectId,
+        table.subjectRelation,
+      ],
+    }),
+    index("withdrawn_grants_by_subject").on(table.subjectType, table.subjectId),
+  ],
+);
+
+/**
+ * What an earlier version kept instead: agents and service accounts that an operator took any grant from. Read, not written.
+ * STRICT, WITHOUT ROWID.
+ */
 export const grantsTaken = sqliteTable(
   "grants_taken",
   {

@@ -7,13 +7,14 @@ import { ProxyError } from "../../wire/problem.ts";
 import { commitWrite } from "../../authz/sync/dual-write.ts";
 import { setEnforcement } from "../../authz/enforcement.ts";
 import { createBudget, OPERATOR_LIMITS } from "../../authz/store/budget.ts";
+import { assertExisting } from "../../authz/existence.ts";
 import { unanswered } from "../../authz/permission.ts";
 import { sallyportGraph } from "../../authz/store/graph.ts";
 import { validateTuple } from "../../authz/engine/model.ts";
 import { noteBookmark, readSession } from "../../database/session.ts";
 import { noteDrift, parseReconcileCursor, reconcile } from "../../authz/sync/reconcile.ts";
 import { SALLYPORT_MODEL } from "../../authz/store/sallyport-model.ts";
-import { givenStatement, takenStatement } from "../../authz/sync/withdrawn-grants.ts";
+import { restoreStatements, withdrawStatement } from "../../authz/sync/withdrawn-grants.ts";
 import { formatTuple, parseTuple, type Tuple } from "../../authz/engine/tuple.ts";
 import { deleteTuples, readTuples, writeTuples } from "../../authz/store/tuples.ts";
 
@@ -45,21 +46,21 @@ const write = defineMethod({
     for (const each of writes) mustBe(each, validateTuple(SALLYPORT_MODEL, each));
     for (const each of deletes) mustBe(each, parseTuple(each));
     // Deletes first: so an object can move to another tenant in one call.
-    const removal = deleteTuples(ctx.db, deletes);
-    const written = writeTuples(ctx.db, writes, { nowMs: ctx.now() });
+    const removal = deleteTuples(deletes);
+    const written = writeTuples(writes, { nowMs: ctx.now() });
     const committed = await commitWrite(
       ctx,
       [
-        takenStatement(ctx.db, deletes, ctx.now()),
+        withdrawStatement(deletes, ctx.now()),
         ...removal,
         ...written,
-        givenStatement(ctx.db, writes),
+        ...restoreStatements(writes),
         auditStatement(ctx, {
           action: "authz.write",
           subject: null,
           agentDid: null,
           result: "ok",
-          details: { writes: summary(writes), deletes: summary(deletes) },
+          details: { writes: listed(writes), deletes: listed(deletes) },
         }),
       ],
       null,
@@ -104,6 +105,7 @@ const checkMethod = defineMethod({
   handler: async (ctx, question) => {
     const checked = await sallyportGraph.check(ctx.db, questionOf(question));
     if (!checked.ok) throw unanswered(checked.error);
+    if (!checked.value) await assertExisting(ctx.db.withSession("first-primary"), questionOf(question));
     return { allowed: checked.value };
   },
 });
@@ -118,6 +120,7 @@ const explain = defineMethod({
     const explained = await sallyportGraph.explain(ctx.db, questionOf(question));
     if (!explained.ok) throw unanswered(explained.error);
     const { allowed, path, missing } = explained.value;
+    if (!allowed) await assertExisting(ctx.db.withSession("first-primary"), questionOf(question));
     return { allowed, path: [...path], missing: [...missing] };
   },
 });
@@ -144,6 +147,7 @@ const listObjects = defineMethod({
       objects.push(...page.value.objects);
       cursor = page.value.nextCursor;
     } while (cursor !== undefined && objects.length < OBJECTS_MAX);
+    if (objects.length === 0) await assertExisting(session, { subject, contextualTuples });
     if (cursor !== undefined) throw invalid(`there are more than ${OBJECTS_MAX}`);
     noteBookmark(ctx, session);
     return { objects };
@@ -174,7 +178,7 @@ const reconcileMethod = defineMethod({
       graceMs: 0,
       tenants: { tasks: null, keys: null },
     });
-    if (cursor === undefined && report.nextCursor === undefined) await noteDrift(ctx, report.drift);
+    if (cursor === undefined && report.nextCursor === undefined) noteDrift(ctx, report.drift);
     return report;
   },
 });
@@ -210,9 +214,9 @@ function invalid(detail: string): ProxyError {
   return new ProxyError("PROXY_BAD_REQUEST", { detail: detail.slice(0, 300) });
 }
 
-/** Tuples for the audit: all of a few, the number of many. */
-function summary(list: readonly Tuple[]): string {
-  return list.length > 10 ? `${list.length} tuples` : list.map(formatTuple).join(" ");
+/** Tuples for the audit, each of them: none holds white space. */
+function listed(tuplesOf: readonly Tuple[]): string {
+  return tuplesOf.map(formatTuple).join(" ");
 }
 
 function sum(numbers: readonly number[]): number {

@@ -4,16 +4,16 @@ import { actorOf } from "../../authz/actor.ts";
 import { permittedTask } from "../../tasks/access.ts";
 import { createTask } from "../../tasks/create.ts";
 import { listTasks } from "../../tasks/list.ts";
+import { recordOperatorAccess } from "../../tasks/operator-access.ts";
 import { sendToTask } from "../../tasks/send.ts";
 import { changeShare, type Share } from "../../tasks/share.ts";
 import { shownTask, type TaskKey } from "../../tasks/store.ts";
 import { cancelTask, deleteTask } from "../../tasks/update.ts";
-import { parseAgentDid } from "../../wire/did.ts";
 import { JsonText, keptJson } from "../../wire/json-text.ts";
 import { ProxyError } from "../../wire/problem.ts";
-import { plainText } from "../../wire/text.ts";
 import { defineMethod, type Method } from "../method.ts";
 import { PERMISSIONS } from "../permissions.ts";
+import { agentDid, plainText, timeMs } from "../schemas.ts";
 
 const PAGE_MAX = 100;
 /** `params` and `metadata`, as JSON; a row of D1 holds 2 MB. */
@@ -21,10 +21,6 @@ const OBJECT_BYTES_MAX = 262_144;
 /** What stands around it in a message has to fit as well, and is judged where it is sent. */
 const CONTENT_BYTES_MAX = 1_048_576;
 
-const agentDid = z.string().check(
-  z.maxLength(512),
-  z.refine((text: string) => parseAgentDid(text) !== null, "is no agent DID"),
-);
 const taskId = plainText(1, 128);
 const taskName = plainText(1, 128);
 /** Kept to the byte: neither the spelling of a number nor a member's name changes on its way. */
@@ -33,7 +29,6 @@ const objectText = keptJson(OBJECT_BYTES_MAX).check(
 );
 const NO_OBJECT = "{}";
 const shownObject = z.custom<JsonText>((value) => value instanceof JsonText);
-const timeMs = z.int().check(z.nonnegative());
 
 /** By id or by name, and not by both. The operator, who is in no tenant, may add an agent of the tenant that a name is of. */
 const keyMembers = { taskId: z.optional(taskId), taskName: z.optional(taskName), agentDid: z.optional(agentDid) };
@@ -86,9 +81,11 @@ const get = defineMethod({
   permission: PERMISSIONS["task/get"],
   params: z.object(keyMembers).check(oneKey),
   result: oneTask,
-  handler: async (ctx, params) => ({
-    task: shownTask(await permittedTask(ctx, actorOf(ctx.principal), keyOf(params), "read", params.agentDid ?? null)),
-  }),
+  handler: async (ctx, params) => {
+    const row = await permittedTask(ctx, actorOf(ctx.principal), keyOf(params), "read", params.agentDid ?? null);
+    await recordOperatorAccess(ctx, "task.get", row);
+    return { task: shownTask(row) };
+  },
 });
 
 const list = defineMethod({

@@ -5,6 +5,7 @@ import { check, listObjects } from "../../../src/authz/engine/check.ts";
 import { createGraph } from "../../../src/authz/store/graph.ts";
 import { parseModel, validateTuple } from "../../../src/authz/engine/model.ts";
 import { indexTuples } from "../../../src/authz/engine/tuple-index.ts";
+import { runBatch } from "../../../src/database/batch.ts";
 import { writeTuples } from "../../../src/authz/store/tuples.ts";
 import { questionsOf, RANDOM_RELATIONS, RANDOM_TYPES, randomCase } from "../engine/random-graphs.ts";
 
@@ -24,9 +25,9 @@ test(
         const graph = createGraph(model);
         const valid = tuples.filter((tuple) => validateTuple(model, tuple).ok);
         const contextualTuples = contextual.filter((tuple) => validateTuple(model, tuple).ok);
-        await env.DB.batch([
+        await runBatch(env.DB, [
           env.DB.prepare("DELETE FROM relationships"),
-          ...writeTuples(env.DB, valid, { nowMs: 1, model }),
+          ...writeTuples(valid, { nowMs: 1, model }),
         ]);
         const index = indexTuples(model, valid);
         await Promise.all(

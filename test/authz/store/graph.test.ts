@@ -2,6 +2,7 @@ import { env } from "cloudflare:workers";
 import { beforeEach, describe, expect, test } from "vitest";
 import { sallyportGraph as graph } from "../../../src/authz/store/graph.ts";
 import type { Tuple } from "../../../src/authz/engine/tuple.ts";
+import { runBatch } from "../../../src/database/batch.ts";
 import { deleteTuples, writeTuples } from "../../../src/authz/store/tuples.ts";
 import { countRoundTrips } from "./counted-database.ts";
 
@@ -11,7 +12,7 @@ const denied = { ok: true, value: false };
 const home = [t("tenant:home#member@user:ann"), t("tenant:home#member@agent:a"), t("agent:a#tenant@tenant:home")];
 const task = (id: string): Tuple[] => [t(`task:${id}#tenant@tenant:home`), t(`task:${id}#parent@agent:a`)];
 const write = async (tuples: Tuple[]): Promise<void> => {
-  await env.DB.batch(writeTuples(env.DB, tuples, { nowMs: 1 }));
+  await runBatch(env.DB, writeTuples(tuples, { nowMs: 1 }));
 };
 const readable = (subject: string): ReturnType<typeof graph.listObjects> =>
   graph.listObjects(env.DB, { type: "task", relation: "read", subject });
@@ -41,11 +42,11 @@ describe("a check", () => {
     const share = t("task:1#viewer@user:ann");
     await write([...home, ...task("1"), share]);
     expect(await ask("read")).toEqual(allowed);
-    await env.DB.batch(deleteTuples(env.DB, [share]));
+    await runBatch(env.DB, deleteTuples([share]));
     expect(await ask("read")).toEqual(denied);
     await write([share]);
     expect(await ask("read")).toEqual(allowed);
-    await env.DB.batch(deleteTuples(env.DB, [t("tenant:home#member@user:ann")]));
+    await runBatch(env.DB, deleteTuples([t("tenant:home#member@user:ann")]));
     expect(await ask("read")).toEqual(denied);
   });
 

@@ -1,5 +1,5 @@
 import { env } from "cloudflare:workers";
-import { commitFenced } from "../../../src/database/batch.ts";
+import { commitFenced, runBatch } from "../../../src/database/batch.ts";
 import { beforeEach, describe, expect, test } from "vitest";
 import type { Tuple } from "../../../src/authz/engine/tuple.ts";
 import {
@@ -28,45 +28,45 @@ beforeEach(async () => {
 
 describe("writing and deleting", () => {
   test("a tuple written twice stands once, and a deletion of what does not stand is no error", async () => {
-    await env.DB.batch(writeTuples(env.DB, [ann, eng], { nowMs: 1 }));
-    await env.DB.batch(writeTuples(env.DB, [ann, bob], { nowMs: 2 }));
+    await runBatch(env.DB, writeTuples([ann, eng], { nowMs: 1 }));
+    await runBatch(env.DB, writeTuples([ann, bob], { nowMs: 2 }));
     expect(await stored()).toEqual([ann, eng, bob]);
-    await env.DB.batch(deleteTuples(env.DB, [ann, { ...ann, subject: "user:nobody" }]));
+    await runBatch(env.DB, deleteTuples([ann, { ...ann, subject: "user:nobody" }]));
     expect(await stored()).toEqual([eng, bob]);
   });
 
   test("a userset and its object are different subjects", async () => {
     const member = { object: "group:all", relation: "member", subject: "group:eng#member" };
-    await env.DB.batch(writeTuples(env.DB, [member], { nowMs: 1 }));
-    await env.DB.batch(deleteTuples(env.DB, [{ ...member, subject: "group:eng" }]));
+    await runBatch(env.DB, writeTuples([member], { nowMs: 1 }));
+    await runBatch(env.DB, deleteTuples([{ ...member, subject: "group:eng" }]));
     expect(await stored()).toEqual([member]);
   });
 
   test("a hundred tuples are one statement, and three thousand all arrive", async () => {
     const many = Array.from({ length: 3_000 }, (_, index) => ({ ...bob, subject: `user:${index}` }));
-    expect(writeTuples(env.DB, many.slice(0, 100), { nowMs: 1 })).toHaveLength(1);
-    expect(writeTuples(env.DB, [], { nowMs: 1 })).toHaveLength(0);
-    await env.DB.batch(writeTuples(env.DB, many, { nowMs: 1 }));
+    expect(writeTuples(many.slice(0, 100), { nowMs: 1 })).toHaveLength(1);
+    expect(writeTuples([], { nowMs: 1 })).toHaveLength(0);
+    await runBatch(env.DB, writeTuples(many, { nowMs: 1 }));
     expect(await env.DB.prepare("SELECT count(*) AS n FROM relationships").first("n")).toBe(3_000);
-    await env.DB.batch(deleteTuples(env.DB, many));
+    await runBatch(env.DB, deleteTuples(many));
     expect(await stored()).toEqual([]);
   });
 
   test("what the model does not allow is never written", async () => {
     const wildcard = { ...bob, subject: "user:*" };
-    expect(() => writeTuples(env.DB, [ann, wildcard], { nowMs: 1 })).toThrow(TupleNotAllowed);
-    expect(() => deleteTuples(env.DB, [{ ...ann, subject: "nonsense" }])).toThrow(TupleNotAllowed);
+    expect(() => writeTuples([ann, wildcard], { nowMs: 1 })).toThrow(TupleNotAllowed);
+    expect(() => deleteTuples([{ ...ann, subject: "nonsense" }])).toThrow(TupleNotAllowed);
     expect(await stored()).toEqual([]);
   });
 
   test("a second tenant of an object is refused by the database, and nothing of its batch stays", async () => {
-    await env.DB.batch(writeTuples(env.DB, [home], { nowMs: 1 }));
-    await env.DB.batch(writeTuples(env.DB, [home], { nowMs: 2 }));
+    await runBatch(env.DB, writeTuples([home], { nowMs: 1 }));
+    await runBatch(env.DB, writeTuples([home], { nowMs: 2 }));
     const away = { ...home, subject: "tenant:away" };
-    const refused = await commitFenced(env.DB, null, writeTuples(env.DB, [ann, away], { nowMs: 3 }));
+    const refused = await commitFenced(env.DB, null, writeTuples([ann, away], { nowMs: 3 }));
     expect(!refused.ok && isSecondTenant(refused.error)).toBe(true);
     expect(await stored()).toEqual([home]);
-    await env.DB.batch([...deleteTuples(env.DB, [home]), ...writeTuples(env.DB, [away], { nowMs: 4 })]);
+    await runBatch(env.DB, [...deleteTuples([home]), ...writeTuples([away], { nowMs: 4 })]);
     expect(await stored()).toEqual([away]);
   });
 
@@ -75,15 +75,15 @@ describe("writing and deleting", () => {
     const other = { object: "task:2", relation: "parent", subject: "agent:b" };
     const executor = { object: "agent:a", relation: "executor", subject: "agent:b" };
     const owner = { object: "agent:a", relation: "owner", subject: "user:ann" };
-    await env.DB.batch(writeTuples(env.DB, [parent, other, executor, owner], { nowMs: 1 }));
-    await env.DB.batch(deleteTuplesOf(env.DB, "agent:a"));
+    await runBatch(env.DB, writeTuples([parent, other, executor, owner], { nowMs: 1 }));
+    await runBatch(env.DB, deleteTuplesOf("agent:a"));
     expect(await stored()).toEqual([other]);
   });
 });
 
 describe("reading", () => {
   beforeEach(async () => {
-    await env.DB.batch(writeTuples(env.DB, [ann, bob, eng, home, { ...ann, object: "task:2" }], { nowMs: 1 }));
+    await runBatch(env.DB, writeTuples([ann, bob, eng, home, { ...ann, object: "task:2" }], { nowMs: 1 }));
   });
 
   test.each([

@@ -81,8 +81,59 @@ describe("writing and reading relationships", () => {
   });
 });
 
+describe("what is not there", () => {
+  test.each([
+    ["authz/check", { subject: "agent:worker", relation: "read", object: "agent:worker" }],
+    ["authz/explain", { subject: "agent:worker", relation: "read", object: "agent:worker" }],
+    ["authz/explain", { subject: "user:anne", relation: "read", object: "task:01JDA00000000000000000000A" }],
+    ["authz/list_objects", { subject: "service_account:none", relation: "read", type: "task" }],
+    ["authz/enforce", { tenantId: "foo", enforce: true }],
+    ["authz/enforce", { tenantId: "foo", enforce: false }],
+  ])("is said to be that by %s: %j", async (method, params) => {
+    expect(await codeOf(operator, method, params)).toBe("PROXY_NOT_FOUND");
+    expect(await rows("SELECT 1 FROM tenant_enforcement WHERE tenant_id = 'foo'")).toEqual([]);
+  });
+
+  test("is there where a contextual tuple says so, and a person without a tuple is one who may do nothing", async () => {
+    const task = { subject: "user:mallory", relation: "owner", object: "task:draft" };
+    const contextualTuples = [{ object: "task:draft", relation: "viewer", subject: "user:anne" }];
+    expect(await result(operator, "authz/check", { ...task, contextualTuples })).toEqual({ allowed: false });
+    const ofAgent = { subject: "user:mallory", relation: "read", object: `agent:${agent.did}` };
+    expect(await result(operator, "authz/explain", ofAgent)).toMatchObject({ allowed: false });
+  });
+});
+
+describe("the audit of relationships", () => {
+  const entries = (action: string) =>
+    rows<{ result: string; details: string }>(
+      "SELECT result, details FROM audit WHERE action = ?1 ORDER BY rowid",
+      action,
+    );
+
+  test("names each tuple of a call, however many", async () => {
+    const writes = Array.from({ length: 60 }, (_, i) => ({
+      object: "group:audited",
+      relation: "member",
+      subject: `user:a${i}`,
+    }));
+    await result(operator, "authz/write", { writes });
+    const details = JSON.parse((await entries("authz.write")).at(-1)?.details ?? "{}") as { writes: string };
+    expect(details.writes.split(" ")).toEqual(writes.map(({ subject }) => `group:audited#member@${subject}`));
+  });
+
+  test("says whether enforcement was changed or refused", async () => {
+    const one = await register();
+    await result(operator, "authz/enforce", { tenantId: one.tenantId, enforce: true });
+    const { taskId } = await createTask(one, { agentDid: one.did });
+    await env.DB.prepare("DELETE FROM relationships WHERE object_id = ?1").bind(taskId).run();
+    await codeOf(operator, "authz/enforce", { tenantId: one.tenantId, enforce: true });
+    expect((await entries("authz.enforce")).slice(-2).map((entry) => entry.result)).toEqual(["ok", "refused"]);
+    await result(operator, "authz/reconcile", { dryRun: false });
+  });
+});
+
 describe("reconciliation", () => {
-  test("reports what is due without doing it, does it, and then finds nothing", async () => {
+  test("reports what is due without doing test, does it, and then finds nothing", async () => {
     const key = await apiKeyOf(agent, ["tasks:write"]);
     const task = await createTask(agent, { agentDid: agent.did });
     const byKey = await createTask(key, { agentDid: agent.did });
