@@ -11,7 +11,8 @@ export type DeliveryStatus = {
   deliveryId: string;
   state: "queued" | "delivered" | "dead_lettered";
   reason?: string;
-  attempts: number;
+  /** Null while it waits at its recipient's gate and that does not answer: unknown at the moment. */
+  attempts: number | null;
   updatedAtMs: number;
 };
 

@@ -1,4 +1,5 @@
 /** What a call may ask of a gate other than the one it runs in. */
+import { withDeadline } from "../resilience/deadline.ts";
 import { errorFields } from "../telemetry/log.ts";
 import { ProxyError, proxyErrorFrom } from "../wire/problem.ts";
 import type { Log } from "../telemetry/log.ts";
@@ -31,14 +32,27 @@ export type OperatorCall = {
 export type OperatorAnswer = { ok: true; replies: readonly WrittenReply[] } | { ok: false };
 
 /**
+ * A gate that does not answer within this time is out of reach. Shorter than what an end of authority has for its drain: a call
+ * that waits for another agent's gate must not keep its own from being ended.
+ */
+export const REMOTE_GATE_TIMEOUT_MS = 3_000;
+/** An operator's call there may end an authority, which has 5 s of its own. */
+export const REMOTE_CALL_TIMEOUT_MS = 8_000;
+
+/**
  * Asks a gate. One that fails is out of reach, as it is for every request: whether it did what it was asked nobody knows, and
  * the same call may be made again.
  *
- * @throws ProxyError what the gate refused with; PROXY_AUTH_DEPENDENCY_UNAVAILABLE where it did not answer
+ * @param timeoutMs how long it may take, in milliseconds
+ * @throws ProxyError what the gate refused with; PROXY_AUTH_DEPENDENCY_UNAVAILABLE where it did not answer in time
  */
-export async function callRemoteGate<T>({ log }: { log: Log }, call: () => Promise<T>): Promise<T> {
+export async function callRemoteGate<T>(
+  { log }: { log: Log },
+  call: () => Promise<T>,
+  timeoutMs: number = REMOTE_GATE_TIMEOUT_MS,
+): Promise<T> {
   try {
-    return await call();
+    return await withDeadline(timeoutMs, call);
   } catch (thrown) {
     const error = proxyErrorFrom(thrown);
     if (error.code !== "PROXY_INTERNAL") throw error;

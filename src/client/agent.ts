@@ -83,7 +83,7 @@ const deliveryStatus = z.object({
   deliveryId: z.string(),
   state: z.enum(["queued", "delivered", "dead_lettered"]),
   reason: z.optional(z.nullable(z.string())),
-  attempts: z.number(),
+  attempts: z.nullable(z.number()),
   updatedAtMs: z.number(),
 });
 

@@ -3,6 +3,7 @@
  * here, in one thread, and a revocation is a fact the moment it is written.
  */
 import { DurableObject } from "cloudflare:workers";
+import { createLockout } from "../auth/limits/lockout.ts";
 import { refusalError } from "../auth/reasons.ts";
 import type { AgentAuthority } from "../authority/agent.ts";
 import { holderOf } from "../authority/holder.ts";
@@ -20,7 +21,7 @@ import { answerRpcBody } from "../rpc/json-rpc.ts";
 import { endsAuthority } from "../rpc/permissions.ts";
 import { type Runtime, runtimeOf } from "../runtime.ts";
 import { createLog, errorFields, type Log } from "../telemetry/log.ts";
-import type { AgentDid } from "../wire/did.ts";
+import { type AgentDid, parseAgentDid } from "../wire/did.ts";
 import { JsonText } from "../wire/json-text.ts";
 import { problemResponse, ProxyError, proxyErrorFrom } from "../wire/problem.ts";
 import { RELAY_CLOSE } from "../wire/relay-close.ts";
@@ -39,18 +40,25 @@ import { readUpgrade, type Upgrade, UPGRADE_HEADER } from "./protocol/upgrade.ts
 import { createGateState, type GateState } from "./state.ts";
 import { hasSchema } from "./storage/schema.ts";
 
+/** Repeats of a failed alarm before its time after a failure is made sure of; the platform makes six. */
+const ALARM_RETRIES_SAFE = 4;
+const ALARM_AFTER_FAILURE_MS = 300_000;
+
 export class Gate extends DurableObject<Env> {
   readonly #runtime: Runtime;
   readonly #log: Log;
-  readonly #self: AgentDid;
+  /** Null for an object that no agent's DID names: nothing is ever opened there. */
+  readonly #self: AgentDid | null;
+  /** In memory, with tables or without: a stranger learns nothing from it of whether the agent exists. */
+  readonly #lockout = createLockout();
   #open: GateState | null = null;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
     this.#runtime = runtimeOf(env);
-    this.#self = (ctx.id.name ?? "") as AgentDid;
+    this.#self = parseAgentDid(ctx.id.name ?? "");
     this.#log = createLog({ gate: this.#self });
-    if (!hasSchema(ctx.storage.sql)) return;
+    if (this.#self === null || !hasSchema(ctx.storage.sql)) return;
     const { maintenance } = this.#ensureOpen();
     void ctx.blockConcurrencyWhile(async () => maintenance.alarmIsSetFor(await ctx.storage.getAlarm()));
   }
@@ -58,14 +66,16 @@ export class Gate extends DurableObject<Env> {
   /** The gate's tables and all that works on them; only called once something has been verified. */
   #ensureOpen(): GateState {
     if (this.#open !== null) return this.#open;
+    const self = this.#self;
+    if (self === null) throw new Error("a gate is named by the DID of its agent");
     this.#open = createGateState({
       ctx: this.ctx,
       env: this.env,
-      self: this.#self,
+      self,
       config: this.#runtime.config,
       dispatcher: () => this.#runtime.dispatcher,
       gateStub: (did) => this.env.GATE.getByName(did),
-      trustEpoch: (to, how) => this.#trustEpoch(to, how),
+      trustEpoch: (to, how) => this.#trustEpoch(self, to, how),
       log: this.#log,
       onBroken: (error) => {
         this.#log.error("gate.broken", errorFields(error));
@@ -76,8 +86,16 @@ export class Gate extends DurableObject<Env> {
     return this.#open;
   }
 
-  override async alarm(): Promise<void> {
-    if (this.#open === null && !hasSchema(this.ctx.storage.sql)) return;
+  /**
+   * Does what is due. The platform repeats an alarm that fails six times and then gives it up, and nothing else would wake a gate
+   * that holds messages: before the last repeats the next alarm is set and on disk.
+   */
+  override async alarm(info?: AlarmInvocationInfo): Promise<void> {
+    if (this.#self === null || (this.#open === null && !hasSchema(this.ctx.storage.sql))) return;
+    if ((info?.retryCount ?? 0) >= ALARM_RETRIES_SAFE) {
+      await this.ctx.storage.setAlarm(Date.now() + ALARM_AFTER_FAILURE_MS);
+      await this.ctx.storage.sync();
+    }
     await this.#ensureOpen().maintenance.alarm();
   }
 
@@ -193,8 +211,8 @@ export class Gate extends DurableObject<Env> {
         // Nothing is opened for a credential that may be a guess.
         const stores = this.#open;
         return caller.credential.kind === "device"
-          ? admitDeviceToken(stores, this.#self, caller.credential, ends)
-          : admitShared(stores, this.#self, caller.credential, caller.address, ends);
+          ? admitDeviceToken(stores, caller.credential, ends)
+          : admitShared(stores, this.#lockout, { credential: caller.credential, address: caller.address }, ends);
       }
       case "apiKey":
         return admitApiKey(this.#ensureOpen(), caller.key, ends);
@@ -208,7 +226,7 @@ export class Gate extends DurableObject<Env> {
   async claim(claim: Claim): Promise<ClaimAnswer> {
     return this.#refusable(async (): Promise<ClaimAnswer> => {
       const { deviceTokenTtlMs: tokenTtlMs } = this.#runtime.config;
-      const { device, token, expiresAtMs } = await claimDeviceToken(this.#open, this.#self, {
+      const { device, token, expiresAtMs } = await claimDeviceToken(this.#open, this.#lockout, {
         ...claim,
         tokenTtlMs,
       });
@@ -217,13 +235,13 @@ export class Gate extends DurableObject<Env> {
     });
   }
 
-  async #trustEpoch(to: AgentDid, how: { fresh: boolean } = { fresh: false }): Promise<number> {
+  async #trustEpoch(self: AgentDid, to: AgentDid, how: { fresh: boolean } = { fresh: false }): Promise<number> {
     const { config, trust } = this.#runtime;
     const deadline = startDeadline(config.authDeadlineMs, Date.now);
     try {
       const background = (work: Promise<unknown>): void => this.ctx.waitUntil(work);
       const scope = { now: Date.now, log: this.#log, background, signal: deadline.signal };
-      const judged = await trust.judge(this.#self, to, scope, how);
+      const judged = await trust.judge(self, to, scope, how);
       if (!judged.ok) throw refusalError(judged.error);
       return judged.value.epoch;
     } finally {

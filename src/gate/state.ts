@@ -26,6 +26,7 @@ import { createGroupCommit, type GroupCommit } from "./storage/group-commit.ts";
 import { createGateStores, type GateStores } from "./stores.ts";
 
 export type GateState = GateStores & {
+  self: AgentDid;
   commits: GroupCommit;
   relay: Relay;
   submissions: Submissions;
@@ -109,5 +110,5 @@ export function createGateState(deps: GateStateDeps): GateState {
     });
   });
   commits.beforeCommit(maintenance.beforeCommit);
-  return { ...stores, commits, relay, submissions, intake, runner, maintenance };
+  return { ...stores, self, commits, relay, submissions, intake, runner, maintenance };
 }

@@ -1,6 +1,5 @@
 /** What a gate keeps: each store once, on its own tables, as they are when it wakes. */
 import { type AuditOutbox, createAuditOutbox } from "../audit/outbox.ts";
-import { createLockout, type Lockout } from "../auth/limits/lockout.ts";
 import { type AgentAuthority, createAgentAuthority } from "../authority/agent.ts";
 import { createDevices, type Devices } from "../authority/devices.ts";
 import { type ApiKeys, createApiKeys } from "../authority/ended-api-keys.ts";
@@ -34,7 +33,6 @@ export type GateStores = {
   drift: Drift;
   accessValidations: AccessValidations;
   fences: PeerFences;
-  lockout: Lockout;
   // What is on its way.
   outbox: Outbox;
   queue: Queue;
@@ -79,7 +77,6 @@ export function createGateStores(ctx: DurableObjectState, config: Config, log: L
     drift: createDrift(sql, config.skewWarnSeconds),
     accessValidations,
     fences,
-    lockout: createLockout(),
     outbox,
     queue,
     sockets,

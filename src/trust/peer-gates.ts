@@ -1,5 +1,5 @@
 /** What trust works with, and what it asks of other agents' gates. */
-import type { RemoteGate } from "../call/remote-gate.ts";
+import { REMOTE_GATE_TIMEOUT_MS, type RemoteGate } from "../call/remote-gate.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { AgentDid } from "../wire/did.ts";
 
@@ -10,4 +10,4 @@ export type TrustDeps = { readonly db: D1Database; readonly now: () => number; r
 export type PeerGates = { of(did: AgentDid): Pick<RemoteGate, "notify" | "fencePeer"> };
 
 /** A request waits this long for another agent's gate; then what it was to do is left to housekeeping. */
-export const PEER_TIMEOUT_MS = 5_000;
+export const PEER_TIMEOUT_MS = REMOTE_GATE_TIMEOUT_MS;

@@ -116,7 +116,7 @@ async function delivery(session: Session, id: string): Promise<void> {
   const why = found.reason === undefined || found.reason === null ? "" : `, ${found.reason}`;
   await session.output.result(
     found,
-    `${found.state}${why} (attempts: ${found.attempts}, ${timeText(found.updatedAtMs)})`,
+    `${found.state}${why} (attempts: ${found.attempts ?? "unknown at the moment"}, ${timeText(found.updatedAtMs)})`,
   );
 }
 

@@ -16,6 +16,7 @@ import { countRequest, type Rate } from "./rate-limit.ts";
 
 /** The stores by which a claim is judged and answered. */
 export type ClaimStores = {
+  self: AgentDid;
   commits: GroupCommit;
   authority: Pick<AgentAuthority, "isEnded">;
   devices: Pick<Devices, "findActive" | "claim">;
@@ -23,35 +24,35 @@ export type ClaimStores = {
   rate: Rate;
   accessValidations: Pick<AccessValidations, "ownerDid">;
   audit: Pick<AuditOutbox, "record">;
-  lockout: Lockout;
 };
 
 /**
  * The one-time hand-over of a new device token, made at this moment.
  *
+ * @param stores null where this agent has no gate yet: a failure is counted there as everywhere
  * @throws GateRefusal: that no token waits is told only to a valid proof; anything else is the one refusal
  */
 export async function claimDeviceToken(
   stores: ClaimStores | null,
-  self: AgentDid,
+  lockout: Lockout,
   claim: { deviceId: string; proof: ClaimProof; address: string | null; requestId: string; tokenTtlMs: number },
 ): Promise<{ device: Device; token: string; expiresAtMs: number }> {
   const known = stores?.devices.findActive(claim.deviceId) ?? null;
   const proven = await hasProof(known?.publicKey ?? DUMMY_KEY, claim.proof);
   const fresh = await newDeviceToken();
-  if (stores === null) throw new GateRefusal("gate-credential-refused");
-  if (known === null || !proven) throw failedGuess(stores.lockout, claim.address);
+  if (stores === null || known === null || !proven) throw failedGuess(lockout, claim.address);
+  const { self } = stores;
   const handedOver = await stores.commits.commit(() => {
     const nowMs = Date.now();
     const device = stores.devices.findActive(claim.deviceId);
-    if (device === null || stores.authority.isEnded()) throw failedGuess(stores.lockout, claim.address);
+    if (device === null || stores.authority.isEnded()) throw failedGuess(lockout, claim.address);
     useProof(stores.nonces, device.publicKey, claim.proof, nowMs);
     countRequest(stores.rate, { holder: `device:${device.deviceId}` }, nowMs);
     // No refusal, which would be undone: the proof is used up, or it could be shown again when there is a token.
     if (!device.tokenWaits) return null;
     const expiresAtMs = nowMs + claim.tokenTtlMs;
     const claimed = stores.devices.claim(device, { sha256: fresh.sha256, expiresAtMs });
-    const { principal } = deviceRef(stores, self, claimed, expiresAtMs);
+    const { principal } = deviceRef(stores, claimed, expiresAtMs);
     stores.audit.record(
       {
         action: "device.token.claim",

@@ -14,6 +14,7 @@ import { countRequest, type Rate } from "./rate-limit.ts";
 
 /** The stores by which a device is judged. */
 export type DeviceAdmissionStores = {
+  self: AgentDid;
   commits: GroupCommit;
   authority: Pick<AgentAuthority, "isEnded">;
   devices: Pick<Devices, "byToken" | "used">;
@@ -31,7 +32,6 @@ export type DeviceAdmissionStores = {
  */
 export async function admitDeviceToken(
   stores: DeviceAdmissionStores | null,
-  self: AgentDid,
   { tokenHash, proof }: Extract<GateCredential, { kind: "device" }>,
   endsAuthority = false,
 ): Promise<AuthorityRef> {
@@ -48,7 +48,7 @@ export async function admitDeviceToken(
     if (device.tokenExpiresAtMs === null || device.tokenExpiresAtMs <= nowMs)
       throw new GateRefusal("gate-credential-refused");
     useProof(stores.nonces, device.publicKey, proof, nowMs);
-    const ref = deviceRef(stores, self, device, device.tokenExpiresAtMs);
+    const ref = deviceRef(stores, device, device.tokenExpiresAtMs);
     countRequest(stores.rate, { holder: holderOf(ref.principal), endsAuthority }, nowMs);
     stores.devices.used(device, nowMs);
     return ref;
@@ -57,8 +57,7 @@ export async function admitDeviceToken(
 
 /** @returns the authority of a device at its present epoch, until its token ends. @param expMs milliseconds since the epoch */
 export function deviceRef(
-  { accessValidations }: Pick<DeviceAdmissionStores, "accessValidations">,
-  agentDid: AgentDid,
+  { self: agentDid, accessValidations }: Pick<DeviceAdmissionStores, "self" | "accessValidations">,
   device: Device,
   expMs: number,
 ): AuthorityRef {

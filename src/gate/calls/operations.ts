@@ -7,6 +7,9 @@ import type { ApiKeys } from "../../authority/ended-api-keys.ts";
 import type { AuthorityRef } from "../../authority/reference.ts";
 import type { SharedSecret } from "../../authority/shared-secret.ts";
 import type { DeliveryStatus, GateLocal, LocalMessage } from "../../call/gate.ts";
+import { REMOTE_GATE_TIMEOUT_MS } from "../../call/remote-gate.ts";
+import { withDeadline } from "../../resilience/deadline.ts";
+import { errorFields, type Log } from "../../telemetry/log.ts";
 import type { AgentDid } from "../../wire/did.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import type { Outbox } from "../outbox/outbox.ts";
@@ -41,8 +44,9 @@ export type OperationsDeps = {
   relay: Pick<Relay, "broadcast">;
   relayTickets: Pick<RelayTickets, "make" | "keep">;
   revocation: Revocation;
-  /** Attempts so far on a message that waits at its recipient's gate. */
+  /** Attempts so far on a message that waits at its recipient's gate; null for none such. @throws whatever that gate throws */
   attemptsAt: (recipient: AgentDid, deliveryId: string) => Promise<number | null>;
+  log: Log;
   /** Makes sure that what has just been written is committed and acted on, also when the process dies at once. */
   wake: () => void;
   now: () => number;
@@ -126,12 +130,18 @@ async function issueRelayTicket(
 }
 
 async function deliveryStatus(
-  { outbox, attemptsAt, now }: OperationsDeps,
+  { outbox, attemptsAt, now, log }: OperationsDeps,
   deliveryId: string,
 ): Promise<DeliveryStatus | null> {
   const found = outbox.status(deliveryId, now());
   if (found === null) return null;
   const { to, handedOver, ...status } = found;
   if (!handedOver) return status;
-  return { ...status, attempts: (await attemptsAt(to, deliveryId)) ?? status.attempts };
+  try {
+    const attempts = await withDeadline(REMOTE_GATE_TIMEOUT_MS, () => attemptsAt(to, deliveryId));
+    return { ...status, attempts: attempts ?? status.attempts };
+  } catch (error) {
+    log.error("gate.failed", { to, ...errorFields(error) });
+    return { ...status, attempts: null };
+  }
 }

@@ -5,7 +5,7 @@ import { deleteApiKey } from "../../apikeys/delete.ts";
 import { type ApiKeyRow, findApiKeyById, listApiKeys, scopesOfRow } from "../../apikeys/store.ts";
 import type { CallContext } from "../../call/context.ts";
 import type { GateLocal } from "../../call/gate.ts";
-import { callRemoteGate } from "../../call/remote-gate.ts";
+import { callRemoteGate, REMOTE_CALL_TIMEOUT_MS } from "../../call/remote-gate.ts";
 import { noteBookmark, readSession } from "../../database/session.ts";
 import type { AgentDid } from "../../wire/did.ts";
 import { ProxyError } from "../../wire/problem.ts";
@@ -108,9 +108,8 @@ async function inGateOf(
 ): Promise<z.infer<typeof deleted>> {
   const { requestId, origin } = ctx;
   const call = { caller: { kind: "operator" as const }, surface: "rpc" as const, requestId, origin, bookmark: null };
-  const answer = await callRemoteGate(ctx, () =>
-    ctx.gates.of(did).call({ ...call, calls: [{ method: "apikey/delete", params }] }),
-  );
+  const calls = [{ method: "apikey/delete", params }];
+  const answer = await callRemoteGate(ctx, () => ctx.gates.of(did).call({ ...call, calls }), REMOTE_CALL_TIMEOUT_MS);
   const reply = answer.ok ? answer.replies[0] : undefined;
   if (reply === undefined)
     throw new ProxyError("PROXY_INTERNAL", { reason: "the gate did not take the operator's call" });

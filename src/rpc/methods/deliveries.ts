@@ -22,7 +22,7 @@ const deliveryGet = defineMethod({
     deliveryId: z.string(),
     state: z.enum(["queued", "delivered", "dead_lettered"]),
     reason: z.optional(z.string()),
-    attempts: z.int(),
+    attempts: z.nullable(z.int()),
     updatedAtMs: timeMs,
   }),
   handler: async (ctx, { deliveryId }) => {

@@ -32,6 +32,7 @@ import { deviceMethods } from "../../../src/rpc/methods/devices.ts";
 import type { Log } from "../../../src/telemetry/log.ts";
 import type { AgentDid, HumanDid } from "../../../src/wire/did.ts";
 import { ProxyError } from "../../../src/wire/problem.ts";
+import { createLockout } from "../../../src/auth/limits/lockout.ts";
 import type { ProofForm } from "../../../src/auth/proof.ts";
 import { sha256Base64Url } from "../../../src/wire/proof.ts";
 import type { Event } from "./revocation-checker.ts";
@@ -396,7 +397,7 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
     const proof = proofNow();
     try {
       if (credential.kind === "device") {
-        return await admitDeviceToken(state, SELF, {
+        return await admitDeviceToken({ ...state, self: SELF }, {
           kind: "device",
           agentDid: SELF,
           tokenHash: credential.tokenHash,
@@ -404,12 +405,8 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
         } as never);
       }
       if (credential.kind === "shared") {
-        return await admitShared(
-          state,
-          SELF,
-          { kind: "shared", agentDid: SELF, secretHash: credential.secretHash },
-          null,
-        );
+        const shared = { kind: "shared" as const, agentDid: SELF, secretHash: credential.secretHash };
+        return await admitShared({ ...state, self: SELF }, createLockout(), { credential: shared, address: null });
       }
       const principal = {
         kind: "agent" as const,
@@ -561,7 +558,7 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
       const { state } = gate;
       const askedAt = history.length;
       going(
-        claimDeviceToken(state, SELF, {
+        claimDeviceToken({ ...state, self: SELF }, createLockout(), {
           deviceId,
           proof,
           address: null,
