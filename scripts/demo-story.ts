@@ -1,5 +1,6 @@
 /** How the demo tells its story: chapters, and checks that can fail. */
 
+/** How the demo speaks: chapters, and checks that are counted. */
 export type Story = {
   /** Opens a chapter. */
   readonly chapter: (title: string, ...explanation: string[]) => void;
@@ -19,6 +20,7 @@ export class Broken extends Error {
   override readonly name = "Broken";
 }
 
+/** @param write prints one line @param colours whether the terminal shows them */
 export function tellStory(write: (line: string) => void, colours: boolean): Story {
   const paint = (code: number, text: string): string => (colours ? `\u001B[${code}m${text}\u001B[0m` : text);
   let chapters = 0;

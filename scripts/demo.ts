@@ -19,6 +19,9 @@ const DELIVERED_WITHIN_MS = 30_000;
 const SHOWN_ON_FAILURE = 60;
 
 type Agent = { readonly name: string; readonly keys: Keys; readonly client: AgentClient };
+type Cast = { readonly alice: Agent; readonly bob: Agent; readonly carol: Agent };
+/** A relay, and the messages of other agents as they come in by it. */
+type Inbox = { readonly relay: RelayConnection; next(): Promise<IncomingMessage> };
 
 const colours = process.stdout.isTTY && process.env["NO_COLOR"] === undefined;
 const story = tellStory((line) => console.log(line), colours);
@@ -40,7 +43,17 @@ try {
 
 async function run(): Promise<void> {
   await proxy.start();
+  const cast = await registration();
+  await strangers(cast);
+  await pairing(cast);
+  (await firstMessage(cast)).relay.close();
+  const bobsInbox = await powerCut(cast);
+  await forgeries(cast, bobsInbox);
+  await revocation(cast);
+  bobsInbox.relay.close();
+}
 
+async function registration(): Promise<Cast> {
   chapter(
     "Registration",
     "An agent makes its own key pair. The operator registers the public half and gets the agent's identity token.",
@@ -48,7 +61,7 @@ async function run(): Promise<void> {
   const alice = await register("Alice");
   const bob = await register("Bob");
   const carol = await register("Carol");
-  await check("without the operator's token nobody registers", async () => {
+  await check("without the operator's token no agent is registered", async () => {
     const stranger = createOperatorClient({ baseUrl: proxy.url, token: "a-guess-that-is-long-enough-to-be-a-token" });
     const { publicKey } = await generateKeys();
     return refusal(
@@ -57,7 +70,10 @@ async function run(): Promise<void> {
       "PROXY_AUTH_INVALID_TOKEN",
     );
   });
+  return { alice, bob, carol };
+}
 
+async function strangers({ alice, bob }: Cast): Promise<void> {
   chapter("Strangers are refused", "Alice knows Bob's name. That is not enough.");
   await check("Alice's message to Bob is refused before they are paired", () =>
     refusal(
@@ -66,7 +82,9 @@ async function run(): Promise<void> {
       "PROXY_AUTH_FORBIDDEN",
     ),
   );
+}
 
+async function pairing({ alice, bob, carol }: Cast): Promise<void> {
   chapter("Pairing", "Alice makes a ticket that works once and hands it to Bob by a way they trust; Bob confirms it.");
   const { ticket } = await alice.client.pairing.start({ profile: { agentName: "Alice", humanName: "Anna" } });
   await check("Bob confirms Alice's ticket", async () => {
@@ -86,7 +104,9 @@ async function run(): Promise<void> {
       .map(({ agentDid }) => agentDid);
     expect(peers.join() === [bob, alice].map(({ client }) => client.agentDid).join(), peers);
   });
+}
 
+async function firstMessage({ alice, bob }: Cast): Promise<Inbox> {
   chapter("A message", "Bob opens his relay, a WebSocket that he keeps open. Alice signs a message and hands it in.");
   const bobsInbox = openRelay(bob);
   await check("Bob's relay is open", () => bobsInbox.relay.opened());
@@ -102,9 +122,11 @@ async function run(): Promise<void> {
     expect(message.fromAgentDid === alice.client.agentDid, message);
     return message.payloadText;
   });
+  return bobsInbox;
+}
 
+async function powerCut({ alice, bob }: Cast): Promise<Inbox> {
   chapter("A power cut", "Bob goes offline. Alice writes to him; a 202 means that the message is on disk.");
-  bobsInbox.relay.close();
   const recorded = await signedMessage(alice, bob.client.agentDid, { text: "while you were out" });
   let deliveryId = "";
   await check("the message waits for Bob", async () => {
@@ -114,10 +136,10 @@ async function run(): Promise<void> {
     deliveryId = body.deliveryId;
     return `${answer.status} ${body.state}`;
   });
-  await check("somebody who recorded the request sends it again, byte for byte: refused", () =>
+  await check("a recorded request is sent again, byte for byte: refused", () =>
     refused(recorded.clone(), 401, "PROXY_AUTH_REPLAY"),
   );
-  await check("all processes are killed with SIGKILL; nobody answers any more", async () => {
+  await check("all processes are killed with SIGKILL; nothing answers any more", async () => {
     await proxy.kill();
     await createInstallationClient({ baseUrl: proxy.url })
       .health()
@@ -137,7 +159,10 @@ async function run(): Promise<void> {
   await check("Alice can see that it has arrived", () =>
     until(async () => (await alice.client.deliveryStatus(deliveryId)).state === "delivered"),
   );
+  return bobsNextInbox;
+}
 
+async function forgeries({ alice, bob, carol }: Cast, bobsInbox: Inbox): Promise<void> {
   chapter("Forgeries", "Whatever is changed after signing, or does not fit, is refused; Bob sees none of it.");
   await check("a body that was changed after signing", async () => {
     const signed = await signedMessage(alice, bob.client.agentDid, { pay: 1 });
@@ -175,12 +200,14 @@ async function run(): Promise<void> {
       to: bob.client.agentDid,
       payload: { text: "my clock was slow" },
     });
-    const message = await bobsNextInbox.next();
+    const message = await bobsInbox.next();
     // The next message after the power cut's: none of the forgeries has come in between.
     expect(message.deliveryId === accepted, message);
     return message.payloadText;
   });
+}
 
+async function revocation({ bob, carol }: Cast): Promise<void> {
   chapter("Revocation", "Carol is paired with Bob and has her relay open. Then the operator revokes her.");
   const invitation = await carol.client.pairing.start({ profile: { agentName: "Carol", humanName: "Clara" } });
   await bob.client.pairing.confirm({ ticket: invitation.ticket, profile: { agentName: "Bob", humanName: "Ben" } });
@@ -207,7 +234,6 @@ async function run(): Promise<void> {
     expect(closeCode === 4001, closeCode);
     return detail;
   });
-  bobsNextInbox.relay.close();
 }
 
 /** A clock, in milliseconds. */
@@ -224,12 +250,12 @@ async function register(name: string): Promise<Agent> {
 }
 
 /** The agent's relay, and the messages of other agents as they come in by it; each is acknowledged. */
-function openRelay({ client }: Agent): { relay: RelayConnection; next(): Promise<IncomingMessage> } {
+function openRelay({ client }: Agent): Inbox {
   const arrived: IncomingMessage[] = [];
   let wake: (() => void) | null = null;
   const relay = client.connect({
     onMessage(message) {
-      // The proxy's own messages tell of pairings.
+      // The proxy's own messages are about pairings.
       if (message.fromAgentDid !== null) arrived.push(message);
       wake?.();
     },

@@ -7,6 +7,7 @@ import { err, ok, type Result } from "../src/wire/result.ts";
 /** Who serves a state. `servedByPid`: the process that it has started for that. */
 type Claimant = { readonly pid: number; readonly url: string; readonly servedByPid: number | null };
 
+/** A state folder that is this process's own. */
 export type StateClaim = {
   /** Writes down which process serves, for those who come later. */
   servedBy(pid: number | null): void;
@@ -46,7 +47,7 @@ function claimantIn(record: string): Claimant | null {
   try {
     return JSON.parse(readFileSync(record, "utf8")) as Claimant;
   } catch (error) {
-    // Of the first start there is none; one that was cut short names nobody.
+    // Of the first start there is none; one that was cut short names no process.
     if (error instanceof SyntaxError || (error instanceof Error && "code" in error && error.code === "ENOENT"))
       return null;
     throw error;

@@ -8,6 +8,7 @@ import { join } from "node:path";
 
 const READY_WITHIN_MS = 90_000;
 
+/** A program of its own, which can be killed and started again. */
 export type ThrowawayProxy = {
   readonly url: string;
   readonly operatorToken: string;

@@ -58,6 +58,7 @@ Environment:
   HTTPS_PROXY, HTTP_PROXY   proxy to go out by; NO_PROXY: hosts that need none, this machine never does
 `;
 
+/** What surrounds the command: a process, or a test. */
 export type Host = {
   readonly streams: Streams;
   readonly environment: NodeJS.ProcessEnv;

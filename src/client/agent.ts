@@ -44,6 +44,7 @@ import {
 } from "./transport/http-call.ts";
 import type { Keys } from "./transport/keys.ts";
 
+/** What an agent's client is made with. Without `onCredential` or `store` a renewed credential lives as long as the client. */
 export type AgentClientOptions = ConnectionOptions & {
   readonly keys: Keys;
   readonly credential: AgentCredential;
@@ -89,8 +90,10 @@ const deliveryStatus = z.object({
 
 /** The message is on disk and will be delivered or reported dead. */
 export type Accepted = z.infer<typeof accepted>;
+/** What became of a message; `attempts` counts pushes to an open socket. */
 export type DeliveryStatus = z.infer<typeof deliveryStatus>;
 
+/** What an agent can do. */
 export type AgentClient = {
   readonly agentDid: string;
   /** The credential as it is now: the tokens change over time. */

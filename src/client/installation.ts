@@ -14,6 +14,7 @@ import { ProblemError, UnexpectedAnswerError } from "./transport/errors.ts";
 
 const time = z.object({ unixMs: z.number() });
 
+/** What any caller may ask. */
 export type InstallationClient = {
   /** The server's clock in milliseconds, and how far the own is behind it (negative: ahead), to half a round trip. */
   serverTime(): Promise<{ unixMs: number; offsetMs: number; roundTripMs: number }>;

@@ -48,6 +48,7 @@ const rotated = z.object({ kid: z.string() });
 
 /** What registration and re-keying give: the agent's credential, and whose it is. Shown once. */
 export type RegisteredAgent = z.infer<typeof registered>;
+/** An agent as the registry lists it; times in milliseconds since 1970. */
 export type ListedAgent = z.infer<typeof listedAgent>;
 
 /** A new agent. */
@@ -62,6 +63,7 @@ export type AgentRegistration = {
   readonly ttlSeconds?: number | undefined;
 };
 
+/** What an operator can do. */
 export type OperatorClient = {
   registerAgent(registration: AgentRegistration): Promise<RegisteredAgent>;
   listAgents(query?: {
@@ -123,6 +125,17 @@ export type ApiKeyClient = {
 };
 
 /**
+ * The client of a service account.
+ *
+ * @example
+ * ```ts
+ * const agents = await operator.listAgents();
+ * const wanted = { agentDid: agents.agents[0].agentDid, name: "nightly", scopes: ["tasks:read"] };
+ * const { key } = (await operator.call("apikey/create", wanted)) as { key: string };
+ * const account = createApiKeyClient({ baseUrl: "http://127.0.0.1:8787", key });
+ * console.log(Object.keys((await account.call("task/list")) as object).join()); // tasks
+ * ```
+ *
  * @param options `key` is `spk_…`
  * @returns the client of a service account
  * @throws TypeError when the base URL is none

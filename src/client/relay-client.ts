@@ -37,6 +37,7 @@ import { proofHeaders } from "./transport/signing.ts";
 
 const AGENT_HEADER = "X-Claw-Agent-Did";
 
+/** What a device's client is made with. */
 export type DeviceClientOptions = ConnectionOptions & {
   /** The device's own keys, registered at pairing. */
   readonly keys: Keys;
@@ -45,6 +46,7 @@ export type DeviceClientOptions = ConnectionOptions & {
   readonly token: string;
 };
 
+/** What the client of a shared secret's holder is made with. */
 export type SharedClientOptions = ConnectionOptions & { readonly agentDid: string; readonly secret: string };
 
 /** Who claims: the device's own keys, and whose device it is. */
@@ -54,6 +56,7 @@ export type ClaimOptions = ConnectionOptions & {
   readonly deviceId: string;
 };
 
+/** What a relay client can do, within its scopes. */
 export type RelayClient = {
   readonly agentDid: string;
   /** The devices of its agent: all of them with the scope `devices`, itself alone without. */
@@ -89,7 +92,19 @@ export function createDeviceClient(options: DeviceClientOptions): RelayClient {
   );
 }
 
-/** @returns the client of a holder of the agent's shared relay secret; it has the scopes `relay` and `send`. */
+/**
+ * The client of a holder of the agent's shared relay secret; it has the scopes `relay` and `send`.
+ *
+ * @example
+ * ```ts
+ * const { secret } = await agent.devices.rotateSharedSecret();
+ * const holder = createSharedClient({ baseUrl, agentDid: agent.agentDid, secret });
+ * const relay = holder.connect({ onMessage: (message) => console.log(message.payload) });
+ * await relay.enqueue({ to: peerDid, payload: { text: "hello" } });
+ * relay.close();
+ * console.log((await relay.ended).why); // closed
+ * ```
+ */
 export function createSharedClient(options: SharedClientOptions): RelayClient {
   const headers = { Authorization: `Shared ${options.secret}`, [AGENT_HEADER]: options.agentDid };
   return relayClient(options, () => Promise.resolve(headers), createCaller(options));
@@ -120,6 +135,13 @@ export type RotatedToken = {
 /**
  * Ends a device's own token and gets the next one. Where the answer is lost, the next one is claimed once with the device's
  * key, which the server allows for 60 seconds.
+ *
+ * @example
+ * ```ts
+ * const { token } = await claimDeviceToken({ baseUrl, keys, agentDid, deviceId: await deviceIdOf(keys.publicKey) });
+ * const next = await rotateDeviceToken({ baseUrl, keys, agentDid, token }, ["relay"]);
+ * console.log(next.token === token, next.scopes.join(), next.epoch); // false relay 2
+ * ```
  *
  * @param scopes fewer than it has; the same by default
  * @throws RpcError, ProblemError, UnreachableError: when the claim is not answered either, it may be repeated

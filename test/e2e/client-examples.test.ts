@@ -111,6 +111,16 @@ test("every module that is exported has an example, and nothing else of the fold
   expect(withExamples.toSorted()).toEqual([...new Set(modules)].toSorted());
 });
 
+test("every function that is exported is used in an example", () => {
+  const code = modules.flatMap(examplesOf).join("\n");
+  // Classes are functions too: errors are what a caller catches, and need no example each.
+  const names = Object.entries(library)
+    .filter(([, value]) => typeof value === "function" && !(value.prototype instanceof Error))
+    .map(([name]) => name);
+  expect(names.length).toBeGreaterThan(10);
+  expect(names.filter((name) => !new RegExp(`\\b${name}\\(`).test(code))).toEqual([]);
+});
+
 // The example of trust ends every trust, and so is the last.
 test.each(modules.filter((name) => name !== "methods/trust").concat("methods/trust"))(
   "the example of %s runs, and prints what stands behind it",

@@ -18,6 +18,7 @@ type RegisterOptions = {
   default: boolean;
 };
 
+/** Adds `agent register|list|use|reissue|rekey|revoke`. */
 export const agentFamily: Family = (program, run) => {
   const agent = program.command("agent").description("register, renew and end agents");
 

@@ -36,6 +36,7 @@ type ListOptions = Acting & { for?: string };
 
 const DAY_MS = 86_400_000;
 
+/** Adds `apikey create|list|delete`. */
 export const apiKeyFamily: Family = (program, run) => {
   const keys = program.command("apikey").description("keys of service accounts of an agent");
 

@@ -9,6 +9,7 @@ const PAGE_MAX = 100;
 
 type AuditOptions = { subject?: string; action?: string; limit: number; cursor?: string };
 
+/** Adds `audit`. */
 export const auditFamily: Family = (program, run) => {
   program
     .command("audit")

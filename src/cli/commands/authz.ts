@@ -26,6 +26,7 @@ const objectsFound = z.object({ objects: z.array(z.string()) });
 
 const TUPLES_AT_ONCE = 100;
 
+/** Adds `authz check|explain|objects|write|delete|read|reconcile|enforce`. */
 export const authzFamily: Family = (program, run) => {
   const authz = program.command("authz").description("who may do what, as tuples object#relation@subject (operator)");
 

@@ -8,6 +8,7 @@ import type { Session } from "../session/session.ts";
 
 type Whose = { of?: string };
 
+/** Adds `dead-letters list|replay|purge`. */
 export const deadLettersFamily: Family = (program, run) => {
   const family = program.command("dead-letters").description("what could not be delivered to an agent");
   const ofOption = ["--of <did>", "another agent's (operator)"] as const;

@@ -32,6 +32,7 @@ type RequestOptions = { scopes: Scope[]; label?: string; newKey: boolean; public
 
 const SCOPES_DEFAULT: Scope[] = ["relay", "send"];
 
+/** Adds `device request|key|list|approve|reject|rename|claim|rotate|revoke|remove`. */
 export const deviceFamily: Family = (program, run) => {
   const device = program.command("device").description("pair relay clients with an agent, and end them");
 
@@ -42,7 +43,7 @@ export const deviceFamily: Family = (program, run) => {
     .option("--scopes <list>", "of relay, send, tasks:read, tasks:write, devices, admin", scopeList, SCOPES_DEFAULT)
     .option("--label <text>", "how it is shown, instead of its name")
     .option("--new-key", "another key for a device that has one here, e.g. after a theft", false)
-    .option("--public-key <key>", "of a device on another machine, as `device key` told it there")
+    .option("--public-key <key>", "of a device on another machine, as `device key` gave it there")
     .action((name: string, options: RequestOptions) => run((session) => request(session, name, options)));
 
   device
@@ -215,7 +216,7 @@ async function approve(session: Session, given: string, options: Who & { digest?
   const { requestId, digest } = found;
   const approved = await orAdvise(
     caller.devices.approve({ requestId, digest }),
-    "It has changed, was answered meanwhile, or asks for more than you hold. Nobody approves its own request; the operator can always approve.",
+    "It has changed, was answered meanwhile, or asks for more than you hold. No caller approves its own request; the operator can always approve.",
   );
   await session.output.result({ ...approved, requestId, digest }, [
     `approved ${approved.deviceId} for ${approved.scopes.join(", ")}`,

@@ -7,6 +7,7 @@ import type { Session } from "../session/session.ts";
 
 const MARK: Record<Verdict, string> = { ok: "ok  ", warn: "warn", fail: "FAIL", skip: "-   " };
 
+/** Adds `doctor`. */
 export const doctorFamily: Family = (program, run) => {
   program
     .command("doctor")

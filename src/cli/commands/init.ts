@@ -10,6 +10,7 @@ const DEFAULT_URL = "http://127.0.0.1:8787";
 
 type InitOptions = { humanName?: string; operatorTokenFile?: string; movedFrom?: string; check: boolean };
 
+/** Adds `init`. */
 export const initFamily: Family = (program, run) => {
   program
     .command("init")

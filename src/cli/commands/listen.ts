@@ -9,6 +9,7 @@ import type { Session } from "../session/session.ts";
 
 type ListenOptions = { count?: number; refuse?: string; device?: string };
 
+/** Adds `listen`. */
 export const listenFamily: Family = (program, run) => {
   program
     .command("listen")

@@ -24,6 +24,7 @@ type SendOptions = {
   device?: string;
 };
 
+/** Adds `send` and `delivery`. */
 export const messageFamily: Family = (program, run) => {
   program
     .command("send")

@@ -11,6 +11,7 @@ const ASK_EVERY_MS = 1_000;
 
 type ProfileOptions = { humanName?: string };
 
+/** Adds `pair start|confirm|status|remove|peers`. */
 export const pairFamily: Family = (program, run) => {
   const pair = program.command("pair").description("make and end trust between agents");
 

@@ -10,6 +10,7 @@ import type { Session } from "../session/session.ts";
 
 type RotateOptions = Who & { yes: boolean; secretFile?: string };
 
+/** Adds `shared rotate`. */
 export const sharedFamily: Family = (program, run) => {
   const shared = program.command("shared").description("the agent's shared relay secret");
 

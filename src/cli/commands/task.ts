@@ -30,6 +30,7 @@ type ListOptions = Acting & { for?: string; limit?: number; cursor?: string; all
 type ShareOptions = Acting & { as: string };
 type SendOptions = Named & { event: boolean };
 
+/** Adds `task create|list|get|cancel|delete|share|unshare|send`. */
 export const taskFamily: Family = (program, run) => {
   const tasks = program.command("task").description("tasks of agents: made, found, shared, ended");
 

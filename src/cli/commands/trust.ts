@@ -5,6 +5,7 @@ import { mustConfirm } from "../session/input.ts";
 import { table, timeText } from "../terminal/output.ts";
 import type { Session } from "../session/session.ts";
 
+/** Adds `trust list|remove`. */
 export const trustFamily: Family = (program, run) => {
   const trust = program.command("trust").description("who may write to whom, in the whole installation");
 

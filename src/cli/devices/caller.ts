@@ -9,6 +9,7 @@ import type { Session } from "../session/session.ts";
 /** The options by which a caller is chosen. */
 export type Who = { operator?: boolean; of?: string; device?: string };
 
+/** By whom the devices of an agent are managed. */
 export type DeviceCaller = {
   readonly devices: Devices;
   readonly agentDid: string;

@@ -108,6 +108,7 @@ async function rotateItself(session: Session, name: string, scopes: readonly Sco
   );
 }
 
+/** Ends a device, and forgets its token where it is on this machine. @throws CliError, RpcError */
 export async function revoke(session: Session, given: string, options: Who & { yes: boolean }): Promise<void> {
   const { caller, target } = await chosen(session, given, options);
   await mustConfirm(session, options.yes, `End the device ${given} permanently?`);
@@ -118,6 +119,7 @@ export async function revoke(session: Session, given: string, options: Who & { y
   await session.output.result(ended, `${target.deviceId} is revoked (${fencedText(ended.fenced)})`);
 }
 
+/** Ends a device, takes it off the list, and deletes its file where it is on this machine. @throws CliError, RpcError */
 export async function remove(session: Session, given: string, options: Who & { yes: boolean }): Promise<void> {
   const { caller, target } = await chosen(session, given, options);
   await mustConfirm(session, options.yes, `End the device ${given} and forget it?`);
@@ -146,6 +148,7 @@ export function adviceForEndedDevice(name: string, detail: string): string {
   return adviceFor("PROXY_AUTH_CLIENT_INVALIDATED") ?? "";
 }
 
+/** @returns in words what an end has closed */
 export function fencedText({ sockets, inFlight }: Fenced): string {
   return `${counted(sockets, "socket")} closed, ${counted(inFlight, "call")} ended`;
 }

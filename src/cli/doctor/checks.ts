@@ -175,7 +175,7 @@ async function* access(name: string, client: AgentClient): AsyncGenerator<Findin
     ? finding(
         `${name}: trust`,
         "warn",
-        "no peers: nobody can write to it, and it to nobody",
+        "no peers: no agent can write to it, and it to none",
         "`sallyport pair start`, and `pair confirm` on the other side.",
       )
     : ok(`${name}: trust`, `${peers.length} ${peers.length === 1 ? "peer" : "peers"}`);

@@ -1,9 +1,10 @@
 /** What `doctor` found: a verdict with what to do about it. */
 import { shownFailure } from "../terminal/errors.ts";
 
-/** `skip`: could not be looked at, because of something that is told elsewhere. */
+/** `skip`: could not be looked at, because of what another finding says. */
 export type Verdict = "ok" | "warn" | "fail" | "skip";
 
+/** What one check has found. `advice` is what the user can do, null where there is nothing to do. */
 export type Finding = {
   readonly check: string;
   readonly verdict: Verdict;
@@ -11,6 +12,7 @@ export type Finding = {
   readonly advice: string | null;
 };
 
+/** @returns a finding; without advice where none is given */
 export const finding = (check: string, verdict: Verdict, detail: string, advice: string | null = null): Finding => ({
   check,
   verdict,
@@ -18,6 +20,7 @@ export const finding = (check: string, verdict: Verdict, detail: string, advice:
   advice,
 });
 
+/** @returns the finding of a check that found nothing wrong */
 export const ok = (check: string, detail: string): Finding => finding(check, "ok", detail);
 
 /** @returns the finding of a check that failed by throwing */

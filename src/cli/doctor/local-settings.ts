@@ -8,6 +8,7 @@ import { hasCode } from "../storage/private-file.ts";
 /** A setting that cannot be used, and the file to correct it in. */
 export type BadSetting = { readonly setting: string; readonly problem: string; readonly file: string };
 
+/** A checkout, and which of its settings the program would refuse. */
 export type Checkout = { readonly folder: string; readonly badSettings: readonly BadSetting[] };
 
 const SECRETS = new Set(["OPERATOR_TOKEN", "OPERATOR_TOKEN_NEXT", "REGISTRY_SIGNING_SECRET"]);

@@ -15,6 +15,7 @@ import type { Session } from "./session.ts";
 /** The environment variable that holds a service account's key. */
 export const API_KEY_VARIABLE = "SALLYPORT_API_KEY";
 
+/** The options by which a caller is chosen. */
 export type Acting = { operator?: boolean; device?: string };
 
 /** Adds the options by which a caller is chosen; without one, SALLYPORT_API_KEY where it is set, else the agent. */

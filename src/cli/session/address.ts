@@ -28,8 +28,8 @@ export type Bound = {
 };
 
 /**
- * Where a secret may be sent in this run. An address that was given for this run alone must be of the same origin: whoever
- * is at another one would learn the secret, or get signatures that the first one accepts.
+ * Where a secret may be sent in this run. An address that was given for this run alone must be of the same origin: the server
+ * at another one would learn the secret, or get signatures that the first one accepts.
  *
  * @param given `--url` or `SALLYPORT_URL`
  * @returns the address to use

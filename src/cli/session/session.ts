@@ -47,6 +47,7 @@ export type Session = {
   device(name: string): Promise<{ record: DeviceRecord; client: RelayClient }>;
 };
 
+/** What a session is opened with: what surrounds the command, and the options that all commands have. */
 export type SessionOptions = {
   readonly environment: NodeJS.ProcessEnv;
   readonly output: Output;
@@ -63,6 +64,7 @@ export type SessionOptions = {
   readonly useNetwork: (address: URL) => void;
 };
 
+/** @returns what a command works with; nothing is read or sent before it is asked for */
 export function openSession(options: SessionOptions): Session {
   const { environment, output, interactive } = options;
   const home = openHome(environment);

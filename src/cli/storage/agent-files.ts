@@ -20,10 +20,12 @@ const newKeySchema = z.object({ name: z.string().check(z.regex(NAME_PATTERN)), k
 
 /** An agent of this machine, with its secrets. */
 export type AgentRecord = z.infer<typeof agentSchema>;
+/** The agents of this machine. */
 export type AgentFiles = RecordFiles<AgentRecord>;
 
 /** A key pair that was made for an agent's name; the server may know it already. */
 export type NewKeyRecord = z.infer<typeof newKeySchema>;
+/** The keys of this machine whose registration is not confirmed. */
 export type NewKeyFiles = RecordFiles<NewKeyRecord>;
 
 /** @param home the command's folder */

@@ -18,6 +18,7 @@ const deviceSchema = z.object({
 
 /** A device of this machine, with its secrets. */
 export type DeviceRecord = z.infer<typeof deviceSchema>;
+/** The devices of this machine. */
 export type DeviceFiles = RecordFiles<DeviceRecord>;
 
 /** @param home the command's folder */

@@ -24,11 +24,13 @@ const operatorSchema = z.object({
 
 const ADVICE = "Correct it, or restore it from a copy. Otherwise move it away, and run `sallyport init`.";
 
+/** What `init` and `agent use` have set. */
 export type Settings = z.infer<typeof settingsSchema>;
 
 /** The operator's token; `baseUrl` is what it was given for, null where it was given for this run alone. */
 export type OperatorToken = { readonly token: string; readonly baseUrl: string | null };
 
+/** Everything that this machine keeps. */
 export type Home = {
   readonly path: string;
   readonly settings: ValueFile<Settings>;

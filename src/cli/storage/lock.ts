@@ -86,7 +86,7 @@ export function tryLock(path: string): (() => void) | null {
   }
 }
 
-/** In one turn, since closing a file ends every lock that its process holds on it (POSIX), and nobody can hold one on a file that is new. */
+/** In one turn, since closing a file ends every lock that its process holds on it (POSIX), and no process can hold one on a file that is new. */
 function createEmpty(path: string): void {
   try {
     closeSync(openSync(path, "wx", 0o600));

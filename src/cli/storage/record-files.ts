@@ -16,6 +16,7 @@ export function isRecordName(name: string): boolean {
   return NAME_PATTERN.test(name) && !name.startsWith(".");
 }
 
+/** The records of one kind. */
 export type RecordFiles<T extends { readonly name: string }> = {
   /** The names of all records, sorted. */
   names(): Promise<string[]>;

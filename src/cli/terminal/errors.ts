@@ -17,7 +17,7 @@ import {
 /** Exit codes, shown by `sallyport --help`. */
 export const EXIT = {
   ok: 0,
-  /** A defect of this command, or something that nobody foresaw. */
+  /** A defect of this command, or something unforeseen. */
   unexpected: 1,
   /** The arguments make no sense. */
   usage: 2,
@@ -36,6 +36,7 @@ export const EXIT = {
 /** JSON-RPC: not, or no longer, authenticated. */
 const RPC_UNAUTHENTICATED = -32001;
 
+/** One of {@link EXIT}. */
 export type ExitCode = (typeof EXIT)[keyof typeof EXIT];
 
 /** A failure of the command itself. */

@@ -6,6 +6,7 @@ import { type ExitCode, shownFailure } from "./errors.ts";
 /** A line, or several. Whatever stands in it stays on its line: text from elsewhere needs no care of its own. */
 export type Words = string | readonly string[];
 
+/** Where a command says what it did. */
 export type Output = {
   readonly json: boolean;
   /**
@@ -22,6 +23,7 @@ export type Output = {
   failure(error: unknown): ExitCode;
 };
 
+/** Standard output and the error stream. */
 export type Streams = {
   /** Resolves when the text has left this process, and rejects when it cannot. */
   readonly out: (text: string) => Promise<void>;

@@ -25,10 +25,12 @@ const entry = z.object({
 });
 const page = z.object({ entries: z.array(entry), nextCursor: z.optional(z.string()) });
 
+/** Who did what to whom; `atMs` in milliseconds since 1970. */
 export type AuditEntry = z.infer<typeof entry>;
 /** `nextCursor` is null on the last page. */
 export type AuditPage = { readonly entries: readonly AuditEntry[]; readonly nextCursor: string | null };
 
+/** Which entries, and how many. */
 export type AuditQuery = {
   /** Whom it was done to, e.g. `agent:<did>` or `device:<did>/<deviceId>`. */
   readonly subject?: string | undefined;

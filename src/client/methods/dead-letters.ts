@@ -35,6 +35,7 @@ export type DeadLetter = z.infer<typeof deadLetter>;
 /** `nextCursor` is null on the last page. */
 export type DeadLetterPage = { readonly deadLetters: readonly DeadLetter[]; readonly nextCursor: string | null };
 
+/** The dead letters of one agent. */
 export type DeadLetters = {
   list(query?: { readonly cursor?: string | undefined; readonly limit?: number | undefined }): Promise<DeadLetterPage>;
   /** Puts it back into the queue, with its attempts begun anew. */

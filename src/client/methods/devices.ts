@@ -1,5 +1,5 @@
 /**
- * Relay clients paired with an agent (contract §5, Devices): asked for by the agent, approved by somebody else, bound to a key
+ * Relay clients paired with an agent (contract §5, Devices): asked for by the agent, approved by another, bound to a key
  * of their own.
  *
  * @example
@@ -23,6 +23,7 @@ import type { CallMethod } from "./rpc.ts";
  * manage API keys and the shared secret (`admin`). In the order in which they are written.
  */
 export const SCOPES = ["relay", "send", "tasks:read", "tasks:write", "devices", "admin"] as const;
+/** One of {@link SCOPES}. */
 export type Scope = (typeof SCOPES)[number];
 
 const requested = z.object({
@@ -69,14 +70,19 @@ const rotated = z.object({
 const ended = z.object({ deviceId: z.string(), epoch: z.number(), revokedAtMs: z.number(), fenced });
 const rotatedSecret = z.object({ generation: z.number(), secret: z.string(), fenced });
 
+/** A request that waits to be approved until `expiresAtMs`. */
 export type RequestedDevice = z.infer<typeof requested>;
-/** A request as it is shown to whoever approves it; `digest` stands for key, scopes and label. */
+/** A request as it is shown to the one who approves it; `digest` stands for key, scopes and label. */
 export type PendingDevice = z.infer<typeof pendingDevice>;
+/** A device as it is listed; times in milliseconds since 1970. */
 export type PairedDevice = z.infer<typeof pairedDevice>;
+/** A device whose token waits to be claimed. */
 export type ApprovedDevice = z.infer<typeof approved>;
 /** `fenced`: sockets that were closed, and calls in flight that were ended. */
 export type RotatedDevice = z.infer<typeof rotated>;
+/** A device that has ended, and what was fenced with it. */
 export type EndedDevice = z.infer<typeof ended>;
+/** A shared secret, shown this once. */
 export type RotatedSecret = z.infer<typeof rotatedSecret>;
 
 /** What a device asks to be. */
@@ -95,7 +101,7 @@ export type Devices = {
   /** Asks for a device, for 5 minutes; the agent alone may. The same key refreshes its request. */
   request(device: DeviceRequest): Promise<RequestedDevice>;
   list(): Promise<{ readonly pending: readonly PendingDevice[]; readonly paired: readonly PairedDevice[] }>;
-  /** Approves what was shown under this digest. Nobody approves its own request, or beyond what it holds. */
+  /** Approves what was shown under this digest. No caller approves its own request, or beyond what it holds. */
   approve(request: { readonly requestId: string; readonly digest: string }): Promise<ApprovedDevice>;
   reject(requestId: string): Promise<void>;
   /** Ends a device and takes it off the list. */
@@ -106,9 +112,9 @@ export type Devices = {
    * otherwise.
    */
   rotate(deviceId: string, scopes?: readonly Scope[]): Promise<RotatedDevice>;
-  /** Ends a device for good; only a new pairing brings it back. */
+  /** Ends a device permanently; only a new pairing brings it back. */
   revoke(deviceId: string): Promise<EndedDevice>;
-  /** Makes another shared relay secret and shows it this once; whoever holds the one before is cut off. */
+  /** Makes another shared relay secret and shows it this once; every holder of the one before is cut off. */
   rotateSharedSecret(): Promise<RotatedSecret>;
 };
 
@@ -136,7 +142,7 @@ export function createDevices(call: CallMethod, agentDid: string | null): Device
 }
 
 /**
- * What an approval is bound to. The device and whoever approves compute it each from what they see, so that neither has
+ * What an approval is bound to. The device and the one who approves compute it each from what they see, so that neither has
  * to believe the other.
  *
  * @returns b64url(SHA-256(JSON of `[publicKey, scopes in their order, label or null]`))

@@ -32,11 +32,14 @@ const peers = z.object({
   peers: z.array(z.object({ agentDid: z.string(), agentName: z.string(), since: z.number() })),
 });
 
+/** Works once, until `expiresAtMs`. */
 export type PairTicket = z.infer<typeof started>;
 /** `notified: false`: the trust stands, and the initiator is notified later. */
 export type PairConfirmation = z.infer<typeof confirmed>;
+/** An agent that trusts this one; `since` in milliseconds since 1970. */
 export type Peer = z.infer<typeof peers>["peers"][number];
 
+/** The trust of one agent with others. */
 export type Pairing = {
   /** Makes a single-use ticket; hand it to the other agent by a way that you trust. */
   start(request: {

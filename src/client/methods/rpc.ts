@@ -6,6 +6,11 @@
  * const { paired } = (await agent.call("device.pair.list")) as { paired: unknown[] };
  * const [first, second] = await agent.batch([{ method: "device.pair.list" }, { method: "no/such/method" }]);
  * console.log(Array.isArray(paired), first.ok, second.ok ? "" : second.error.code); // true true RPC_-32601
+ *
+ * // What is passed on keeps its own text, to the byte, both ways.
+ * const params = new JsonText('{"id":12345678901234567890}');
+ * const created = await agent.callText("task/create", { agentDid: agent.agentDid, params });
+ * console.log(typeof created); // string
  * ```
  */
 import * as z from "zod/mini";

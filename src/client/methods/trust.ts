@@ -21,12 +21,14 @@ export type TrustedPair = z.infer<typeof pair>;
 /** `nextCursor` is null on the last page. */
 export type TrustPage = { readonly pairs: readonly TrustedPair[]; readonly nextCursor: string | null };
 
+/** The trust of all agents of an installation. */
 export type Trust = {
   list(query?: { readonly cursor?: string | undefined; readonly limit?: number | undefined }): Promise<TrustPage>;
   /** Ends the trust of two agents, both ways; resolves to whether there was any. */
   remove(agentDid: string, peerAgentDid: string): Promise<boolean>;
 };
 
+/** @param call how the operator calls methods */
 export function createTrust(call: CallMethod): Trust {
   return {
     async list(query = {}) {

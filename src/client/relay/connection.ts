@@ -34,6 +34,7 @@ export type RelayState = "connecting" | "open" | "waiting" | "stopped";
 /** What became of a message that this client had sent. */
 export type Receipt = Pick<ReceiptFrame, "originalFrameId" | "deliveryId" | "toAgentDid" | "status" | "reason">;
 
+/** What is called with what comes in. */
 export type RelayHandlers = {
   readonly onMessage: OnMessage;
   readonly onReceipt?: ((receipt: Receipt) => void) | undefined;
@@ -48,6 +49,7 @@ export type RelayHandlers = {
   readonly onError?: ((error: unknown) => void) | undefined;
 };
 
+/** Times in milliseconds; what is left out has a default. */
 export type RelayOptions = {
   /** Instead of the platform's own. */
   readonly WebSocket?: SocketConstructor | undefined;
@@ -65,6 +67,7 @@ export type RelayOptions = {
   readonly random?: (() => number) | undefined;
 };
 
+/** A relay connection, which comes back by itself until it has stopped. */
 export type RelayConnection = {
   state(): RelayState;
   /** Resolves when the socket is open (again); rejects when the connection has stopped. */
@@ -89,6 +92,7 @@ export type RelayConnection = {
   readonly ended: Promise<RelayEnd>;
 };
 
+/** Everything that a connection is made with. */
 export type RelaySetup = RelayOptions & {
   readonly handlers: RelayHandlers;
   readonly baseUrl: URL;

@@ -36,6 +36,7 @@ export type Origin = {
   readonly takesWorking: boolean;
 };
 
+/** Takes deliveries in. */
 export type Inbox = {
   /** Takes a delivery in, and acknowledges it over the socket that it came by once it is handled. */
   take(frame: DeliverFrame, from: Origin): void;

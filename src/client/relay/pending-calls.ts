@@ -13,8 +13,10 @@ export type OutgoingMessage = {
   readonly replyTo?: string | undefined;
 };
 
+/** A message that is on disk; `deliveryId` is null where the server does not say it. */
 export type EnqueueResult = { readonly deliveryId: string | null };
 
+/** What was sent over the socket, and waits for its answer. */
 export type PendingCalls = {
   /** Hands a message in. @throws InvalidArgumentError, NotAcceptedError, RelayInterruptedError */
   enqueue(message: OutgoingMessage, send: (text: string) => void): Promise<EnqueueResult>;

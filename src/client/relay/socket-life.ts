@@ -9,6 +9,7 @@ import { type Socket, SOCKET_OPEN } from "./socket.ts";
 /** A timer of the platform. */
 export type Timer = ReturnType<typeof setTimeout>;
 
+/** Times in milliseconds. */
 export type SocketTimes = {
   /** How long it may take to open. */
   readonly timeoutMs: number;
@@ -18,6 +19,7 @@ export type SocketTimes = {
   readonly nowMs: () => number;
 };
 
+/** What is called with what happens to a socket. */
 export type SocketListener = {
   readonly onOpen: () => void;
   /** Anything that came in. */

@@ -13,6 +13,7 @@
 /** `data` of a message, `code` and `reason` of a close. */
 export type SocketEvent = { readonly data?: unknown; readonly code?: number; readonly reason?: string };
 
+/** A socket. */
 export type Socket = {
   readonly readyState: number;
   /** The subprotocol that the server has chosen; empty before it opens. */

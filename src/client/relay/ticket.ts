@@ -1,5 +1,5 @@
 /**
- * Relay tickets: single use, 30 seconds, for runtimes that cannot set headers on a WebSocket (contract §2). Whoever holds a
+ * Relay tickets: single use, 30 seconds, for runtimes that cannot set headers on a WebSocket (contract §2). The holder of a
  * credential fetches them; a web page needs nothing else to open the relay.
  *
  * @example
@@ -23,6 +23,7 @@ const issued = z.object({ ticket: z.string(), expiresAtMs: z.number() });
 /** Opens one relay socket, once, until it expires. Secret until then. */
 export type RelayTicket = z.infer<typeof issued>;
 
+/** What a connection by tickets alone is made with. */
 export type TicketConnection = {
   /** Where the Sallyport is, e.g. `https://gate.example.com`. */
   readonly baseUrl: string;

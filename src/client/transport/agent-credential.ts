@@ -59,6 +59,7 @@ export function memoryStore(initial: AgentCredential, onCredential: OnCredential
   };
 }
 
+/** Keeps a credential usable. */
 export type CredentialKeeper = {
   /** The credential as it is now. */
   readonly current: () => AgentCredential;
@@ -103,6 +104,14 @@ const lifetime = z.object({ iat: z.number(), nbf: z.optional(z.number()), exp: z
 export type AitLifetime = { readonly issuedAtMs: number; readonly notBeforeMs: number; readonly expiresAtMs: number };
 
 /**
+ * When an identity token begins and ends, as it says itself.
+ *
+ * @example
+ * ```ts
+ * const { notBeforeMs, expiresAtMs } = aitLifetime(credential.ait);
+ * console.log(notBeforeMs <= Date.now(), expiresAtMs > Date.now()); // true true
+ * ```
+ *
  * @param ait a compact JWS
  * @returns its times, unverified
  * @throws UnexpectedAnswerError when it is no identity token

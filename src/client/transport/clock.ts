@@ -3,10 +3,11 @@ import { ClockNotTrustedError } from "./errors.ts";
 
 /**
  * How far ahead of the own clock a server may be. What is signed for later than that could be kept and used then, so it
- * needs somebody who says that it is the own clock that is wrong.
+ * takes a person to say that it is the own clock that is wrong.
  */
 export const CLOCK_AHEAD_MAX_MS = 600_000;
 
+/** The time to sign with. */
 export type Clock = {
   /** Milliseconds since 1970, corrected. */
   readonly nowMs: () => number;
@@ -22,6 +23,7 @@ export type Clock = {
   readonly offsetMs: () => number;
 };
 
+/** Which clocks are believed. */
 export type ClockOptions = {
   /** The own clock, in milliseconds since 1970. */
   readonly now: () => number;

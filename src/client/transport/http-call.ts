@@ -64,6 +64,7 @@ export type Call = {
 /** A successful answer: its own text, and the value that stands for; undefined where there is no body. */
 export type Answer = { readonly status: number; readonly text: string; readonly json: unknown };
 
+/** Makes calls to one installation. */
 export type Caller = {
   /**
    * Makes a call; one that the server refuses for the clock's sake is made once more by the server's clock.

@@ -23,6 +23,16 @@ export type SignedParts = {
 };
 
 /**
+ * For a request that another library makes.
+ *
+ * @example
+ * ```ts
+ * const url = new URL("https://gate.example.com/pair/peers");
+ * const proof = await proofHeaders(keys, { method: "GET", url, body: new Uint8Array() }, Date.now());
+ * const headers = { Authorization: `Claw ${credential.ait}`, "X-Claw-Agent-Access": credential.access.token, ...proof };
+ * console.log((await fetch(url, { headers })).status); // 200
+ * ```
+ *
  * @param nowMs the time to sign with, by the server's clock as far as it is known
  * @returns the proof's headers, with a fresh nonce
  */
