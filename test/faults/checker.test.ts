@@ -271,6 +271,16 @@ const cases: { what: string; events: HistoryEvent[]; finds: Partial<Record<Promi
     events: [{ kind: "cut", atMs: 1, what: "hook", detail: "" }],
     finds: { hangs: 1 },
   },
+  {
+    what: "a well-behaved sender that was refused",
+    events: [{ kind: "refused", atMs: 1, key: "a", outcome: 429 }],
+    finds: { neighboursRefused: 1 },
+  },
+  {
+    what: "an end that took too long",
+    events: [{ kind: "slow", atMs: 1, what: "the device", tookMs: 6_000, limitMs: 5_000, detail: "" }],
+    finds: { neighboursSlowed: 1 },
+  },
 ];
 
 describe("the checker", () => {

@@ -13,7 +13,9 @@ export type PromiseName =
   | "tasksAndTuplesApart"
   | "tasksLost"
   | "internalErrors"
-  | "hangs";
+  | "hangs"
+  | "neighboursRefused"
+  | "neighboursSlowed";
 
 export const PROMISES: Record<PromiseName, string> = {
   lost: "messages answered 202 and neither delivered nor dead-lettered",
@@ -28,6 +30,8 @@ export const PROMISES: Record<PromiseName, string> = {
   tasksLost: "tasks answered as made and not there, or answered as deleted and there",
   internalErrors: "answers with status 500",
   hangs: "requests without an answer while the program was up",
+  neighboursRefused: "requests of well-behaved agents refused beside hostile neighbours",
+  neighboursSlowed: "answers or endings slower than promised beside hostile neighbours",
 };
 
 export type Finding = { promise: PromiseName; detail: string };
@@ -57,6 +61,14 @@ export function check(events: readonly HistoryEvent[]): Finding[] {
     ...of("hang").map(({ what, tookMs }): Finding => ({
       promise: "hangs",
       detail: `${what} ${Math.round(tookMs)} ms`,
+    })),
+    ...of("refused").map(({ key, outcome }): Finding => ({
+      promise: "neighboursRefused",
+      detail: `${key} ${outcome}`,
+    })),
+    ...of("slow").map(({ what, tookMs, limitMs, detail }): Finding => ({
+      promise: "neighboursSlowed",
+      detail: `${what}: ${Math.round(tookMs)} of ${Math.round(limitMs)} ms ${detail}`,
     })),
     ...of("cut").map(({ what, detail }): Finding => ({ promise: "hangs", detail: `${what} ended with ${detail}` })),
   ];

@@ -47,6 +47,10 @@ export type HistoryEvent =
   /** An answer that says that the program is broken, or that took longer than anything may. */
   | { kind: "fault"; atMs: number; what: string; status: number; detail: string }
   | { kind: "hang"; atMs: number; what: string; tookMs: number }
+  /** A well-behaved sender was not accepted, where nothing but its neighbours was wrong. */
+  | { kind: "refused"; atMs: number; key: string; outcome: Outcome }
+  /** Something took longer than it may, or was not answered with success. */
+  | { kind: "slow"; atMs: number; what: string; tookMs: number; limitMs: number; detail: string }
   /** A connection that ended without an answer, though nobody had broken anything. */
   | { kind: "cut"; atMs: number; what: string; detail: string }
   /** A change to a task that was answered with success, or a deletion that was not answered. */

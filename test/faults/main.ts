@@ -9,12 +9,13 @@ import { createRandom } from "./random.ts";
 import { clock } from "./scenarios/clock.ts";
 import { database } from "./scenarios/database.ts";
 import { diskFull } from "./scenarios/disk-full.ts";
+import { hostileNeighbours } from "./scenarios/hostile-neighbours.ts";
 import { kills } from "./scenarios/kills.ts";
 import { registry } from "./scenarios/registry.ts";
 import type { Scenario } from "./scenarios/scenario.ts";
 import { sockets } from "./scenarios/sockets.ts";
 
-const SCENARIOS: readonly Scenario[] = [kills, sockets, clock, database, registry, diskFull];
+const SCENARIOS: readonly Scenario[] = [kills, sockets, clock, database, registry, diskFull, hostileNeighbours];
 
 const { values } = parseArgs({
   options: {
