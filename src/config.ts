@@ -1,4 +1,5 @@
 /** Settings → Config: each with its unit, its default and its bounds (contract §6). Parsed once an isolate; nothing is guessed. */
+import { isOrigin } from "./wire/origin.ts";
 import { err, ok, type Result } from "./wire/result.ts";
 
 /** `off`, `on`, or the tenants it is on for. */
@@ -7,6 +8,8 @@ export type TenantSwitch = "off" | "on" | readonly string[];
 export type Config = {
   readonly registryUrl: string;
   readonly registryIssuer: string;
+  /** Host name of the issuer: the authority of every DID that this installation knows. */
+  readonly registryAuthority: string;
   readonly registrySigningSecret: string | null;
   readonly registryTimeoutMs: number;
   readonly authDeadlineMs: number;
@@ -151,8 +154,11 @@ export function parseConfig(source: Source): Result<Config, SettingProblem[]> {
     .split(",")
     .map((origin) => origin.trim())
     .filter((origin) => origin !== "");
-  if (origins.some((origin) => !URL.canParse(origin) || new URL(origin).origin !== origin)) {
-    refuse("RELAY_ALLOWED_ORIGINS", "must be origins such as https://app.example.com, separated by commas");
+  if (!origins.every(isOrigin)) {
+    refuse(
+      "RELAY_ALLOWED_ORIGINS",
+      "must be exact origins such as https://app.example.com or tauri://localhost, separated by commas",
+    );
   }
 
   const authorities = (text("PUBLIC_AUTHORITIES") ?? "")
@@ -169,6 +175,7 @@ export function parseConfig(source: Source): Result<Config, SettingProblem[]> {
   const config: Config = {
     registryUrl,
     registryIssuer: issuer ?? "",
+    registryAuthority: URL.parse(issuer ?? "")?.hostname ?? "",
     registrySigningSecret,
     registryTimeoutMs: integer("REGISTRY_TIMEOUT_MS", 5_000, 100, 30_000),
     authDeadlineMs: integer("AUTH_DEADLINE_MS", 5_000, 500, 30_000),

@@ -109,6 +109,7 @@ function createRuntime(env: Env): Runtime {
   });
   const trust = createTrustStage({ settings: config, lookUp: (a, b) => lookUpTrust(db, a, b), log, ...counted });
   const bodies = createBodyBudget();
+  const logLimit = createLogLimit();
   const chain = createChain({
     settings: config,
     registry,
@@ -120,6 +121,7 @@ function createRuntime(env: Env): Runtime {
     bodies,
     trust,
     operators: createOperatorTokens(config.operatorTokens),
+    logLimit,
   });
   const identityHooks: IdentityHooks = {
     keysChanged: () => registry.keys.expectChange(),
@@ -151,6 +153,6 @@ function createRuntime(env: Env): Runtime {
     lockout,
     looks: createSecretLooks(lockout, 2 * config.rateLimitPerAgent),
     bodies,
-    logLimit: createLogLimit(),
+    logLimit,
   };
 }

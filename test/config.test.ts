@@ -139,9 +139,13 @@ describe("settings", () => {
   test("RELAY_ALLOWED_ORIGINS are origins and nothing longer", () => {
     expect(configOf({}).relayAllowedOrigins).toEqual([]);
     expect(
-      configOf({ RELAY_ALLOWED_ORIGINS: "https://a.example.com, http://localhost:3000" }).relayAllowedOrigins,
-    ).toEqual(["https://a.example.com", "http://localhost:3000"]);
-    for (const bad of ["*", "a.example.com", "https://a.example.com/", "null"]) {
+      configOf({ RELAY_ALLOWED_ORIGINS: "https://a.example.com, http://localhost:3000,tauri://localhost" })
+        .relayAllowedOrigins,
+    ).toEqual(["https://a.example.com", "http://localhost:3000", "tauri://localhost"]);
+    for (const exact of ["chrome-extension://abcdefghijklmnop", "vscode-webview://0e4b8c2e"]) {
+      expect(configOf({ RELAY_ALLOWED_ORIGINS: exact }).relayAllowedOrigins).toEqual([exact]);
+    }
+    for (const bad of ["*", "a.example.com", "https://a.example.com/", "null", "tauri://localhost/", "tauri:x"]) {
       expect(problemsOf({ ...REQUIRED, RELAY_ALLOWED_ORIGINS: bad })).toEqual(["RELAY_ALLOWED_ORIGINS"]);
     }
   });

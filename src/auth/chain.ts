@@ -7,6 +7,7 @@ import type { Registry, RegistryFetch, RequestScope } from "../registry/registry
 import { discardBody } from "../resilience/bounded-body.ts";
 import { type Deadline, startDeadline } from "../resilience/deadline.ts";
 import type { Log } from "../telemetry/log.ts";
+import type { LogLimit } from "../telemetry/log-limit.ts";
 import { spansOfRequest } from "../telemetry/span.ts";
 import type { ProxyError } from "../wire/problem.ts";
 import { sha256Base64Url } from "../wire/proof.ts";
@@ -28,6 +29,7 @@ import type { TrustStage } from "./trust.ts";
 
 export type ChainSettings = {
   readonly registryIssuer: string;
+  readonly registryAuthority: string;
   readonly authDeadlineMs: number;
   readonly skewMaxSeconds: number;
   readonly skewWarnSeconds: number;
@@ -57,6 +59,8 @@ export type ChainDeps = {
   readonly bodies: BodyBudget;
   readonly trust: TrustStage;
   readonly operators: OperatorTokens;
+  /** For refusals that a caller can cause at will. */
+  readonly logLimit: LogLimit;
 };
 
 /** What one request brings along. */
@@ -151,7 +155,8 @@ export function createChain(deps: ChainDeps): Chain {
   }
 
   function close(decision: Decision, refused: Refusal | null, scope: ChainScope): void {
-    closeDecision(decision, refused, { nowMs: scope.now(), log: scope.log, skewWarnSeconds: settings.skewWarnSeconds });
+    const { skewWarnSeconds } = settings;
+    closeDecision(decision, refused, { nowMs: scope.now(), log: scope.log, skewWarnSeconds, limit: deps.logLimit });
     scope.decided?.(decision);
   }
 

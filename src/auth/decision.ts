@@ -4,6 +4,7 @@
  */
 import type { CacheState } from "../resilience/stale-cache.ts";
 import type { Fields, Log } from "../telemetry/log.ts";
+import type { LogLimit } from "../telemetry/log-limit.ts";
 import { PROBLEMS } from "../wire/problem.ts";
 import { type Refusal, REASONS, type Stage } from "./reasons.ts";
 import type { CredentialKind } from "./credential.ts";
@@ -27,10 +28,10 @@ export type Decision = {
   /** When the chain was through and only the gate was left to ask; null before. */
   passedAtMs: number | null;
   /** Null until decided. */
-  outcome: Outcome | null;
+  outcome: AuthOutcome | null;
 };
 
-export type Outcome =
+export type AuthOutcome =
   | { readonly accepted: true; readonly durationMs: number }
   | { readonly accepted: false; readonly durationMs: number; readonly stage: Stage; readonly refusal: Refusal };
 
@@ -50,14 +51,14 @@ export function openDecision(route: string, nowMs: number): Decision {
 }
 
 /**
- * Closes a decision and logs it; a second close changes nothing, so that every request is logged once.
+ * Closes a decision and logs it; a second close changes nothing, so that no request is logged twice.
  *
  * @param refused null when the request is accepted
  */
 export function closeDecision(
   decision: Decision,
   refused: Refusal | null,
-  at: { nowMs: number; log: Log; skewWarnSeconds: number },
+  at: { nowMs: number; log: Log; skewWarnSeconds: number; limit: LogLimit },
 ): void {
   if (decision.outcome !== null) return;
   const durationMs = at.nowMs - decision.startedAtMs;
@@ -66,15 +67,33 @@ export function closeDecision(
     refused === null
       ? { accepted: true, durationMs }
       : { accepted: false, durationMs, stage: REASONS[refused.reason].stage, refusal: refused };
-  const fields = decisionFields(decision);
-  if (refused === null) at.log.info("auth.decision", fields);
-  else if (PROBLEMS[REASONS[refused.reason].code].status >= 500 || refused.reason === "trust-unavailable") {
-    at.log.error("auth.decision", fields);
-  } else at.log.warn("auth.decision", fields);
+  logDecision(decision, refused, at);
   const { skewMs, agentDid } = decision;
   if (refused === null && skewMs !== null && Math.abs(skewMs) > at.skewWarnSeconds * 1_000) {
     at.log.warn("auth.clock_skew", { agentDid, skewMs, warnSeconds: at.skewWarnSeconds });
   }
+}
+
+/**
+ * The level says whose doing it is: error for what the proxy or what it depends on could not do, warn for what the caller did. A
+ * caller that has used up its rate or its room is told of once a minute, with a count of the refusals that were left out.
+ */
+function logDecision(
+  decision: Decision,
+  refused: Refusal | null,
+  { log, limit, nowMs }: { nowMs: number; log: Log; limit: LogLimit },
+): void {
+  const fields = decisionFields(decision);
+  if (refused === null) {
+    log.info("auth.decision", fields);
+    return;
+  }
+  const { status } = PROBLEMS[REASONS[refused.reason].code];
+  if (status === 429 || status === 507) {
+    const leftOut = limit.due(`${refused.reason} ${decision.agentDid ?? ""}`, nowMs);
+    if (leftOut !== null) log.warn("auth.decision", { ...fields, leftOut });
+  } else if (status >= 500 || refused.reason === "trust-unavailable") log.error("auth.decision", fields);
+  else log.warn("auth.decision", fields);
 }
 
 /** The one log line of a decision: flat, and without a secret, a token, a body or a nonce. */

@@ -1,5 +1,5 @@
 /** The form of everything that a caller's headers say, cheapest first, before anything is fetched or hashed. */
-import type { AgentDid } from "../wire/did.ts";
+import { type AgentDid, didAuthority } from "../wire/did.ts";
 import { ACCESS_HEADER } from "../wire/registry-documents.ts";
 import { err, ok, type Result } from "../wire/result.ts";
 import { readAccessToken } from "./access.ts";
@@ -45,6 +45,8 @@ export type FormDeps = {
   readonly tokens: TokenMemory;
   readonly settings: {
     readonly registryIssuer: string;
+    /** Host name of the issuer: the authority of every agent that this installation knows. */
+    readonly registryAuthority: string;
     readonly skewMaxSeconds: number;
     readonly proofV1: "accept" | "refuse";
   };
@@ -70,7 +72,13 @@ export function readForm(
   const form = readCredential(authorization.value, request, { nowMs: deps.nowMs, skewMaxSeconds, proofV1 });
   if (!form.ok) return form;
   decision.credential = form.value.kind;
-  if ("agentDid" in form.value) decision.agentDid = form.value.agentDid;
+  if ("agentDid" in form.value) {
+    decision.agentDid = form.value.agentDid;
+    // Whoever is of another authority is nobody here: no gate is woken to say so.
+    if (didAuthority(form.value.agentDid) !== deps.settings.registryAuthority) {
+      return err(refusal("credential-agent-foreign"));
+    }
+  }
   if ("proof" in form.value) decision.skewMs = form.value.proof.skewMs;
   return needs.accepts.includes(form.value.kind) ? form : err(refusal("bearer-not-for-this-route"));
 }

@@ -86,6 +86,7 @@ export const REASONS = {
   // devices, shared secrets, API keys, the operator: one code, says no more
   "credential-malformed": at("credential", "PROXY_AUTH_INVALID_TOKEN"),
   "credential-agent-missing": at("credential", "PROXY_AUTH_INVALID_TOKEN"),
+  "credential-agent-foreign": at("credential", "PROXY_AUTH_INVALID_TOKEN"),
   "bearer-not-for-this-route": at("credential", "PROXY_AUTH_INVALID_TOKEN"),
   "operator-token-wrong": at("credential", "PROXY_AUTH_INVALID_TOKEN"),
   "credential-looked-up-too-often": at("credential", "PROXY_RATE_LIMIT_EXCEEDED"),

@@ -11,6 +11,7 @@ import { decodeBase64Url } from "../wire/base64url.ts";
 import { isStrongEd25519Point } from "../wire/ed25519-point.ts";
 import { decodeUnverifiedJws } from "../wire/jws.ts";
 import { importEd25519PublicKey, PROOF_SIGNATURE_BYTES } from "../wire/proof.ts";
+import { CLOCK_LEEWAY_SECONDS } from "../wire/registry-documents.ts";
 import { err, ok, type Result } from "../wire/result.ts";
 import { type Refusal, refusal } from "./reasons.ts";
 
@@ -89,10 +90,11 @@ export function readAit(token: string, expected: { issuer: string; nowMs: number
   }
   const claims = parseAitClaims(jws.value.claims);
   if (!claims.ok) return err(refusal("ait-claims-invalid", { wrong: claims.error }));
-  const { iss, nbf, exp, sub, cnf } = claims.value;
+  const { iss, iat, nbf, exp, sub, cnf } = claims.value;
   const named = { agentDid: sub };
   if (iss !== expected.issuer) return err(refusal("ait-issuer-foreign", named));
-  if (expected.nowMs < nbf * 1_000) return err(refusal("ait-not-yet-valid", named));
+  const latestSeconds = expected.nowMs / 1_000 + CLOCK_LEEWAY_SECONDS;
+  if (nbf > latestSeconds || iat > latestSeconds) return err(refusal("ait-not-yet-valid", named));
   if (expected.nowMs >= exp * 1_000) return err(refusal("ait-expired", named));
   const proofKeyBytes = decodeBase64Url(cnf.jwk.x);
   if (proofKeyBytes === null || !isStrongEd25519Point(proofKeyBytes)) return err(refusal("ait-proof-key-weak", named));

@@ -34,7 +34,7 @@ import { admitShared } from "./admission/shared-secret.ts";
 import { countFurtherCall } from "./admission/rate-limit.ts";
 import type { Claim, ClaimAnswer, GateAnswer, GateCall, GateCaller } from "./protocol/calls.ts";
 import { GateRefusal } from "./protocol/refusal.ts";
-import type { AgentAdmission, Submission, SubmissionReply } from "./protocol/submission.ts";
+import type { AgentAdmission, Submission, SubmissionReply, WaitingSender } from "./protocol/submission.ts";
 import type { DeliveryOutcome, QueuedMessage, TransferResult } from "./protocol/transfer.ts";
 import { readUpgrade, type Upgrade, UPGRADE_HEADER } from "./protocol/upgrade.ts";
 import { createGateState, type GateState } from "./state.ts";
@@ -115,9 +115,19 @@ export class Gate extends DurableObject<Env> {
     return JSON.stringify(reply);
   }
 
-  /** Waits until a message of this agent has been acknowledged, or for so long; then says what waits for its recipient still. */
-  async awaitDelivery(deliveryId: string, waitMs: number): Promise<{ delivered: boolean; queueDepth: number }> {
-    return this.#ensureOpen().submissions.awaitDelivery(deliveryId, waitMs);
+  /**
+   * Waits until a message of this agent has been acknowledged, or for so long; then says what waits for its recipient still.
+   *
+   * @param sender what the waiting request began under; whether that still holds is looked at when the wait is over
+   */
+  async awaitDelivery(
+    deliveryId: string,
+    waitMs: number,
+    sender: WaitingSender,
+  ): Promise<{ delivered: boolean; queueDepth: number; senderHasEnded: boolean }> {
+    const { submissions, authority } = this.#ensureOpen();
+    const waited = await submissions.awaitDelivery(deliveryId, waitMs);
+    return { ...waited, senderHasEnded: !authority.holds(sender) || sender.expMs <= Date.now() };
   }
 
   /** Takes messages over from a sender's gate; on disk before the answer. */

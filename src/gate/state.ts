@@ -61,6 +61,7 @@ export function createGateState(deps: GateStateDeps): GateState {
   const relay = createRelay({ ...common, trustEpoch });
   const submissions = createSubmissions({
     ...common,
+    epoch: stores.authority.epoch,
     admit: (admission, nowMs, deferredRefusal) =>
       admitAgent({ ...stores, accessMaxStaleMs: config.accessMaxStaleMs }, admission, nowMs, deferredRefusal),
     admitsPeer: stores.fences.admits,

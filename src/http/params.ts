@@ -3,6 +3,7 @@ import type { Context } from "hono";
 import { JsonText, parseKeeping } from "../wire/json-text.ts";
 import { NESTING_MAX, nestsDeeperThan } from "../wire/nesting.ts";
 import { type ProblemCode, ProxyError } from "../wire/problem.ts";
+import { refuseOtherCharset } from "./content-type.ts";
 import type { HttpEnv } from "./middleware/request-context.ts";
 
 /** Values from the path and the query, or the text of a body. */
@@ -25,7 +26,8 @@ export const pathAndQuery: ReadParams = (c) => ({ ...c.req.query(), ...c.req.par
  * @param code for what is no UTF-8
  */
 export function bodyParams(code: ProblemCode = "PROXY_BAD_REQUEST"): ReadParams {
-  return (_c, body) => {
+  return (c, body) => {
+    refuseOtherCharset(c.req.header("Content-Type"));
     try {
       return new JsonText(textDecoder.decode(body));
     } catch (cause) {

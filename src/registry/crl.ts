@@ -10,7 +10,7 @@ import {
 } from "../resilience/cached-call.ts";
 import type { Dependency } from "../resilience/dependency.ts";
 import { createStaleCache, type CacheState } from "../resilience/stale-cache.ts";
-import { CRL_NOT_FOUND, CRL_PATH } from "../wire/registry-documents.ts";
+import { CLOCK_LEEWAY_SECONDS, CRL_NOT_FOUND, CRL_PATH } from "../wire/registry-documents.ts";
 import { err, ok, type Result } from "../wire/result.ts";
 import { type CrlHead, decodeCrlJws, findCrlJws, readCrlClaims } from "./crl-document.ts";
 import { createJtiSet, type JtiSet } from "./jti-set.ts";
@@ -53,8 +53,6 @@ type VerifiedList = { list: List; payload: Uint8Array; jws: Uint8Array; head: Cr
 export const CRL_MAX_BYTES = 24 * 1_024 * 1_024;
 /** What is read of a refusal to see its code. */
 const NOT_FOUND_MAX_BYTES = 4_096;
-/** How far ahead of this clock a list may say it was made: else one from the far future would shut out all others. */
-const FUTURE_SECONDS = 300;
 /** Served past every age under fail-open, the copy is kept as long as anyone may repair the registry. */
 const FAIL_OPEN_KEEP_MS = 7 * 86_400_000;
 const WARN_EVERY_MS = 60_000;
@@ -165,7 +163,7 @@ export function createCrl(settings: RegistrySettings, dependency: Dependency, ke
   /** Why a verified list is not taken, or null. */
   function problemOfTime(head: CrlHead, scope: RequestScope): string | null {
     const nowSeconds = scope.now() / 1_000;
-    if (head.iat > nowSeconds + FUTURE_SECONDS) return "the list is from the future";
+    if (head.iat > nowSeconds + CLOCK_LEEWAY_SECONDS) return "the list is from the future";
     if (head.exp <= nowSeconds) return "the list has expired";
     if (newestIat === null || head.iat >= newestIat) return null;
     scope.log.error("security.crl_rolled_back", {

@@ -47,7 +47,9 @@ export function createDispatcher(methods: readonly Method[]): Dispatcher {
     } catch (thrown) {
       const error = proxyErrorFrom(thrown);
       const fields = { code: error.code, reason: error.reason, durationMs: ctx.now() - startedMs };
-      if (error.status >= 500) log.error("call.failed", { ...fields, ...errorFields(error.cause ?? error) });
+      // 507 is the caller's own doing: it has used up its room.
+      if (error.status >= 500 && error.status !== 507)
+        log.error("call.failed", { ...fields, ...errorFields(error.cause ?? error) });
       else log.info("call.refused", fields);
       return refusal(error);
     }

@@ -200,7 +200,7 @@ export function isRetryable(code: ProblemCode): boolean {
 }
 
 /**
- * @returns the RFC 9457 answer: 401 with `WWW-Authenticate` and `Accept-Signature`, 429 and 503 with `Retry-After` (whole seconds, at
+ * @returns the RFC 9457 answer: 401 with `WWW-Authenticate` and `Accept-Signature`, 429, 503 and a full queue with `Retry-After` (whole seconds, at
  *          least one), never cached
  */
 export function problemResponse(error: ProxyError, requestId: string): Response {
@@ -214,7 +214,7 @@ export function problemResponse(error: ProxyError, requestId: string): Response 
     headers.set("WWW-Authenticate", challenge(error.code));
     headers.set("Accept-Signature", ACCEPT_SIGNATURE);
   }
-  if (status === 429 || status === 503 || error.retryAfterMs !== null) {
+  if (status === 429 || status === 503 || error.code === "PROXY_RELAY_QUEUE_FULL" || error.retryAfterMs !== null) {
     headers.set("Retry-After", String(Math.max(1, Math.ceil((error.retryAfterMs ?? DEFAULT_RETRY_AFTER_MS) / 1_000))));
   }
   if (status === 426) {

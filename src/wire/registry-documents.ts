@@ -11,6 +11,8 @@ export const KEYS_PATH = "/.well-known/claw-keys.json";
 export const CRL_PATH = "/v1/crl";
 /** Where a registry judges an access token. */
 export const ACCESS_VALIDATE_PATH = "/v1/agents/auth/validate";
+/** How far ahead of this clock `nbf` and `iat` of tokens and lists may be, in seconds; `exp` gets no leeway. Contract §1. */
+export const CLOCK_LEEWAY_SECONDS = 60;
 /** Header that carries an agent's access token, to the registry and to this proxy. */
 export const ACCESS_HEADER = "X-Claw-Agent-Access";
 /** `typ` of a revocation list's header. */

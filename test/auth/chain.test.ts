@@ -264,7 +264,7 @@ describe("a request whose own form is wrong is refused before anything is fetche
       () => withClaims({ cnf: { jwk: { kty: "OKP", crv: "Ed25519", x: `AQ${"A".repeat(41)}` } } }),
     ],
     ["another issuer", "ait-issuer-foreign", () => withClaims({ iss: `${ISSUER}/` })],
-    ["not yet valid", "ait-not-yet-valid", () => withClaims({ nbf: NOW_SECONDS + 1 })],
+    ["not yet valid", "ait-not-yet-valid", () => withClaims({ nbf: NOW_SECONDS + 61 })],
     ["expired", "ait-expired", () => withClaims({ exp: NOW_SECONDS })],
     ["times in milliseconds", "ait-not-yet-valid", () => withClaims({ iat: NOW_MS, nbf: NOW_MS, exp: NOW_MS * 2 })],
     ["no timestamp", "timestamp-missing", () => ({ headers: { "X-Claw-Timestamp": null } })],

@@ -3,6 +3,7 @@ import { type Chain, type ChainScope, createChain, type RegistryReader } from ".
 import { createOperatorTokens } from "../../src/auth/credential.ts";
 import { type BodyBudget, createBodyBudget } from "../../src/auth/limits/body-budget.ts";
 import { createRefusalMemory } from "../../src/auth/limits/refusal-memory.ts";
+import { createLogLimit } from "../../src/telemetry/log-limit.ts";
 import { createReplayMemory, nonceAgeMs, type ReplayMemory } from "../../src/auth/replay.ts";
 import { createTokenMemory, type TokenMemory } from "../../src/auth/token.ts";
 import { createTrustStage, type TrustSettings, type TrustStage } from "../../src/auth/trust.ts";
@@ -240,6 +241,7 @@ export function newChainHarness(
     chain: createChain({
       settings: {
         registryIssuer: ISSUER,
+        registryAuthority: AUTHORITY,
         authDeadlineMs: reach.authDeadlineMs ?? 5_000,
         skewMaxSeconds: 300,
         skewWarnSeconds: 200,
@@ -255,6 +257,7 @@ export function newChainHarness(
       bodies,
       trust,
       operators: createOperatorTokens([OPERATOR_TOKEN, "the-next-operator-token-0123456789abcd"]),
+      logLimit: createLogLimit(),
     }),
   };
   return harness;

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { closeDecision, openDecision } from "../../src/auth/decision.ts";
 import { REASONS, type Reason, refusalError, STAGES } from "../../src/auth/reasons.ts";
+import { createLogLimit } from "../../src/telemetry/log-limit.ts";
 import { PROBLEMS } from "../../src/wire/problem.ts";
 import { NOW_MS, recordingLog } from "./fixture.ts";
 
@@ -33,7 +34,12 @@ describe("every reason", () => {
   });
 });
 
-const at = (log: ReturnType<typeof recordingLog>) => ({ nowMs: NOW_MS + 5, log, skewWarnSeconds: 200 });
+const at = (log: ReturnType<typeof recordingLog>) => ({
+  nowMs: NOW_MS + 5,
+  log,
+  skewWarnSeconds: 200,
+  limit: createLogLimit(),
+});
 
 describe("a decision", () => {
   test("is logged once, whoever closes it again", () => {
@@ -55,10 +61,29 @@ describe("a decision", () => {
     ["ait-revoked", "warn"],
     ["keys-unavailable", "error"],
     ["trust-unavailable", "error"],
+    ["gate-outbox-full", "warn"],
+    ["gate-rate-exceeded", "warn"],
   ])("for %s is logged at level %s", (reason, level) => {
     const log = recordingLog();
     closeDecision(openDecision("route", NOW_MS), reason === null ? null : { reason }, at(log));
     expect(log.lines[0]?.level).toBe(level);
+  });
+
+  test("that refuses what the caller has used up is logged once a minute for each agent, with a count", () => {
+    const log = recordingLog();
+    const limit = createLogLimit();
+    const close = (agentDid: string, nowMs: number): void => {
+      const decision = openDecision("route", nowMs);
+      decision.agentDid = agentDid;
+      closeDecision(decision, { reason: "gate-outbox-full" }, { nowMs, log, skewWarnSeconds: 200, limit });
+    };
+    for (const atMs of [0, 1, 59_999, 60_000]) close("alice", NOW_MS + atMs);
+    close("bob", NOW_MS);
+    expect(log.lines.map(({ level, fields }) => [level, fields?.["agentDid"], fields?.["leftOut"]])).toEqual([
+      ["warn", "alice", 0],
+      ["warn", "alice", 2],
+      ["warn", "bob", 0],
+    ]);
   });
 
   test("carries its stages' waiting and its caches as flat fields", () => {

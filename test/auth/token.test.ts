@@ -71,19 +71,23 @@ describe("a token", () => {
     expect(read.ok ? null : read.error.reason).toBe(length > 8_192 ? "ait-too-long" : "ait-malformed");
   });
 
-  test("is valid from nbf on and until exp, to the millisecond", async () => {
+  test("is valid from 60 s before nbf and iat on, and until exp, to the millisecond", async () => {
     const { ait, claims } = await newAgent();
     const at = (nowMs: number) => {
       const read = readAit(ait, { issuer: ISSUER, nowMs });
       return read.ok ? "valid" : read.error.reason;
     };
     const [nbf, exp] = [Number(claims["nbf"]) * 1_000, Number(claims["exp"]) * 1_000];
-    expect([at(nbf - 1), at(nbf), at(exp - 1), at(exp)]).toEqual([
+    expect([at(nbf - 60_001), at(nbf - 60_000), at(nbf), at(exp - 1), at(exp)]).toEqual([
       "ait-not-yet-valid",
+      "valid",
       "valid",
       "valid",
       "ait-expired",
     ]);
+    const later = await newAgent({ iat: NOW_MS / 1_000 + 60 });
+    const read = (nowMs: number) => readAit(later.ait, { issuer: ISSUER, nowMs });
+    expect([read(NOW_MS - 1).ok, read(NOW_MS).ok]).toEqual([false, true]);
   });
 
   test("a refusal says which part is wrong and nothing of the token", async () => {

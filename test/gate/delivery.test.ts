@@ -460,21 +460,24 @@ describe("a notification of the proxy's own", () => {
   });
 });
 
+/** What a waiting request began under; it holds. */
+const SENDER = { epoch: 0, jti: "any", expMs: Number.MAX_SAFE_INTEGER };
+
 describe("waiting for a delivery", () => {
   test("ends with its acknowledgement, its death, or its time", async () => {
     const relay = await listen(bob, "nothing");
     const deliveryId = await sent(alice, bob, {});
     const [short, long] = [
-      gateStub(alice).awaitDelivery(deliveryId, 50),
-      gateStub(alice).awaitDelivery(deliveryId, 15_000),
+      gateStub(alice).awaitDelivery(deliveryId, 50, SENDER),
+      gateStub(alice).awaitDelivery(deliveryId, 15_000, SENDER),
     ];
     expect(await short).toMatchObject({ delivered: false });
     await eventually(() => expect(relay.deliveries()).toHaveLength(1));
     relay.acknowledge(relay.deliveries()[0] ?? ({} as never));
     expect(await long).toMatchObject({ delivered: true });
-    expect(await gateStub(alice).awaitDelivery(deliveryId, 15_000)).toMatchObject({ delivered: true });
+    expect(await gateStub(alice).awaitDelivery(deliveryId, 15_000, SENDER)).toMatchObject({ delivered: true });
     const refused = await sent(alice, bob, {});
-    const dying = gateStub(alice).awaitDelivery(refused, 15_000);
+    const dying = gateStub(alice).awaitDelivery(refused, 15_000, SENDER);
     await inTime(() => expect(relay.deliveries()).toHaveLength(2));
     relay.acknowledge(relay.deliveries()[1] ?? ({} as never), false);
     expect(await dying).toMatchObject({ delivered: false });

@@ -1,6 +1,6 @@
 import { createExecutionContext } from "cloudflare:test";
 import { env } from "cloudflare:workers";
-import { afterEach, describe, expect, test, vi } from "vitest";
+import { afterEach, describe, expect, onTestFinished, test, vi } from "vitest";
 import { app } from "../../src/app.ts";
 
 /** Each env is an isolate of its own: nothing is cached yet. */
@@ -40,8 +40,20 @@ describe("GET /ready", () => {
         access: { breaker: CLOSED },
         trust: { breaker: CLOSED, database: "ok" },
         gate: { reach: "ok" },
+        signing: { usable: true },
       },
     });
+  });
+
+  test("is 503 while the signing secret does not fit the keys, which the log names and the answer does not", async () => {
+    using failed = vi.spyOn(console, "error");
+    const { status, body } = await ask("/ready", {
+      REGISTRY_SIGNING_SECRET: "another-secret-0123456789abcdef0123456789",
+    });
+    expect(status).toBe(503);
+    expect(body).toMatchObject({ dependencies: { signing: { usable: false }, gate: { reach: "ok" } } });
+    expect(JSON.stringify(body)).not.toContain("REGISTRY_SIGNING_SECRET");
+    expect(failed.mock.calls.map(String).join("\n")).toContain("ready.signing_failing");
   });
 
   test("names the graph too where it is not the database's own, which no send depends on", async () => {

@@ -74,7 +74,7 @@ describe.each(codes)("the answer %s", (code) => {
   test("carries the header that its status asks for", () => {
     const { headers, status } = response();
     expect(headers.has("WWW-Authenticate")).toBe(status === 401);
-    expect(headers.has("Retry-After")).toBe(status === 429 || status === 503);
+    expect(headers.has("Retry-After")).toBe(status === 429 || status === 503 || code === "PROXY_RELAY_QUEUE_FULL");
   });
 });
 

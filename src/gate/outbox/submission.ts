@@ -28,6 +28,8 @@ export type SubmissionsDeps = {
   self: AgentDid;
   outbox: Pick<Outbox, "accept" | "hasRoom" | "status" | "queueDepth" | "settle">;
   commits: GroupCommit;
+  /** The agent's epoch. */
+  epoch: () => number;
   now: () => number;
   /** Admits the request and remembers its nonce. @throws GateRefusal, the last of them `deferredRefusal` */
   admit: (admission: AgentAdmission, nowMs: number, deferredRefusal: GateRefusal | null) => void;
@@ -79,7 +81,7 @@ export function createSubmissions(deps: SubmissionsDeps): Submissions {
         const nowMs = now();
         deps.admit(admission, nowMs, deferredRefusal());
         const draft = { to, bytes, envelope, body, isAwaited, ...(idempotency === undefined ? {} : { idempotency }) };
-        return { ok: true, ...outbox.accept(draft, nowMs) };
+        return { ok: true, ...outbox.accept(draft, nowMs), epoch: deps.epoch() };
       });
     },
 

@@ -26,7 +26,17 @@ export type Submission = {
   idempotency?: { key: string; bodySha256: string };
 };
 
+/** What a sender that waits for a delivery began under. */
+export type WaitingSender = { epoch: number; jti: string; expMs: number };
+
 /** What the gate answers to a send. */
 export type SubmissionReply =
-  | { ok: true; deliveryId: string; delivered: boolean; queueDepth: number }
+  | {
+      ok: true;
+      deliveryId: string;
+      delivered: boolean;
+      queueDepth: number;
+      /** The agent's epoch that the send was admitted under. */
+      epoch: number;
+    }
   | { ok: false; refusal: Refusal };

@@ -3,10 +3,10 @@ import type { Context, Handler } from "hono";
 import { readRequestBody } from "../../auth/body.ts";
 import { provenRequest } from "../../auth/chain.ts";
 import { checkBodyHash, readProof } from "../../auth/proof.ts";
-import { type Refusal, refusalError } from "../../auth/reasons.ts";
+import { type Refusal, refusal, refusalError } from "../../auth/reasons.ts";
 import type { ClaimAnswer } from "../../gate/protocol/calls.ts";
 import { type BodyLimits, discardBody } from "../../resilience/bounded-body.ts";
-import { type AgentDid, parseAgentDid } from "../../wire/did.ts";
+import { type AgentDid, didAuthority, parseAgentDid } from "../../wire/did.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import { sha256Base64Url } from "../../wire/proof.ts";
 import { gateFailed, gateStub } from "../gate-client.ts";
@@ -65,7 +65,11 @@ async function readClaim(c: Context<HttpEnv>) {
   try {
     const hashed = checkBodyHash(proof.value, await sha256Base64Url(bytes));
     if (!hashed.ok) throw refused(c, hashed.error);
-    return { claim: parseClaim(bytes), proof: proof.value };
+    const claim = parseClaim(bytes);
+    // Whoever is of another authority is nobody here: no gate is woken to say so.
+    if (didAuthority(claim.agentDid) !== config.registryAuthority)
+      throw refused(c, refusal("credential-agent-foreign"));
+    return { claim, proof: proof.value };
   } finally {
     share.release();
   }

@@ -1,8 +1,11 @@
 /** Routes that anyone may ask: the time, and whether this proxy is alive and ready. */
 import type { Context, Handler } from "hono";
 import { remoteGraphOf } from "../../authz/sync/remote.ts";
+import { currentSigningKey } from "../../identity/keys/signing-keys.ts";
+import { registryOf } from "../../identity/registry.ts";
 import { startDeadline, withDeadline } from "../../resilience/deadline.ts";
 import { errorFields } from "../../telemetry/log.ts";
+import { ProxyError } from "../../wire/problem.ts";
 import { chainScope, type HttpEnv } from "../middleware/request-context.ts";
 
 const NO_STORE = { "Cache-Control": "no-store" };
@@ -15,7 +18,7 @@ export const health: Handler<HttpEnv> = (c) => c.json({ status: "ok" }, 200, NO_
 
 type Reach = "ok" | "failing";
 /** What was seen of the stores, and when: whoever asks often does not ask them often. */
-type Probed = { atMs: number; database: Reach; gate: Reach };
+type Probed = { atMs: number; database: Reach; gate: Reach; signing: Reach };
 
 const PROBE_EVERY_MS = 1_000;
 /** Nobody's gate: it is asked for a message that it does not have, and keeps nothing. */
@@ -37,7 +40,7 @@ export const ready: Handler<HttpEnv> = async (c) => {
       deadline.end();
     }
   };
-  const [{ database, gate }] = await Promise.all([probeStores(c), warm()]);
+  const [{ database, gate, signing }] = await Promise.all([probeStores(c), warm()]);
   const status = registry.status(Date.now());
   const trustBreaker = trust.breaker();
   // With the graph in D1 there is no more to depend on.
@@ -46,10 +49,11 @@ export const ready: Handler<HttpEnv> = async (c) => {
     ...status,
     trust: { breaker: trustBreaker, database },
     gate: { reach: gate },
+    ...(config.registryUrl === "embedded" ? { signing: { usable: signing === "ok" } } : {}),
     ...(graph === undefined ? {} : { authz: { breaker: graph } }),
   };
   const isTrustUsable = database === "ok" || trust.size() > 0;
-  const isReady = status.keys.usable && status.crl.usable && isTrustUsable && gate === "ok";
+  const isReady = status.keys.usable && status.crl.usable && isTrustUsable && gate === "ok" && signing === "ok";
   return c.json({ status: isReady ? "ready" : "unavailable", dependencies }, isReady ? 200 : 503, {
     ...NO_STORE,
     ...(isReady ? {} : { "Retry-After": "1" }),
@@ -70,11 +74,28 @@ async function probeStores(c: Context<HttpEnv>): Promise<Probed> {
       return "failing";
     }
   };
-  const [database, gate] = await Promise.all([
+  const [database, gate, signing] = await Promise.all([
     reach("database", () => c.env.DB.prepare("SELECT 1").first()),
     reach("gate", () => c.env.GATE.getByName(PROBED_GATE).attempts("")),
+    reach("signing", () => canSign(c)),
   ]);
-  const seen: Probed = { atMs: nowMs, database, gate };
+  const seen: Probed = { atMs: nowMs, database, gate, signing };
   probed.set(c.env, seen);
   return seen;
+}
+
+/**
+ * With a secret that does not fit its keys, nothing can be issued, and no list of revocations signed.
+ *
+ * @throws ProxyError where that is so
+ */
+async function canSign(c: Context<HttpEnv>): Promise<void> {
+  const { config } = c.get("runtime");
+  if (config.registryUrl !== "embedded") return;
+  try {
+    await currentSigningKey(registryOf({ db: c.env.DB, config, now: Date.now }));
+  } catch (error) {
+    if (error instanceof ProxyError) c.get("log").error("ready.signing_failing", { problem: error.reason });
+    throw error;
+  }
 }

@@ -5,18 +5,11 @@ import type { RouteNeeds } from "../../auth/form.ts";
 import type { Submission, SubmissionReply } from "../../gate/protocol/submission.ts";
 import { errorFields } from "../../telemetry/log.ts";
 import { inSpan } from "../../telemetry/span.ts";
-import { isConversationId, isReplyTo } from "../../wire/frames.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import { authenticate, beforeTheHop } from "../authenticate.ts";
 import { acceptedByGate, admissionOf, gateFailed, gateStub, refusedByGate } from "../gate-client.ts";
 import { chainScope, type HttpEnv } from "../middleware/request-context.ts";
-
-const WAIT_SECONDS_MAX = 15;
-const IDEMPOTENCY_KEY_PATTERN = /^[\x21-\x7e]{1,255}$/;
-/** W3C Trace Context §3.2: no version ff, no id of noughts. One of another form is dropped, as §3.3 says. */
-const TRACEPARENT_PATTERN = /^(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$/;
-
-const textDecoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+import { readSend, type Send } from "../send.ts";
 
 export function hook(needs: RouteNeeds): Handler<HttpEnv> {
   return async (c) => {
@@ -43,56 +36,6 @@ export function hook(needs: RouteNeeds): Handler<HttpEnv> {
   };
 }
 
-type Send = { text: string; waitMs: number; optional: Partial<Submission> };
-
-/** What the caller asks for beside its credential; bounded and parsed before anything is kept. */
-function readSend(c: Context<HttpEnv>, body: Uint8Array): Send {
-  const contentType = c.req.header("Content-Type");
-  if (contentType !== undefined && !/^application\/(?:[a-z0-9.+-]+\+)?json\s*(?:;|$)/i.test(contentType)) {
-    throw new ProxyError("PROXY_UNSUPPORTED_MEDIA_TYPE");
-  }
-  const optional: Partial<Submission> = {};
-  if (contentType !== undefined) optional.contentType = contentType.slice(0, 128);
-  const conversationId = c.req.header("X-Claw-Conversation-Id");
-  if (conversationId !== undefined) {
-    if (!isConversationId(conversationId)) throw badHeader("X-Claw-Conversation-Id", "must be 1 to 256 characters");
-    optional.conversationId = conversationId;
-  }
-  const replyTo = c.req.header("X-Claw-Delivery-Receipt-Url");
-  if (replyTo !== undefined) {
-    if (!isReplyTo(replyTo)) throw badHeader("X-Claw-Delivery-Receipt-Url", "must be an https URL");
-    optional.replyTo = replyTo;
-  }
-  const traceparent = c.req.header("traceparent");
-  if (traceparent !== undefined && TRACEPARENT_PATTERN.test(traceparent)) optional.traceparent = traceparent;
-  const key = c.req.header("Idempotency-Key");
-  if (key !== undefined) {
-    if (!IDEMPOTENCY_KEY_PATTERN.test(key))
-      throw badHeader("Idempotency-Key", "must be 1 to 255 visible ASCII characters");
-    optional.idempotency = { key, bodySha256: "" };
-  }
-  const forMs = waitMs(c.req.header("Prefer"));
-  if (forMs > 0) optional.isAwaited = true;
-  return { text: jsonText(body), waitMs: forMs, optional };
-}
-
-/** The body as JSON text, which goes to the recipient as it is. */
-function jsonText(body: Uint8Array): string {
-  try {
-    const text = textDecoder.decode(body);
-    JSON.parse(text);
-    return text;
-  } catch (error) {
-    throw new ProxyError("PROXY_HOOK_INVALID_JSON", { reason: error instanceof Error ? error.name : "unreadable" });
-  }
-}
-
-/** RFC 7240 §4.3; a preference that is not understood is ignored, as §2 of it says. */
-function waitMs(prefer: string | undefined): number {
-  const seconds = /(?:^|,)\s*wait\s*=\s*(\d{1,6})\s*(?:$|[,;])/i.exec(prefer ?? "")?.[1];
-  return seconds === undefined ? 0 : Math.min(Number(seconds), WAIT_SECONDS_MAX) * 1_000;
-}
-
 async function submit(c: Context<HttpEnv>, passed: PassedAgent, { text, optional }: Send): Promise<SubmissionReply> {
   const { trust, principal, body, bodySha256 } = passed;
   if (trust === null) throw new ProxyError("PROXY_INTERNAL", { reason: "a send that nobody judged" });
@@ -113,21 +56,25 @@ async function submit(c: Context<HttpEnv>, passed: PassedAgent, { text, optional
   }
 }
 
-/** The message is on disk by now: whatever happens while waiting, the answer is a 202. */
+/**
+ * The message is on disk by now: whatever happens while waiting, the answer is a 202, unless the sender's own authority has ended
+ * meanwhile. That is told to nobody, like every reply under it.
+ *
+ * @throws ProxyError PROXY_AUTH_REVOKED where it has
+ */
 async function awaitDelivery(
   c: Context<HttpEnv>,
-  passed: PassedAgent,
-  { deliveryId, queueDepth }: { deliveryId: string; queueDepth: number },
+  { principal }: PassedAgent,
+  { deliveryId, queueDepth, epoch }: { deliveryId: string; queueDepth: number; epoch: number },
   forMs: number,
 ): Promise<{ delivered: boolean; queueDepth: number }> {
-  try {
-    return await gateStub(c, passed.principal.agentDid).awaitDelivery(deliveryId, forMs);
-  } catch (error) {
-    c.get("log").warn("hook.wait_broken", { deliveryId, ...errorFields(error) });
-    return { delivered: false, queueDepth };
-  }
-}
-
-function badHeader(name: string, problem: string): ProxyError {
-  return new ProxyError("PROXY_BAD_REQUEST", { detail: `${name} ${problem}.` });
+  const sender = { epoch, jti: principal.jti, expMs: principal.expMs };
+  const waited = await gateStub(c, principal.agentDid)
+    .awaitDelivery(deliveryId, forMs, sender)
+    .catch((error: unknown) => {
+      c.get("log").warn("hook.wait_broken", { deliveryId, ...errorFields(error) });
+      return { delivered: false, queueDepth, senderHasEnded: false };
+    });
+  if (waited.senderHasEnded) throw new ProxyError("PROXY_AUTH_REVOKED", { reason: "the sender ended while it waited" });
+  return waited;
 }

@@ -6,7 +6,7 @@ import { type Reason, refusal } from "../../auth/reasons.ts";
 import { agentOfRelayTicket } from "../../gate/relay/tickets.ts";
 import { type Upgrade, UPGRADE_HEADER, writeUpgrade } from "../../gate/protocol/upgrade.ts";
 import type { Fields } from "../../telemetry/log.ts";
-import type { AgentDid } from "../../wire/did.ts";
+import { type AgentDid, didAuthority } from "../../wire/did.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import { sha256Base64Url } from "../../wire/proof.ts";
 import { TICKET_SUBPROTOCOL_PREFIX } from "../../wire/relay-close.ts";
@@ -82,7 +82,7 @@ function ticketProtocol(offered: string | undefined): string | null {
 async function connectByTicket(c: Context<HttpEnv>, protocol: string): Promise<Response> {
   const ticket = protocol.slice(TICKET_SUBPROTOCOL_PREFIX.length);
   const agentDid = agentOfRelayTicket(ticket);
-  if (agentDid === null) {
+  if (agentDid === null || didAuthority(agentDid) !== c.get("runtime").config.registryAuthority) {
     const refused = new ProxyError("PROXY_AUTH_INVALID_TOKEN", { reason: "no relay ticket" });
     logRefusal(c, refused);
     throw refused;

@@ -8,8 +8,9 @@ import { answerRpcBody } from "../../rpc/json-rpc.ts";
 import { JsonText } from "../../wire/json-text.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import { apiKeyCallerOf } from "../authenticate-api-key.ts";
-import { authenticate } from "../authenticate.ts";
+import { authenticate, beforeTheHop } from "../authenticate.ts";
 import { BOOKMARK_HEADER, readBookmark } from "../bookmark.ts";
+import { refuseOtherCharset } from "../content-type.ts";
 import { acceptedByGate, callGate, gateCallerOf, namedAgent } from "../gate-client.ts";
 import { jsonResponse } from "../json-response.ts";
 import type { HttpEnv } from "../middleware/request-context.ts";
@@ -27,6 +28,7 @@ const textDecoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 export const rpc: Handler<HttpEnv> = async (c) => {
   const passed = await authenticate(c, NEEDS);
+  await beforeTheHop(c, passed, () => refuseOtherCharset(c.req.header("Content-Type")));
   const bookmarks = readBookmark(c);
   // Also where there is nothing to run: who calls is decided before anything is said of the request.
   const response = await answer(c, passed, bookmarks === null ? null : textOf(passed.body));

@@ -19,6 +19,7 @@ import { createQueue } from "../../../src/gate/queue/queue.ts";
 import { createGateStores } from "../../../src/gate/stores.ts";
 import { startDeadline } from "../../../src/resilience/deadline.ts";
 import { runtimeOf } from "../../../src/runtime.ts";
+import { createLogLimit } from "../../../src/telemetry/log-limit.ts";
 import { createLog, type Log } from "../../../src/telemetry/log.ts";
 import type { AgentDid } from "../../../src/wire/did.ts";
 import { deliverFrame, frameHead } from "../../../src/wire/frame-encoder.ts";
@@ -147,12 +148,13 @@ async function stages(request: Request, env: StagesEnv, ctx: ExecutionContext): 
   const background = (work: Promise<unknown>): void => ctx.waitUntil(work);
   const scope = registryScope({ now: Date.now, log, background, deadline });
   const tokens = createTokenMemory();
+  const logLimit = createLogLimit();
   const replays = createReplayMemory(nonceAgeMs(config.skewMaxSeconds));
   const { headers } = request;
   const body = new Uint8Array(await request.arrayBuffer());
   const text = new TextDecoder().decode(body);
-  const { registryIssuer, skewMaxSeconds, proofV1 } = config;
-  const settings = { registryIssuer, skewMaxSeconds, proofV1 };
+  const { registryIssuer, registryAuthority, skewMaxSeconds, proofV1 } = config;
+  const settings = { registryIssuer, registryAuthority, skewMaxSeconds, proofV1 };
   const proven = { ...SIGNED, authorities: ["gate.example.com"], headers };
   const first = { keys: registry.keys, tokens: forgetful, issuer: config.registryIssuer };
   const again = { ...first, tokens };
@@ -200,7 +202,12 @@ async function stages(request: Request, env: StagesEnv, ctx: ExecutionContext): 
     access: () => held(checkAccess(known, access, registry.access, scope)),
     decision: () => {
       const now = Date.now();
-      closeDecision(openDecision(HOOK.route, now), null, { nowMs: now, log, skewWarnSeconds: config.skewWarnSeconds });
+      closeDecision(openDecision(HOOK.route, now), null, {
+        nowMs: now,
+        log,
+        skewWarnSeconds: config.skewWarnSeconds,
+        limit: logLimit,
+      });
     },
     hop: () => gate.nothing(submission, text),
     ack: () => parseClientFrame(JSON.stringify({ ...FRAME, accepted: true })),

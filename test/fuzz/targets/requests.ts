@@ -203,7 +203,12 @@ export const requests = [
         needs,
         {
           tokens: createTokenMemory(),
-          settings: { registryIssuer: `https://${HOST}`, skewMaxSeconds: 300, proofV1: "accept" },
+          settings: {
+            registryIssuer: `https://${HOST}`,
+            registryAuthority: HOST,
+            skewMaxSeconds: 300,
+            proofV1: "accept",
+          },
           nowMs: NOW_MS,
         },
         openDecision(needs.route, NOW_MS),
@@ -268,7 +273,12 @@ export const requests = [
         needs,
         {
           tokens: createTokenMemory(),
-          settings: { registryIssuer: "https://registry.example.com", skewMaxSeconds: 300, proofV1: "accept" },
+          settings: {
+            registryIssuer: "https://registry.example.com",
+            registryAuthority: "registry.example.com",
+            skewMaxSeconds: 300,
+            proofV1: "accept",
+          },
           nowMs: NOW_MS,
         },
         decision,

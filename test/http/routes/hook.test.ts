@@ -105,6 +105,84 @@ describe("a send that waits for its delivery", () => {
   });
 });
 
+/** Trust between two agents, as a pairing makes it. */
+async function trust(a: Agent, b: Agent): Promise<void> {
+  const [low, high] = [a.did, b.did].toSorted();
+  await env.DB.prepare(
+    "INSERT INTO trust_pairs (low_did, high_did, epoch, low_profile, high_profile, confirmed_at_ms) VALUES (?1, ?2, 1, '{}', '{}', ?3)",
+  )
+    .bind(low, high, Date.now())
+    .run();
+}
+
+test("hook: a sender that is revoked while it waits is answered with 401, and its message stands", async () => {
+  const carol = await register("carol");
+  await trust(carol, bob);
+  const answer = post(carol, bob, { of: "carol" }, { Prefer: "wait=15" });
+  await eventually(async () =>
+    expect(await rowsOf(bob, "SELECT body FROM queue WHERE state = 0")).toContainEqual({ body: '{"of":"carol"}' }),
+  );
+  const body = JSON.stringify({ agentDid: carol.did });
+  const revoked = await exports.default.fetch(`${ORIGIN}/v1/agents/revoke`, {
+    method: "POST",
+    headers: OPERATOR,
+    body,
+  });
+  expect(revoked.status).toBe(200);
+  const relay = await listen(bob.did);
+  expect(await answer).toMatchObject({ status: 401, body: { code: "PROXY_AUTH_REVOKED" } });
+  relay.socket.close(1000);
+});
+
+describe("hook: text in headers", () => {
+  const conversation = async (header: string): Promise<unknown> => {
+    const marker = crypto.randomUUID();
+    const answer = await post(alice, bob, { marker }, { "X-Claw-Conversation-Id": header });
+    if (answer.status !== 202) return [answer.status, answer.body["code"]];
+    const sent = JSON.stringify({ marker });
+    const find = `SELECT envelope FROM outbox WHERE body = '${sent}' UNION ALL SELECT envelope FROM queue WHERE body = '${sent}'`;
+    const kept = [...(await rowsOf(alice, find)), ...(await rowsOf(bob, find))] as { envelope: string }[];
+    return (JSON.parse(kept[0]?.envelope ?? "{}") as { conversationId?: string }).conversationId;
+  };
+
+  test.each([
+    ["thread 1", "thread 1"],
+    ["UTF-8''caf%C3%A9", "café"],
+    ["utf-8'ja'%E6%9D%B1%E4%BA%AC", "東京"],
+  ])("a conversation id of %s arrives as %s", async (header, id) => {
+    expect(await conversation(header)).toBe(id);
+  });
+
+  test.each(["café", "UTF-8''caf%E9", "UTF-8''a%E2%80%AEb", "UTF-8''%20", `UTF-8''${"%C3%A9".repeat(257)}`])(
+    "a conversation id of %s is refused and never replaced",
+    async (header) => {
+      expect(await conversation(header)).toEqual([400, "PROXY_BAD_REQUEST"]);
+    },
+  );
+
+  test.each([
+    ["application/json", 202],
+    ["application/json; charset=utf-8", 202],
+    ['application/json; charset="UTF-8"', 202],
+    ["application/ld+json;charset=utf8", 202],
+    ["application/json; charset=utf-16", 415],
+    ["application/json;CHARSET=ISO-8859-1", 415],
+    ["application/json; charset=utf-8; charset=utf-16", 415],
+    ["text/plain", 415],
+  ])("a Content-Type of %s is a %i", async (contentType, status) => {
+    expect(await post(alice, bob, { contentType }, { "Content-Type": contentType })).toMatchObject({ status });
+  });
+
+  test("JSON in another charset is refused by the routes before methods too", async () => {
+    const headers = { ...OPERATOR, "Content-Type": "application/json; charset=utf-16" };
+    for (const path of ["/rpc", "/v1/agents"]) {
+      // oxlint-disable-next-line no-await-in-loop -- one after the other
+      const answer = await exports.default.fetch(ORIGIN + path, { method: "POST", headers, body: "{}" });
+      expect(answer.status, path).toBe(415);
+    }
+  });
+});
+
 describe("a send that does not wait", () => {
   test("is answered whether the recipient's gate answers or not", async () => {
     const nobody = await register("nobody");
