@@ -47,9 +47,11 @@ describe("GET /ready", () => {
 
   test("is 503 while the signing secret does not fit the keys, which the log names and the answer does not", async () => {
     using failed = vi.spyOn(console, "error");
-    const { status, body } = await ask("/ready", {
-      REGISTRY_SIGNING_SECRET: "another-secret-0123456789abcdef0123456789",
-    });
+    const columns = "kid, x, status, is_current, created_at_ms";
+    const row = env.DB.prepare(`INSERT INTO registry_keys (${columns}) VALUES ('another', ?1, 'active', 1, 0)`);
+    await row.bind("A".repeat(43)).run();
+    onTestFinished(async () => void (await env.DB.exec("DELETE FROM registry_keys")));
+    const { status, body } = await ask("/ready");
     expect(status).toBe(503);
     expect(body).toMatchObject({ dependencies: { signing: { usable: false }, gate: { reach: "ok" } } });
     expect(JSON.stringify(body)).not.toContain("REGISTRY_SIGNING_SECRET");

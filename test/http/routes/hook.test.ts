@@ -120,7 +120,7 @@ test("hook: a sender that is revoked while it waits is answered with 401, and it
   await trust(carol, bob);
   const answer = post(carol, bob, { of: "carol" }, { Prefer: "wait=15" });
   await eventually(async () =>
-    expect(await rowsOf(bob, "SELECT body FROM queue WHERE state = 0")).toContainEqual({ body: '{"of":"carol"}' }),
+    expect(await rowsOf(bob, "SELECT body FROM inbound WHERE state = 0")).toContainEqual({ body: '{"of":"carol"}' }),
   );
   const body = JSON.stringify({ agentDid: carol.did });
   const revoked = await exports.default.fetch(`${ORIGIN}/v1/agents/revoke`, {
@@ -140,7 +140,7 @@ describe("hook: text in headers", () => {
     const answer = await post(alice, bob, { marker }, { "X-Claw-Conversation-Id": header });
     if (answer.status !== 202) return [answer.status, answer.body["code"]];
     const sent = JSON.stringify({ marker });
-    const find = `SELECT envelope FROM outbox WHERE body = '${sent}' UNION ALL SELECT envelope FROM queue WHERE body = '${sent}'`;
+    const find = `SELECT envelope FROM outbox WHERE body = '${sent}' UNION ALL SELECT envelope FROM inbound WHERE body = '${sent}'`;
     const kept = [...(await rowsOf(alice, find)), ...(await rowsOf(bob, find))] as { envelope: string }[];
     return (JSON.parse(kept[0]?.envelope ?? "{}") as { conversationId?: string }).conversationId;
   };
