@@ -2,7 +2,7 @@
  * What one isolate holds beyond a request: settings, bounded caches, breakers and the dispatcher. Made once, from the
  * bindings; nothing of a request is kept here.
  */
-import { endApiKeysStatements } from "./apikeys/delete.ts";
+import { cleanUpAfterCall, noteEndedAgent } from "./apikeys/cleanup.ts";
 import { apiKeyMethods } from "./rpc/methods/apikeys.ts";
 import { auditMethods } from "./rpc/methods/audit.ts";
 import { type Chain, createChain } from "./auth/chain.ts";
@@ -128,8 +128,9 @@ function createRuntime(env: Env): Runtime {
     atRegistration: [agentRegistration],
     atEnd: [
       (_ctx, agentDid) => [endTicketsStatement(agentDid)],
-      (ctx, agentDid) => endApiKeysStatements(ctx, agentDid),
+      (ctx, agentDid) => [noteEndedAgent(agentDid, ctx.now())],
     ],
+    afterEnd: [cleanUpAfterCall],
   };
   const dispatcher = createDispatcher([
     ...identityMethods(identityHooks),

@@ -1,9 +1,10 @@
 /** `apikey/create`: a key for a service account of an agent. The grant comes first; without it there is no key. */
 import { auditStatement } from "../audit/entry.ts";
-import { scopesOf } from "../authority/principal.ts";
+import { issuedAuthority } from "../authority/names.ts";
+import { originatorOf, type Principal, scopesOf } from "../authority/principal.ts";
 import type { Scope } from "../authority/scopes.ts";
 import { hashSecret, newSecret, SECRET_PREFIXES } from "../authority/secrets.ts";
-import { actorOf } from "../authz/actor.ts";
+import { type Actor, actorOf } from "../authz/actor.ts";
 import { agentObject, serviceAccountSubject, tenantObject } from "../authz/grants.ts";
 import { graphUnavailable } from "../authz/permission.ts";
 import { commitWrite, dualWrite } from "../authz/sync/dual-write.ts";
@@ -12,11 +13,12 @@ import { type GraphChange, remoteGraphOf } from "../authz/sync/remote.ts";
 import type { CallContext } from "../call/context.ts";
 import type { GateLocal } from "../call/gate.ts";
 import { isOnFor } from "../config.ts";
-import { findKeyTarget, keyGrantStatements } from "../authz/key-grants.ts";
+import type { Statement } from "../database/statement.ts";
+import { findKeyTarget, type KeyTarget, keyGrantStatements } from "../authz/key-grants.ts";
 import type { AgentDid } from "../wire/did.ts";
-import { ProxyError } from "../wire/problem.ts";
+import { ProxyError, proxyErrorFrom } from "../wire/problem.ts";
 import { newUlid } from "../wire/ulid.ts";
-import { provenanceOf } from "./provenance.ts";
+import { makerOf } from "./lineage.ts";
 import { insertApiKey } from "./store.ts";
 
 export type NewApiKey = { name: string; scopes: readonly Scope[]; expiresAtMs: number | null };
@@ -24,11 +26,11 @@ export type CreatedApiKey = { apiKeyId: string; serviceAccountId: string; key: s
 
 /**
  * Makes a key for the agent whose gate this is. The key is in the answer and nowhere else. One made with a key or a device
- * token ends with that at the latest, also where no end was asked for. Its service account may do what its maker may, and no more.
+ * token ends with that, and by itself at the latest when that does. Its service account may do what its maker may, and no more.
  *
- * @throws ProxyError PROXY_AUTH_FORBIDDEN for scopes beyond the creator's own, or an end after the creator's;
- *         PROXY_NOT_FOUND for an agent that is not there; AUTHZ_UNAVAILABLE when a remote graph does not take the grant: then
- *         there is no key
+ * @throws ProxyError PROXY_AUTH_FORBIDDEN for scopes beyond the maker's own, or an end after the maker's;
+ *         PROXY_NOT_FOUND for an agent that is not there; PROXY_CONFLICT where everything of the agent is ended at this moment;
+ *         AUTHZ_UNAVAILABLE when a remote graph does not take the grant: then there is no key
  */
 export async function createApiKey(
   ctx: CallContext,
@@ -36,73 +38,107 @@ export async function createApiKey(
   agentDid: AgentDid,
   wanted: NewApiKey,
 ): Promise<CreatedApiKey> {
-  const held = scopesOf(ctx.principal);
-  if (!wanted.scopes.every((scope) => held.includes(scope))) {
-    throw new ProxyError("PROXY_AUTH_FORBIDDEN", { reason: "a key's scopes never exceed its creator's" });
-  }
   const nowMs = ctx.now();
-  if (wanted.expiresAtMs !== null && wanted.expiresAtMs <= nowMs) {
-    throw new ProxyError("PROXY_BAD_REQUEST", { detail: "expiresAtMs: is in the past." });
-  }
-  const { originator, endsAtMs } = await provenanceOf(ctx.db, ctx.principal);
-  const expiresAtMs = wanted.expiresAtMs ?? endsAtMs;
-  if (endsAtMs !== null && (expiresAtMs === null || expiresAtMs > endsAtMs)) {
-    throw new ProxyError("PROXY_AUTH_FORBIDDEN", { reason: "a key never outlives what it was made with" });
-  }
+  const { maker, lineage } = makerOf(ctx.principal, wanted.scopes);
+  const expiresAtMs = endOfKey(ctx.principal, wanted, nowMs);
+  const generation = gate.apiKeys.generation();
   const actor = actorOf(ctx.principal);
   const target = await findKeyTarget(ctx, actor, agentDid);
-  if (target.tenantId === null || target.isRevoked)
+  const { tenantId } = target;
+  if (tenantId === null || target.isRevoked)
     throw new ProxyError("PROXY_NOT_FOUND", { reason: "no such agent, or a revoked one" });
 
   const key = newSecret(SECRET_PREFIXES.apiKey);
   const keyHash = await hashSecret(key);
-  const { tenantId } = target;
   const made = { apiKeyId: newUlid(nowMs), serviceAccountId: newUlid(nowMs), agentDid, tenantId };
-  const generation = gate.apiKeys.generation();
-  const writesBoth = isOnFor(ctx.config.fgacAgentApiKeysDualWrite, tenantId);
-  const change = grantChange(made);
+  const row = insertApiKey({
+    ...made,
+    keyHash,
+    name: wanted.name,
+    scopes: wanted.scopes,
+    generation,
+    creatorUserId: actor?.userId ?? null,
+    creatorServiceAccountId: actor?.serviceAccountId ?? null,
+    firstMaker: originatorOf(ctx.principal),
+    maker,
+    lineage,
+    createdAtMs: nowMs,
+    expiresAtMs,
+  });
+  const audited = auditStatement(ctx, {
+    action: "apikey.create",
+    subject: `apikey:${made.apiKeyId}`,
+    agentDid,
+    result: "ok",
+    details: { name: wanted.name, scopes: wanted.scopes.join(" "), serviceAccountId: made.serviceAccountId, maker },
+  });
+  await commitKey(underGeneration(ctx, agentDid, generation), gate, { made, actor, target }, [row, audited]);
+  return { apiKeyId: made.apiKeyId, serviceAccountId: made.serviceAccountId, key };
+}
+
+/**
+ * @returns when a key ends by itself; at the latest with what it is made with, null for never
+ * @throws ProxyError PROXY_AUTH_FORBIDDEN, PROXY_BAD_REQUEST
+ */
+function endOfKey(principal: Principal, wanted: NewApiKey, nowMs: number): number | null {
+  const held = scopesOf(principal);
+  if (!wanted.scopes.every((scope) => held.includes(scope))) {
+    throw new ProxyError("PROXY_AUTH_FORBIDDEN", { reason: "a key's scopes never exceed its maker's" });
+  }
+  if (wanted.expiresAtMs !== null && wanted.expiresAtMs <= nowMs) {
+    throw new ProxyError("PROXY_BAD_REQUEST", { detail: "expiresAtMs: is in the past." });
+  }
+  const makersEndMs = principal.kind === "device" || principal.kind === "apiKey" ? principal.expMs : null;
+  const expiresAtMs = wanted.expiresAtMs ?? makersEndMs;
+  if (makersEndMs !== null && (expiresAtMs === null || expiresAtMs > makersEndMs)) {
+    throw new ProxyError("PROXY_AUTH_FORBIDDEN", { reason: "a key never outlives what it was made with" });
+  }
+  return expiresAtMs;
+}
+
+/** The call, whose batch is also undone when everything of the agent has been ended since: an operator's, too. */
+function underGeneration(ctx: CallContext, agentDid: AgentDid, generation: number): CallContext {
+  const { authority } = ctx;
+  const issued = { authority: issuedAuthority(agentDid), epoch: generation };
+  return { ...ctx, authority: { ...authority, fence: () => [...authority.fence(), issued] } };
+}
+
+type MadeKey = { apiKeyId: string; serviceAccountId: string; agentDid: AgentDid; tenantId: string };
+
+/** Commits a key with its grants; those of a remote graph come first, and without them there is no key. */
+async function commitKey(
+  ctx: CallContext,
+  gate: GateLocal,
+  { made, actor, target }: { made: MadeKey; actor: Actor | null; target: KeyTarget },
+  statements: readonly Statement<D1Result>[],
+): Promise<void> {
+  const writesBoth = isOnFor(ctx.config.fgacAgentApiKeysDualWrite, made.tenantId);
   const isRemote = writesBoth && target.executor && ctx.config.authzGraph !== "d1";
+  const change = grantChange(made);
+  const grants = keyGrantStatements(made, actor, target, { grants: writesBoth, nowMs: ctx.now() });
   if (isRemote) await grantAtRemote(ctx, change);
   try {
     const committed = await commitWrite(
       ctx,
-      [
-        insertApiKey(ctx.db, {
-          ...made,
-          keyHash,
-          name: wanted.name,
-          scopes: wanted.scopes,
-          generation,
-          creatorUserId: actor?.userId ?? null,
-          creatorServiceAccountId: actor?.serviceAccountId ?? null,
-          originator,
-          createdAtMs: nowMs,
-          expiresAtMs,
-        }),
-        ...keyGrantStatements(made, actor, target, { grants: writesBoth, nowMs }),
-        auditStatement(ctx, {
-          action: "apikey.create",
-          subject: `apikey:${made.apiKeyId}`,
-          agentDid,
-          result: "ok",
-          details: { name: wanted.name, scopes: wanted.scopes.join(" "), serviceAccountId: made.serviceAccountId },
-        }),
-      ],
+      [...statements, ...grants],
       writesBoth && !isRemote ? dualWrite(ctx, "register", []) : null,
     );
     if (!committed.ok) throw new ProxyError("PROXY_CONFLICT");
   } catch (error) {
     if (isRemote) await takeBack(ctx, change);
+    if (ctx.principal.kind === "operator" && proxyErrorFrom(error).code === "PROXY_AUTH_REVOKED")
+      throw endedMeanwhile();
     throw error;
   }
-  // Everything of the agent may have been ended while this was committed; such a key never works.
-  if (gate.apiKeys.generation() !== generation) {
-    throw new ProxyError("PROXY_CONFLICT", { detail: "The agent's credentials were ended at the same moment." });
-  }
-  return { apiKeyId: made.apiKeyId, serviceAccountId: made.serviceAccountId, key };
+  // Ended after the commit: the key is over with everything else, and its row goes with the others.
+  if (gate.isEnded()) throw endedMeanwhile();
 }
 
-/** What a remote graph hears of a key's service account. */
+function endedMeanwhile(): ProxyError {
+  return new ProxyError("PROXY_CONFLICT", { detail: "The agent's credentials were ended at the same moment." });
+}
+
+/** @returns what a remote graph is notified of for a key's service account */
 export function grantChange(key: { serviceAccountId: string; agentDid: string; tenantId: string }): GraphChange {
   return {
     op: "register",

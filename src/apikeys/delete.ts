@@ -1,7 +1,8 @@
 /** `apikey/delete`, with the guarantee of contract §5: when it answers, the key is over, and so is everything under it. */
-import { eq, sql } from "drizzle-orm";
+import { eq } from "drizzle-orm";
 import { auditOfEffectStatement } from "../audit/entry.ts";
 import type { Fenced } from "../authority/authority.ts";
+import type { Lineage } from "../authority/lineage.ts";
 import { apiKeyAuthority, ENDED_EPOCH } from "../authority/names.ts";
 import { apiKeyGrants } from "../authz/grants.ts";
 import { deleteTuples } from "../authz/store/tuples.ts";
@@ -9,94 +10,68 @@ import { commitWrite, dualWrite, pushToRemote } from "../authz/sync/dual-write.t
 import { logDeferred } from "../authz/sync/outbox.ts";
 import type { CallContext } from "../call/context.ts";
 import type { GateLocal } from "../call/gate.ts";
-import type { BatchItem } from "../database/batch.ts";
-import { raiseForStatement } from "../database/fencing.ts";
 import { apiKeys } from "../database/schema.ts";
-import type { AgentDid } from "../wire/did.ts";
+import { query } from "../database/statement.ts";
 import { ProxyError } from "../wire/problem.ts";
+import { cleanUpAfterCall, noteEndedMaker } from "./cleanup.ts";
 import { grantChange } from "./create.ts";
-import { type ApiKeyRow, findApiKeyById } from "./store.ts";
+import { findApiKeyById } from "./store.ts";
 
-export type DeletedApiKey = { apiKeyId: string; deletedAtMs: number; fenced: Fenced };
+export type DeletedApiKey = {
+  apiKeyId: string;
+  deletedAtMs: number;
+  fenced: Fenced;
+  /** The shared secret in force was handed out to the key, or to what descends from it: it stays, unless it is rotated. */
+  sharedSecretKnown?: true;
+};
 
 /**
- * Ends a key of the agent whose gate this is: in the gate and at the primary, with the calls under it, then its row and its
- * grants. May be repeated until it has succeeded.
+ * Ends a key of the agent whose gate this is, and every key that descends from it: in the gate and at the primary, with the calls
+ * under them, then rows and grants. May be repeated until it has succeeded.
  *
  * @throws ProxyError PROXY_NOT_FOUND for a key that is not there or another agent's; DRAIN_TIMEOUT
  */
 export async function deleteApiKey(ctx: CallContext, gate: GateLocal, apiKeyId: string): Promise<DeletedApiKey> {
   const row = await findApiKeyById(ctx.db, apiKeyId);
-  if (row === null || row.agent_did !== ctx.agentDid)
+  if (row === null || row.agentDid !== ctx.agentDid)
     throw new ProxyError("PROXY_NOT_FOUND", { reason: "no such key of this agent" });
   const { principal } = ctx;
-  const { fenced } = await gate.end({
+  const authority = apiKeyAuthority(apiKeyId);
+  const { applied: sharedSecretKnown, fenced } = await gate.end({
     apply() {
       gate.apiKeys.end(apiKeyId);
-      if (principal.kind === "apiKey" && principal.apiKeyId === apiKeyId) ctx.authority.revokedItself(ENDED_EPOCH);
+      if (principal.kind === "apiKey" && endsWith(principal, apiKeyId)) ctx.authority.revokedItself(ENDED_EPOCH);
+      return gate.shared.isKnownTo(authority);
     },
-    raise: () => [{ authority: apiKeyAuthority(apiKeyId), epoch: ENDED_EPOCH }],
+    raise: () => [{ authority, epoch: ENDED_EPOCH }],
+    commitWith: () => [noteEndedMaker(authority, row.agentDid, ctx.now())],
   });
   const deletedAtMs = ctx.now();
-  const change = changeOf(row);
+  const change = grantChange(row);
   const dual = dualWrite(ctx, "deregister", [change]);
   await commitWrite(
     ctx,
     [
-      ctx.db.prepare("DELETE FROM api_keys WHERE api_key_id = ?1").bind(apiKeyId),
+      query.delete(apiKeys).where(eq(apiKeys.apiKeyId, apiKeyId)),
       auditOfEffectStatement(ctx, {
         action: "apikey.delete",
         subject: `apikey:${apiKeyId}`,
-        agentDid: row.agent_did,
+        agentDid: row.agentDid,
         result: "ok",
         details: { name: row.name },
       }),
-      ...deleteTuples(grantsOf(row)),
+      ...deleteTuples(apiKeyGrants(row)),
     ],
     dual,
   );
   gate.apiKeys.gone(apiKeyId, deletedAtMs);
   const failed = await pushToRemote(ctx, dual);
   if (failed !== null) logDeferred(ctx.log, change.object, failed);
-  return { apiKeyId, deletedAtMs, fenced };
+  await cleanUpAfterCall(ctx, row.agentDid);
+  return { apiKeyId, deletedAtMs, fenced, ...(sharedSecretKnown ? { sharedSecretKnown: true as const } : {}) };
 }
 
-function changeOf(row: ApiKeyRow) {
-  return grantChange({ serviceAccountId: row.service_account_id, agentDid: row.agent_did, tenantId: row.tenant_id });
-}
-
-function grantsOf(row: ApiKeyRow) {
-  return apiKeyGrants({ serviceAccountId: row.service_account_id, agentDid: row.agent_did, tenantId: row.tenant_id });
-}
-
-/**
- * What ends every key of an agent, for the commit that ends the agent: fencing tokens, grants, rows. The gate has raised its
- * generation by then. A remote graph hears of it by the outbox.
- */
-export function endApiKeysStatements(
-  { db, config, now }: Pick<CallContext, "db" | "config" | "now">,
-  agentDid: AgentDid,
-): BatchItem[] {
-  const told = db
-    .prepare(
-      `INSERT INTO authz_outbox (id, op, object, principal, parent, relation, created_at_ms, due_at_ms)
-       SELECT 'end-' || api_key_id, 'deregister', 'agent:' || agent_did, 'service_account:' || service_account_id,
-         'tenant:' || tenant_id, 'executor', ?2, ?2 FROM api_keys WHERE agent_did = ?1
-       ON CONFLICT (id) DO NOTHING`,
-    )
-    .bind(agentDid, now());
-  return [
-    ...(config.authzGraph === "d1" ? [] : [told]),
-    raiseForStatement(
-      sql`SELECT 'apikey:' || ${apiKeys.apiKeyId}, ${ENDED_EPOCH} FROM ${apiKeys} WHERE ${eq(apiKeys.agentDid, agentDid)}`,
-    ),
-    db
-      .prepare(
-        `DELETE FROM relationships WHERE subject_type = 'service_account' AND relation IN ('member', 'executor')
-           AND object_type IN ('tenant', 'agent') AND subject_relation = ''
-           AND subject_id IN (SELECT service_account_id FROM api_keys WHERE agent_did = ?1)`,
-      )
-      .bind(agentDid),
-    db.prepare("DELETE FROM api_keys WHERE agent_did = ?1").bind(agentDid),
-  ];
+/** Whether a key ends with another: it is that one, or descends from it. */
+function endsWith({ apiKeyId, lineage }: { apiKeyId: string; lineage: Lineage }, ended: string): boolean {
+  return apiKeyId === ended || lineage.some((origin) => "apiKey" in origin && origin.apiKey === ended);
 }

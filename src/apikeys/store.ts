@@ -1,149 +1,141 @@
-/** The rows of `api_keys`. Read at the primary: a key that was deleted is over for whoever asks next. */
-import { and, eq, lt, sql } from "drizzle-orm";
-import { apiKeyAuthority } from "../authority/names.ts";
+/** The rows of `api_keys`. Read at the primary: a key that has ended is over for the next call under it. */
+import { and, asc, eq, getTableColumns, gt, lt, not, sql } from "drizzle-orm";
+import { apiKeyAuthority, issuedAuthority } from "../authority/names.ts";
+import { type Lineage, lineageTokens } from "../authority/lineage.ts";
 import type { ApiKeyGrant } from "../authority/reference.ts";
 import { type Scope, SCOPES } from "../authority/scopes.ts";
 import { commitFenced, type Fence } from "../database/batch.ts";
-import { read } from "../database/read.ts";
+import type { RowOf } from "../database/columns.ts";
+import { readAll, readFirst } from "../database/read.ts";
 import { apiKeys } from "../database/schema.ts";
-import { query } from "../database/statement.ts";
+import { preparedStatement, query, type Statement, type Store } from "../database/statement.ts";
 import type { AgentDid } from "../wire/did.ts";
+import { isKeyOver, lineageOfRow } from "./lineage.ts";
 
 const MINUTE_MS = 60_000;
 
-export type ApiKeyRow = {
-  api_key_id: string;
-  service_account_id: string;
-  agent_did: AgentDid;
-  tenant_id: string;
-  name: string;
-  scopes: string;
-  generation: number;
-  creator_user_id: string | null;
-  creator_service_account_id: string | null;
-  first_maker: string | null;
-  created_at_ms: number;
-  expires_at_ms: number | null;
-  last_used_at_ms: number | null;
-};
+/** Everything but the hash, which is never shown again. */
+const { keyHash: _, ...SHOWN } = getTableColumns(apiKeys);
 
-/** Everything but the hash, which nobody needs to see again. */
-export const API_KEY_COLUMNS = `api_key_id, service_account_id, agent_did, tenant_id, name, scopes, generation,
-  creator_user_id, creator_service_account_id, first_maker, created_at_ms, expires_at_ms, last_used_at_ms`;
+/** A key as it is read. */
+export type ApiKeyRow = RowOf<typeof SHOWN>;
 
-/** The scopes of a row, those alone that this version knows. */
+/** A key with all that a call under it has to know. */
+export type FoundApiKey = ApiKeyGrant & { lastUsedAtMs: number | null };
+
+/** @returns the scopes of a row, those alone that this version knows */
 export function scopesOfRow(row: Pick<ApiKeyRow, "scopes">): Scope[] {
   const held = row.scopes.split(" ");
   return SCOPES.filter((scope) => held.includes(scope));
 }
 
+const byHash = preparedStatement(() =>
+  query
+    .select(SHOWN)
+    .from(apiKeys)
+    .where(and(eq(apiKeys.keyHash, sql.placeholder("keyHash")), not(isKeyOver()))),
+);
+
 /**
  * Looks a key up by the hash of the whole key.
  *
+ * @param keyHash base64url of its SHA-256
+ * @returns the key, or null where there is none or one that has ended, by itself or with what it descends from
  * @throws ProxyError PROXY_AUTH_DEPENDENCY_UNAVAILABLE when D1 fails
  */
-export async function findApiKey(
-  db: D1Database,
-  keyHash: string,
-): Promise<(ApiKeyGrant & { lastUsedAtMs: number | null }) | null> {
-  const select = db
-    .withSession("first-primary")
-    .prepare(`SELECT ${API_KEY_COLUMNS} FROM api_keys WHERE key_hash = ?1`)
-    .bind(keyHash);
-  const row = await read(select.first<ApiKeyRow>());
-  if (row === null) return null;
+export async function findApiKey(db: D1Database, keyHash: string): Promise<FoundApiKey | null> {
+  const session = db.withSession("first-primary");
+  const row = await readFirst(session, byHash({ keyHash }));
+  const lineage = row === null ? null : await lineageOfRow(session, row);
+  if (row === null || lineage === null) return null;
   return {
     principal: {
       kind: "apiKey",
-      agentDid: row.agent_did,
-      apiKeyId: row.api_key_id,
-      serviceAccountId: row.service_account_id,
-      tenantId: row.tenant_id,
+      agentDid: row.agentDid,
+      apiKeyId: row.apiKeyId,
+      serviceAccountId: row.serviceAccountId,
+      tenantId: row.tenantId,
       scopes: scopesOfRow(row),
+      expMs: row.expiresAtMs,
+      originator: originatorOf(row),
+      lineage,
     },
     generation: row.generation,
-    expMs: row.expires_at_ms,
-    lastUsedAtMs: row.last_used_at_ms,
+    expMs: row.expiresAtMs,
+    lastUsedAtMs: row.lastUsedAtMs,
   };
 }
 
-/** Writes down that a key was used, once a minute; null where this minute is written already. */
-export function noteApiKeyUse(
-  db: D1Database,
-  key: { apiKeyId: string; lastUsedAtMs: number | null },
-  nowMs: number,
-): Promise<void> | null {
+/** The agent, device or operator at the beginning of a key's making; null where an older version recorded none. */
+function originatorOf(row: ApiKeyRow): string | null {
+  const isOperators = row.creatorUserId === null && row.creatorServiceAccountId === null;
+  return row.firstMaker ?? (isOperators ? "operator" : null);
+}
+
+/**
+ * Writes down that a key was used, once a minute.
+ *
+ * @returns null where this minute is written already
+ */
+export function noteApiKeyUse(db: D1Database, key: FoundApiKey, nowMs: number): Promise<void> | null {
   const minuteMs = nowMs - (nowMs % MINUTE_MS);
   if (key.lastUsedAtMs !== null && key.lastUsedAtMs >= minuteMs) return null;
-  const { apiKeyId } = key;
-  const unended: Fence = { assertCurrent() {}, fence: () => [{ authority: apiKeyAuthority(apiKeyId), epoch: 0 }] };
   const note = query
     .update(apiKeys)
     .set({ lastUsedAtMs: minuteMs })
-    .where(and(eq(apiKeys.apiKeyId, apiKeyId), lt(sql`COALESCE(${apiKeys.lastUsedAtMs}, 0)`, minuteMs)));
+    .where(and(eq(apiKeys.apiKeyId, key.principal.apiKeyId), lt(sql`COALESCE(${apiKeys.lastUsedAtMs}, 0)`, minuteMs)));
   // Undone where the key was ended meanwhile: there is nothing left to note.
-  return commitFenced(db, unended, [note]).then(() => undefined);
+  return commitFenced(db, unendedFence(key), [note]).then(() => undefined);
 }
 
-/** A key by its id, at the primary. */
-export async function findApiKeyById(db: D1Database, apiKeyId: string): Promise<ApiKeyRow | null> {
-  const select = db
-    .withSession("first-primary")
-    .prepare(`SELECT ${API_KEY_COLUMNS} FROM api_keys WHERE api_key_id = ?1`)
-    .bind(apiKeyId);
-  return read(select.first<ApiKeyRow>());
+/** Holds while the key, and everything it descends from, does. */
+function unendedFence({ principal, generation }: FoundApiKey): Fence {
+  const { agentDid, apiKeyId, lineage } = principal;
+  return {
+    assertCurrent() {},
+    fence: () => [
+      { authority: apiKeyAuthority(apiKeyId), epoch: 0 },
+      { authority: issuedAuthority(agentDid), epoch: generation },
+      ...lineageTokens(agentDid, lineage),
+    ],
+  };
 }
 
-/** Keys in the order they were made, one more than the page holds; an agent's own, or everybody's for the operator. */
-export async function listApiKeys(
-  session: D1DatabaseSession,
-  page: { agentDid: string | null; cursor: string | null; limit: number },
+/** A key by its id, at the primary, also one that has ended but whose row is there still. */
+export function findApiKeyById(db: D1Database, apiKeyId: string): Promise<ApiKeyRow | null> {
+  const select = query.select(SHOWN).from(apiKeys).where(eq(apiKeys.apiKeyId, apiKeyId));
+  return readFirst(db.withSession("first-primary"), select);
+}
+
+/**
+ * Lists keys that have not ended, in the order they were made.
+ *
+ * @param page `agentDid` null for those of every agent
+ * @returns one more than the page holds, where there are more
+ */
+export function listApiKeys(
+  store: Store,
+  page: { agentDid: AgentDid | null; cursor: string | null; limit: number },
 ): Promise<ApiKeyRow[]> {
-  const select = session
-    .prepare(
-      `SELECT ${API_KEY_COLUMNS} FROM api_keys WHERE ${page.agentDid === null ? "?1 IS NULL" : "agent_did = ?1"}
-         AND api_key_id > ?2 ORDER BY api_key_id LIMIT ?3`,
-    )
-    .bind(page.agentDid, page.cursor ?? "", page.limit + 1);
-  return (await read(select.all<ApiKeyRow>())).results;
+  const ofAgent = page.agentDid === null ? undefined : eq(apiKeys.agentDid, page.agentDid);
+  const select = query
+    .select(SHOWN)
+    .from(apiKeys)
+    .where(and(ofAgent, gt(apiKeys.apiKeyId, page.cursor ?? ""), not(isKeyOver())))
+    .orderBy(asc(apiKeys.apiKeyId))
+    .limit(page.limit + 1);
+  return readAll(store, select);
 }
 
-export type InsertedApiKey = {
-  apiKeyId: string;
-  keyHash: string;
-  serviceAccountId: string;
-  agentDid: string;
-  tenantId: string;
-  name: string;
+/** A key that is made; its own text is never stored. */
+export type NewApiKeyRow = Omit<typeof apiKeys.$inferInsert, "scopes" | "lineage" | "lastUsedAtMs"> & {
   scopes: readonly Scope[];
-  generation: number;
-  creatorUserId: string | null;
-  creatorServiceAccountId: string | null;
-  originator: string | null;
-  createdAtMs: number;
-  expiresAtMs: number | null;
+  lineage: Lineage;
 };
 
-export function insertApiKey(db: D1Database, key: InsertedApiKey): D1PreparedStatement {
-  return db
-    .prepare(
-      `INSERT INTO api_keys (api_key_id, key_hash, service_account_id, agent_did, tenant_id, name, scopes, generation,
-         creator_user_id, creator_service_account_id, created_at_ms, expires_at_ms, first_maker)
-       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)`,
-    )
-    .bind(
-      key.apiKeyId,
-      key.keyHash,
-      key.serviceAccountId,
-      key.agentDid,
-      key.tenantId,
-      key.name,
-      key.scopes.join(" "),
-      key.generation,
-      key.creatorUserId,
-      key.creatorServiceAccountId,
-      key.createdAtMs,
-      key.expiresAtMs,
-      key.originator,
-    );
+/** @returns the statement that makes a key */
+export function insertApiKey(key: NewApiKeyRow): Statement<D1Result> {
+  return query
+    .insert(apiKeys)
+    .values({ ...key, scopes: key.scopes.join(" "), lineage: JSON.stringify(key.lineage), lastUsedAtMs: null });
 }

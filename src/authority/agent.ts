@@ -5,7 +5,7 @@
 import { readNumber, readText, writeMeta } from "../database/meta.ts";
 
 /**
- * An end of the whole agent while it is under way. Several may be at once, a revocation and a re-key say: nothing is
+ * An end of the whole agent while it is in progress. Several may be at once, a revocation and a re-key say: nothing is
  * accepted before the last of them has settled, and a revocation that is committed wins over whatever else settles.
  */
 export type AgentEnd = {
@@ -14,24 +14,45 @@ export type AgentEnd = {
   resume(): void;
   /** Refused, and nothing has changed. */
   abort(): void;
-  /** Nobody knows: the agent stays ended until another end says more. */
+  /** The outcome is unknown: the agent stays ended until another end says more. */
   leaveUnknown(): void;
   /** Revoked. Also what had let it go on meanwhile is over. */
   commit(): void;
 };
 
-export type AgentAuthority = ReturnType<typeof createAgentAuthority>;
-
 /** The agent's own credential: its identity tokens, ended one by one or all together. */
-export function createAgentAuthority(sql: SqlStorage) {
+export type AgentAuthority = {
+  /** Rises with each end; its fencing token in D1 follows it. */
+  epoch(): number;
+  isEnded(): boolean;
+  /** Ended permanently; until then, an agent that is ended may yet go on. */
+  isOver(): boolean;
+  /** Whether an identity token may begin something new. */
+  accepts(jti: string): boolean;
+  /** Whether what began under an epoch and an identity token may go on. */
+  holds(begun: { epoch: number; jti: string }): boolean;
+  /** Ends every identity token at once, known or not. @returns the handle that says what comes of it */
+  endAll(reason: string): AgentEnd;
+  /**
+   * Ends single identity tokens. The epoch rises for the sake of the fence in D1; what runs under another token of the agent
+   * goes on.
+   *
+   * @returns whether any of them had not been ended before
+   */
+  endTokens(tokens: readonly { jti: string; expMs: number }[], reason: string): boolean;
+  /** Forgets tokens that have expired by themselves. */
+  prune(nowMs: number): void;
+};
+
+export function createAgentAuthority(sql: SqlStorage): AgentAuthority {
   let epoch = readNumber(sql, "agent_epoch") ?? 0;
   /** What began below this epoch is over, whatever its token. */
   let endedBelow = readNumber(sql, "agent_ended_below") ?? 0;
-  /** Why nothing of this agent is accepted at the moment; null while it is in order. */
+  /** Why nothing of this agent is accepted at the moment; null while it is active. */
   let ended = readText(sql, "agent_ended");
-  /** What holds once no end is under way. */
+  /** What holds once no end is in progress. */
   let lasting = ended;
-  const underWay = new Set<object>();
+  const inProgress = new Set<object>();
   /** Revoked, and D1 has it: nothing lets this agent go on. */
   let isOver = readNumber(sql, "agent_over") === 1;
   const endedTokens = new Set(
@@ -47,36 +68,29 @@ export function createAgentAuthority(sql: SqlStorage) {
   };
 
   return {
-    epoch: (): number => epoch,
-    isEnded: (): boolean => ended !== null,
-    /** Ended for good; until then, an agent that is ended may yet go on. */
-    isOver: (): boolean => isOver,
+    epoch: () => epoch,
+    isEnded: () => ended !== null,
+    isOver: () => isOver,
+    accepts: (jti) => ended === null && !endedTokens.has(jti),
+    holds: (begun) => ended === null && begun.epoch >= endedBelow && !endedTokens.has(begun.jti),
 
-    /** Whether an identity token may begin something new. */
-    accepts: (jti: string): boolean => ended === null && !endedTokens.has(jti),
-
-    /** Whether what began under an epoch and an identity token may go on. */
-    holds: (begun: { epoch: number; jti: string }): boolean =>
-      ended === null && begun.epoch >= endedBelow && !endedTokens.has(begun.jti),
-
-    /** Ends every identity token at once, known or not. What it comes to is told by the returned handle. */
-    endAll(reason: string): AgentEnd {
+    endAll(reason) {
       raise();
       ended = reason;
       endedBelow = epoch;
       writeMeta(sql, "agent_ended", reason);
       writeMeta(sql, "agent_ended_below", endedBelow);
       const self = {};
-      underWay.add(self);
+      inProgress.add(self);
       const settle = (outcome: string | null): void => {
-        if (!underWay.delete(self)) return;
+        if (!inProgress.delete(self)) return;
         if (!isOver) lasting = outcome;
-        if (underWay.size > 0) return;
+        if (inProgress.size > 0) return;
         ended = lasting;
         writeMeta(sql, "agent_ended", ended);
       };
       return {
-        isInProgress: () => underWay.has(self),
+        isInProgress: () => inProgress.has(self),
         resume: () => settle(null),
         abort: () => settle(lasting),
         leaveUnknown: () => settle(reason),
@@ -85,20 +99,16 @@ export function createAgentAuthority(sql: SqlStorage) {
           isOver = true;
           writeMeta(sql, "agent_over", 1);
           lasting = reason;
-          if (underWay.size > 0 || ended !== null) return;
+          if (inProgress.size > 0 || ended !== null) return;
           ended = reason;
           writeMeta(sql, "agent_ended", reason);
         },
       };
     },
 
-    /**
-     * Ends single identity tokens. The epoch rises for the sake of the fence in D1; what runs under another token of the
-     * agent goes on. Returns whether any of them was news.
-     */
-    endTokens(tokens: readonly { jti: string; expMs: number }[], reason: string): boolean {
-      const news = tokens.filter(({ jti }) => !endedTokens.has(jti));
-      for (const { jti, expMs } of news) {
+    endTokens(tokens, reason) {
+      const fresh = tokens.filter(({ jti }) => !endedTokens.has(jti));
+      for (const { jti, expMs } of fresh) {
         sql.exec(
           "INSERT INTO ended_tokens (jti, expires_at_ms, reason) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
           jti,
@@ -107,12 +117,11 @@ export function createAgentAuthority(sql: SqlStorage) {
         );
         endedTokens.add(jti);
       }
-      if (news.length > 0 && ended === null) raise();
-      return news.length > 0;
+      if (fresh.length > 0 && ended === null) raise();
+      return fresh.length > 0;
     },
 
-    /** Forgets tokens that have expired by themselves. */
-    prune(nowMs: number): void {
+    prune(nowMs) {
       for (const { jti } of sql
         .exec<{ jti: string }>("DELETE FROM ended_tokens WHERE expires_at_ms < ? RETURNING jti", nowMs)
         .toArray()) {

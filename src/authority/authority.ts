@@ -32,4 +32,6 @@ export type EndAuthority<T> = {
   apply: () => T;
   /** Fencing tokens to raise, by authority. */
   raise: (applied: T) => readonly FencingToken[];
+  /** What else is committed with the tokens. */
+  commitWith?: (applied: T) => readonly Statement<D1Result>[];
 };

@@ -1,133 +1,93 @@
 /**
- * Relay clients paired with this agent: pairing requests, device keys, token hashes, epochs. A row and its epoch are the one
- * truth about a device; ending one is writing its row. Contract §2 and §5.
+ * Relay clients paired with this agent, in the agent's gate: device keys, token hashes, scopes, epochs. A row and its epoch are
+ * the one truth about a device; ending one is writing its row. Contract §2 and §5.
  */
-import { decodeBase64Url } from "../wire/base64url.ts";
-import { sha256Base64Url } from "../wire/proof.ts";
 import { RELAY_CLOSE_REASON } from "../wire/relay-close.ts";
-import { type PairRequest, pairRequestOf, type PairRequestRow } from "./pair-requests.ts";
+import { type Device, deviceOf, type DeviceRow, withLost } from "./device.ts";
+import type { DeviceOrigin } from "./lineage.ts";
+import { createPairRequests, type PairRequest, type PairRequests } from "./pair-requests.ts";
 import type { Scope } from "./scopes.ts";
-import { equalHashes, hashSecret, newSecret, SECRET_PREFIXES } from "./secrets.ts";
+import { equalHashes } from "./secrets.ts";
 
-const DEVICE_ID_LENGTH = 22;
+export { type Device, newDeviceToken } from "./device.ts";
+
 const LAST_USED_RESOLUTION_MS = 60_000;
 
 /** What is read of the authority of something that began under a device. */
 export type DeviceRef = { principal: { deviceId: string }; epoch: number; mayStillReply?: true };
 
-export type EndedAs = "rotated" | "revoked" | "removed";
+/** What is kept of a token: base64url of its SHA-256, and when it ends by itself. */
+export type KeptToken = { sha256: string; expiresAtMs: number };
 
-export type Device = {
-  deviceId: string;
-  publicKey: string;
-  label: string | null;
-  /** What was approved at pairing; scopes never exceed it. */
-  ceiling: readonly Scope[];
-  scopes: readonly Scope[];
-  epoch: number;
-  tokenSha256: string | null;
-  tokenExpiresAtMs: number | null;
-  /** A new token may be fetched, once, by a proof of the device's key. */
-  tokenWaits: boolean;
-  pairedAtMs: number;
-  rotatedAtMs: number | null;
-  lastUsedAtMs: number | null;
-  endedAtMs: number | null;
-  endedAs: EndedAs | null;
+/** The devices of one agent. What changes a row is part of the caller's transaction. */
+export type Devices = {
+  /** A device, ended or not; null where there never was one. */
+  get(deviceId: string): Device | null;
+  /** An active device; removed and revoked ones are not. */
+  findActive(deviceId: string): Device | null;
+  active(): Device[];
+  /** Paired devices, revoked ones among them; a removed one is no longer shown. */
+  list(): Device[];
+
+  /** Whether what began under a device's epoch may go on. `mayStillReply`: the answer to the call by which it ended itself. */
+  holds(ref: DeviceRef): boolean;
+  /** Whether what a device made still holds: it has lost none of the scopes that it handed out. */
+  holdsOrigin(origin: DeviceOrigin): boolean;
+  /** Why a device's socket is closed. */
+  endReason(deviceId: string): string;
+  /** The device that a token's hash belongs to, and whether the token is the one in force. One read, whatever it finds. */
+  byToken(tokenSha256: string): { device: Device; inForce: boolean } | null;
+
+  /** Pairs a device, for the first time or anew; its epochs continue. The token waits to be fetched. */
+  pair(request: PairRequest, nowMs: number): Device;
+  /** Ends the token so far. With a new token it is in force at once; without, it waits to be fetched. */
+  rotate(device: Device, scopes: readonly Scope[], token: KeptToken | null, nowMs: number): Device;
+  /** Hands out the token that waits; the epoch stays, nothing was in force under it. */
+  claim(device: Device, token: KeptToken): Device;
+  /** A tombstone; only a new pairing brings the device back. Ending it twice changes nothing but the reason's severity. */
+  end(device: Device, endedAs: "revoked" | "removed", nowMs: number): Device;
+  /** A token in force that is in no answer: it ends, and another waits to be fetched by the device's key. */
+  leaveToClaim(device: Device): void;
+  rename(device: Device, label: string | null): void;
+  /** Notes a use, to the minute, and so a write a minute at most. */
+  used(device: Device, nowMs: number): void;
+
+  readonly requests: PairRequests;
+  /** Forgets requests and ended tokens whose time is up. */
+  prune(nowMs: number): void;
 };
 
-/** @param publicKey 32 bytes in base64url */
-export async function deviceIdOf(publicKey: string): Promise<string> {
-  const bytes = decodeBase64Url(publicKey) ?? new Uint8Array(0);
-  return (await sha256Base64Url(bytes)).slice(0, DEVICE_ID_LENGTH);
-}
-
-/** A device token, shown once; only its hash is kept. */
-export async function newDeviceToken(): Promise<{ token: string; sha256: string }> {
-  const token = newSecret(SECRET_PREFIXES.device);
-  return { token, sha256: await hashSecret(token) };
-}
-
-type DeviceRow = {
-  device_id: string;
-  public_key: string;
-  label: string | null;
-  ceiling: string;
-  scopes: string;
-  epoch: number;
-  token_sha256: string | null;
-  token_expires_at_ms: number | null;
-  token_waits: number;
-  paired_at_ms: number;
-  rotated_at_ms: number | null;
-  last_used_at_ms: number | null;
-  ended_at_ms: number | null;
-  ended_as: EndedAs | null;
-};
-
-export type Devices = ReturnType<typeof createDevices>;
-
-export function createDevices(sql: SqlStorage) {
+export function createDevices(sql: SqlStorage): Devices {
   const devices = new Map<string, Device>();
   for (const row of sql.exec<DeviceRow>("SELECT * FROM devices")) devices.set(row.device_id, deviceOf(row));
+  const requests = createPairRequests(sql);
 
-  const save = (device: Device): void => {
+  const save = (device: Device): Device => {
     devices.set(device.deviceId, device);
-    sql.exec(
-      `INSERT INTO devices (device_id, public_key, label, ceiling, scopes, epoch, token_sha256, token_expires_at_ms, token_waits,
-         paired_at_ms, rotated_at_ms, last_used_at_ms, ended_at_ms, ended_as) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-       ON CONFLICT (device_id) DO UPDATE SET label = excluded.label, ceiling = excluded.ceiling, scopes = excluded.scopes,
-         epoch = excluded.epoch, token_sha256 = excluded.token_sha256, token_expires_at_ms = excluded.token_expires_at_ms,
-         token_waits = excluded.token_waits, paired_at_ms = excluded.paired_at_ms, rotated_at_ms = excluded.rotated_at_ms,
-         last_used_at_ms = excluded.last_used_at_ms, ended_at_ms = excluded.ended_at_ms, ended_as = excluded.ended_as`,
-      device.deviceId,
-      device.publicKey,
-      device.label,
-      JSON.stringify(device.ceiling),
-      JSON.stringify(device.scopes),
-      device.epoch,
-      device.tokenSha256,
-      device.tokenExpiresAtMs,
-      device.tokenWaits ? 1 : 0,
-      device.pairedAtMs,
-      device.rotatedAtMs,
-      device.lastUsedAtMs,
-      device.endedAtMs,
-      device.endedAs,
-    );
-  };
-
-  /** The old token is kept by its hash until it would have expired, so that its holder can be told that it was ended. */
-  const retireToken = (device: Device): void => {
-    if (device.tokenSha256 === null || device.tokenExpiresAtMs === null) return;
-    sql.exec(
-      "INSERT INTO ended_device_tokens (token_sha256, device_id, expires_at_ms) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-      device.tokenSha256,
-      device.deviceId,
-      device.tokenExpiresAtMs,
-    );
+    saveRow(sql, device);
+    return device;
   };
 
   return {
-    get: (deviceId: string): Device | null => devices.get(deviceId) ?? null,
-    /** A device that is in order; removed and revoked ones are not. */
-    findActive(deviceId: string): Device | null {
+    get: (deviceId) => devices.get(deviceId) ?? null,
+    findActive(deviceId) {
       const device = devices.get(deviceId);
       return device === undefined || device.endedAtMs !== null ? null : device;
     },
-    active: (): Device[] => [...devices.values()].filter(({ endedAtMs }) => endedAtMs === null),
-    /** Paired devices, revoked ones among them; a removed one is no longer shown. */
-    list: (): Device[] => [...devices.values()].filter(({ endedAs }) => endedAs !== "removed"),
+    active: () => [...devices.values()].filter(({ endedAtMs }) => endedAtMs === null),
+    list: () => [...devices.values()].filter(({ endedAs }) => endedAs !== "removed"),
 
-    /** Whether what began under a device's epoch may go on. `mayStillReply`: the answer to the call by which it ended itself. */
-    holds(ref: DeviceRef): boolean {
+    holds(ref) {
       const device = devices.get(ref.principal.deviceId);
       return (
         device !== undefined && device.epoch === ref.epoch && (device.endedAtMs === null || ref.mayStillReply === true)
       );
     },
-
-    endReason(deviceId: string): string {
+    holdsOrigin(origin) {
+      const device = devices.get(origin.device);
+      return device !== undefined && origin.scopes.every((scope) => (device.lostScopes[scope] ?? 0) <= origin.epoch);
+    },
+    endReason(deviceId) {
       switch (devices.get(deviceId)?.endedAs) {
         case "revoked":
           return RELAY_CLOSE_REASON.clientRevoked;
@@ -137,9 +97,7 @@ export function createDevices(sql: SqlStorage) {
           return RELAY_CLOSE_REASON.clientRotated;
       }
     },
-
-    /** The device that a token's hash belongs to, and whether the token is the one in force. One read, whatever it finds. */
-    byToken(tokenSha256: string): { device: Device; inForce: boolean } | null {
+    byToken(tokenSha256) {
       const ended = sql
         .exec<{ device_id: string }>("SELECT device_id FROM ended_device_tokens WHERE token_sha256 = ?", tokenSha256)
         .toArray()[0];
@@ -153,17 +111,19 @@ export function createDevices(sql: SqlStorage) {
       return device === undefined ? null : { device, inForce: false };
     },
 
-    /** Pairs a device, for the first time or anew; its epochs go on. The token waits to be fetched. */
-    pair(request: PairRequest, nowMs: number): Device {
+    pair(request, nowMs) {
       const before = devices.get(request.deviceId);
-      if (before !== undefined) retireToken(before);
-      const device: Device = {
+      if (before !== undefined) retireToken(sql, before);
+      sql.exec("DELETE FROM pair_requests WHERE device_id = ?", request.deviceId);
+      const epoch = (before?.epoch ?? 0) + 1;
+      return save({
         deviceId: request.deviceId,
         publicKey: request.publicKey,
         label: request.label,
         ceiling: request.scopes,
         scopes: request.scopes,
-        epoch: (before?.epoch ?? 0) + 1,
+        epoch,
+        lostScopes: before === undefined ? {} : withLost(before, request.scopes, epoch),
         tokenSha256: null,
         tokenExpiresAtMs: null,
         tokenWaits: true,
@@ -172,75 +132,46 @@ export function createDevices(sql: SqlStorage) {
         lastUsedAtMs: null,
         endedAtMs: null,
         endedAs: null,
-      };
-      save(device);
-      sql.exec("DELETE FROM pair_requests WHERE device_id = ?", request.deviceId);
-      return device;
+      });
     },
-
-    /** Ends the token so far. With a new token it is in force at once; without, it waits to be fetched. */
-    rotate(
-      device: Device,
-      scopes: readonly Scope[],
-      token: { sha256: string; expiresAtMs: number } | null,
-      nowMs: number,
-    ): Device {
-      retireToken(device);
-      const rotated: Device = {
+    rotate(device, scopes, token, nowMs) {
+      retireToken(sql, device);
+      const epoch = device.epoch + 1;
+      return save({
         ...device,
         scopes,
-        epoch: device.epoch + 1,
+        epoch,
+        lostScopes: withLost(device, scopes, epoch),
         tokenSha256: token?.sha256 ?? null,
         tokenExpiresAtMs: token?.expiresAtMs ?? null,
         tokenWaits: token === null,
         rotatedAtMs: nowMs,
-      };
-      save(rotated);
-      return rotated;
+      });
     },
-
-    /** Hands out the token that waits; the epoch stays, nothing was in force under it. */
-    claim(device: Device, token: { sha256: string; expiresAtMs: number }): Device {
-      const claimed = { ...device, tokenSha256: token.sha256, tokenExpiresAtMs: token.expiresAtMs, tokenWaits: false };
-      save(claimed);
-      return claimed;
-    },
-
-    /** A tombstone; only a new pairing brings the device back. Ending it twice changes nothing but the reason's severity. */
-    end(device: Device, endedAs: "revoked" | "removed", nowMs: number): Device {
-      if (device.endedAtMs !== null) {
-        if (device.endedAs === endedAs) return device;
-        const again = { ...device, endedAs };
-        save(again);
-        return again;
-      }
-      retireToken(device);
-      const ended: Device = {
+    claim: (device, token) =>
+      save({ ...device, tokenSha256: token.sha256, tokenExpiresAtMs: token.expiresAtMs, tokenWaits: false }),
+    end(device, endedAs, nowMs) {
+      if (device.endedAtMs !== null) return device.endedAs === endedAs ? device : save({ ...device, endedAs });
+      retireToken(sql, device);
+      const epoch = device.epoch + 1;
+      return save({
         ...device,
-        epoch: device.epoch + 1,
+        epoch,
+        lostScopes: withLost(device, [], epoch),
         tokenSha256: null,
         tokenExpiresAtMs: null,
         tokenWaits: false,
         endedAtMs: nowMs,
         endedAs,
-      };
-      save(ended);
-      return ended;
+      });
     },
-
-    /** A token in force that could not be told to anyone: it ends untold, and another waits to be fetched by the device's key. */
-    leaveToClaim(device: Device): void {
+    leaveToClaim(device) {
       const current = devices.get(device.deviceId);
       if (current === undefined || current.epoch !== device.epoch || current.endedAtMs !== null) return;
       save({ ...current, tokenSha256: null, tokenExpiresAtMs: null, tokenWaits: true });
     },
-
-    rename(device: Device, label: string | null): void {
-      save({ ...device, label });
-    },
-
-    /** To the minute, and so a write a minute at most. Part of the caller's transaction. */
-    used(device: Device, nowMs: number): void {
+    rename: (device, label) => void save({ ...device, label }),
+    used(device, nowMs) {
       const minute = nowMs - (nowMs % LAST_USED_RESOLUTION_MS);
       const current = devices.get(device.deviceId);
       if (current === undefined || (current.lastUsedAtMs ?? 0) >= minute) return;
@@ -248,71 +179,49 @@ export function createDevices(sql: SqlStorage) {
       sql.exec("UPDATE devices SET last_used_at_ms = ? WHERE device_id = ?", minute, current.deviceId);
     },
 
-    requests: {
-      pending: (nowMs: number): PairRequest[] =>
-        sql
-          .exec<PairRequestRow>(
-            "SELECT * FROM pair_requests WHERE expires_at_ms > ? ORDER BY expires_at_ms, device_id",
-            nowMs,
-          )
-          .toArray()
-          .map(pairRequestOf),
-
-      find(requestId: string, nowMs: number): PairRequest | null {
-        const row = sql
-          .exec<PairRequestRow>(
-            "SELECT * FROM pair_requests WHERE request_id = ? AND expires_at_ms > ?",
-            requestId,
-            nowMs,
-          )
-          .toArray()[0];
-        return row === undefined ? null : pairRequestOf(row);
-      },
-
-      /** The same key refreshes its request rather than adding one. */
-      put(request: PairRequest): void {
-        sql.exec(
-          `INSERT INTO pair_requests (device_id, request_id, public_key, label, scopes, digest, requested_by, expires_at_ms)
-           VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-           ON CONFLICT (device_id) DO UPDATE SET request_id = excluded.request_id, label = excluded.label, scopes = excluded.scopes,
-             digest = excluded.digest, requested_by = excluded.requested_by, expires_at_ms = excluded.expires_at_ms`,
-          request.deviceId,
-          request.requestId,
-          request.publicKey,
-          request.label,
-          JSON.stringify(request.scopes),
-          request.digest,
-          request.requestedBy,
-          request.expiresAtMs,
-        );
-      },
-
-      drop: (deviceId: string): void => void sql.exec("DELETE FROM pair_requests WHERE device_id = ?", deviceId),
-      dropAll: (): void => void sql.exec("DELETE FROM pair_requests"),
-    },
-
-    prune(nowMs: number): void {
-      sql.exec("DELETE FROM pair_requests WHERE expires_at_ms <= ?", nowMs);
+    requests,
+    prune(nowMs) {
+      requests.prune(nowMs);
       sql.exec("DELETE FROM ended_device_tokens WHERE expires_at_ms <= ?", nowMs);
     },
   };
 }
 
-function deviceOf(row: DeviceRow): Device {
-  return {
-    deviceId: row.device_id,
-    publicKey: row.public_key,
-    label: row.label,
-    ceiling: JSON.parse(row.ceiling) as Scope[],
-    scopes: JSON.parse(row.scopes) as Scope[],
-    epoch: row.epoch,
-    tokenSha256: row.token_sha256,
-    tokenExpiresAtMs: row.token_expires_at_ms,
-    tokenWaits: row.token_waits === 1,
-    pairedAtMs: row.paired_at_ms,
-    rotatedAtMs: row.rotated_at_ms,
-    lastUsedAtMs: row.last_used_at_ms,
-    endedAtMs: row.ended_at_ms,
-    endedAs: row.ended_as,
-  };
+/** The old token is kept by its hash until it would have expired, so that its holder can be told that it was ended. */
+function retireToken(sql: SqlStorage, device: Device): void {
+  if (device.tokenSha256 === null || device.tokenExpiresAtMs === null) return;
+  sql.exec(
+    "INSERT INTO ended_device_tokens (token_sha256, device_id, expires_at_ms) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+    device.tokenSha256,
+    device.deviceId,
+    device.tokenExpiresAtMs,
+  );
+}
+
+function saveRow(sql: SqlStorage, device: Device): void {
+  sql.exec(
+    `INSERT INTO devices (device_id, public_key, label, ceiling, scopes, epoch, lost_scopes, token_sha256, token_expires_at_ms,
+       token_waits, paired_at_ms, rotated_at_ms, last_used_at_ms, ended_at_ms, ended_as)
+     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+     ON CONFLICT (device_id) DO UPDATE SET label = excluded.label, ceiling = excluded.ceiling, scopes = excluded.scopes,
+       epoch = excluded.epoch, lost_scopes = excluded.lost_scopes, token_sha256 = excluded.token_sha256,
+       token_expires_at_ms = excluded.token_expires_at_ms, token_waits = excluded.token_waits,
+       paired_at_ms = excluded.paired_at_ms, rotated_at_ms = excluded.rotated_at_ms,
+       last_used_at_ms = excluded.last_used_at_ms, ended_at_ms = excluded.ended_at_ms, ended_as = excluded.ended_as`,
+    device.deviceId,
+    device.publicKey,
+    device.label,
+    JSON.stringify(device.ceiling),
+    JSON.stringify(device.scopes),
+    device.epoch,
+    JSON.stringify(device.lostScopes),
+    device.tokenSha256,
+    device.tokenExpiresAtMs,
+    device.tokenWaits ? 1 : 0,
+    device.pairedAtMs,
+    device.rotatedAtMs,
+    device.lastUsedAtMs,
+    device.endedAtMs,
+    device.endedAs,
+  );
 }

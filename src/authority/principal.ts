@@ -1,5 +1,7 @@
 /** Who is calling, after the credential has been verified. */
 import type { AgentDid, HumanDid } from "../wire/did.ts";
+import type { Lineage } from "./lineage.ts";
+import { agentAuthority, deviceAuthority, sharedAuthority } from "./names.ts";
 import { type Scope, SCOPES, SHARED_SCOPES } from "./scopes.ts";
 
 /** Who is calling, after the credential has been verified. */
@@ -22,6 +24,10 @@ export type Principal =
       serviceAccountId: string;
       tenantId: string;
       scopes: readonly Scope[];
+      expMs: number | null;
+      /** The agent, device or operator at the beginning of its making; null where no version recorded it. */
+      originator: string | null;
+      lineage: Lineage;
     }
   /** Whoever holds an invite: may register one agent of its own, and nothing else. */
   | { kind: "invite"; inviteId: string; ownerDid: HumanDid; tenantId: string }
@@ -42,6 +48,24 @@ export function scopesOf(principal: Principal): readonly Scope[] {
     case "device":
     case "apiKey":
       return principal.scopes;
+  }
+}
+
+/** @returns the agent, device or operator that stands at the beginning of a credential's making; null where none is recorded */
+export function originatorOf(principal: Principal): string | null {
+  switch (principal.kind) {
+    case "operator":
+      return "operator";
+    case "agent":
+      return agentAuthority(principal.agentDid);
+    case "device":
+      return deviceAuthority(principal.agentDid, principal.deviceId);
+    case "shared":
+      return sharedAuthority(principal.agentDid);
+    case "invite":
+      return `invite:${principal.inviteId}`;
+    case "apiKey":
+      return principal.originator;
   }
 }
 

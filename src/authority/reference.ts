@@ -4,7 +4,8 @@ import { RELAY_CLOSE_REASON } from "../wire/relay-close.ts";
 import type { AgentAuthority } from "./agent.ts";
 import type { Devices } from "./devices.ts";
 import type { ApiKeys } from "./ended-api-keys.ts";
-import { apiKeyAuthority, deviceAuthority, sharedAuthority } from "./names.ts";
+import { lineageHolds, lineageTokens } from "./lineage.ts";
+import { agentAuthority, apiKeyAuthority, deviceAuthority, issuedAuthority, sharedAuthority } from "./names.ts";
 import type { AgentPrincipal, Principal } from "./principal.ts";
 import type { SharedSecret } from "./shared-secret.ts";
 
@@ -51,22 +52,34 @@ export function endReason(
     case "apiKey":
       if (agent.isEnded()) return RELAY_CLOSE_REASON.agentRevoked;
       if (!apiKeys.holds(ref)) return RELAY_CLOSE_REASON.gatewayAuthChanged;
+      if (ref.mayStillReply !== true && !lineageHolds({ devices, apiKeys }, ref.principal.lineage))
+        return RELAY_CLOSE_REASON.gatewayAuthChanged;
       break;
   }
   return ref.expMs !== null && ref.expMs <= nowMs ? RELAY_CLOSE_REASON.credentialExpired : null;
 }
 
-/** The authority's name and epoch in D1, where effects are fenced. */
-export function fencingToken(self: string, ref: AuthorityRef): FencingToken {
+/**
+ * What every batch in D1 under an authority is fenced by: the authority itself, what all that was issued to the agent ends with,
+ * and whatever it descends from.
+ *
+ * @param generation under which everything is issued that holds at this moment
+ */
+export function fencingTokens(self: string, ref: AuthorityRef, generation: number): FencingToken[] {
+  const issued = (epoch: number): FencingToken => ({ authority: issuedAuthority(self), epoch });
   switch (ref.kind) {
     case "agent":
-      return { authority: `agent:${self}`, epoch: ref.epoch };
+      return [{ authority: agentAuthority(self), epoch: ref.epoch }];
     case "device":
-      return { authority: deviceAuthority(self, ref.principal.deviceId), epoch: ref.epoch };
+      return [{ authority: deviceAuthority(self, ref.principal.deviceId), epoch: ref.epoch }, issued(generation)];
     case "shared":
-      return { authority: sharedAuthority(self), epoch: ref.epoch };
-    case "apiKey":
-      return { authority: apiKeyAuthority(ref.principal.apiKeyId), epoch: ref.epoch };
+      return [{ authority: sharedAuthority(self), epoch: ref.epoch }, issued(generation)];
+    case "apiKey": {
+      const { apiKeyId, lineage } = ref.principal;
+      const own = [{ authority: apiKeyAuthority(apiKeyId), epoch: ref.epoch }, issued(ref.generation)];
+      // One that has ended its own maker still finishes what it was asked for.
+      return ref.mayStillReply === true ? own : [...own, ...lineageTokens(self, lineage)];
+    }
   }
 }
 

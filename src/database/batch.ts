@@ -44,7 +44,8 @@ export async function commitFenced<const Items extends readonly BatchItem[]>(
   statements: Items,
 ): Promise<Result<BatchResults<Items>, Undone>> {
   fence?.assertCurrent();
-  const fences = fence?.fence().map(fenceStatement) ?? [];
+  const tokens = fence?.fence() ?? [];
+  const fences = tokens.length === 0 ? [] : [fenceStatement(tokens)];
   const answered = await batch(db, [...fences, ...statements]);
   if (answered.ok) return ok(answered.value.slice(fences.length) as BatchResults<Items>);
   const undone = undoneBy(answered.error);

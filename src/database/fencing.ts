@@ -16,13 +16,23 @@ const TOKENS_PER_STATEMENT = 5_000;
 const { authority, epoch } = authorityEpochs;
 const ON_CONFLICT = sql`ON CONFLICT (${names(authority)}) DO UPDATE SET ${names(epoch)} = MAX(${epoch}, ${excluded(epoch)})`;
 
-/** The fence in D1: undoes its batch once the authority has been raised above the epoch of the token. */
-export function fenceStatement(token: FencingToken): Statement<D1Result> {
-  return query
-    .insert(fence)
-    .select(
-      sql`SELECT 0 WHERE COALESCE((SELECT ${epoch} FROM ${authorityEpochs} WHERE ${authority} = ${token.authority}), 0) > ${token.epoch}`,
-    );
+/** The fence in D1: undoes its batch once any of the authorities has been raised above the epoch of its token. */
+export function fenceStatement(tokens: readonly FencingToken[]): Statement<D1Result> {
+  const begun = JSON.stringify(tokens.map((token) => [token.authority, token.epoch]));
+  return query.insert(fence).select(
+    sql`SELECT 0 FROM json_each(${begun}) AS begun LEFT JOIN ${authorityEpochs} ON ${authority} = begun.value ->> 0
+      WHERE COALESCE(${epoch}, 0) > begun.value ->> 1 LIMIT 1`,
+  );
+}
+
+/**
+ * Whether an authority has been raised above an epoch, as an SQL condition.
+ *
+ * @param name an expression for the authority's name
+ * @param begun an expression for the epoch
+ */
+export function isRaisedAbove(name: SQL, begun: SQL): SQL {
+  return sql`EXISTS (SELECT 1 FROM ${authorityEpochs} WHERE ${authority} = ${name} AND ${epoch} > ${begun})`;
 }
 
 /**

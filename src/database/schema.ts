@@ -24,5 +24,5 @@ export {
   tokenFamilies,
   tokenPairs,
 } from "./schema/registry.ts";
-export { apiKeys, tasks } from "./schema/tasks.ts";
+export { apiKeyCleanup, apiKeys, tasks } from "./schema/tasks.ts";
 export { pairTickets, trustPairs } from "./schema/trust.ts";

@@ -1,14 +1,18 @@
 /** Which devices a caller may manage, and the one refusal of everything about devices. Contract §5. */
-import type { Device } from "../authority/devices.ts";
-import { deviceAuthority } from "../authority/names.ts";
+import { noteEndedMaker } from "../apikeys/cleanup.ts";
+import { type Device, lostAt } from "../authority/device.ts";
+import { lineageHolds } from "../authority/lineage.ts";
+import { derivedAuthority, deviceAuthority, ENDED_EPOCH } from "../authority/names.ts";
 import { scopesOf } from "../authority/principal.ts";
 import type { CallContext } from "../call/context.ts";
 import type { GateLocal } from "../call/gate.ts";
+import type { FencingToken } from "../database/fencing.ts";
+import type { Statement } from "../database/statement.ts";
 import type { AgentDid } from "../wire/did.ts";
 import { ProxyError } from "../wire/problem.ts";
 
 /** A call about the devices of the agent whose gate it runs in. */
-export type DeviceCall = Pick<CallContext, "authority" | "config" | "db" | "now" | "principal"> & {
+export type DeviceCall = Pick<CallContext, "authority" | "config" | "db" | "log" | "now" | "principal"> & {
   agentDid: AgentDid;
   gate: GateLocal;
 };
@@ -31,6 +35,36 @@ export function isSelf({ principal }: Pick<DeviceCall, "principal">, deviceId: s
 /** The name of a device's authority, as its fencing token carries it. */
 export function authorityOf({ agentDid }: Pick<DeviceCall, "agentDid">, deviceId: string): string {
   return deviceAuthority(agentDid, deviceId);
+}
+
+/**
+ * What of an end of a device's token D1 is to know: the token's own authority, and that of what the device made with the scopes
+ * that it has lost by it.
+ */
+export function endedTokens(
+  { agentDid }: Pick<DeviceCall, "agentDid">,
+  { deviceId, epoch, ...rest }: Device,
+): FencingToken[] {
+  const lost = lostAt({ deviceId, epoch, ...rest }, epoch);
+  return [
+    { authority: deviceAuthority(agentDid, deviceId), epoch },
+    ...lost.map((scope) => ({ authority: derivedAuthority(agentDid, deviceId, scope), epoch })),
+  ];
+}
+
+/** What is committed with them: where keys descend from what has ended, their rows are to go. */
+export function endedRows(
+  { agentDid, now }: Pick<DeviceCall, "agentDid" | "now">,
+  device: Device,
+): Statement<D1Result>[] {
+  if (lostAt(device, device.epoch).length === 0) return [];
+  return [noteEndedMaker(deviceAuthority(agentDid, device.deviceId), agentDid, now())];
+}
+
+/** A key that ended a device that it descends from has ended itself: its answer still goes out. */
+export function noteOwnEnd({ authority, gate, principal }: DeviceCall): void {
+  if (principal.kind !== "apiKey" || lineageHolds(gate, principal.lineage)) return;
+  authority.revokedItself(ENDED_EPOCH);
 }
 
 /**

@@ -1,9 +1,8 @@
 /** Pairing a relay client with an agent: request, approval, rejection, removal, name. Contract §5, Devices. */
-import { provenanceOf } from "../apikeys/provenance.ts";
-import { subjectOf } from "../audit/entry.ts";
-import { type Device, deviceIdOf } from "../authority/devices.ts";
+import { cleanUpAfterCall } from "../apikeys/cleanup.ts";
+import { type Device, deviceIdOf } from "../authority/device.ts";
 import { PAIR_REQUEST_TTL_MS, PAIR_REQUESTS_MAX, pairDigest, type PairRequest } from "../authority/pair-requests.ts";
-import { scopesOf } from "../authority/principal.ts";
+import { originatorOf, scopesOf } from "../authority/principal.ts";
 import { isWithin, type Scope } from "../authority/scopes.ts";
 import { equalHashes } from "../authority/secrets.ts";
 import { ProxyError } from "../wire/problem.ts";
@@ -12,10 +11,13 @@ import {
   assertAgentActive,
   authorityOf,
   type DeviceCall,
+  endedRows,
+  endedTokens,
   isSelf,
   manageableDevice,
   managesAll,
   noSuchDevice,
+  noteOwnEnd,
   recordOf,
 } from "./management.ts";
 
@@ -47,7 +49,8 @@ export async function requestPairing(call: DeviceCall, wanted: WantedPairing): P
     deviceId,
     requestId: earlier?.requestId ?? newUlid(nowMs),
     digest,
-    requestedBy: subjectOf(call.principal),
+    // Those who request are agents; their key is nobody's making.
+    requestedBy: originatorOf(call.principal) ?? "",
     expiresAtMs: nowMs + PAIR_REQUEST_TTL_MS,
   };
   gate.devices.requests.put(request);
@@ -84,12 +87,10 @@ export async function approvePairing(
   approval: { requestId: string; digest: string },
 ): Promise<Device> {
   const { gate } = call;
-  // Whoever may make keys could otherwise make itself one that approves.
-  const { originator } = await provenanceOf(call.db, call.principal);
   const { applied } = await gate.end({
     apply() {
       assertAgentActive(call);
-      const request = approvableRequest(call, approval, originator);
+      const request = approvableRequest(call, approval);
       const isAnew = gate.devices.findActive(request.deviceId) !== null;
       if (!isAnew && gate.devices.active().length >= DEVICES_MAX)
         throw new ProxyError("PROXY_CONFLICT", { detail: `At most ${DEVICES_MAX} devices may be paired.` });
@@ -98,24 +99,24 @@ export async function approvePairing(
         scopes: device.scopes.join(" "),
         epoch: device.epoch,
       });
+      noteOwnEnd(call);
       return { device, isAnew };
     },
     // Where nothing was in force, nothing ends, and an approval waits for nothing.
-    raise: ({ isAnew, device }) =>
-      isAnew ? [{ authority: authorityOf(call, device.deviceId), epoch: device.epoch }] : [],
+    raise: ({ isAnew, device }) => (isAnew ? endedTokens(call, device) : []),
+    commitWith: ({ isAnew, device }) => (isAnew ? endedRows(call, device) : []),
   });
+  if (applied.isAnew) await cleanUpAfterCall(call, call.agentDid);
   return applied.device;
 }
 
 /** @throws ProxyError the one refusal */
-function approvableRequest(
-  call: DeviceCall,
-  approval: { requestId: string; digest: string },
-  originator: string | null,
-): PairRequest {
+function approvableRequest(call: DeviceCall, approval: { requestId: string; digest: string }): PairRequest {
   const request = managesAll(call) ? call.gate.devices.requests.find(approval.requestId, call.now()) : null;
   if (request === null || !equalHashes(request.digest, approval.digest))
     throw noSuchDevice("no such request, or not as it was shown");
+  // Whoever may make keys could otherwise make itself one that approves.
+  const originator = originatorOf(call.principal);
   if (originator === null) throw noSuchDevice("a key without a record of who made it");
   if (originator === request.requestedBy || originator === authorityOf(call, request.deviceId))
     throw noSuchDevice("nobody approves its own request");

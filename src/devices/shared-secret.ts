@@ -1,6 +1,7 @@
 /** `shared.auth.rotate`: another shared secret for the agent; the one before ends with the guarantee of contract §5. */
 import type { Fenced } from "../authority/authority.ts";
-import { sharedAuthority } from "../authority/names.ts";
+import { lineageNames } from "../authority/lineage.ts";
+import { apiKeyAuthority, deviceAuthority, sharedAuthority } from "../authority/names.ts";
 import { scopesOf } from "../authority/principal.ts";
 import { isWithin, SHARED_SCOPES } from "../authority/scopes.ts";
 import { hashSecret, newSecret, SECRET_PREFIXES } from "../authority/secrets.ts";
@@ -25,7 +26,7 @@ export async function rotateSharedSecret(call: DeviceCall): Promise<RotatedSecre
   const { applied: generation, fenced } = await gate.end({
     apply() {
       assertAgentActive(call);
-      const next = gate.shared.replace(sha256);
+      const next = gate.shared.replace(sha256, knownTo(call));
       gate.audit({
         action: "shared.auth.rotate",
         subject: `agent:${agentDid}`,
@@ -38,4 +39,19 @@ export async function rotateSharedSecret(call: DeviceCall): Promise<RotatedSecre
     raise: (next) => [{ authority: sharedAuthority(agentDid), epoch: next }],
   });
   return { generation, secret, fenced };
+}
+
+/** The authority that is handed the secret, and all that it descends from: at the end of any of these the answer says so. */
+function knownTo({ agentDid, principal }: DeviceCall): string[] {
+  switch (principal.kind) {
+    case "device":
+      return [deviceAuthority(agentDid, principal.deviceId)];
+    case "apiKey":
+      return [apiKeyAuthority(principal.apiKeyId), ...lineageNames(agentDid, principal.lineage)];
+    case "agent":
+    case "operator":
+    case "shared":
+    case "invite":
+      return [];
+  }
 }

@@ -1,21 +1,33 @@
 /** Rotating and ending the token of a device, with the guarantee of contract §5. */
+import { cleanUpAfterCall } from "../apikeys/cleanup.ts";
 import type { Fenced } from "../authority/authority.ts";
-import { type Device, newDeviceToken } from "../authority/devices.ts";
+import { type Device, newDeviceToken } from "../authority/device.ts";
 import { scopesOf } from "../authority/principal.ts";
 import { isWithin, type Scope } from "../authority/scopes.ts";
 import {
   assertAgentActive,
   authorityOf,
   type DeviceCall,
+  endedRows,
+  endedTokens,
   isSelf,
   manageableDevice,
   managesAll,
   noSuchDevice,
+  noteOwnEnd,
   recordOf,
 } from "./management.ts";
 
 /** `token` is there where the device rotated itself; any other caller leaves it to be claimed by the device's key. */
-export type RotatedToken = { device: Device; token: string | null; fenced: Fenced };
+export type RotatedToken = EndedToken & { token: string | null };
+
+/** What the end of a token came to. */
+export type EndedToken = {
+  device: Device;
+  fenced: Fenced;
+  /** The shared secret in force was handed out to the device, or to what descends from it: it stays, unless it is rotated. */
+  sharedSecretKnown: boolean;
+};
 
 /**
  * Ends the token of a device and makes another, with the same scopes or others within its ceiling.
@@ -39,16 +51,18 @@ export async function rotateToken(
           call.authority.revokedItself(rotated.epoch);
           rotatedItself = rotated;
         }
+        noteOwnEnd(call);
         return rotated;
       },
-      raise: ({ deviceId, epoch }) => [{ authority: authorityOf(call, deviceId), epoch }],
+      raise: (rotated) => endedTokens(call, rotated),
+      commitWith: (rotated) => endedRows(call, rotated),
     })
     .catch((error: unknown) => {
       // The new token is in no answer: the device, which has lost the old one, fetches another with its key.
       if (rotatedItself !== null) gate.devices.leaveToClaim(rotatedItself);
       throw error;
     });
-  return { device, token: fresh?.token ?? null, fenced };
+  return { ...(await ended(call, device, fenced)), token: fresh?.token ?? null };
 }
 
 /** Part of the turn that ends the old token. @throws ProxyError the one refusal */
@@ -76,11 +90,7 @@ function rotate(
  * @param as `removed` also takes it off the list, and its pending request with it
  * @throws ProxyError the one refusal; DRAIN_TIMEOUT, after which it may be repeated
  */
-export async function endDevice(
-  call: DeviceCall,
-  deviceId: string,
-  as: "revoked" | "removed",
-): Promise<{ device: Device; fenced: Fenced }> {
+export async function endDevice(call: DeviceCall, deviceId: string, as: "revoked" | "removed"): Promise<EndedToken> {
   const { gate } = call;
   const { applied: device, fenced } = await gate.end({
     apply() {
@@ -88,14 +98,22 @@ export async function endDevice(
       const removed = gate.devices.get(deviceId);
       const isRepeated = as === "removed" && removed?.endedAs === "removed" && managesAll(call);
       const before = isRepeated ? removed : manageableDevice(call, deviceId);
-      const ended = gate.devices.end(before, as, call.now());
+      const after = gate.devices.end(before, as, call.now());
       if (as === "removed") gate.devices.requests.drop(deviceId);
-      if (isSelf(call, deviceId)) call.authority.revokedItself(ended.epoch);
+      if (isSelf(call, deviceId)) call.authority.revokedItself(after.epoch);
+      noteOwnEnd(call);
       const action = as === "removed" ? "device.pair.remove" : "device.token.revoke";
-      recordOf(call, action, deviceId, { epoch: ended.epoch }, before.endedAtMs === null ? "ok" : "repeated");
-      return ended;
+      recordOf(call, action, deviceId, { epoch: after.epoch }, before.endedAtMs === null ? "ok" : "repeated");
+      return after;
     },
-    raise: ({ epoch }) => [{ authority: authorityOf(call, deviceId), epoch }],
+    raise: (after) => endedTokens(call, after),
+    commitWith: (after) => endedRows(call, after),
   });
-  return { device, fenced };
+  return ended(call, device, fenced);
+}
+
+async function ended(call: DeviceCall, device: Device, fenced: Fenced): Promise<EndedToken> {
+  const sharedSecretKnown = call.gate.shared.isKnownTo(authorityOf(call, device.deviceId));
+  if (endedRows(call, device).length > 0) await cleanUpAfterCall(call, call.agentDid);
+  return { device, fenced, sharedSecretKnown };
 }

@@ -1,4 +1,5 @@
 /** What housekeeping does, in the order of a round: first what others wait for, then what only takes room. */
+import { cleanUpBatch, type CleanupDeps } from "../apikeys/cleanup.ts";
 import { auditRetentionStatements } from "../audit/retention.ts";
 import { mostChanged, runBatch } from "../database/batch.ts";
 import { execute } from "../database/read.ts";
@@ -13,7 +14,7 @@ import { retryPendingNotifications } from "../trust/notifications.ts";
 import { pruneTickets } from "../trust/ticket-store.ts";
 import { drainGraphOutbox, type Progress, RECONCILE_EVERY_MS, reconcilePage } from "./graph-maintenance.ts";
 import type { Aggregate } from "./metrics-aggregate.ts";
-import { pruneInPieces } from "./pruning.ts";
+import { PIECES_A_ROUND, pruneInPieces } from "./pruning.ts";
 import type { RevocationPushes } from "./revocation-push.ts";
 import type { JobOutcome } from "./schedule.ts";
 
@@ -78,6 +79,7 @@ export function createJobs(deps: JobDeps, nowMs: number): Job[] {
       everyMs: RECONCILE_EVERY_MS,
       run: done(async () => kv.put("reconciliation", await reconcilePage(graph, kv.get<Progress>("reconciliation")))),
     },
+    eachRound("keys of ended makers", () => cleanUpKeys(graph)),
     retention("audit retention", async (limit) =>
       mostChanged(await runBatch(db, auditRetentionStatements(auditBeforeMs, limit))),
     ),
@@ -92,6 +94,15 @@ export function createJobs(deps: JobDeps, nowMs: number): Job[] {
 function datingJob(db: D1Database): Job {
   const date = done(() => execute(db, dateListStatement(Date.now())));
   return { name: "date of the revocation list", everyMs: LIST_DATED_EVERY_MS, run: date };
+}
+
+/** Deletes the rows of keys that ends have left behind, beyond what their calls deleted themselves. */
+async function cleanUpKeys(deps: CleanupDeps): Promise<JobOutcome> {
+  for (let batch = 0; batch < PIECES_A_ROUND; batch += 1) {
+    // oxlint-disable-next-line no-await-in-loop -- batch after batch, so that requests come in between
+    if ((await cleanUpBatch(deps, null)) === "done") return "done";
+  }
+  return "more";
 }
 
 /** Takes an external registry's list at its own interval, and pushes what of it is due in each round. */

@@ -39,8 +39,8 @@ export async function apiKeyCallerOf(
     throw refused;
   }
   looks.wasRight(keyHash, nowMs);
-  const { lastUsedAtMs, ...grant } = key;
-  const noted = noteApiKeyUse(c.env.DB, { apiKeyId: key.principal.apiKeyId, lastUsedAtMs }, nowMs);
+  const { lastUsedAtMs: _, ...grant } = key;
+  const noted = noteApiKeyUse(c.env.DB, key, nowMs);
   if (noted !== null) {
     c.executionCtx.waitUntil(
       noted.catch((error: unknown) => c.get("log").warn("apikey.use_not_noted", errorFields(error))),

@@ -17,6 +17,8 @@ export type EndStatements = (ctx: CallContext, agentDid: AgentDid, cause: EndCau
 export type IdentityHooks = {
   readonly atRegistration: readonly RegistrationStatements[];
   readonly atEnd: readonly EndStatements[];
+  /** Run after an end that holds, before its answer; what they do not finish they leave to housekeeping. */
+  readonly afterEnd?: readonly ((ctx: CallContext, agentDid: AgentDid) => Promise<void>)[];
   /** Told once other signing keys hold than before. */
   readonly keysChanged?: () => void;
 };

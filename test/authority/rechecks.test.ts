@@ -5,7 +5,7 @@ import { createAgentAuthority } from "../../src/authority/agent.ts";
 import { createDevices } from "../../src/authority/devices.ts";
 import { createApiKeys } from "../../src/authority/ended-api-keys.ts";
 import { RECHECKS } from "../../src/authority/rechecks.ts";
-import { type AuthorityRef, fencingToken, endReason } from "../../src/authority/reference.ts";
+import { type AuthorityRef, endReason, fencingTokens } from "../../src/authority/reference.ts";
 import { createSharedSecret } from "../../src/authority/shared-secret.ts";
 import { onStorage } from "../support/gate.ts";
 
@@ -25,14 +25,14 @@ function rooms(sql: SqlStorage) {
     deviceId: DEVICE,
     publicKey: "A".repeat(43),
     label: null,
-    scopes: [],
+    scopes: ["admin"] as const,
     digest: "",
     requestId: "r",
     requestedBy: "",
     expiresAtMs: 0,
   };
   all.devices.pair(request, NOW_MS);
-  all.shared.replace("hash");
+  all.shared.replace("hash", []);
   return all;
 }
 type Rooms = ReturnType<typeof rooms>;
@@ -41,7 +41,13 @@ const refs = {
   agent: { kind: "agent", epoch: 0, jti: "jti", expMs: NOW_MS + 1, principal: {} },
   device: { kind: "device", epoch: 1, expMs: NOW_MS + 1, principal: { deviceId: DEVICE } },
   shared: { kind: "shared", epoch: 1, expMs: null, principal: {} },
-  apiKey: { kind: "apiKey", epoch: 0, expMs: NOW_MS + 1, generation: 0, principal: { apiKeyId: "key" } },
+  apiKey: {
+    kind: "apiKey",
+    epoch: 0,
+    expMs: NOW_MS + 1,
+    generation: 0,
+    principal: { apiKeyId: "key", lineage: [{ device: DEVICE, epoch: 1, scopes: ["admin"] }, { apiKey: "maker" }] },
+  },
 } as unknown as { [K in AuthorityRef["kind"]]: AuthorityRef };
 
 const ends: { [K in AuthorityRef["kind"]]: Record<string, (all: Rooms) => unknown> } = {
@@ -55,13 +61,17 @@ const ends: { [K in AuthorityRef["kind"]]: Record<string, (all: Rooms) => unknow
     "agent in order": ({ agent }) => agent.endAll("revoked"),
   },
   shared: {
-    generation: ({ shared }) => shared.replace("another hash"),
-    "generation, with none after it": ({ shared }) => shared.replace(null),
+    generation: ({ shared }) => shared.replace("another hash", []),
+    "generation, with none after it": ({ shared }) => shared.replace(null, []),
     "agent in order": ({ agent }) => agent.endAll("revoked"),
   },
   apiKey: {
     "its end in the gate": ({ apiKeys }) => apiKeys.end("key"),
     generation: ({ apiKeys }) => apiKeys.endAll(),
+    "what it descends from, the key that made it": ({ apiKeys }) => apiKeys.end("maker"),
+    "what it descends from, the end of a device": ({ devices }) => devices.end(devices.get(DEVICE)!, "removed", NOW_MS),
+    "what it descends from, a scope that a device lost": ({ devices }) =>
+      devices.rotate(devices.get(DEVICE)!, [], null, NOW_MS),
     "agent in order": ({ agent }) => agent.endAll("revoked"),
   },
 };
@@ -104,13 +114,15 @@ describe("the re-check of every kind of credential", () => {
   test.each(Object.keys(refs) as AuthorityRef["kind"][])(
     "%s: is fenced in D1 under the name that it states",
     (kind) => {
-      const { authority } = fencingToken(SELF, refs[kind]);
       const stated = RECHECKS[kind].fence
         ?.replaceAll("`", "")
-        .replace("<did>", SELF)
-        .replace("<deviceId>", DEVICE)
-        .replace("<apiKeyId>", "key");
-      expect(authority).toBe(stated);
+        .replaceAll("<did>", SELF)
+        .replaceAll("<deviceId>", DEVICE)
+        .replaceAll("<apiKeyId>", "key")
+        .replaceAll("<scope>", "admin")
+        .split(", ")
+        .map((name) => name.replace(/^the makers' /, "").replace("apikey:…", "apikey:maker"));
+      expect(fencingTokens(SELF, refs[kind], 0).map(({ authority }) => authority)).toEqual(stated);
     },
   );
 });

@@ -18,8 +18,9 @@ const WITHOUT_ROWID = new Set([
   "grants_taken",
   "invite_uses",
   "withdrawn_grants",
+  "api_key_cleanup",
 ]);
-const STRICT = new Set(["relationships", "grants_taken", "withdrawn_grants"]);
+const STRICT = new Set(["relationships", "grants_taken", "withdrawn_grants", "api_key_cleanup"]);
 
 async function rows<Row>(text: string): Promise<Row[]> {
   return (await env.DB.prepare(text).all<Row>()).results;

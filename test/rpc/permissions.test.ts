@@ -27,7 +27,17 @@ const principals: Record<string, Principal> = {
       [`device ${scope}`, { kind: "device", agentDid, ownerDid, deviceId: "d", scopes: [scope], epoch: 1, expMs: 1 }],
       [
         `apiKey ${scope}`,
-        { kind: "apiKey", agentDid, apiKeyId: "k", serviceAccountId: "s", tenantId: "t", scopes: [scope] },
+        {
+          kind: "apiKey",
+          agentDid,
+          apiKeyId: "k",
+          serviceAccountId: "s",
+          tenantId: "t",
+          scopes: [scope],
+          expMs: null,
+          originator: "operator",
+          lineage: [],
+        },
       ],
     ]),
   ),

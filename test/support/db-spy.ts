@@ -106,13 +106,16 @@ export async function principalOf(caller: Caller): Promise<Principal> {
         serviceAccountId: caller.serviceAccountId,
         tenantId: row?.tenant_id ?? "",
         scopes: ["tasks:read", "tasks:write", "admin"],
+        expMs: null,
+        originator: "operator",
+        lineage: [],
       };
     }
   }
 }
 
 /** The text of a fence. */
-export const FENCE = textOf(fenceStatement({ authority: "", epoch: 0 }));
+export const FENCE = textOf(fenceStatement([]));
 
 /** A call of a caller, in a gate that takes everything and does nothing. */
 export async function contextOf(
@@ -126,7 +129,17 @@ export async function contextOf(
   const gate: Partial<GateLocal> = {
     send: () => ({ deliveryId: "d" }),
     audit: () => {},
-    apiKeys: { generation: () => 0, holds: () => true, end() {}, gone() {}, endAll() {}, prune() {} },
+    isEnded: () => false,
+    shared: { generation: () => 0, holds: () => true, sha256: () => null, isKnownTo: () => false, replace: () => 0 },
+    apiKeys: {
+      generation: () => 0,
+      holds: () => true,
+      isEnded: () => false,
+      end() {},
+      gone() {},
+      endAll() {},
+      prune() {},
+    },
     end: async ({ apply }) => ({ applied: apply(), fenced: { sockets: 0, inFlight: 0 } }),
   };
   return {

@@ -65,6 +65,10 @@ export const apiKeys = sqliteTable(
     creatorServiceAccountId: text("creator_service_account_id"),
     /** The agent, device or operator at the beginning of its making; NULL where an older version made the key. */
     firstMaker: text("first_maker"),
+    /** The authority that made it; NULL where an older version did. */
+    maker: text("maker"),
+    /** Every device and key that it descends from, as JSON (`authority/lineage.ts`); NULL where an older version made it. */
+    lineage: text("lineage"),
   },
   (table) => [
     index("api_keys_by_agent").on(table.agentDid, table.apiKeyId),
@@ -75,9 +79,21 @@ export const apiKeys = sqliteTable(
     index("api_keys_by_creator_service_account")
       .on(table.creatorServiceAccountId, table.apiKeyId)
       .where(sql`${table.creatorServiceAccountId} IS NOT NULL`),
+    index("api_keys_by_maker")
+      .on(table.maker, table.apiKeyId)
+      .where(sql`${table.maker} IS NOT NULL`),
     check(
       "ck_api_keys_at_most_one_creator",
       sql`${table.creatorUserId} IS NULL OR ${table.creatorServiceAccountId} IS NULL`,
     ),
+    check("ck_api_keys_lineage", sql`${table.lineage} IS NULL OR json_valid(${table.lineage})`),
   ],
 );
+
+/** Authorities whose end is also that of keys, while rows of these are left. STRICT, WITHOUT ROWID. */
+export const apiKeyCleanup = sqliteTable("api_key_cleanup", {
+  /** As in `api_keys`, or `issued:<did>` for all keys of an agent. */
+  maker: text("maker").primaryKey(),
+  agentDid: text("agent_did").$type<AgentDid>().notNull(),
+  notedAtMs: integer("noted_at_ms").notNull(),
+});

@@ -12,7 +12,7 @@ import type { AgentAuthority } from "../../authority/agent.ts";
 import type { EndAgent, EndAuthority, Fenced } from "../../authority/authority.ts";
 import type { Devices } from "../../authority/devices.ts";
 import type { ApiKeys } from "../../authority/ended-api-keys.ts";
-import { deviceAuthority, sharedAuthority } from "../../authority/names.ts";
+import { agentAuthority, deviceAuthority, issuedAuthority, sharedAuthority } from "../../authority/names.ts";
 import type { AuthorityRef } from "../../authority/reference.ts";
 import type { SharedSecret } from "../../authority/shared-secret.ts";
 import { runBatch } from "../../database/batch.ts";
@@ -100,24 +100,27 @@ export function createRevocation(deps: RevocationDeps): Revocation {
     apiKeys.endAll();
     for (const device of devices.active()) devices.end(device, "revoked", now());
     devices.requests.dropAll();
-    shared.replace(null);
+    shared.replace(null, []);
   };
 
   /** The fencing tokens of the agent and of all that was issued by it, each to where `endRest` will have put it. */
   const raiseEverything = (): Statement<D1Result>[] =>
     raiseStatements([
-      { authority: `agent:${self}`, epoch: authority.epoch() },
+      { authority: agentAuthority(self), epoch: authority.epoch() },
       ...devices
         .active()
         .map(({ deviceId, epoch }) => ({ authority: deviceAuthority(self, deviceId), epoch: epoch + 1 })),
       { authority: sharedAuthority(self), epoch: shared.generation() + 1 },
+      { authority: issuedAuthority(self), epoch: apiKeys.generation() + 1 },
     ]);
 
   return {
-    async end(call, { apply, raise }) {
+    async end(call, { apply, raise, commitWith }) {
       call.assertCurrent();
       const { applied, fenced } = inOneTurn(call, apply);
-      await withinDrainTime(() => Promise.all([raiseAtPrimary(env.DB, raise(applied)), drain()]));
+      await withinDrainTime(() =>
+        Promise.all([raiseAtPrimary(env.DB, raise(applied), commitWith?.(applied) ?? []), drain()]),
+      );
       return { applied, fenced };
     },
 
@@ -161,10 +164,14 @@ function notReached(reason: string, cause?: unknown): ProxyError {
 }
 
 /** Step 2: raises fencing tokens where effects are committed; a primary that does not take them is no success. */
-async function raiseAtPrimary(db: D1Database, tokens: readonly FencingToken[]): Promise<void> {
-  if (tokens.length === 0) return;
+async function raiseAtPrimary(
+  db: D1Database,
+  tokens: readonly FencingToken[],
+  others: readonly Statement<D1Result>[],
+): Promise<void> {
+  if (tokens.length === 0 && others.length === 0) return;
   try {
-    await runBatch(db.withSession("first-primary"), raiseStatements(tokens));
+    await runBatch(db.withSession("first-primary"), [...raiseStatements(tokens), ...others]);
   } catch (cause) {
     throw notReached("the fencing token could not be raised", cause);
   }

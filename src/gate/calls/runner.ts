@@ -1,7 +1,8 @@
 /** Calls that run in this gate, each under a handle of its caller's authority. Contract §5, architecture: calls in flight. */
 import type { AgentAuthority } from "../../authority/agent.ts";
+import type { ApiKeys } from "../../authority/ended-api-keys.ts";
 import type { Principal } from "../../authority/principal.ts";
-import { type AuthorityRef, fencingToken } from "../../authority/reference.ts";
+import { type AuthorityRef, fencingTokens } from "../../authority/reference.ts";
 import { registerExternalAgent } from "../../authz/external-agents.ts";
 import type { CallContext } from "../../call/context.ts";
 import type { RemoteGate } from "../../call/remote-gate.ts";
@@ -32,6 +33,7 @@ export type RunnerDeps = {
   config: Config;
   sql: SqlStorage;
   authority: Pick<AgentAuthority, "holds" | "epoch">;
+  apiKeys: Pick<ApiKeys, "generation">;
   calls: Calls;
   operations: Operations;
   relay: Pick<Relay, "sweep">;
@@ -56,7 +58,7 @@ export type Runner = {
 
 /** @returns the runner of one gate. */
 export function createRunner(deps: RunnerDeps): Runner {
-  const { self, env, config, sql, authority, calls, operations, relay, commits, endReason, now, log } = deps;
+  const { self, env, config, sql, authority, apiKeys, calls, operations, relay, commits, endReason, now, log } = deps;
 
   const contextOf = (ref: AuthorityRef | null, request: CallOrigin, closesSockets: () => void): CallContext => {
     const principal: Principal = ref === null ? { kind: "operator" } : ref.principal;
@@ -76,7 +78,7 @@ export function createRunner(deps: RunnerDeps): Runner {
           if (ref === null) return [];
           // The agent's epoch rises for each of its tokens that ends alone; what holds at this moment holds under today's.
           if (ref.kind === "agent" && authority.holds(ref)) ref.epoch = authority.epoch();
-          return [fencingToken(self, ref)];
+          return fencingTokens(self, ref, apiKeys.generation());
         },
         revokedItself(epoch) {
           if (ref === null) return;

@@ -77,6 +77,9 @@ const MIGRATIONS: readonly string[] = [
        socket_id IS NOT NULL, reason, reported, revived, envelope, body
      FROM queue WHERE reported = 0 OR state = 2;
    DELETE FROM queue WHERE reported = 0 OR state = 2;`,
+
+  // By scope, the epoch at which a device lost it; NULL in rows from before.
+  `ALTER TABLE devices ADD COLUMN lost_scopes TEXT;`,
 ];
 
 const EXISTS = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'schema_migrations'";

@@ -38,6 +38,11 @@ export function endStatements(ctx: CallContext, agentDid: AgentDid, end: Ending)
   ];
 }
 
+/** What follows an end that holds. */
+export async function afterEnd(ctx: CallContext, agentDid: AgentDid, hooks: IdentityHooks): Promise<void> {
+  await Promise.all((hooks.afterEnd ?? []).map((run) => run(ctx, agentDid)));
+}
+
 /**
  * @param results of a batch that holds {@link endStatements}
  * @param before how many statements stand before them

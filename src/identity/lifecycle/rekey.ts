@@ -15,7 +15,7 @@ import { currentSigningKey, signedByStatements } from "../keys/signing-keys.ts";
 import { assertMoved, ATTEMPTS_MAX, contended, type Registry, registryOf } from "../registry.ts";
 import { insertAit, issueAit, type IssuedAit } from "../tokens/identity-token.ts";
 import { insertFamily, newFamilyId, newTokenPair, type TokenPair } from "../tokens/token-pairs.ts";
-import { endedJtis, endStatements, requireGate, knownAgent, revokedConflict } from "./end.ts";
+import { afterEnd, endedJtis, endStatements, requireGate, knownAgent, revokedConflict } from "./end.ts";
 import { checkPublicKey, type Credentials, credentialsOf, keyTaken } from "./register.ts";
 
 /**
@@ -68,6 +68,7 @@ export async function rekeyAgent(
     },
   });
   if (handedOut === null) throw contended();
+  await afterEnd(ctx, agent.agentDid, hooks);
   ctx.log.warn("identity.rekeyed", { agentDid: agent.agentDid, jti, ...fenced });
   return handedOut;
 }

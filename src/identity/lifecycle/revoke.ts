@@ -8,7 +8,7 @@ import { agents } from "../../database/schema.ts";
 import { query } from "../../database/statement.ts";
 import type { IdentityHooks } from "../hooks.ts";
 import { assertMoved, contended, registryOf } from "../registry.ts";
-import { endedJtis, endStatements, knownAgent, requireGate } from "./end.ts";
+import { afterEnd, endedJtis, endStatements, knownAgent, requireGate } from "./end.ts";
 
 /** What a revocation answers. */
 export type Revoked = { agentDid: string; revoked: true; revokedAtMs: number; fenced: Fenced };
@@ -54,6 +54,7 @@ export async function revokeAgent(
       return endedJtis(outcome.value, raise.length);
     },
   });
+  await afterEnd(ctx, agent.agentDid, hooks);
   ctx.log.warn("identity.revoked", { agentDid: agent.agentDid, ...fenced });
   return { agentDid: agent.agentDid, revoked: true, revokedAtMs, fenced };
 }

@@ -25,6 +25,8 @@ const shownKey = z.object({
   tenantId: z.string(),
   name: z.string(),
   scopes: z.array(z.string()),
+  /** The authority that made it: `agent:…`, `device:…`, `apikey:…` or `operator`; null where no version recorded it. */
+  maker: z.nullable(z.string()),
   creatorUserId: z.nullable(z.string()),
   creatorServiceAccountId: z.nullable(z.string()),
   createdAtMs: timeMs,
@@ -35,6 +37,8 @@ const deleted = z.object({
   apiKeyId: z.string(),
   deletedAtMs: timeMs,
   fenced,
+  /** The shared secret in force was handed out to the key, or to what descends from it. */
+  sharedSecretKnown: z.optional(z.literal(true)),
 });
 
 const create = defineMethod({
@@ -79,7 +83,7 @@ const list = defineMethod({
     const last = shown.at(-1);
     return {
       apiKeys: shown.map(shownApiKey),
-      ...(rows.length > limit && last !== undefined ? { nextCursor: last.api_key_id } : {}),
+      ...(rows.length > limit && last !== undefined ? { nextCursor: last.apiKeyId } : {}),
     };
   },
 });
@@ -95,7 +99,7 @@ const remove = defineMethod({
     if (ctx.gate !== null) return deleteApiKey(ctx, ctx.gate, params.apiKeyId);
     const row = await findApiKeyById(ctx.db, params.apiKeyId);
     if (row === null) throw notYours();
-    return inGateOf(ctx, row.agent_did, params);
+    return inGateOf(ctx, row.agentDid, params);
   },
 });
 
@@ -127,18 +131,26 @@ function notYours(): ProxyError {
   return new ProxyError("PROXY_NOT_FOUND", { reason: "no such key, or another agent's" });
 }
 
-function shownApiKey(row: ApiKeyRow) {
+function shownApiKey(row: ApiKeyRow): z.infer<typeof shownKey> {
   return {
-    apiKeyId: row.api_key_id,
-    serviceAccountId: row.service_account_id,
-    agentDid: row.agent_did,
-    tenantId: row.tenant_id,
+    apiKeyId: row.apiKeyId,
+    serviceAccountId: row.serviceAccountId,
+    agentDid: row.agentDid,
+    tenantId: row.tenantId,
     name: row.name,
-    scopes: scopesOfRow(row) as string[],
-    creatorUserId: row.creator_user_id,
-    creatorServiceAccountId: row.creator_service_account_id,
-    createdAtMs: row.created_at_ms,
-    expiresAtMs: row.expires_at_ms,
-    lastUsedAtMs: row.last_used_at_ms,
+    scopes: scopesOfRow(row),
+    maker: shownMaker(row),
+    creatorUserId: row.creatorUserId,
+    creatorServiceAccountId: row.creatorServiceAccountId,
+    createdAtMs: row.createdAtMs,
+    expiresAtMs: row.expiresAtMs,
+    lastUsedAtMs: row.lastUsedAtMs,
   };
+}
+
+/** Of a key that an older version made: the service account of the key that made it, or else who stood at its beginning. */
+function shownMaker({ maker, firstMaker, creatorUserId, creatorServiceAccountId }: ApiKeyRow): string | null {
+  if (maker !== null) return maker;
+  if (creatorServiceAccountId !== null) return `service_account:${creatorServiceAccountId}`;
+  return firstMaker ?? (creatorUserId === null ? "operator" : null);
 }

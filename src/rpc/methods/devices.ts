@@ -79,7 +79,8 @@ const pairRename = method(
   },
 );
 
-const ended = z.object({ deviceId: z.string(), epoch: count, revokedAtMs: timeMs, fenced });
+const sharedSecretKnown = z.optional(z.literal(true));
+const ended = z.object({ deviceId: z.string(), epoch: count, revokedAtMs: timeMs, fenced, sharedSecretKnown });
 
 const tokenRevoke = method("device.token.revoke", z.object({ ...named, deviceId }), ended, (call, params) =>
   end(call, params.deviceId, "revoked"),
@@ -90,9 +91,20 @@ const pairRemove = method("device.pair.remove", z.object({ ...named, deviceId })
 );
 
 async function end(call: DeviceCall, id: string, as: "revoked" | "removed"): Promise<z.infer<typeof ended>> {
-  const { device, fenced: ends } = await endDevice(call, id, as);
+  const { device, fenced: ends, sharedSecretKnown: isKnown } = await endDevice(call, id, as);
   call.gate.broadcast("device.token.revoked", { deviceId: id, epoch: device.epoch, reason: as });
-  return { deviceId: id, epoch: device.epoch, revokedAtMs: device.endedAtMs ?? call.now(), fenced: ends };
+  return {
+    deviceId: id,
+    epoch: device.epoch,
+    revokedAtMs: device.endedAtMs ?? call.now(),
+    fenced: ends,
+    ...known(isKnown),
+  };
+}
+
+/** The answer to an end says so where the shared secret was handed out to what has ended. */
+function known(isKnown: boolean): { sharedSecretKnown?: true } {
+  return isKnown ? { sharedSecretKnown: true } : {};
 }
 
 const tokenRotate = method(
@@ -106,9 +118,10 @@ const tokenRotate = method(
     tokenDelivery: z.enum(["in-band", "claim"]),
     token: z.optional(z.string()),
     fenced,
+    sharedSecretKnown,
   }),
   async (call, params) => {
-    const { device, token, fenced: ends } = await rotateToken(call, params);
+    const { device, token, fenced: ends, sharedSecretKnown: isKnown } = await rotateToken(call, params);
     const rotated = { deviceId: device.deviceId, epoch: device.epoch, scopes: [...device.scopes] };
     call.gate.broadcast("device.token.rotated", rotated);
     return {
@@ -116,6 +129,7 @@ const tokenRotate = method(
       rotatedAtMs: device.rotatedAtMs ?? call.now(),
       ...(token === null ? { tokenDelivery: "claim" as const } : { tokenDelivery: "in-band" as const, token }),
       fenced: ends,
+      ...known(isKnown),
     };
   },
 );
@@ -164,8 +178,8 @@ function method<P extends { agentDid?: string | undefined }, R>(
 
 /** @throws ProxyError PROXY_BAD_REQUEST for an operator's call about no agent */
 function deviceCallOf(ctx: CallContext): DeviceCall {
-  const { authority, config, db, now, principal, agentDid, gate } = ctx;
+  const { authority, config, db, log, now, principal, agentDid, gate } = ctx;
   if (gate === null || agentDid === null)
     throw new ProxyError("PROXY_BAD_REQUEST", { detail: "agentDid: name the agent." });
-  return { authority, config, db, now, principal, agentDid, gate };
+  return { authority, config, db, log, now, principal, agentDid, gate };
 }

@@ -4,7 +4,7 @@ import { env } from "cloudflare:workers";
 import { assert as holds, asyncProperty, constantFrom, integer, record } from "fast-check";
 import { beforeAll, describe, expect, test } from "vitest";
 import * as z from "zod/mini";
-import { fencingToken } from "../../../src/authority/reference.ts";
+import { fencingTokens } from "../../../src/authority/reference.ts";
 import { runBatch } from "../../../src/database/batch.ts";
 import { fenceStatement } from "../../../src/database/fencing.ts";
 import { defineMethod } from "../../../src/rpc/method.ts";
@@ -43,7 +43,7 @@ const effect = defineMethod({
   params: z.object({ mark: z.string(), authority: z.string(), waitMs: z.int(), careless: z.boolean() }),
   result: z.object({ done: z.literal(true) }),
   async handler(ctx, { mark, authority, waitMs, careless }) {
-    const begun = ctx.authority.fence().map(fenceStatement);
+    const begun = [fenceStatement(ctx.authority.fence())];
     await rest(waitMs);
     if (!careless) {
       ctx.authority.assertCurrent();
@@ -125,7 +125,8 @@ async function gather(kind: History["kind"]): Promise<Parties> {
   }
   const device = await pairDevice(agent, ["relay", "send", "tasks:write"], await newDeviceKey());
   const principal = { deviceId: device.deviceId };
-  const { authority } = fencingToken(did, { kind: "device", epoch: 1, expMs: 0, principal } as never);
+  const [own] = fencingTokens(did, { kind: "device", epoch: 1, expMs: 0, principal } as never, 0);
+  const { authority } = own!;
   return { did, target: device, bystander: agent, authority, epoch: 1 };
 }
 

@@ -138,7 +138,8 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
   const apply = (batch: readonly Statement[]): void => {
     for (const { sql: text, args } of batch) {
       if (text.startsWith(`insert into "fence"`) && weakness !== "no-fence-in-d1") {
-        if ((epochs.get(String(args[0])) ?? 0) > Number(args[1])) throw new Error("authority_is_current");
+        for (const [authority, epoch] of JSON.parse(String(args[0])) as [string, number][])
+          if ((epochs.get(authority) ?? 0) > epoch) throw new Error("authority_is_current");
       }
       if (text === "REKEY" && (isRevoked || args[0] !== rekeys)) throw new Error("registry_is_as_read");
     }
@@ -189,10 +190,7 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
     result: z.object({ done: z.literal(true) }),
     async handler(ctx, { credential, plan }) {
       // Begun under this authority, however long it takes: what the fence in D1 is there for.
-      const begun = [
-        ...ctx.authority.fence().map((token) => bind(ctx.db, fenceStatement(token)).on),
-        ctx.db.prepare("EFFECT").bind(credential),
-      ];
+      const begun = [bind(ctx.db, fenceStatement(ctx.authority.fence())).on, ctx.db.prepare("EFFECT").bind(credential)];
       for (const step of plan) {
         // oxlint-disable no-await-in-loop -- one step after the other
         if (step === "wait") await hold();
@@ -640,7 +638,7 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
     // oxlint-disable-next-line no-await-in-loop
     await deviceCredential(deviceId, `token of ${letter}`);
   }
-  gate.state.shared.replace(await sha256Base64Url(new TextEncoder().encode("first secret")));
+  gate.state.shared.replace(await sha256Base64Url(new TextEncoder().encode("first secret")), []);
   await sharedCredential("first secret");
   return world;
 }

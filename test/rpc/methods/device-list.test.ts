@@ -22,6 +22,7 @@ const device = (n: number, over: Partial<Device> = {}): Device => ({
   ceiling: SCOPES,
   scopes: SCOPES,
   epoch: 1_000_000,
+  lostScopes: {},
   tokenSha256: null,
   tokenExpiresAtMs: NOW_MS,
   tokenWaits: true,
