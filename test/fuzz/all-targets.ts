@@ -5,6 +5,8 @@ import { proofs } from "./targets/proofs.ts";
 import { registryDocuments } from "./targets/registry-documents.ts";
 import { relationships } from "./targets/relationships.ts";
 import { requests } from "./targets/requests.ts";
+import { signatures } from "./targets/signatures.ts";
+import { texts } from "./targets/text.ts";
 import { tokens } from "./targets/tokens.ts";
 
 /** Everything that is fuzzed without the program around it. */
@@ -16,4 +18,6 @@ export const TARGETS: readonly Target[] = [
   ...registryDocuments,
   ...relationships,
   ...requests,
+  ...signatures,
+  ...texts,
 ];
