@@ -1,6 +1,9 @@
 import { cloudflareTest, readD1Migrations } from "@cloudflare/vitest-plugin";
 import { defineConfig } from "vitest/config";
 
+/** For what comes by itself, on a machine that may be busy; a test that passes does not wait for it. */
+const POLL_WITHIN_MS = 60_000;
+
 /** Two projects: `workerd` runs inside the real runtime, `node` drives the real program from outside. */
 export default defineConfig(async () => {
   const migrations = await readD1Migrations("migrations");
@@ -44,8 +47,9 @@ export default defineConfig(async () => {
               "test/scale/**",
             ],
             setupFiles: ["./test/setup.ts"],
-            testTimeout: 60_000,
-            hookTimeout: 60_000,
+            testTimeout: 120_000,
+            hookTimeout: 120_000,
+            expect: { poll: { timeout: POLL_WITHIN_MS } },
             retry: process.env["CI"] === undefined ? 0 : 1,
           },
         },
@@ -55,8 +59,9 @@ export default defineConfig(async () => {
             include: ["test/{e2e,cli,conformance,bench,faults,fuzz,soak,scale}/**/*.test.ts"],
             globalSetup: ["./test/support/program/build-once.ts"],
             // Real processes on a machine that may be busy: patience, and on CI one more try.
-            testTimeout: 120_000,
-            hookTimeout: 120_000,
+            testTimeout: 180_000,
+            hookTimeout: 180_000,
+            expect: { poll: { timeout: POLL_WITHIN_MS } },
             retry: process.env["CI"] === undefined ? 0 : 1,
           },
         },

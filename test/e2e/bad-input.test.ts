@@ -448,10 +448,12 @@ describe("a sender that is paired", () => {
       () => request(proxy.url, bob, { method: "GET", path: "/v1/dead-letters?limit=1" }),
       ({ body }) => (body["deadLetters"] as unknown as unknown[]).length === 1,
     );
-    expect(listed).toMatchObject({
-      status: 200,
-      body: { deadLetters: [{ id: deliveryId, reason: "too deep", payload: null }] },
-    });
+    const [letter] = listed.body["deadLetters"] as unknown as [{ id: string; reason: string; payload: unknown }];
+    expect([listed.status, letter.id, letter.reason]).toEqual([200, deliveryId, "too deep"]);
+    // As it was sent; compared by hand, since a matcher would go as deep.
+    let depth = 0;
+    for (let inner = letter.payload; Array.isArray(inner); inner = inner[0] as unknown) depth += 1;
+    expect(depth).toBe(100_000);
     relay.close();
     await relay.closed;
   });

@@ -1,5 +1,6 @@
 import { afterEach, describe, expect, test, vi } from "vitest";
 import { type Agent, FAULTS, MINUTE_MS, newTown, SECOND_MS } from "./harness.ts";
+import { eventually } from "../support/gate.ts";
 
 vi.setConfig({ testTimeout: 60_000 });
 afterEach(() => {
@@ -24,7 +25,7 @@ describe("the registry's revocation list is rolled back", () => {
     town.registry.crl = () => town.registry.signedCrl({ iat: olderIat, revoked: [] });
     town.pass(6 * MINUTE_MS);
     expect([await isolate.send(alice, bob), await isolate.send(mallory, bob)]).toEqual(["202", REVOKED]);
-    await vi.waitFor(() =>
+    await eventually(() =>
       expect(town.linesOf("security.crl_rolled_back")).toMatchObject([{ level: "error", offeredIat: olderIat }]),
     );
     expect(await town.newIsolate().send(mallory, bob)).toBe(REVOKED);
@@ -32,7 +33,7 @@ describe("the registry's revocation list is rolled back", () => {
     town.registry.crl = () => Response.json({ code: "CRL_NOT_FOUND" }, { status: 404 });
     town.pass(6 * MINUTE_MS);
     expect([await isolate.send(alice, bob), await isolate.send(mallory, bob)]).toEqual(["202", REVOKED]);
-    await vi.waitFor(() => expect(town.linesOf("security.crl_withdrawn").length).toBeGreaterThan(0));
+    await eventually(() => expect(town.linesOf("security.crl_withdrawn").length).toBeGreaterThan(0));
     expect(await town.newIsolate().send(mallory, bob)).toBe(REVOKED);
   });
 
@@ -104,11 +105,11 @@ describe("keys are rotated while the registry is flapping", () => {
     first!.status = "revoked";
     town.pass(61 * MINUTE_MS);
     await isolate.send(alice, bob);
-    await vi.waitFor(async () => expect(await isolate.send(alice, bob)).toBe("401 PROXY_AUTH_INVALID_AIT"));
+    await eventually(async () => expect(await isolate.send(alice, bob)).toBe("401 PROXY_AUTH_INVALID_AIT"));
     first!.status = "active";
     town.pass(61 * MINUTE_MS);
     await isolate.send(alice, bob);
-    await vi.waitFor(() => expect(town.registry.calls.keys).toBeGreaterThanOrEqual(3));
+    await eventually(() => expect(town.registry.calls.keys).toBeGreaterThanOrEqual(3));
     expect(await isolate.send(alice, bob)).toBe("401 PROXY_AUTH_INVALID_AIT");
     town.registry.fail(FAULTS.down);
     expect(await town.newIsolate().send(alice, bob)).toBe("401 PROXY_AUTH_INVALID_AIT");

@@ -237,17 +237,3 @@ export async function open(holder: Holder): Promise<Line> {
   if (typeof line === "number") throw new Error(`no socket: ${line}`);
   return line;
 }
-
-/** Waits for what real timers bring about; what never comes fails the test. */
-export async function eventually<T>(look: () => T | Promise<T>): Promise<T> {
-  for (let tries = 0; ; tries += 1) {
-    try {
-      // oxlint-disable-next-line no-await-in-loop -- one look after the other
-      return await look();
-    } catch (error) {
-      if (tries >= 400) throw error;
-      // oxlint-disable-next-line no-await-in-loop
-      await new Promise((resolve) => setTimeout(resolve, 10));
-    }
-  }
-}

@@ -173,6 +173,9 @@ export async function listen(
   return listener;
 }
 
+/** Ten milliseconds apart: a passing test does not wait for them, however busy the machine. */
+const EVENTUALLY_TRIES = 3_000;
+
 /** Waits for what real timers and other gates bring about, without moving the clock; what never comes fails the test. */
 export async function eventually<T>(look: () => T | Promise<T>): Promise<T> {
   for (let tries = 0; ; tries++) {
@@ -180,7 +183,7 @@ export async function eventually<T>(look: () => T | Promise<T>): Promise<T> {
       // oxlint-disable-next-line no-await-in-loop -- one look after the other
       return await look();
     } catch (error) {
-      if (tries >= 400) throw error;
+      if (tries >= EVENTUALLY_TRIES) throw error;
       // oxlint-disable-next-line no-await-in-loop
       await new Promise((resolve) => setTimeout(resolve, 10));
     }

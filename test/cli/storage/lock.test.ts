@@ -85,7 +85,12 @@ test("a lock is held by one call of a process at a time", async () => {
 test("a lock that stays held is an error that names its file, and is free when its work has failed", async () => {
   const path = join(await temporaryFolder(), "locks/one.lock");
   const held = Promise.withResolvers<void>();
-  const holder = withLock(path, () => held.promise);
+  const begun = Promise.withResolvers<void>();
+  const holder = withLock(path, () => {
+    begun.resolve();
+    return held.promise;
+  });
+  await begun.promise;
   await expect(withLock(path, () => Promise.resolve(), 0)).rejects.toMatchObject({
     code: "LOCKED",
     message: expect.stringContaining(path) as string,

@@ -18,7 +18,6 @@ import {
   claim,
   dial,
   done,
-  eventually,
   gateStub,
   newAgent,
   newAgentHolder,
@@ -28,6 +27,7 @@ import {
   pairDevice,
   withMethods,
 } from "../../support/gate-participants.ts";
+import { eventually } from "../../support/gate.ts";
 
 const PEER = "did:cdi:registry.sallyport.example:agent:01K00000000000000000000001" as AgentDid;
 

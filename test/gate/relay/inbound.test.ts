@@ -4,7 +4,6 @@ import { SOCKETS_PER_HOLDER_MAX } from "../../../src/gate/relay/sockets.ts";
 import { newUlid } from "../../../src/wire/ulid.ts";
 import {
   call,
-  eventually,
   type Line,
   newAgent,
   newAgentHolder,
@@ -12,7 +11,7 @@ import {
   pairDevice,
   gateStub,
 } from "../../support/gate-participants.ts";
-import { queuedMessage } from "../../support/gate.ts";
+import { eventually, queuedMessage } from "../../support/gate.ts";
 
 afterEach(() => void vi.restoreAllMocks());
 

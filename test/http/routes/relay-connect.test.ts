@@ -6,7 +6,6 @@ import type { Config } from "../../../src/config.ts";
 import { runtimeOf } from "../../../src/runtime.ts";
 import { signProof } from "../../../src/wire/proof.ts";
 import {
-  eventually,
   gateStub,
   hashOf,
   type Holder,
@@ -17,6 +16,7 @@ import {
   pairDevice,
   withMethods,
 } from "../../support/gate-participants.ts";
+import { eventually } from "../../support/gate.ts";
 
 const ORIGIN = "https://proxy.example";
 

@@ -12,7 +12,6 @@ import {
   type DeviceKey,
   dial,
   done,
-  eventually,
   gateStub,
   hashOf,
   type Holder,
@@ -25,7 +24,7 @@ import {
   proofBy,
   withMethods,
 } from "../../support/gate-participants.ts";
-import { crashGate } from "../../support/gate.ts";
+import { crashGate, eventually } from "../../support/gate.ts";
 
 beforeAll(() => withMethods(deliveryMethods));
 

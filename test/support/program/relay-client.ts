@@ -53,7 +53,7 @@ export async function openRelay(url: string, ticket: string, autoAcknowledge = t
     frames,
     texts,
     closed,
-    async next(fits, withinMs = 10_000) {
+    async next(fits, withinMs = 60_000) {
       const found = frames.find(fits);
       if (found !== undefined) return found;
       return new Promise<Frame>((resolve, reject) => {
