@@ -45,7 +45,7 @@ export async function startProxy(
     output: () => program.log().join("\n"),
     kill: () => program.kill(false),
     async restart() {
-      await program.kill(false);
+      if (program.isUp()) await program.kill(false);
       await program.start();
       await wake();
     },
