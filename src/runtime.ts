@@ -31,6 +31,7 @@ import { createLog, type Log } from "./telemetry/log.ts";
 import { createLogLimit, type LogLimit } from "./telemetry/log-limit.ts";
 import { taskMethods } from "./rpc/methods/tasks.ts";
 import { trustMethods } from "./rpc/methods/trust.ts";
+import { createKnownAgents, type KnownAgents } from "./identity/known-agents.ts";
 import { lookUpTrust } from "./trust/pairs.ts";
 import { endTicketsStatement } from "./trust/ticket-store.ts";
 
@@ -44,6 +45,9 @@ export type Runtime = {
   readonly dispatcher: Dispatcher;
   /** Guesses at bearer tokens, by address. */
   readonly lockout: Lockout;
+  /** Guesses at secrets of agents that do not exist, by agent and address, as the gates of those that do count them. */
+  readonly unknownAgentGuesses: Lockout;
+  readonly knownAgents: KnownAgents;
   /** How often a secret without a proof may cost a read. */
   readonly looks: SecretLooks;
   /** Room for bodies of callers who are not known yet. */
@@ -152,6 +156,8 @@ function createRuntime(env: Env): Runtime {
     chain,
     dispatcher,
     lockout,
+    unknownAgentGuesses: createLockout(),
+    knownAgents: createKnownAgents(config),
     looks: createSecretLooks(lockout, 2 * config.rateLimitPerAgent),
     bodies,
     logLimit,

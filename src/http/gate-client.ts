@@ -39,6 +39,36 @@ export function gateStub(c: Context<HttpEnv>, agentDid: AgentDid): DurableObject
   return c.env.GATE.getByName(agentDid);
 }
 
+/**
+ * Refuses what is asked of the gate of an agent that does not exist, as its gate would: no object is woken for it.
+ *
+ * @param counting whether a wrong credential of this kind is counted as a guess
+ * @returns null where a gate is to be asked
+ */
+export async function refuseUnknownAgent(
+  c: Context<HttpEnv>,
+  agentDid: AgentDid,
+  counting: "guesses" | "nothing",
+): Promise<Refusal | null> {
+  const { knownAgents, unknownAgentGuesses } = c.get("runtime");
+  if (await knownAgents.mayExist(agentDid, { db: c.env.DB, log: c.get("log") })) return null;
+  const guess = `${agentDid} ${c.get("address")}`;
+  const lockedMs = counting === "guesses" ? unknownAgentGuesses.failed(guess, Date.now()) : 0;
+  return lockedMs > 0
+    ? { ...refusal("gate-address-locked"), retryAfterMs: lockedMs }
+    : refusal("gate-credential-refused");
+}
+
+/** The same for a caller that the chain has passed without verifying it, which is left to the gate. */
+export async function refuseUnknownCaller(
+  c: Context<HttpEnv>,
+  agentDid: AgentDid,
+  caller: GateCaller,
+): Promise<Refusal | null> {
+  if (caller.kind !== "credential") return null;
+  return refuseUnknownAgent(c, agentDid, caller.credential.kind === "shared" ? "guesses" : "nothing");
+}
+
 /** A gate that did not answer: nobody knows whether it decided, so the request is refused as one to be made again. */
 export function gateFailed(c: Context<HttpEnv>, error: unknown): Refusal {
   c.get("log").error("gate.failed", errorFields(error));
@@ -68,6 +98,8 @@ export async function callGate(
   agentDid: AgentDid,
   what: Pick<GateCall, "caller" | "surface" | "calls" | "rpcBody">,
 ): Promise<{ replies: WrittenReply[]; rpcText: string | null }> {
+  const unknown = await refuseUnknownCaller(c, agentDid, what.caller);
+  if (unknown !== null) throw refusedByGate(c, passed, unknown);
   const call: GateCall = {
     ...what,
     requestId: c.get("requestId"),

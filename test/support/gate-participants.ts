@@ -9,6 +9,7 @@ import type { GateRefusal } from "../../src/gate/protocol/refusal.ts";
 import type { AgentAdmission } from "../../src/gate/protocol/submission.ts";
 import { UPGRADE_HEADER, writeUpgrade } from "../../src/gate/protocol/upgrade.ts";
 import type { ProofForm } from "../../src/auth/proof.ts";
+import type { KnownAgents } from "../../src/identity/known-agents.ts";
 import { createDispatcher } from "../../src/rpc/dispatcher.ts";
 import type { Method } from "../../src/rpc/method.ts";
 import { deviceMethods } from "../../src/rpc/methods/devices.ts";
@@ -25,11 +26,15 @@ export const gateStub = (did: AgentDid): DurableObjectStub<Gate> => env.GATE.get
 export const newAgent = (): AgentDid => newDid(AUTHORITY, "agent", newUlid(Date.now()));
 export const hashOf = (text: string): Promise<string> => sha256Base64Url(new TextEncoder().encode(text));
 
+/** The agents of these tests are registered nowhere, and exist by being named. */
+const EVERYBODY: KnownAgents = { mayExist: () => Promise.resolve(true) };
+
 /** Puts methods of the tests' own beside the devices', in the tests' isolate alone. */
 export async function withMethods(methods: readonly Method[]): Promise<void> {
   const dispatcher = createDispatcher([...deviceMethods, ...methods]);
   await runInDurableObject(gateStub(newAgent()), (gate) => {
-    for (const each of [env, (gate as unknown as { env: Env }).env]) Object.assign(runtimeOf(each), { dispatcher });
+    for (const each of [env, (gate as unknown as { env: Env }).env])
+      Object.assign(runtimeOf(each), { dispatcher, knownAgents: EVERYBODY });
   });
 }
 

@@ -9,7 +9,7 @@ import { type BodyLimits, discardBody } from "../../resilience/bounded-body.ts";
 import { type AgentDid, didAuthority, parseAgentDid } from "../../wire/did.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import { sha256Base64Url } from "../../wire/proof.ts";
-import { gateFailed, gateStub } from "../gate-client.ts";
+import { gateFailed, gateStub, refuseUnknownAgent } from "../gate-client.ts";
 import type { HttpEnv } from "../middleware/request-context.ts";
 import { refuseBeyond } from "../middleware/rate-limit.ts";
 
@@ -36,6 +36,8 @@ export const claimDevice: Handler<HttpEnv> = async (c) => {
   await refuseBeyond(c, c.env.RATE_LIMIT_CLAIM, address ?? "unknown", RETRY_AFTER_MS);
   const { claim, proof } = await readClaim(c);
   const ask = { deviceId: claim.deviceId, proof, address, requestId: c.get("requestId") };
+  const unknown = await refuseUnknownAgent(c, claim.agentDid, "guesses");
+  if (unknown !== null) throw refused(c, unknown);
   const answer = (await gateStub(c, claim.agentDid)
     .claim(ask)
     .catch((error: unknown) => ({ ok: false, refusal: gateFailed(c, error) }))) as ClaimAnswer;

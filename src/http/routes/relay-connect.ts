@@ -2,16 +2,24 @@
 import type { Context, Handler } from "hono";
 import type { Passed } from "../../auth/passed.ts";
 import type { RouteNeeds } from "../../auth/form.ts";
-import { type Reason, refusal } from "../../auth/reasons.ts";
+import { type Reason, refusal, refusalError } from "../../auth/reasons.ts";
 import { agentOfRelayTicket } from "../../gate/relay/tickets.ts";
 import { type Upgrade, UPGRADE_HEADER, writeUpgrade } from "../../gate/protocol/upgrade.ts";
 import type { Fields } from "../../telemetry/log.ts";
 import { type AgentDid, didAuthority } from "../../wire/did.ts";
-import { ProxyError } from "../../wire/problem.ts";
+import { problemResponse, ProxyError } from "../../wire/problem.ts";
 import { sha256Base64Url } from "../../wire/proof.ts";
 import { TICKET_SUBPROTOCOL_PREFIX } from "../../wire/relay-close.ts";
 import { authenticate } from "../authenticate.ts";
-import { acceptedByGate, gateCallerOf, gateFailed, gateStub, refusedByGate } from "../gate-client.ts";
+import {
+  acceptedByGate,
+  gateCallerOf,
+  gateFailed,
+  gateStub,
+  refusedByGate,
+  refuseUnknownAgent,
+  refuseUnknownCaller,
+} from "../gate-client.ts";
 import type { HttpEnv } from "../middleware/request-context.ts";
 
 const PAGE_ORIGIN_LOGGED = 256;
@@ -106,7 +114,16 @@ function logRefusal(c: Context<HttpEnv>, { code, reason }: ProxyError, fields: F
 }
 
 /** The request to the gate is a new one: nothing of the caller's headers goes with it. */
-function upgrade(c: Context<HttpEnv>, agentDid: AgentDid, what: Upgrade): Promise<Response> {
+async function upgrade(c: Context<HttpEnv>, agentDid: AgentDid, what: Upgrade): Promise<Response> {
+  const unknown =
+    "caller" in what
+      ? await refuseUnknownCaller(c, agentDid, what.caller)
+      : await refuseUnknownAgent(c, agentDid, "nothing");
+  if (unknown !== null) {
+    const refused = refusalError(unknown);
+    logRefusal(c, refused);
+    return problemResponse(refused, what.requestId);
+  }
   const headers = { Upgrade: "websocket", [UPGRADE_HEADER]: writeUpgrade(what) };
   return gateStub(c, agentDid).fetch("https://gate/relay", { headers });
 }
