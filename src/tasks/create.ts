@@ -28,7 +28,7 @@ export type NewTask = {
  *
  * @throws ProxyError PROXY_NOT_FOUND where the actor may not, whatever the reason; PROXY_CONFLICT for a name that is taken by
  *         a task that the actor may read; AUTHZ_UNAVAILABLE with `data.taskId` when a remote graph did not take it: the task
- *         stands, and the outbox goes on notifyStatements
+ *         stands, and the outbox goes on trying
  */
 export async function createTask(ctx: CallContext, wanted: NewTask): Promise<ShownTask> {
   const actor = actorOf(ctx.principal);

@@ -98,6 +98,16 @@ const cases: { what: string; events: HistoryEvent[]; finds: Partial<Record<Promi
     finds: { lost: 1 },
   },
   {
+    what: "a message that waits when the run is over",
+    events: [send("a", 0, 1), { kind: "waiting", atMs: 2, deliveryId: "d-a" }],
+    finds: { waiting: 1 },
+  },
+  {
+    what: "a message that was said to wait, and came after all",
+    events: [send("a", 0, 1), { kind: "waiting", atMs: 2, deliveryId: "d-a" }, deliver("a", 3)],
+    finds: {},
+  },
+  {
     what: "a message that was known, and came",
     events: [send("a", 0, 1, "unknown"), { ...send("a", 2, 3, 401), wasKnown: true }, deliver("a", 4)],
     finds: {},

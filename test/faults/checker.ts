@@ -3,6 +3,7 @@ import type { HistoryEvent } from "./history.ts";
 
 export type PromiseName =
   | "lost"
+  | "waiting"
   | "givenUp"
   | "noncesBurnt"
   | "outOfOrder"
@@ -18,7 +19,8 @@ export type PromiseName =
   | "neighboursSlowed";
 
 export const PROMISES: Record<PromiseName, string> = {
-  lost: "messages answered 202 and neither delivered nor dead-lettered",
+  lost: "messages answered 202, neither delivered nor dead-lettered, and not waiting",
+  waiting: "messages that still waited when the run had no more patience",
   givenUp: "messages dead-lettered that their recipient never refused",
   noncesBurnt: "messages refused as replays whose first attempt left nothing behind",
   outOfOrder: "messages delivered out of order of their sender",
@@ -42,7 +44,8 @@ export function check(events: readonly HistoryEvent[]): Finding[] {
   const of = <K extends HistoryEvent["kind"]>(kind: K): Kind<K>[] =>
     events.filter((event): event is Kind<K> => event.kind === kind);
   return [
-    ...lost(of("send"), of("deliver"), of("ended")),
+    ...lost(of("send"), [...of("deliver"), ...of("ended"), ...of("waiting")]),
+    ...waiting(of("waiting"), [...of("deliver"), ...of("ended")]),
     ...givenUp(of("send"), of("deliver"), of("ended"), of("cancelling")),
     ...noncesBurnt(of("send"), of("deliver")),
     ...outOfOrder(of("send"), of("deliver")),
@@ -84,11 +87,20 @@ export function tally(findings: readonly Finding[]): Record<PromiseName, number>
 const isAccepted = ({ outcome }: { outcome: number | "unknown" }): boolean =>
   outcome !== "unknown" && outcome >= 200 && outcome < 300;
 
-function lost(sends: Kind<"send">[], delivers: Kind<"deliver">[], ends: Kind<"ended">[]): Finding[] {
-  const seen = new Set([...delivers, ...ends].map(({ deliveryId }) => deliveryId));
+/** @param accounted what is known of messages at the end, whatever it is */
+function lost(sends: Kind<"send">[], accounted: readonly { deliveryId: string }[]): Finding[] {
+  const seen = new Set(accounted.map(({ deliveryId }) => deliveryId));
   return sends
     .filter((send) => isAccepted(send) && (send.deliveryId === null || !seen.has(send.deliveryId)))
     .map(({ key, deliveryId }) => ({ promise: "lost", detail: `${key} ${deliveryId}` }));
+}
+
+/** They are on disk, so nothing is lost; but what holds them up, a disk that is still full for instance, did not end with the run. */
+function waiting(waits: Kind<"waiting">[], done: readonly { deliveryId: string }[]): Finding[] {
+  const over = new Set(done.map(({ deliveryId }) => deliveryId));
+  return waits
+    .filter(({ deliveryId }) => !over.has(deliveryId))
+    .map(({ deliveryId }) => ({ promise: "waiting", detail: deliveryId }));
 }
 
 /** In these runs messages wait for as long as they must; whatever else kills them than a refusal, or the end of a pairing, has lost them. */

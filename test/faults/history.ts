@@ -31,6 +31,8 @@ export type HistoryEvent =
     }
   /** What the proxy said became of a message: by a receipt, or asked for it. */
   | { kind: "ended"; atMs: number; deliveryId: string; state: "delivered" | "dead_lettered"; by: "receipt" | "asked" }
+  /** When the run had no more patience, the proxy said that a message waits: it is there, and has not come. */
+  | { kind: "waiting"; atMs: number; deliveryId: string }
   /** Signed bytes that had been accepted before, sent once more. */
   | { kind: "replay"; atMs: number; key: string; outcome: Outcome }
   /** A request that nobody may have accepted: forged, expired, outside its window. */

@@ -2,7 +2,7 @@
 import type { Agent } from "../support/program/agents.ts";
 import { request } from "../support/program/agents.ts";
 import { ulid } from "../support/program/relay-client.ts";
-import type { History } from "./history.ts";
+import type { History, HistoryEvent } from "./history.ts";
 import {
   type Asked,
   hasWorked,
@@ -259,34 +259,44 @@ export function startRecipients(town: Town, options: RecipientOptions = {}): Rec
 
 /**
  * Waits until every message that was answered 202 has come or is said to have ended, and writes down what the proxy says of
- * those that did not come.
+ * those that did not come: also that they wait, when there is no more time.
  */
 export async function settled(town: Town, withinMs: number): Promise<void> {
-  const { history } = town;
   const deadlineMs = performance.now() + withinMs;
   for (;;) {
-    const open = openSends(history);
-    if (open.length === 0) break;
-    for (const { sender, deliveryId } of open.slice(0, 50)) {
-      const agent = town.known.get(sender);
-      if (agent === undefined || deliveryId === null) continue;
-      // oxlint-disable-next-line no-await-in-loop -- asked one by one, until it is so
-      const status = await town.ask("delivery", () =>
-        request(town.program.url, agent, { method: "GET", path: `/v1/deliveries/${deliveryId}` }),
-      );
-      if (status.body["state"] === "dead_lettered")
-        history.record({ kind: "ended", atMs: status.atMs, deliveryId, state: "dead_lettered", by: "asked" });
-    }
+    const open = openSends(town.history);
+    const isLastLook = open.length === 0 || performance.now() > deadlineMs;
+    // oxlint-disable-next-line no-await-in-loop -- asked again, until it is so
+    await askWhatBecame(town, isLastLook ? open : open.slice(0, 50), isLastLook);
     // oxlint-disable-next-line no-await-in-loop
     await lookAtDeadLetters(town);
-    if (performance.now() > deadlineMs) break;
+    if (isLastLook) return;
     // oxlint-disable-next-line no-await-in-loop
     await sleep(500);
   }
-  await lookAtDeadLetters(town);
 }
 
-function openSends(history: History) {
+/** Asks the proxy about messages, as their senders. */
+async function askWhatBecame(
+  town: Town,
+  sends: readonly Extract<HistoryEvent, { kind: "send" }>[],
+  isLastLook: boolean,
+): Promise<void> {
+  for (const { sender, deliveryId } of sends) {
+    const agent = town.known.get(sender);
+    if (agent === undefined || deliveryId === null) continue;
+    // oxlint-disable-next-line no-await-in-loop -- asked one by one
+    const { atMs, body } = await town.ask("delivery", () =>
+      request(town.program.url, agent, { method: "GET", path: `/v1/deliveries/${deliveryId}` }),
+    );
+    if (body["state"] === "dead_lettered")
+      town.history.record({ kind: "ended", atMs, deliveryId, state: "dead_lettered", by: "asked" });
+    else if (isLastLook && body["state"] === "queued") town.history.record({ kind: "waiting", atMs, deliveryId });
+  }
+}
+
+/** @returns the attempts at messages that were accepted and have neither come nor ended */
+function openSends(history: History): Extract<HistoryEvent, { kind: "send" }>[] {
   const done = new Set(
     history.events.flatMap((event) => (event.kind === "deliver" || event.kind === "ended" ? [event.deliveryId] : [])),
   );

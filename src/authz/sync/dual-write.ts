@@ -1,6 +1,6 @@
 /**
  * Writing both: a row and its tuples in one commit, and, where the graph is a remote one, what it has yet to hear in the same
- * commit and the notifyStatements after it.
+ * commit and what is pushed to the graph after it.
  */
 import { authorityEnded } from "../../call/caller.ts";
 import type { CallContext } from "../../call/context.ts";

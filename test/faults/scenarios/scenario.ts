@@ -16,7 +16,7 @@ export type Scenario = {
   does: string;
   /** Figures that must not be 0: a run in which nothing happened proves nothing. */
   needs: readonly string[];
-  /** @returns figures worth notifyStatements: what was done, and how much of it; `cannot`, and why, where this machine is not able to. */
+  /** @returns figures worth reporting: what was done, and how much of it; `cannot`, and why, where this machine is not able to. */
   run(scene: Scene): Promise<Record<string, number | string>>;
 };
 
