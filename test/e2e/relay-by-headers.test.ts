@@ -26,8 +26,8 @@ beforeAll(async () => {
 afterAll(() => proxy.stop());
 
 /** Node's WebSocket takes headers, unlike a browser's. */
-function open(path: string, headers: Record<string, string>): WebSocket {
-  const options = { headers } as unknown as string[];
+function open(path: string, headers: Record<string, string>, protocols: string[] = []): WebSocket {
+  const options = { headers, protocols } as unknown as string[];
   return new WebSocket(`${proxy.url.replace("http", "ws")}${path}`, options);
 }
 
@@ -36,6 +36,30 @@ const opened = (socket: WebSocket): Promise<boolean> =>
     socket.addEventListener("open", () => resolve(true));
     socket.addEventListener("error", () => resolve(false));
   });
+
+test("a relay socket speaks `sallyport.v1` where that is offered, and else what its ticket came by", async () => {
+  const path = "/relay/connect";
+  const byTicket = async (...beside: string[]): Promise<WebSocket> => {
+    const { body } = await request(proxy.url, alice, { method: "POST", path: "/v1/relay/tickets", body: "{}" });
+    return open(path, {}, [`sallyport.ticket.${(body as { ticket: string }).ticket}`, ...beside]);
+  };
+  const sockets: WebSocket[] = [];
+  for (const make of [
+    () => open(path, signedHeaders(bob, { method: "GET", path }), ["other.protocol", "sallyport.v1"]),
+    () => byTicket("sallyport.v1"),
+    () => byTicket(),
+  ]) {
+    const socket = await make();
+    expect(await opened(socket)).toBe(true);
+    sockets.push(socket);
+  }
+  expect(sockets.map(({ protocol }) => protocol)).toEqual([
+    "sallyport.v1",
+    "sallyport.v1",
+    expect.stringMatching(/^sallyport\.ticket\./),
+  ]);
+  for (const socket of sockets) socket.close();
+});
 
 describe("a relay socket by a signed upgrade request", () => {
   test.each(["/relay/connect", "/v1/relay/connect"])("opens on %s and takes deliveries", async (path) => {

@@ -57,6 +57,8 @@ export type RelayOptions = {
   readonly heartbeatMs?: number | undefined;
   /** Without any frame for this long after a heartbeat the socket counts as dead; 10,000 by default. */
   readonly livenessMs?: number | undefined;
+  /** How often the server is informed that a message is still in work; 5,000 by default. */
+  readonly workingMs?: number | undefined;
   /** Wait before the first new attempt, doubled with each; 500 by default. */
   readonly backoffInitialMs?: number | undefined;
   /** 30,000 by default. */
@@ -112,6 +114,7 @@ const DEFAULTS = {
   timeoutMs: 30_000,
   heartbeatMs: 30_000,
   livenessMs: 10_000,
+  workingMs: 5_000,
   backoffInitialMs: 500,
   backoffMaxMs: 30_000,
 } as const;
@@ -137,7 +140,7 @@ export function connectRelay(setup: RelaySetup): RelayConnection {
   const backoff = { initialMs: options.backoffInitialMs, maxMs: options.backoffMaxMs, jitterRatio: "full" } as const;
   const onError = handlers.onError ?? reportOnConsole;
 
-  const inbox = createInbox(handlers.onMessage, onError, nowMs);
+  const inbox = createInbox({ onMessage: handlers.onMessage, onError, nowMs, workingMs: options.workingMs });
   const pending = createPendingCalls(options.timeoutMs, nowMs);
   const openings = createOpenings();
   const { promise: ended, resolve: resolveEnded } = Promise.withResolvers<RelayEnd>();
@@ -299,11 +302,12 @@ async function inTime(opened: Promise<void>, timeoutMs: number): Promise<void> {
 
 /** A member that is undefined means the default. */
 function withDefaults(options: RelayOptions): Readonly<Record<keyof typeof DEFAULTS, number>> {
-  const { timeoutMs, heartbeatMs, livenessMs, backoffInitialMs, backoffMaxMs } = options;
+  const { timeoutMs, heartbeatMs, livenessMs, workingMs, backoffInitialMs, backoffMaxMs } = options;
   return {
     timeoutMs: timeoutMs ?? DEFAULTS.timeoutMs,
     heartbeatMs: heartbeatMs ?? DEFAULTS.heartbeatMs,
     livenessMs: livenessMs ?? DEFAULTS.livenessMs,
+    workingMs: workingMs ?? DEFAULTS.workingMs,
     backoffInitialMs: backoffInitialMs ?? DEFAULTS.backoffInitialMs,
     backoffMaxMs: backoffMaxMs ?? DEFAULTS.backoffMaxMs,
   };

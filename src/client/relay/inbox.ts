@@ -1,4 +1,5 @@
 /** Messages that come in over the relay: in order per sender, each handled once, acknowledged when it is handled. */
+import { backoffMs } from "../../resilience/backoff.ts";
 import { deliverAckFrame, deliverWorkingFrame, frameHead } from "../../wire/frame-encoder.ts";
 import type { DeliverFrame } from "../../wire/frames.ts";
 import { Refuse } from "../transport/errors.ts";
@@ -24,16 +25,16 @@ export type IncomingMessage = {
 
 /**
  * Handles a message. When it returns or resolves, the message is acknowledged; when it throws {@link Refuse}, it is refused
- * permanently; when it throws anything else, it stays unacknowledged and is delivered again, and so are the later messages
- * of its sender, after it.
+ * permanently; when it throws anything else, it is delivered again, after a second and then after ever longer, and so are the
+ * later messages of its sender, after it.
  */
 export type OnMessage = (message: IncomingMessage) => void | Promise<void>;
 
 /** Where an answer to a delivery goes: the socket that it came by. */
 export type Origin = {
   readonly reply: (text: string) => void;
-  /** Whether the server takes `deliver_working` on that socket. */
-  readonly takesWorking: boolean;
+  /** Whether the server takes `deliver_working`, and "not now", on that socket. */
+  readonly isV1: boolean;
 };
 
 /** Takes deliveries in. */
@@ -42,16 +43,20 @@ export type Inbox = {
   take(frame: DeliverFrame, from: Origin): void;
 };
 
-type Verdict = { readonly accepted: true } | { readonly accepted: false; readonly reason: string };
+type Verdict =
+  | { readonly accepted: true }
+  | { readonly accepted: false; readonly reason: string }
+  /** Not now: tried again after that time. */
+  | { readonly accepted: false; readonly retryAfterMs: number };
 
-/** A message that is being handled or waits for it, and the newest attempt to deliver it. */
+/** A message that is being handled or waits for it, and the newest attempt to deliver it. Null: left for later. */
 type InHand = { readonly verdict: Promise<Verdict | null>; ackId: string; from: Origin };
 
 type Sender = {
   /** Settles when everything that was taken of it is handled. */
   tail: Promise<unknown>;
-  /** The message whose handler has failed. Until it comes again nothing later is handled. */
-  failed: string | null;
+  /** The message whose handler has failed, and how often in a row. Until it comes again nothing later is handled. */
+  failed: { readonly deliveryId: string; readonly failures: number } | null;
   /** Later messages that were left since then. One that comes again shows that the failed one will not. */
   readonly left: Set<string>;
 };
@@ -62,32 +67,42 @@ const REMEMBERED_MAX = 10_000;
 const LEFT_MAX = 1_000;
 /** Senders whose failure is remembered; beyond it the order of the oldest is given up. */
 const SENDERS_MAX = 10_000;
-/** The server waits 30 s for a message in hand, anew from each sign of work. */
-const WORKING_EVERY_MS = 5_000;
+/** How long a message whose handler has failed stays away: all attempts of a server together outlast half an hour. */
+const RETRY = { initialMs: 1_000, maxMs: 120_000, jitterRatio: 0.2 } as const;
 
-/**
- * @param onMessage handles one message
- * @param onError called with the error of a handler that failed
- * @param nowMs the time, for the frames' heads
- */
-export function createInbox(onMessage: OnMessage, onError: (error: unknown) => void, nowMs: () => number): Inbox {
+/** What an inbox works with. */
+export type InboxOptions = {
+  /** Handles one message. */
+  readonly onMessage: OnMessage;
+  /** Called with the error of a handler that failed. */
+  readonly onError: (error: unknown) => void;
+  /** The time, for the frames' heads. */
+  readonly nowMs: () => number;
+  /** How often a sign of work is given. The server waits 30 s for a message in hand, anew from each. */
+  readonly workingMs: number;
+};
+
+/** @returns an inbox, in which nothing is remembered yet */
+export function createInbox({ onMessage, onError, nowMs, workingMs }: InboxOptions): Inbox {
   const remembered = new Map<string, InHand>();
   const senders = new Map<string, Sender>();
 
   /** Handles a message, and says from time to time that it is at work on it. */
   const handle = async (frame: DeliverFrame, sender: Sender, inHand: InHand): Promise<Verdict | null> => {
+    const before = sender.failed?.deliveryId === frame.deliveryId ? sender.failed.failures : 0;
     if (mustLeave(sender, frame.deliveryId)) return null;
     const working = setInterval(() => {
-      if (inHand.from.takesWorking) inHand.from.reply(deliverWorkingFrame(frameHead(nowMs()), inHand.ackId));
-    }, WORKING_EVERY_MS);
+      if (inHand.from.isV1) inHand.from.reply(deliverWorkingFrame(frameHead(nowMs()), inHand.ackId));
+    }, workingMs);
     try {
       await onMessage(messageOf(frame));
       return { accepted: true };
     } catch (error) {
       if (error instanceof Refuse) return { accepted: false, reason: error.message };
-      sender.failed = frame.deliveryId;
+      const failures = before + 1;
+      sender.failed = { deliveryId: frame.deliveryId, failures };
       onError(error);
-      return null;
+      return { accepted: false, retryAfterMs: backoffMs(failures, RETRY, Math.random()) };
     } finally {
       clearInterval(working);
     }
@@ -116,7 +131,9 @@ export function createInbox(onMessage: OnMessage, onError: (error: unknown) => v
       Object.assign(inHand, { ackId: frame.id, from });
       inHand.verdict
         .then((reached) => {
-          if (reached !== null) from.reply(deliverAckFrame(frameHead(nowMs()), { ackId: frame.id, ...reached }));
+          // Without "not now" the server finds out by itself, when no acknowledgement has come.
+          if (reached === null || ("retryAfterMs" in reached && !from.isV1)) return;
+          from.reply(deliverAckFrame(frameHead(nowMs()), { ackId: frame.id, ...reached }));
         })
         .catch(onError);
     },
@@ -127,7 +144,7 @@ export function createInbox(onMessage: OnMessage, onError: (error: unknown) => v
 function mustLeave(sender: Sender, deliveryId: string): boolean {
   if (sender.failed === null) return false;
   // The failed one comes again before what was after it, unless it has become a dead letter.
-  if (sender.failed === deliveryId || sender.left.has(deliveryId)) {
+  if (sender.failed.deliveryId === deliveryId || sender.left.has(deliveryId)) {
     sender.failed = null;
     sender.left.clear();
     return false;

@@ -90,7 +90,7 @@ export function watchSocket(socket: Socket, times: SocketTimes, listener: Socket
     const frame = parseServerFrame(text);
     if (!frame.ok) listener.onNoFrame(new UnexpectedAnswerError(`a frame that is none: ${frame.error.detail}`, null));
     else if (frame.value.type === "heartbeat") reply(heartbeatAckFrame(frameHead(nowMs()), frame.value.id));
-    else listener.onFrame(frame.value, { reply, takesWorking: socket.protocol === RELAY_SUBPROTOCOL_V1 });
+    else listener.onFrame(frame.value, { reply, isV1: socket.protocol === RELAY_SUBPROTOCOL_V1 });
   };
 
   timers.open = setTimeout(() => giveUp("did not open in time"), times.timeoutMs);

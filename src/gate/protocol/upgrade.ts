@@ -5,9 +5,9 @@ import type { GateCaller } from "./calls.ts";
 /** Header of the one internal request; nothing from outside reaches a gate under it. */
 export const UPGRADE_HEADER = "x-sallyport-upgrade";
 
-/** What the Worker verified before it asks for a socket. */
+/** What the Worker verified before it asks for a socket. `protocol` is the subprotocol that the answer chooses. */
 export type Upgrade = { requestId: string; origin: string | null } & (
-  | { caller: Exclude<GateCaller, { kind: "operator" }> }
+  | { caller: Exclude<GateCaller, { kind: "operator" }>; protocol?: string }
   | { ticketSha256: string; protocol: string }
 );
 

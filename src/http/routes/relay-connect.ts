@@ -9,7 +9,7 @@ import type { Fields } from "../../telemetry/log.ts";
 import { type AgentDid, didAuthority } from "../../wire/did.ts";
 import { problemResponse, ProxyError } from "../../wire/problem.ts";
 import { sha256Base64Url } from "../../wire/proof.ts";
-import { TICKET_SUBPROTOCOL_PREFIX } from "../../wire/relay-close.ts";
+import { RELAY_SUBPROTOCOL_V1, TICKET_SUBPROTOCOL_PREFIX } from "../../wire/relay-close.ts";
 import { authenticate } from "../authenticate.ts";
 import {
   acceptedByGate,
@@ -28,8 +28,10 @@ export function relayConnect(needs: RouteNeeds): Handler<HttpEnv> {
   return async (c) => {
     if (c.req.header("Upgrade")?.toLowerCase() !== "websocket") throw new ProxyError("PROXY_UPGRADE_REQUIRED");
     refuseForeignOrigin(c);
-    const protocol = ticketProtocol(c.req.header("Sec-WebSocket-Protocol"));
-    if (protocol !== null) return connectByTicket(c, protocol);
+    const offered = offeredProtocols(c.req.header("Sec-WebSocket-Protocol"));
+    const chosen = offered.find((protocol) => protocol === RELAY_SUBPROTOCOL_V1);
+    const ticket = offered.find((protocol) => protocol.startsWith(TICKET_SUBPROTOCOL_PREFIX));
+    if (ticket !== undefined) return connectByTicket(c, ticket, chosen ?? ticket);
 
     const passed = await authenticate(c, needs);
     const caller = gateCallerOf(c, passed);
@@ -39,6 +41,7 @@ export function relayConnect(needs: RouteNeeds): Handler<HttpEnv> {
         requestId: c.get("requestId"),
         origin: c.get("address"),
         caller: caller.caller,
+        ...(chosen === undefined ? {} : { protocol: chosen }),
       });
       if (answer.status !== 101) return await refusedUpgrade(c, passed, answer);
       acceptedByGate(c, passed);
@@ -78,16 +81,13 @@ function refuseForeignOrigin(c: Context<HttpEnv>): void {
   throw refused;
 }
 
-function ticketProtocol(offered: string | undefined): string | null {
-  return (
-    offered
-      ?.split(",")
-      .map((protocol) => protocol.trim())
-      .find((protocol) => protocol.startsWith(TICKET_SUBPROTOCOL_PREFIX)) ?? null
-  );
+/** RFC 6455 §11.3.4. */
+function offeredProtocols(header: string | undefined): string[] {
+  return (header ?? "").split(",").map((protocol) => protocol.trim());
 }
 
-async function connectByTicket(c: Context<HttpEnv>, protocol: string): Promise<Response> {
+/** @param protocol that offers the ticket @param chosen the one that the answer chooses */
+async function connectByTicket(c: Context<HttpEnv>, protocol: string, chosen: string): Promise<Response> {
   const ticket = protocol.slice(TICKET_SUBPROTOCOL_PREFIX.length);
   const agentDid = agentOfRelayTicket(ticket);
   if (agentDid === null || didAuthority(agentDid) !== c.get("runtime").config.registryAuthority) {
@@ -101,7 +101,7 @@ async function connectByTicket(c: Context<HttpEnv>, protocol: string): Promise<R
       requestId: c.get("requestId"),
       origin: c.get("address"),
       ticketSha256,
-      protocol,
+      protocol: chosen,
     });
   } catch (error) {
     gateFailed(c, error);

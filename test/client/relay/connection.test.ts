@@ -448,6 +448,25 @@ describe("a message", () => {
     expect(handled).toEqual([2, 3]);
   });
 
+  test("whose handler fails is asked for again after a second, then after ever longer, where the server knows of that", async () => {
+    const { open } = await setUp({ onMessage: () => Promise.reject(new Error("disk full")) });
+    const socket = await open("sallyport.v1");
+    for (let attempt = 0; attempt < 12; attempt += 1) {
+      socket.push(delivery("d_1", 1));
+      await settle();
+    }
+    const waits = socket.sent.map(({ type, accepted, retryAfterMs }) => {
+      expect({ type, accepted }).toEqual({ type: "deliver_ack", accepted: false });
+      return Number(retryAfterMs) / 1_000;
+    });
+    const steps = [1, 2, 4, 8, 16, 32, 64, 120, 120, 120, 120, 120];
+    expect(waits).toHaveLength(steps.length);
+    for (const [at, step] of steps.entries()) {
+      expect(waits[at]).toBeGreaterThanOrEqual(0.8 * step);
+      expect(waits[at]).toBeLessThanOrEqual(1.2 * step);
+    }
+  });
+
   test("whose handler fails is an error on the console where nothing else is asked for", async () => {
     const error = vi.spyOn(console, "error").mockImplementation(() => undefined);
     const failure = new Error("disk full");
