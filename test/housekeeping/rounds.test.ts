@@ -5,10 +5,9 @@ import { afterEach, expect, test, vi } from "vitest";
 import { Housekeeping, JOB_TIMEOUT_MS } from "../../src/housekeeping/housekeeping.ts";
 import { createRevocationPushes } from "../../src/housekeeping/revocation-push.ts";
 import type { RoundLimits, RoundReport } from "../../src/resilience/round.ts";
-import type { Log } from "../../src/telemetry/log.ts";
 import worker from "../../src/worker.ts";
+import { silentLog } from "../support/silent-log.ts";
 
-const silent: Log = { info() {}, warn() {}, error() {}, with: () => silent };
 const LIMITS: RoundLimits = { calls: 100, parallel: 16, durationMs: 20_000, callTimeoutMs: 30 };
 const never = (): Promise<never> => new Promise(() => {});
 const agents = (count: number, name: string): string[] => Array.from({ length: count }, (_, at) => `${name}-${at}`);
@@ -33,7 +32,7 @@ async function pushing(
           list.map((agentDid) => ({ jti: `jti of ${agentDid}`, agentDid })),
           clock.nowMs,
         );
-      return pushes.push(LIMITS, { endTokens, listMaxAgeMs: 1_800_000, now: () => clock.nowMs, log: silent });
+      return pushes.push(LIMITS, { endTokens, listMaxAgeMs: 1_800_000, now: () => clock.nowMs, log: silentLog });
     });
   });
 }

@@ -10,11 +10,11 @@ import type { IdentityHooks } from "../../src/identity/hooks.ts";
 import type { Credentials } from "../../src/identity/lifecycle/register.ts";
 import { registryOf } from "../../src/identity/registry.ts";
 import { identityMethods } from "../../src/rpc/methods/identity.ts";
-import type { Log } from "../../src/telemetry/log.ts";
 import { encodeBase64Url } from "../../src/wire/base64url.ts";
 import { type AgentDid, type HumanDid, parseAgentDid, parseHumanDid } from "../../src/wire/did.ts";
 import { decodeUnverifiedJws } from "../../src/wire/jws.ts";
 import { ProxyError } from "../../src/wire/problem.ts";
+import { silentLog } from "../support/silent-log.ts";
 
 export const NOW_MS = Date.UTC(2026, 10, 22, 12);
 export const SECOND_MS = 1_000;
@@ -29,8 +29,6 @@ export const clock = {
   ms: NOW_MS,
   now: (): number => clock.ms,
 };
-
-export const silentLog: Log = { info() {}, warn() {}, error() {}, with: () => silentLog };
 
 export const noHooks: IdentityHooks = { atRegistration: [], atEnd: [] };
 

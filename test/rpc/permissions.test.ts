@@ -8,9 +8,9 @@ import { createDispatcher } from "../../src/rpc/dispatcher.ts";
 import type { Method } from "../../src/rpc/method.ts";
 import { PERMISSIONS } from "../../src/rpc/permissions.ts";
 import { runtimeOf } from "../../src/runtime.ts";
-import type { Log } from "../../src/telemetry/log.ts";
 import type { AgentDid, HumanDid } from "../../src/wire/did.ts";
 import matrix from "./permission-matrix.json" with { type: "json" };
+import { silentLog } from "../support/silent-log.ts";
 
 const agentDid = "did:cdi:registry.sallyport.example:agent:01JDA00000000000000000000A" as AgentDid;
 const ownerDid = "did:cdi:registry.sallyport.example:human:01JDA00000000000000000000B" as HumanDid;
@@ -43,7 +43,6 @@ const principals: Record<string, Principal> = {
   ),
 };
 
-const silent: Log = { info() {}, warn() {}, error() {}, with: () => silent };
 const { methods } = runtimeOf(env).dispatcher;
 
 /** The methods as they are declared, with nothing behind them. */
@@ -61,7 +60,7 @@ async function mayCall(method: Method, principal: Principal): Promise<boolean> {
     principal,
     authority: { assertCurrent() {} },
     now: () => 0,
-    log: silent,
+    log: silentLog,
     agentDid: null,
     requestId: "r",
   };

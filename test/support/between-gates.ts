@@ -8,8 +8,8 @@ import { createQueue, type Queue } from "../../src/gate/queue/queue.ts";
 import { createReporting, type Reporting } from "../../src/gate/queue/reporting.ts";
 import { createGroupCommit } from "../../src/gate/storage/group-commit.ts";
 import { newAgentDid, onStorage } from "./gate.ts";
+import { silentLog } from "./silent-log.ts";
 
-const silent = { info() {}, warn() {}, error() {}, with: () => silent };
 export const self = newAgentDid();
 export const peer = newAgentDid();
 
@@ -54,7 +54,7 @@ export function betweenGates(work: (desk: Desk) => Promise<void>): Promise<void>
       const due = Math.min(transfer.nextDueMs() ?? Infinity, reporting.nextDueMs(nowMs) ?? Infinity);
       if (due !== Infinity) commits.wake(Math.max(1, due - nowMs));
     });
-    const between = { commits, gateStub: () => gate, now: Date.now, log: silent };
+    const between = { commits, gateStub: () => gate, now: Date.now, log: silentLog };
     const transfer = createTransfer({ self, outbox, ...between });
     const reporting = createReporting({ queue, ...between });
     await work({

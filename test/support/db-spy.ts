@@ -6,11 +6,9 @@ import type { GateLocal } from "../../src/call/gate.ts";
 import { fenceStatement } from "../../src/database/fencing.ts";
 import { textOf } from "../../src/database/statement.ts";
 import { runtimeOf } from "../../src/runtime.ts";
-import type { Log } from "../../src/telemetry/log.ts";
 import type { AgentDid, HumanDid } from "../../src/wire/did.ts";
 import type { Caller } from "./world.ts";
-
-const silent: Log = { info() {}, warn() {}, error() {}, with: () => silent };
+import { silentLog } from "./silent-log.ts";
 
 export type Watched = {
   db: D1Database;
@@ -157,7 +155,7 @@ export async function contextOf(
     requestId: "test-request",
     origin: null,
     now: Date.now,
-    log: silent,
+    log: silentLog,
     agentDid,
     gates: {
       of: () => {

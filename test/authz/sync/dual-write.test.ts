@@ -5,11 +5,9 @@ import { drainOutbox } from "../../../src/authz/sync/outbox.ts";
 import { createRemoteGraph } from "../../../src/authz/sync/remote.ts";
 import type { Reply } from "../../../src/call/reply.ts";
 import { runtimeOf } from "../../../src/runtime.ts";
-import type { Log } from "../../../src/telemetry/log.ts";
 import { contextOf } from "../../support/db-spy.ts";
 import { type Agent, type Caller, operator, register, rows } from "../../support/world.ts";
-
-const silent: Log = { info() {}, warn() {}, error() {}, with: () => silent };
+import { silentLog } from "../../support/silent-log.ts";
 
 type Told = { op: string; principal: string | null; object: string };
 
@@ -72,10 +70,10 @@ async function drain(): Promise<void> {
     now: Date.now,
     pause: async () => {},
     random: () => 0,
-    log: silent,
+    log: silentLog,
     count() {},
   });
-  await drainOutbox({ db: env.DB, graph, now: Date.now, log: silent });
+  await drainOutbox({ db: env.DB, graph, now: Date.now, log: silentLog });
 }
 
 describe("a task", () => {
@@ -231,10 +229,10 @@ describe("two rounds of housekeeping at the same moment", () => {
         now: Date.now,
         pause: async () => {},
         random: () => 0,
-        log: silent,
+        log: silentLog,
         count() {},
       });
-    const deps = { db: env.DB, now: Date.now, log: silent };
+    const deps = { db: env.DB, now: Date.now, log: silentLog };
     await Promise.all([drainOutbox({ ...deps, graph: graph() }), drainOutbox({ ...deps, graph: graph() })]);
     expect(told).toHaveLength(1);
   });

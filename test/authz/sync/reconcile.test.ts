@@ -6,7 +6,6 @@ import { reconcile } from "../../../src/authz/sync/reconcile.ts";
 import type { Tuple } from "../../../src/authz/engine/tuple.ts";
 import { type GraphDeps, type Progress, reconcilePage } from "../../../src/housekeeping/graph-maintenance.ts";
 import { runtimeOf } from "../../../src/runtime.ts";
-import type { Log } from "../../../src/telemetry/log.ts";
 import {
   type Agent,
   apiKeyOf,
@@ -18,8 +17,8 @@ import {
   rows,
   tuplesOf,
 } from "../../support/world.ts";
+import { silentLog } from "../../support/silent-log.ts";
 
-const silent: Log = { info() {}, warn() {}, error() {}, with: () => silent };
 const HOUR_MS = 3_600_000;
 
 // The installation's own housekeeping reconciles too, in its first round, and would repair what a test expects broken.
@@ -38,7 +37,7 @@ const depsFor = (settings: Record<string, string> = {}, laterMs = 0): GraphDeps 
   db: env.DB,
   config: runtimeOf({ ...env, ...settings }).config,
   now: () => Date.now() + laterMs,
-  log: silent,
+  log: silentLog,
 });
 
 const byNobody = () => ({ ...depsFor(), principal: null, origin: null, requestId: null });

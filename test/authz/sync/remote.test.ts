@@ -6,9 +6,7 @@ import {
   REMOTE_TIMEOUT_MS,
   type RemoteGraph,
 } from "../../../src/authz/sync/remote.ts";
-import type { Log } from "../../../src/telemetry/log.ts";
-
-const silent: Log = { info() {}, warn() {}, error() {}, with: () => silent };
+import { silentLog } from "../../support/silent-log.ts";
 
 type Sent = { path: string; body: unknown };
 /** What the service does with one attempt: a status, a broken connection, or nothing at all. */
@@ -37,7 +35,7 @@ function serviceThat(deeds: readonly Deed[], breakerFailures = 5) {
     now: () => nowMs,
     pause: async (ms) => void pauses.push(ms),
     random: () => 0,
-    log: silent,
+    log: silentLog,
     count(name, labels) {
       if (name.startsWith("task_fgac_dual_write_")) counted.push([name.slice(21), ...Object.values(labels)].join(" "));
     },

@@ -29,13 +29,13 @@ import { bind } from "../../../src/database/statement.ts";
 import { createDispatcher } from "../../../src/rpc/dispatcher.ts";
 import { defineMethod } from "../../../src/rpc/method.ts";
 import { deviceMethods } from "../../../src/rpc/methods/devices.ts";
-import type { Log } from "../../../src/telemetry/log.ts";
 import type { AgentDid, HumanDid } from "../../../src/wire/did.ts";
 import { ProxyError } from "../../../src/wire/problem.ts";
 import { createLockout } from "../../../src/auth/limits/lockout.ts";
 import type { ProofForm } from "../../../src/auth/proof.ts";
 import { sha256Base64Url } from "../../../src/wire/proof.ts";
 import type { Event } from "./revocation-checker.ts";
+import { silentLog } from "../../support/silent-log.ts";
 
 export const SELF = "did:cdi:registry.sallyport.example:agent:01K00000000000000000000000" as AgentDid;
 const PEER = "did:cdi:registry.sallyport.example:agent:01K00000000000000000000001" as AgentDid;
@@ -88,7 +88,6 @@ class PlayedSocket {
   }
 }
 
-const silent: Log = { info() {}, warn() {}, error() {}, with: () => silent };
 const config = (() => {
   const parsed = parseConfig({ ...env, RATE_LIMIT_PER_AGENT: "0" });
   if (!parsed.ok) throw new Error("bad settings");
@@ -246,7 +245,7 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
       acceptWebSocket: (socket: unknown) => sockets.push(socket as PlayedSocket),
       getWebSockets: () => sockets,
     } as unknown as DurableObjectState;
-    const stores = createGateStores(ctx, config, silent);
+    const stores = createGateStores(ctx, config, silentLog);
     const endReason = weakness === "no-look" ? () => null : stores.endReason;
     const calls = createCalls();
     if (weakness === "no-fence-in-d1") calls.drain = () => Promise.resolve(true);
@@ -254,7 +253,7 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
       throw error;
     });
     const state = { ...stores, endReason, commits, accessMaxStaleMs: config.accessMaxStaleMs };
-    const common = { ...state, self: SELF, now: Date.now, log: silent, wake: () => commits.wake() };
+    const common = { ...state, self: SELF, now: Date.now, log: silentLog, wake: () => commits.wake() };
     const relay = createRelay({
       ...common,
       trustEpoch: async () => {

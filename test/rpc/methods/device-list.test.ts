@@ -9,9 +9,9 @@ import { createDispatcher } from "../../../src/rpc/dispatcher.ts";
 import { DEVICES_MAX, shownDevices } from "../../../src/devices/pairing.ts";
 import { shownDeviceOf } from "../../../src/rpc/methods/device-schemas.ts";
 import { deviceMethods } from "../../../src/rpc/methods/devices.ts";
-import type { Log } from "../../../src/telemetry/log.ts";
 import { resFrame } from "../../../src/wire/frame-encoder.ts";
 import { MAX_SERVER_FRAME_BYTES } from "../../../src/wire/frames.ts";
+import { silentLog } from "../../support/silent-log.ts";
 
 const NOW_MS = Date.UTC(2040, 0, 1);
 
@@ -68,8 +68,6 @@ describe("a list of devices", () => {
 });
 
 describe("an agent with as many devices as it may have", () => {
-  const silent: Log = { info() {}, warn() {}, error() {}, with: () => silent };
-
   /** The answer to an approval in a gate that has so many devices. */
   async function approve(wanted: Device, devices: readonly Device[]) {
     const shown = { publicKey: wanted.publicKey, label: wanted.label, scopes: wanted.scopes };
@@ -98,7 +96,7 @@ describe("an agent with as many devices as it may have", () => {
       authority: { assertCurrent() {} },
       agentDid: "did:cdi:registry.sallyport.example:agent:01JDA00000000000000000000A",
       now: () => NOW_MS,
-      log: silent,
+      log: silentLog,
       gate,
     } as unknown as CallContext;
     const params = { requestId: request.requestId, digest: request.digest };
