@@ -171,6 +171,18 @@ describe("an exit code", () => {
   });
 });
 
+test.each([
+  [["authz", "enforce", "foo", "on"], "tenant"],
+  [["authz", "explain", "agent:worker", "read", "task:1"], "agent:DID"],
+  [["authz", "check", "agent:worker", "read", "task:1"], "agent:DID"],
+])("a name that does not exist is not found, and the advice says where names are: %j", async (args, advice) => {
+  const error = { code: -32004, message: "There is no such thing.", data: { code: "PROXY_NOT_FOUND" } };
+  const { runner } = await setUp(({ path }) =>
+    path === "/rpc" ? { json: { jsonrpc: "2.0", id: 1, error } } : undefined,
+  );
+  expect(await runner.run(args)).toMatchObject({ code: 4, err: expect.stringContaining(advice) as string });
+});
+
 describe("JSON of others is passed on to the byte:", () => {
   const PAYLOAD = '{"id":12345678901234567890,"x":1e400,"y":-0,"z":1,"z":2}';
   const TASK = { name: null, agentDid: PEER_DID, status: "running", createdAtMs: 1, creatorServiceAccountId: null };
@@ -397,6 +409,10 @@ describe("doctor", () => {
 
   test("warns of a bad setting that the running server does not have", async () => {
     expect(await reportIn(`${SETTINGS}\nRELAY_QUEUE_MAX = 0`, SECRETS)).toMatchObject([{ verdict: "warn" }]);
+  });
+
+  test("reads secrets behind a byte order mark", async () => {
+    expect(await reportIn(SETTINGS, `\ufeff${SECRETS}`, bare503)).toMatchObject([{ verdict: "ok" }]);
   });
 
   test("has nothing to say of settings that are good, and of projects that are others", async () => {

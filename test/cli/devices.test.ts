@@ -243,6 +243,22 @@ test("a shared secret that was not made leaves no file behind", async () => {
   await expect(stat(file)).rejects.toMatchObject({ code: "ENOENT" });
 });
 
+test("a shared secret is written to a file of its own, to its end, and a file that is there is left alone", async () => {
+  const fenced = { sockets: 0, inFlight: 0 };
+  const { runner, rpcs } = await setUp({
+    "shared.auth.rotate": () => ({ result: { generation: 2, secret: "sps_secret", fenced } }),
+  });
+  const file = join(await temporaryFolder(), "secret");
+  const rotate = ["shared", "rotate", "--yes", "--secret-file", file];
+  const { out } = await runner.run(rotate);
+  expect(out).not.toContain("sps_secret");
+  expect(await readFile(file, "utf8")).toBe("sps_secret\n");
+  expect((await stat(file)).mode & 0o777).toBe(0o600);
+  expect((await runner.run(rotate)).code).toBe(2);
+  expect(await readFile(file, "utf8")).toBe("sps_secret\n");
+  expect(rpcs()).toEqual(["shared.auth.rotate"]);
+});
+
 test("what stands in the audit log cannot colour the terminal", async () => {
   const entry = { id: "1", atMs: 1, actor: "agent:x", subject: null, agentDid: null, origin: null, requestId: null };
   const { runner } = await setUp({

@@ -77,7 +77,7 @@ describe("a newcomer", () => {
   test("gets a message's own text, to the byte", async () => {
     const { runner, bob } = await setUp();
     const payload = '{"id":12345678901234567890, "x":1e400,"y":-0,\n"z":1,"z":"\u202e"}';
-    await runner.json(["send", bob, payload]);
+    await runner.json(["send", bob, payload, "--conversation", "caf\u00e9"]);
     const child = spawn(PROGRAM, ["listen", "--agent", "bob", "--json", "--count", "1"], {
       env: { PATH: process.env["PATH"] ?? "", HOME: runner.home, SALLYPORT_HOME: runner.home },
       stdio: ["ignore", "pipe", "inherit"],
@@ -85,7 +85,9 @@ describe("a newcomer", () => {
     onTestFinished(() => void child.kill("SIGKILL"));
     const line = await text(child.stdout);
     expect(line).toContain(String.raw`"payload":{"id":12345678901234567890, "x":1e400,"y":-0, "z":1,"z":"\u202e"}`);
-    expect(JSON.parse(line)).toMatchObject({ message: { payloadText: payload } });
+    expect(JSON.parse(line)).toMatchObject({
+      message: { payloadText: payload, conversationId: "caf\u00e9" },
+    });
   });
 
   test("whose output nobody reads any more has acknowledged what was read, and nothing else", async () => {

@@ -1,5 +1,6 @@
 /** `sallyport authz …`: the relationship graph, for the operator. */
 import * as z from "zod/mini";
+import { orAdvise } from "../devices/caller.ts";
 import { expected } from "../session/acting-credential.ts";
 import { EXIT, usage } from "../terminal/errors.ts";
 import type { Family } from "../session/command.ts";
@@ -25,6 +26,10 @@ const enforced = z.object({ tenantId: z.string(), enforce: z.boolean(), drift: z
 const objectsFound = z.object({ objects: z.array(z.string()) });
 
 const TUPLES_AT_ONCE = 100;
+const NOT_THERE =
+  "Names are spelled type:id, an agent's agent:DID; `sallyport agent list --all` shows the agents, `sallyport authz read` the tuples.";
+const NO_SUCH_TENANT =
+  "`sallyport agent register` says an agent's tenant, and `sallyport authz read --object tenant:` shows them all.";
 
 /** Adds `authz check|explain|objects|write|delete|read|reconcile|enforce`. */
 export const authzFamily: Family = (program, run) => {
@@ -39,7 +44,8 @@ export const authzFamily: Family = (program, run) => {
     .action((subject: string, relation: string, object: string) =>
       run(async (session) => {
         const { call } = await session.operator();
-        const { allowed } = expected(checked, await call("authz/check", { subject, relation, object }));
+        const asked = call("authz/check", { subject, relation, object });
+        const { allowed } = expected(checked, await orAdvise(asked, NOT_THERE));
         await session.output.result({ allowed }, allowed ? "allowed" : "not allowed");
         return allowed ? EXIT.ok : EXIT.refused;
       }),
@@ -100,7 +106,8 @@ export const authzFamily: Family = (program, run) => {
       run(async (session) => {
         if (state !== "on" && state !== "off") throw usage("give on or off");
         const { call } = await session.operator();
-        const done = expected(enforced, await call("authz/enforce", { tenantId, enforce: state === "on" }));
+        const asked = call("authz/enforce", { tenantId, enforce: state === "on" });
+        const done = expected(enforced, await orAdvise(asked, NO_SUCH_TENANT));
         await session.output.result(
           done,
           done.enforce ? `the graph decides for ${tenantId}` : `creators and owners decide for ${tenantId}`,
@@ -114,7 +121,7 @@ async function explain(
   question: { subject: string; relation: string; object: string },
 ): Promise<void> {
   const { call } = await session.operator();
-  const why = expected(explained, await call("authz/explain", question));
+  const why = expected(explained, await orAdvise(call("authz/explain", question), NOT_THERE));
   const lines = why.allowed ? ["allowed, by", ...why.path] : ["not allowed, for", ...why.missing];
   await session.output.result(
     why,

@@ -4,9 +4,12 @@ import { addWho, deviceCaller, type Who } from "../devices/caller.ts";
 import { fencedText } from "../devices/token.ts";
 import type { Family } from "../session/command.ts";
 import { mustConfirm } from "../session/input.ts";
-import { hasCode } from "../storage/private-file.ts";
+import { hasCode, unwritable } from "../storage/private-file.ts";
 import { usage } from "../terminal/errors.ts";
 import type { Session } from "../session/session.ts";
+
+/** More than any secret is long. */
+const SECRET_ROOM = 512;
 
 type RotateOptions = Who & { yes: boolean; secretFile?: string };
 
@@ -32,30 +35,39 @@ async function rotate(session: Session, options: RotateOptions): Promise<void> {
     session.output.remark([`generation ${generation}; ${fencedText(fenced)}`, "It is shown this once."]);
     return;
   }
-  // Before the secret is made: there is no second look at it.
-  const file = await newFile(options.secretFile);
+  const { secretFile } = options;
+  // Before the secret is made, which is shown once: the file, and its place on the disk.
+  const file = await newFile(secretFile);
+  let isMade = false;
   try {
     const { generation, secret, fenced } = await devices.rotateSharedSecret();
-    await file.writeFile(`${secret}\n`);
+    isMade = true;
+    await file.write(`${secret}\n`, 0);
+    await file.truncate(Buffer.byteLength(secret) + 1);
     await file.sync();
-    await session.output.result({ agentDid, generation, fenced, file: options.secretFile }, [
-      options.secretFile,
-      `generation ${generation}; ${fencedText(fenced)}`,
-    ]);
-  } catch (error) {
-    await rm(options.secretFile, { force: true });
-    throw error;
+    const words = [secretFile, `generation ${generation}; ${fencedText(fenced)}`];
+    await session.output.result({ agentDid, generation, fenced, file: secretFile }, words);
   } finally {
     await file.close();
+    if (!isMade) await rm(secretFile, { force: true });
   }
 }
 
+/** @returns a file that only its owner can read, with room for a secret. @throws CliError when it cannot be made */
 async function newFile(path: string): Promise<FileHandle> {
+  let file: FileHandle | null = null;
   try {
-    return await open(path, "wx", 0o600);
+    file = await open(path, "wx", 0o600);
+    await file.write(" ".repeat(SECRET_ROOM));
+    await file.sync();
+    return file;
   } catch (error) {
+    if (file !== null) {
+      await file.close();
+      await rm(path, { force: true });
+    }
     if (hasCode(error, "EEXIST")) throw usage(`there is a file ${path} already`, error);
     if (hasCode(error, "ENOENT") || hasCode(error, "EACCES")) throw usage(`${path} cannot be written`, error);
-    throw error;
+    throw unwritable(path, error);
   }
 }

@@ -4,6 +4,7 @@ import { dirname, join } from "node:path";
 import { parseEnv } from "node:util";
 import { parseConfig } from "../../config.ts";
 import { hasCode } from "../storage/private-file.ts";
+import { decodeUtf8 } from "../storage/utf8.ts";
 
 /** A setting that cannot be used, and the file to correct it in. */
 export type BadSetting = { readonly setting: string; readonly problem: string; readonly file: string };
@@ -53,7 +54,9 @@ async function checkoutAbove(folder: string): Promise<string | null> {
 
 async function textOf(file: string): Promise<string | null> {
   try {
-    return await readFile(file, "utf8");
+    const text = decodeUtf8(await readFile(file));
+    if (text === null) throw new Error(`${file} is no UTF-8`);
+    return text;
   } catch (error) {
     if (hasCode(error, "ENOENT") || hasCode(error, "EACCES") || hasCode(error, "ENOTDIR")) return null;
     throw error;
