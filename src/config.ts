@@ -45,6 +45,9 @@ export type Config = {
   readonly auditRetentionMs: number;
   readonly deviceTokenTtlMs: number;
   readonly rateLimitPerAgent: number;
+  readonly quotaTasksPerAgent: number;
+  readonly quotaKeysPerAgent: number;
+  readonly quotaBytesPerTenant: number;
   readonly rateLimitPerIp: boolean;
   readonly metrics: boolean;
   readonly fgacTasksDualWrite: TenantSwitch;
@@ -209,6 +212,9 @@ export function parseConfig(source: Source): Result<Config, SettingProblem[]> {
     auditRetentionMs: integer("AUDIT_RETENTION_MS", 365 * DAY_MS, DAY_MS, 3_650 * DAY_MS),
     deviceTokenTtlMs: integer("DEVICE_TOKEN_TTL_MS", 90 * DAY_MS, 60_000, 365 * DAY_MS),
     rateLimitPerAgent: integer("RATE_LIMIT_PER_AGENT", 600, 0, 1_000_000),
+    quotaTasksPerAgent: integer("QUOTA_TASKS_PER_AGENT", 10_000, 1, 10_000_000),
+    quotaKeysPerAgent: integer("QUOTA_KEYS_PER_AGENT", 1_000, 1, 1_000_000),
+    quotaBytesPerTenant: integer("QUOTA_BYTES_PER_TENANT", 1_073_741_824, 1_048_576, 1_099_511_627_776),
     rateLimitPerIp: oneOf("RATE_LIMIT_PER_IP", "on", ["on", "off"]) === "on",
     metrics: oneOf("METRICS", "on", ["on", "off"]) === "on",
     fgacTasksDualWrite: tenants("FGAC_TASKS_DUAL_WRITE"),

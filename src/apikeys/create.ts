@@ -12,7 +12,9 @@ import { logDeferred, outboxStatement, pending } from "../authz/sync/outbox.ts";
 import { type GraphChange, remoteGraphOf } from "../authz/sync/remote.ts";
 import type { CallContext } from "../call/context.ts";
 import type { GateLocal } from "../call/gate.ts";
+import { type Made, quotaExceeded, quotaStatements } from "../call/quotas.ts";
 import { isOnFor } from "../config.ts";
+import { isGuard } from "../database/batch.ts";
 import type { Statement } from "../database/statement.ts";
 import { findKeyTarget, type KeyTarget, keyGrantStatements } from "../authz/key-grants.ts";
 import type { AgentDid } from "../wire/did.ts";
@@ -30,7 +32,7 @@ export type CreatedApiKey = { apiKeyId: string; serviceAccountId: string; key: s
  *
  * @throws ProxyError PROXY_AUTH_FORBIDDEN for scopes beyond the maker's own, or an end after the maker's;
  *         PROXY_NOT_FOUND for an agent that is not there; PROXY_CONFLICT where everything of the agent is ended at this moment;
- *         AUTHZ_UNAVAILABLE when a remote graph does not take the grant: then there is no key
+ *         PROXY_QUOTA_EXCEEDED; AUTHZ_UNAVAILABLE when a remote graph does not take the grant: then there is no key
  */
 export async function createApiKey(
   ctx: CallContext,
@@ -120,10 +122,13 @@ async function commitKey(
   try {
     const committed = await commitWrite(
       ctx,
-      [...statements, ...grants],
+      [...quotaStatements(ctx, quotaOf(made)), ...statements, ...grants],
       writesBoth && !isRemote ? dualWrite(ctx, "register", []) : null,
     );
-    if (!committed.ok) throw new ProxyError("PROXY_CONFLICT");
+    if (!committed.ok)
+      throw isGuard(committed.error, "quota_has_room")
+        ? await quotaExceeded(ctx, quotaOf(made))
+        : new ProxyError("PROXY_CONFLICT");
   } catch (error) {
     if (isRemote) await takeBack(ctx, change);
     if (ctx.principal.kind === "operator" && proxyErrorFrom(error).code === "PROXY_AUTH_REVOKED")
@@ -132,6 +137,10 @@ async function commitKey(
   }
   // Ended after the commit: the key is over with everything else, and its row goes with the others.
   if (gate.isEnded()) throw endedMeanwhile();
+}
+
+function quotaOf({ agentDid, tenantId }: MadeKey): Made {
+  return { kind: "apiKeys", agentDid, tenantId, bytes: 0 };
 }
 
 function endedMeanwhile(): ProxyError {

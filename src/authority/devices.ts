@@ -13,6 +13,12 @@ export { type Device, newDeviceToken } from "./device.ts";
 
 const LAST_USED_RESOLUTION_MS = 60_000;
 
+/** Changes to devices in one minute of the clock: each is an entry of the audit, and most are a write of the one database. */
+export const CHANGES_PER_HOLDER_MAX = 30;
+export const CHANGES_PER_AGENT_MAX = 60;
+const CHANGES_WINDOW_MS = 60_000;
+const EVERY_HOLDER = "";
+
 /** What is read of the authority of something that began under a device. */
 export type DeviceRef = { principal: { deviceId: string }; epoch: number; mayStillReply?: true };
 
@@ -53,6 +59,13 @@ export type Devices = {
   used(device: Device, nowMs: number): void;
 
   readonly requests: PairRequests;
+  /**
+   * Counts a change that a holder of this agent's credentials makes to its devices. In memory alone: it bounds how fast the audit
+   * and the database are written to, and a gate that is asked so often does not sleep.
+   *
+   * @returns how long to wait, in milliseconds, or 0 where the change may be made
+   */
+  countChange(holder: string, nowMs: number): number;
   /** Forgets requests and ended tokens whose time is up. */
   prune(nowMs: number): void;
 };
@@ -61,6 +74,8 @@ export function createDevices(sql: SqlStorage): Devices {
   const devices = new Map<string, Device>();
   for (const row of sql.exec<DeviceRow>("SELECT * FROM devices")) devices.set(row.device_id, deviceOf(row));
   const requests = createPairRequests(sql);
+  let windowMs = 0;
+  const changes = new Map<string, number>();
 
   const save = (device: Device): Device => {
     devices.set(device.deviceId, device);
@@ -180,6 +195,16 @@ export function createDevices(sql: SqlStorage): Devices {
     },
 
     requests,
+    countChange(holder, nowMs) {
+      const minuteMs = nowMs - (nowMs % CHANGES_WINDOW_MS);
+      if (minuteMs !== windowMs) changes.clear();
+      windowMs = minuteMs;
+      const [own, all] = [changes.get(holder) ?? 0, changes.get(EVERY_HOLDER) ?? 0];
+      if (own >= CHANGES_PER_HOLDER_MAX || all >= CHANGES_PER_AGENT_MAX) return minuteMs + CHANGES_WINDOW_MS - nowMs;
+      changes.set(holder, own + 1);
+      changes.set(EVERY_HOLDER, all + 1);
+      return 0;
+    },
     prune(nowMs) {
       requests.prune(nowMs);
       sql.exec("DELETE FROM ended_device_tokens WHERE expires_at_ms <= ?", nowMs);

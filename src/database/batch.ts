@@ -78,6 +78,11 @@ export function isUndoneBy(undone: Undone, name: GuardName): boolean {
   return typeof undone === "object" && "guard" in undone && undone.guard === name;
 }
 
+/** @returns whether a batch was undone by a guard of it */
+export function isGuard(undone: Undone, name: GuardName): boolean {
+  return typeof undone === "object" && "guard" in undone && undone.guard === name;
+}
+
 /** @returns how many rows the statement of a batch changed that changed most */
 export function mostChanged(results: readonly D1Result[]): number {
   return Math.max(0, ...results.map(({ meta }) => meta.changes));

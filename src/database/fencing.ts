@@ -36,7 +36,7 @@ export function isRaisedAbove(name: SQL, begun: SQL): SQL {
 }
 
 /**
- * Raises authorities to the epochs of their tokens; never lowers one.
+ * Raises authorities to the epochs of their tokens; never lowers one, and writes nothing for one that is there already.
  *
  * @returns one statement, or a few for more authorities than one takes
  */
@@ -59,7 +59,12 @@ export function raiseForStatement(authorities: SQL): Statement<D1Result> {
 }
 
 function raise(authorities: SQL): Statement<D1Result> {
-  return query.run(sql`INSERT INTO ${authorityEpochs} (${names(authority, epoch)}) ${authorities} ${ON_CONFLICT}`);
+  const raised = sql`SELECT raised.authority, raised.epoch FROM raised WHERE NOT EXISTS
+    (SELECT 1 FROM ${authorityEpochs} AS held WHERE held.authority = raised.authority AND held.epoch >= raised.epoch)`;
+  return query.run(
+    sql`INSERT INTO ${authorityEpochs} (${names(authority, epoch)})
+      WITH raised (authority, epoch) AS (${authorities}) ${raised} ${ON_CONFLICT}`,
+  );
 }
 
 /** @returns whether D1 undid a batch because its fence found the authority ended */

@@ -1,12 +1,13 @@
 /** A condition that undoes its batch when it does not hold at commit. */
 import { type SQL, sql } from "drizzle-orm";
-import { inviteGuard, registryGuard, shareGuard } from "./schema.ts";
+import { inviteGuard, quotaGuard, registryGuard, shareGuard } from "./schema.ts";
 import { query, type Statement } from "./statement.ts";
 
 /** The guard tables, which never hold a row, by the constraint that undoes the batch. */
 const TABLES = {
   registry_is_as_read: registryGuard,
   task_has_room_for_a_share: shareGuard,
+  quota_has_room: quotaGuard,
   invite_may_be_used: inviteGuard,
 } as const;
 

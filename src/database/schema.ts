@@ -14,6 +14,7 @@ export {
   withdrawnGrants,
 } from "./schema/graph.ts";
 export { inviteGuard, invites, inviteUses } from "./schema/invites.ts";
+export { quotaGuard, quotaUsage } from "./schema/quotas.ts";
 export {
   agentKeys,
   agents,

@@ -1,5 +1,6 @@
 /** Which devices a caller may manage, and the one refusal of everything about devices. Contract §5. */
 import { noteEndedMaker } from "../apikeys/cleanup.ts";
+import { subjectOf } from "../audit/entry.ts";
 import { type Device, lostAt } from "../authority/device.ts";
 import { lineageHolds } from "../authority/lineage.ts";
 import { derivedAuthority, deviceAuthority, ENDED_EPOCH } from "../authority/names.ts";
@@ -87,6 +88,19 @@ export function manageableDevice(call: DeviceCall, deviceId: string): Device {
  */
 export function assertAgentActive({ gate }: Pick<DeviceCall, "gate">): void {
   if (gate.isEnded()) throw new ProxyError("PROXY_CONFLICT", { detail: "The agent has been revoked." });
+}
+
+/**
+ * Bounds how often an agent's devices are changed by those who act for it. An end of what is active is never counted.
+ *
+ * @throws ProxyError PROXY_RATE_LIMIT_EXCEEDED
+ */
+export function countChange({ gate, now, principal }: DeviceCall): void {
+  if (principal.kind === "operator") return;
+  const waitMs = gate.devices.countChange(subjectOf(principal), now());
+  if (waitMs === 0) return;
+  const detail = "The devices of this agent have been changed too often in this minute.";
+  throw new ProxyError("PROXY_RATE_LIMIT_EXCEEDED", { detail, retryAfterMs: waitMs });
 }
 
 /** Records what was done to a device in the audit, in the commit of the turn it is done in. */

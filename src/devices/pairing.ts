@@ -10,6 +10,7 @@ import { newUlid } from "../wire/ulid.ts";
 import {
   assertAgentActive,
   authorityOf,
+  countChange,
   type DeviceCall,
   endedRows,
   endedTokens,
@@ -53,6 +54,7 @@ export async function requestPairing(call: DeviceCall, wanted: WantedPairing): P
     requestedBy: originatorOf(call.principal) ?? "",
     expiresAtMs: nowMs + PAIR_REQUEST_TTL_MS,
   };
+  countChange(call);
   gate.devices.requests.put(request);
   recordOf(call, "device.pair.request", deviceId, { scopes: request.scopes.join(" ") });
   return request;
@@ -94,6 +96,7 @@ export async function approvePairing(
       const isAnew = gate.devices.findActive(request.deviceId) !== null;
       if (!isAnew && gate.devices.active().length >= DEVICES_MAX)
         throw new ProxyError("PROXY_CONFLICT", { detail: `At most ${DEVICES_MAX} devices may be paired.` });
+      countChange(call);
       const device = gate.devices.pair(request, call.now());
       recordOf(call, "device.pair.approve", device.deviceId, {
         scopes: device.scopes.join(" "),
@@ -134,6 +137,7 @@ export function rejectPairing(call: DeviceCall, requestId: string): PairRequest 
   const { requests } = call.gate.devices;
   const request = managesAll(call) ? requests.find(requestId, call.now()) : null;
   if (request === null) throw noSuchDevice("no such request");
+  countChange(call);
   requests.drop(request.deviceId);
   recordOf(call, "device.pair.reject", request.deviceId);
   return request;
@@ -146,6 +150,7 @@ export function rejectPairing(call: DeviceCall, requestId: string): PairRequest 
  */
 export function renameDevice(call: DeviceCall, deviceId: string, label: string | null): void {
   const device = manageableDevice(call, deviceId);
+  countChange(call);
   call.gate.devices.rename(device, label);
   recordOf(call, "device.pair.rename", deviceId);
 }

@@ -6,7 +6,7 @@ import { scopesOf } from "../authority/principal.ts";
 import { isWithin, SHARED_SCOPES } from "../authority/scopes.ts";
 import { hashSecret, newSecret, SECRET_PREFIXES } from "../authority/secrets.ts";
 import { ProxyError } from "../wire/problem.ts";
-import { assertAgentActive, type DeviceCall } from "./management.ts";
+import { assertAgentActive, countChange, type DeviceCall } from "./management.ts";
 
 export type RotatedSecret = { generation: number; secret: string; fenced: Fenced };
 
@@ -26,6 +26,7 @@ export async function rotateSharedSecret(call: DeviceCall): Promise<RotatedSecre
   const { applied: generation, fenced } = await gate.end({
     apply() {
       assertAgentActive(call);
+      countChange(call);
       const next = gate.shared.replace(sha256, knownTo(call));
       gate.audit({
         action: "shared.auth.rotate",

@@ -7,6 +7,7 @@ import { isWithin, type Scope } from "../authority/scopes.ts";
 import {
   assertAgentActive,
   authorityOf,
+  countChange,
   type DeviceCall,
   endedRows,
   endedTokens,
@@ -77,6 +78,7 @@ function rotate(
   const scopes = wanted.scopes ?? [...device.scopes];
   if (!isWithin(scopes, device.ceiling)) throw noSuchDevice("scopes never exceed what was approved");
   if (!isWithin(scopes, scopesOf(call.principal))) throw noSuchDevice("nobody rotates beyond what it holds");
+  countChange(call);
   const token =
     tokenSha256 === null ? null : { sha256: tokenSha256, expiresAtMs: nowMs + call.config.deviceTokenTtlMs };
   const rotated = call.gate.devices.rotate(device, scopes, token, nowMs);
@@ -98,6 +100,7 @@ export async function endDevice(call: DeviceCall, deviceId: string, as: "revoked
       const removed = gate.devices.get(deviceId);
       const isRepeated = as === "removed" && removed?.endedAs === "removed" && managesAll(call);
       const before = isRepeated ? removed : manageableDevice(call, deviceId);
+      if (before.endedAtMs !== null) countChange(call);
       const after = gate.devices.end(before, as, call.now());
       if (as === "removed") gate.devices.requests.drop(deviceId);
       if (isSelf(call, deviceId)) call.authority.revokedItself(after.epoch);

@@ -6,8 +6,9 @@ import { graphUnavailable } from "../authz/permission.ts";
 import { writeTuples } from "../authz/store/tuples.ts";
 import { commitWrite, dualWrite, pushToRemote } from "../authz/sync/dual-write.ts";
 import type { CallContext } from "../call/context.ts";
+import { quotaExceeded, quotaStatements } from "../call/quotas.ts";
 import { isOnFor } from "../config.ts";
-import { violates } from "../database/batch.ts";
+import { isGuard, violates } from "../database/batch.ts";
 import { tasks } from "../database/schema.ts";
 import { ProxyError } from "../wire/problem.ts";
 import type { AgentDid } from "../wire/did.ts";
@@ -28,7 +29,7 @@ export type NewTask = {
  *
  * @throws ProxyError PROXY_NOT_FOUND where the actor may not, whatever the reason; PROXY_CONFLICT for a name that is taken by
  *         a task that the actor may read; AUTHZ_UNAVAILABLE with `data.taskId` when a remote graph did not take it: the task
- *         stands, and the outbox goes on trying
+ *         stands, and the outbox goes on trying; PROXY_QUOTA_EXCEEDED
  */
 export async function createTask(ctx: CallContext, wanted: NewTask): Promise<ShownTask> {
   const actor = actorOf(ctx.principal);
@@ -59,9 +60,16 @@ export async function createTask(ctx: CallContext, wanted: NewTask): Promise<Sho
   const writesBoth = isOnFor(ctx.config.fgacTasksDualWrite, row.tenantId);
   const dual = writesBoth ? dualWrite(ctx, "register", registrations(row, owners)) : null;
   const grants = taskGrants({ taskId: row.taskId, tenantId: row.tenantId, agentDid: row.agentDid, owners });
+  const made = {
+    kind: "tasks" as const,
+    agentDid: row.agentDid,
+    tenantId: row.tenantId,
+    bytes: bytesOf(row.params) + bytesOf(row.metadata),
+  };
   const committed = await commitWrite(
     ctx,
     [
+      ...quotaStatements(ctx, made),
       insertTask(row),
       ...(writesBoth ? writeTuples(grants, { nowMs }) : []),
       auditStatement(ctx, {
@@ -75,6 +83,7 @@ export async function createTask(ctx: CallContext, wanted: NewTask): Promise<Sho
     dual,
   );
   if (!committed.ok) {
+    if (isGuard(committed.error, "quota_has_room")) throw await quotaExceeded(ctx, made);
     if (!violates(committed.error, tasks.name, tasks.tenantId)) throw new ProxyError("PROXY_CONFLICT");
     // Somebody was faster with this name.
     throw await nameTaken(ctx, actor, await findTarget(ctx.db, actor, wanted));
@@ -85,6 +94,8 @@ export async function createTask(ctx: CallContext, wanted: NewTask): Promise<Sho
   }
   return shownTask(row);
 }
+
+const bytesOf = (text: string): number => new TextEncoder().encode(text).length;
 
 /** What a remote graph hears of a task: each of its owners, or nobody where the operator made it. */
 export function registrations(row: Pick<TaskRow, "taskId" | "agentDid">, owners: readonly string[]) {

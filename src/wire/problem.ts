@@ -93,6 +93,7 @@ const table = {
     "Queue full",
     "Too many messages wait already; try again when they are delivered.",
   ),
+  PROXY_QUOTA_EXCEEDED: problem(507, "Quota exceeded", "What is kept has reached its quota; delete some of it first."),
   DRAIN_TIMEOUT: problem(
     503,
     "Not drained in time",
@@ -196,6 +197,7 @@ function isDatabaseOutOfReach(thrown: unknown): boolean {
 
 /** @returns whether the same call may succeed a little later without the caller changing it. */
 export function isRetryable(code: ProblemCode): boolean {
+  if (code === "PROXY_QUOTA_EXCEEDED") return false;
   return PROBLEMS[code].status === 503 || PROBLEMS[code].status === 429 || PROBLEMS[code].status === 507;
 }
 

@@ -19,8 +19,9 @@ const WITHOUT_ROWID = new Set([
   "invite_uses",
   "withdrawn_grants",
   "api_key_cleanup",
+  "quota_usage",
 ]);
-const STRICT = new Set(["relationships", "grants_taken", "withdrawn_grants", "api_key_cleanup"]);
+const STRICT = new Set(["relationships", "grants_taken", "withdrawn_grants", "api_key_cleanup", "quota_usage"]);
 
 async function rows<Row>(text: string): Promise<Row[]> {
   return (await env.DB.prepare(text).all<Row>()).results;

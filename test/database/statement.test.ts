@@ -23,7 +23,7 @@ const raise = (authority: string, epoch: number) =>
 test("statement: runs on the database that it is bound to, rows under the names of the schema", async () => {
   const { meta } = await run(raise("agent:one", 3));
   expect(meta.changes).toBe(1);
-  await run(raise("agent:one", 2));
+  await run(raise("agent:one", 3));
   expect(await run(query.select().from(authorityEpochs).where(eq(authorityEpochs.authority, "agent:one")))).toEqual([
     { authority: "agent:one", epoch: 3 },
   ]);

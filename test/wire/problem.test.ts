@@ -39,7 +39,7 @@ const statuses: Record<number, string[]> = {
   429: ["PROXY_RATE_LIMIT_EXCEEDED"],
   500: ["PROXY_INTERNAL"],
   503: ["PROXY_AUTH_DEPENDENCY_UNAVAILABLE", "DRAIN_TIMEOUT", "OVERLOADED", "AUTHZ_UNAVAILABLE"],
-  507: ["PROXY_RELAY_QUEUE_FULL"],
+  507: ["PROXY_RELAY_QUEUE_FULL", "PROXY_QUOTA_EXCEEDED"],
 };
 
 const sorted = (table: Record<number, string[]>) =>

@@ -143,6 +143,8 @@ export function adviceFor(code: string): string | null {
     case "PROXY_AUTH_DEPENDENCY_UNAVAILABLE":
     case "OVERLOADED":
       return "Try again in a moment.";
+    case "PROXY_QUOTA_EXCEEDED":
+      return "Delete tasks or keys that are no longer needed, or have the operator raise the quota.";
     case "DRAIN_TIMEOUT":
       return "It is not over for sure yet. Run the same command again until it succeeds: doing it twice does no harm.";
     case "PROXY_AUTH_CLIENT_INVALIDATED":

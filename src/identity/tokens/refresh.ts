@@ -1,5 +1,5 @@
 /** Refreshing an access token, contract §3: the refresh token is used once, a lost answer is answered again, reuse ends the family. */
-import { and, eq, exists, isNull, sql } from "drizzle-orm";
+import { and, desc, eq, exists, inArray, isNull, sql } from "drizzle-orm";
 import { alias } from "drizzle-orm/sqlite-core";
 import { auditStatement } from "../../audit/entry.ts";
 import { agentCaller, authorityEnded } from "../../call/caller.ts";
@@ -14,6 +14,11 @@ import type { AgentDid } from "../../wire/did.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import { ATTEMPTS_MAX, contended, REFRESH_REPEAT_MS, type Registry, registryOf } from "../registry.ts";
 import { endFamily, insertPair, newTokenPair, type TokenPair } from "./token-pairs.ts";
+
+/** Pairs of one family that are kept. */
+export const FAMILY_PAIRS_MAX = 500;
+/** Pairs that one refresh forgets: one in the long run, and what an older version has left. */
+const FORGOTTEN_AT_ONCE_MAX = 1_000;
 
 /** What is known of a refresh token. */
 export type RefreshRow = {
@@ -92,6 +97,7 @@ export async function refreshAccess(ctx: CallContext, refreshToken: string): Pro
       guardUnmoved(row, verdict),
       ...supersede(row, verdict, pair),
       insertPair({ familyId: row.familyId, agentDid: row.agentDid, keyX: row.keyX }, pair),
+      forgetOldest(row.familyId),
     ]);
     if (outcome.ok) {
       ctx.authority.assertCurrent();
@@ -102,6 +108,22 @@ export async function refreshAccess(ctx: CallContext, refreshToken: string): Pro
     if (outcome.error === "authority-ended") throw authorityEnded(ctx);
   }
   throw contended();
+}
+
+/**
+ * Keeps of a family's pairs the latest, so that refreshing without end keeps no rows without end. A refresh token as old as those
+ * that go is unknown from then on: refused, without ending the family.
+ */
+function forgetOldest(familyId: string): Statement<D1Result> {
+  const ofFamily = eq(tokenPairs.familyId, familyId);
+  const oldest = query
+    .select({ refreshHash: tokenPairs.refreshHash })
+    .from(tokenPairs)
+    .where(ofFamily)
+    .orderBy(desc(tokenPairs.issuedAtMs), desc(sql`rowid`))
+    .limit(FORGOTTEN_AT_ONCE_MAX)
+    .offset(FAMILY_PAIRS_MAX);
+  return query.delete(tokenPairs).where(inArray(tokenPairs.refreshHash, oldest));
 }
 
 const successor = alias(tokenPairs, "successor");

@@ -38,6 +38,32 @@ const isValid = (agent: TestAgent, token: string): Promise<boolean> =>
     aitJti: claimsOf(agent.credentials.ait)["jti"] as string,
   });
 
+test("a refresh: keeps the 500 latest pairs of a family, however often it is made", async () => {
+  const agent = await registered();
+  const [family] = await rows<{ family_id: string }>(
+    "SELECT family_id FROM token_pairs WHERE agent_did = ?1",
+    agent.credentials.agentDid,
+  );
+  await registry()
+    .db.prepare(
+      `INSERT INTO token_pairs (refresh_hash, access_hash, family_id, agent_did, key_x, issued_at_ms, access_expires_at_ms,
+         refresh_expires_at_ms, used_at_ms)
+       SELECT value, value, ?2, ?3, 'k', ?4, ?4, ?4, ?4 FROM json_each(?1)`,
+    )
+    .bind(
+      JSON.stringify(Array.from({ length: 600 }, () => newUlid(NOW_MS))),
+      family!.family_id,
+      agent.credentials.agentDid,
+      NOW_MS - DAY_MS,
+    )
+    .run();
+  const next = await refresh(agent, agent.credentials.refreshToken);
+  const kept = await rows("SELECT 1 FROM token_pairs WHERE family_id = ?1", family!.family_id);
+  expect(kept).toHaveLength(500);
+  clock.ms += SECOND_MS;
+  expect((await refresh(agent, next.refreshToken)).refreshToken).toMatch(/^spr_/);
+});
+
 describe("a refresh", () => {
   test("hands out a fresh pair, and the access token before it lives to its end", async () => {
     const agent = await registered();

@@ -208,6 +208,41 @@ describe("a device's label", () => {
   });
 });
 
+describe("changes to an agent's devices", () => {
+  test("are bounded for each who acts for it and for all of them; an end and the operator always pass", async () => {
+    vi.useFakeTimers({ toFake: ["Date"], now: Date.now() });
+    const agent = newAgentHolder(newAgent());
+    const { did } = agent;
+    const manager = await pairDevice(agent, ["relay", "devices"]);
+    const another = await pairDevice(agent, ["relay", "devices"]);
+    const victim = await pairDevice(agent, ["relay"]);
+    const rename = (by: Holder | AgentDid) =>
+      call(by, "device.pair.rename", { deviceId: victim.deviceId, label: "desk" });
+    vi.setSystemTime(Date.now() + 60_000);
+    const passed = async (by: Holder): Promise<number> => {
+      for (let made = 0; ; made += 1) {
+        // oxlint-disable-next-line no-await-in-loop -- one after the other
+        const answer = (await rename(by)) as { ok?: boolean; code?: string };
+        if (answer.ok !== true) {
+          expect(answer).toMatchObject({ code: "PROXY_RATE_LIMIT_EXCEEDED" });
+          return made;
+        }
+      }
+    };
+    expect(await passed(manager)).toBe(30);
+    expect(await passed(another)).toBe(30);
+    expect(await rename(agent)).toMatchObject({ code: "PROXY_RATE_LIMIT_EXCEEDED" });
+    expect(await rename(did)).toMatchObject({ ok: true });
+    await done(manager, "device.token.revoke", { deviceId: victim.deviceId });
+    expect(await call(manager, "device.token.revoke", { deviceId: victim.deviceId })).toMatchObject({
+      code: "PROXY_RATE_LIMIT_EXCEEDED",
+    });
+    vi.setSystemTime(Date.now() + 60_000);
+    expect(await call(manager, "device.token.revoke", { deviceId: victim.deviceId })).toMatchObject({ ok: true });
+    vi.useRealTimers();
+  });
+});
+
 describe("a removal", () => {
   test("takes the device's pending request with it, and may be repeated with the same answer", async () => {
     const agent = newAgentHolder(newAgent());
