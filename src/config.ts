@@ -34,6 +34,7 @@ export type Config = {
   /** Hosts that V2 proofs may name beside the one the Worker was called by; lower case, a default port left out. */
   readonly publicAuthorities: readonly string[];
   readonly relayOutboxMax: number;
+  readonly relayBatchMs: number;
   readonly relayQueueMax: number;
   readonly relayQueueTtlMs: number;
   readonly relayRetryInitialMs: number;
@@ -201,6 +202,7 @@ export function parseConfig(source: Source): Result<Config, SettingProblem[]> {
     proofV1: oneOf("PROOF_V1", "accept", ["accept", "refuse"]),
     publicAuthorities: authorities,
     relayOutboxMax: integer("RELAY_OUTBOX_MAX", 500, 1, 10_000),
+    relayBatchMs: integer("RELAY_BATCH_MS", 0, 0, 1_000),
     relayQueueMax: integer("RELAY_QUEUE_MAX", 500, 1, 10_000),
     relayQueueTtlMs: integer("RELAY_QUEUE_TTL_MS", 3_600_000, 1_000, 7 * DAY_MS),
     relayRetryInitialMs: integer("RELAY_RETRY_INITIAL_MS", 1_000, 10, 60_000),

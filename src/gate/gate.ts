@@ -37,6 +37,7 @@ import { GateRefusal } from "./protocol/refusal.ts";
 import type { AgentAdmission, Submission, SubmissionReply, WaitingSender } from "./protocol/submission.ts";
 import type { DeliveryOutcome, QueuedMessage, TransferResult } from "./protocol/transfer.ts";
 import { readUpgrade, type Upgrade, UPGRADE_HEADER } from "./protocol/upgrade.ts";
+import type { Session } from "./relay/sockets.ts";
 import { createGateState, type GateState } from "./state.ts";
 import { hasSchema } from "./storage/schema.ts";
 
@@ -307,7 +308,7 @@ export class Gate extends DurableObject<Env> {
       socketId: session.socketId,
       sockets: sockets.size(),
     });
-    void this.#sendDueReceipts();
+    if (session.scopes.includes("relay")) void this.#sendDueReceipts(session);
     return new Response(null, {
       status: 101,
       webSocket: pair[0],
@@ -318,20 +319,18 @@ export class Gate extends DurableObject<Env> {
     });
   }
 
-  /** Sends this agent the receipts of its dead letters that are due, a batch a commit. */
-  async #sendDueReceipts(): Promise<void> {
+  /** Sends the receipts of this agent's dead letters that are due over a socket that has just opened, a batch a commit. */
+  async #sendDueReceipts(session: Session): Promise<void> {
     const { outbox, commits, relay } = this.#ensureOpen();
     let last: string | null = null;
-    for (;;) {
+    do {
       // oxlint-disable-next-line no-await-in-loop -- one batch after the other
-      const first: string | null = await commits.commit(() => {
-        const due = outbox.dueReceipts();
-        relay.sendReceipts(due);
-        return due[0]?.deliveryId ?? null;
+      last = await commits.commit((): string | null => {
+        const due = outbox.receiptsDue(last);
+        relay.sendReceipts(due, session);
+        return due.at(-1)?.deliveryId ?? null;
       });
-      if (first === null || first === last) return;
-      last = first;
-    }
+    } while (last !== null);
   }
 
   override webSocketMessage(socket: WebSocket, message: string | ArrayBuffer): void {

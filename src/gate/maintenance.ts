@@ -17,7 +17,14 @@ const SAFETY_ALARM_MS = 2_000;
 const HOUSEKEEPING_AFTER_MS = 60_000;
 
 /** Work that goes on by itself once it is started: hand-overs, reports, the audit's way to D1. */
-export type BackgroundWork = { start(nowMs: number): void; nextDueMs(nowMs: number): number | null };
+export type BackgroundWork = {
+  /** Starts what is due. */
+  start(nowMs: number): void;
+  /** When more is due (ms since the epoch); null when nothing is pending. */
+  nextDueMs(nowMs: number): number | null;
+  /** When something has to be written down before the gate may sleep; null for nothing. An alarm brings it, no timer. */
+  nextRecordMs?(): number | null;
+};
 
 export type Maintenance = {
   /** The last part of every group: pushes what can be pushed, starts what is due, and makes sure to be woken. */
@@ -81,6 +88,8 @@ export function createMaintenance(deps: MaintenanceDeps): Maintenance {
     return dues.length === 0 ? null : Math.min(...dues);
   };
 
+  const nextRecordMs = (): number => Math.min(...works.map((work) => work.nextRecordMs?.() ?? Infinity));
+
   /** Sets the alarm where it is later than what is due first. One that comes early looks again. */
   const arm = (nowMs: number): void => {
     const sweepMs = queue.nextDueMs(sockets.size() > 0, nowMs);
@@ -89,6 +98,7 @@ export function createMaintenance(deps: MaintenanceDeps): Maintenance {
       outbox.isHolding() || !audit.isEmpty() || workMs !== null ? nowMs + SAFETY_ALARM_MS : Infinity,
       sweepMs ?? Infinity,
       relay.nextDueMs() ?? Infinity,
+      nextRecordMs(),
       pruneDueAtMs,
     );
     if (dueMs >= alarmAtMs) return;

@@ -74,11 +74,11 @@ export function createGateState(deps: GateStateDeps): GateState {
     isEnding: stores.authority.isEnded,
   });
 
-  const transfer = createTransfer({ ...common, gateStub });
+  const transfer = createTransfer({ ...common, gateStub, expire: submissions.expire });
   const reporting = createReporting({ ...common, gateStub });
   const auditReplication = createAuditReplication({ ...common, outbox: stores.audit, db: env.DB });
-  const { recordAttempts, nextWorkMs } = stores.queue;
-  const dispatching = { start: recordAttempts, nextDueMs: nextWorkMs };
+  const { recordAttempts: start, nextWorkMs: nextDueMs, nextRecordMs } = stores.queue;
+  const dispatching = { start, nextDueMs, nextRecordMs };
   const maintenance = createMaintenance({
     ...common,
     config,

@@ -13,7 +13,7 @@ import { createNonces, type Nonces } from "./admission/nonces.ts";
 import { createPeerFences, type PeerFences } from "./admission/peer-fences.ts";
 import { createRate, type Rate } from "./admission/rate-limit.ts";
 import { createDeliveryIds } from "./outbox/delivery-id.ts";
-import { createOutbox, type Outbox } from "./outbox/outbox.ts";
+import { createOutbox, type Outbox, type OutboxLimits } from "./outbox/outbox.ts";
 import { createQueue, type Queue, type QueueLimits } from "./queue/queue.ts";
 import { createSockets, type Sockets } from "./relay/sockets.ts";
 import { createRelayTickets, type RelayTickets } from "./relay/tickets.ts";
@@ -58,8 +58,8 @@ export function createGateStores(ctx: DurableObjectState, config: Config, log: L
   const nonces = createNonces(sql, config.skewMaxSeconds);
   const accessValidations = createAccessValidations(sql);
   const fences = createPeerFences(sql);
-  const lastId = sql.exec<{ last: string | null }>("SELECT MAX(delivery_id) AS last FROM outbox").one().last;
-  const outbox = createOutbox(sql, { outboxMax: config.relayOutboxMax }, createDeliveryIds(lastId));
+  const lastId = sql.exec<{ last: string | null }>("SELECT MAX(delivery_id) AS last FROM outbound").one().last;
+  const outbox = createOutbox(sql, outboxLimits(config), createDeliveryIds(lastId));
   const queue = createQueue({ sql, limits: queueLimits(config), admits: fences.admits, now: Date.now });
   const sockets = createSockets(ctx, (error) => log.error("relay.close_failed", errorFields(error)));
   // What was on its way to sockets that a crash took along waits for no acknowledgement any more.
@@ -100,6 +100,10 @@ export function createGateStores(ctx: DurableObjectState, config: Config, log: L
       return dues.length === 0 ? null : Math.min(...dues);
     },
   };
+}
+
+function outboxLimits({ relayOutboxMax, relayQueueTtlMs, relayBatchMs }: Config): OutboxLimits {
+  return { outboxMax: relayOutboxMax, ttlMs: relayQueueTtlMs, batchMs: relayBatchMs };
 }
 
 function queueLimits(config: Config): QueueLimits {

@@ -1,12 +1,13 @@
 /** An outbox and a queue on real storage, whose other gates answer when a test says so. */
 import { createDeliveryIds } from "../../src/gate/outbox/delivery-id.ts";
-import { createOutbox, type Outbox } from "../../src/gate/outbox/outbox.ts";
+import { createOutbox, type Outbox, type Receipt } from "../../src/gate/outbox/outbox.ts";
 import { createTransfer, type Transfer } from "../../src/gate/outbox/transfer.ts";
 import type { PeerGate } from "../../src/gate/protocol/peer.ts";
 import type { DeliveryOutcome, QueuedMessage, TransferResult } from "../../src/gate/protocol/transfer.ts";
 import { createQueue, type Queue } from "../../src/gate/queue/queue.ts";
 import { createReporting, type Reporting } from "../../src/gate/queue/reporting.ts";
 import { createGroupCommit } from "../../src/gate/storage/group-commit.ts";
+import type { AgentDid } from "../../src/wire/did.ts";
 import { newAgentDid, onStorage } from "./gate.ts";
 import { silentLog } from "./silent-log.ts";
 
@@ -25,9 +26,11 @@ export type Desk = {
   commit: (effect: () => void) => Promise<void>;
   handOvers: Asked<QueuedMessage[], TransferResult>[];
   settlements: Asked<DeliveryOutcome[], void>[];
+  /** Of what has waited too long for a gate that does not answer. */
+  receipts: Receipt[];
 };
 
-export function betweenGates(work: (desk: Desk) => Promise<void>): Promise<void> {
+export function betweenGates(work: (desk: Desk) => Promise<void>, batchMs = 0): Promise<void> {
   return onStorage(async (sql, storage) => {
     const handOvers: Desk["handOvers"] = [];
     const settlements: Desk["settlements"] = [];
@@ -42,7 +45,7 @@ export function betweenGates(work: (desk: Desk) => Promise<void>): Promise<void>
       retry: { initialMs: 1_000, maxMs: 30_000, jitterRatio: 0.2 },
       deadLetterRetentionMs: 1e9,
     };
-    const outbox = createOutbox(sql, { outboxMax: 500 }, createDeliveryIds(null));
+    const outbox = createOutbox(sql, { outboxMax: 500, ttlMs: limits.ttlMs, batchMs }, createDeliveryIds(null));
     const queue = createQueue({ sql, limits, admits: () => true, now: Date.now });
     const commits = createGroupCommit(storage, (error) => {
       throw error;
@@ -55,7 +58,10 @@ export function betweenGates(work: (desk: Desk) => Promise<void>): Promise<void>
       if (due !== Infinity) commits.wake(Math.max(1, due - nowMs));
     });
     const between = { commits, gateStub: () => gate, now: Date.now, log: silentLog };
-    const transfer = createTransfer({ self, outbox, ...between });
+    const receipts: Receipt[] = [];
+    const expire = (to: AgentDid): Promise<void> =>
+      commits.commitChecked(() => void receipts.push(...outbox.expire(to, Date.now())));
+    const transfer = createTransfer({ self, outbox, expire, ...between });
     const reporting = createReporting({ queue, ...between });
     await work({
       outbox,
@@ -64,6 +70,7 @@ export function betweenGates(work: (desk: Desk) => Promise<void>): Promise<void>
       reporting,
       handOvers,
       settlements,
+      receipts,
       commit: (effect) => commits.commit(effect),
     });
   });

@@ -38,7 +38,7 @@ export type OperationsDeps = {
   shared: SharedSecret;
   apiKeys: ApiKeys;
   audit: Pick<AuditOutbox, "record">;
-  outbox: Pick<Outbox, "accept" | "status">;
+  outbox: Pick<Outbox, "accept" | "status" | "receiptsConfirmed">;
   queue: Pick<Queue, "deadLetters" | "replay" | "purge">;
   intake: Pick<Intake, "putLocal" | "fencePeer">;
   relay: Pick<Relay, "broadcast">;
@@ -136,6 +136,8 @@ async function deliveryStatus(
   const found = outbox.status(deliveryId, now());
   if (found === null) return null;
   const { to, handedOver, ...status } = found;
+  // Who asks how a message died needs no receipt of it any more.
+  if (status.state === "dead_lettered") outbox.receiptsConfirmed([deliveryId]);
   if (!handedOver) return status;
   try {
     const attempts = await withDeadline(REMOTE_GATE_TIMEOUT_MS, () => attemptsAt(to, deliveryId));

@@ -1,131 +1,151 @@
 /** What a sender's gate holds for each of its recipients, as memory mirrors it, and when it may be handed over next. */
 import { backoffMs } from "../../resilience/backoff.ts";
 import type { AgentDid } from "../../wire/did.ts";
-import { BATCH_TICK_MS, type QueuedMessage } from "../protocol/transfer.ts";
+import type { QueuedMessage } from "../protocol/transfer.ts";
 
-/** A recipient whose queue is full makes room by the second; one whose gate does not answer takes longer. */
-const FULL_RETRY = { initialMs: 250, maxMs: 5_000, jitterRatio: 0.2 };
+/** A recipient whose queue is full makes room as its own program works; one whose gate does not answer takes longer. */
+const FULL_RETRY = { initialMs: 20, maxMs: 5_000, jitterRatio: 0.2 };
 const FAILED_RETRY = { initialMs: 1_000, maxMs: 30_000, jitterRatio: 0.2 };
 /** Bodies up to this much in all stay in memory until they are handed over; the others are read back. */
-const PARCEL_BYTES_KEPT = 1_048_576;
+const CACHED_BYTES_MAX = 1_048_576;
 
-/** Not yet taken over. */
-export type Held = { deliveryId: string; bytes: number; message?: QueuedMessage };
+/** A message that its recipient's gate has not taken over. */
+export type HeldMessage = {
+  readonly deliveryId: string;
+  readonly bytes: number;
+  readonly createdAtMs: number;
+  message?: QueuedMessage;
+};
 
-/** One recipient. Waiting: held, or taken over and not yet ended. Hurried: somebody waits for the end of what is held. */
-export type OutboxLane = {
-  held: Held[];
+/** The messages for one recipient. */
+export type RecipientQueue = {
+  readonly held: HeldMessage[];
+  /** Held, or taken over and not ended. */
   waiting: number;
-  busy: boolean;
-  isHurried: boolean;
+  /** A hand-over is in progress. */
+  isBusy: boolean;
+  /** A request waits for the end of what is held. */
+  isUrgent: boolean;
   dueAtMs: number;
   failures: number;
 };
 
-export type OutboxLanes = ReturnType<typeof createOutboxLanes>;
+/** The messages for all recipients. */
+export type RecipientQueues = {
+  of(to: AgentDid): RecipientQueue;
+  /** Messages that are held, and bytes of their bodies. */
+  count(): number;
+  bytes(): number;
+  /** One more message waits for a recipient. */
+  addWaiting(to: AgentDid): void;
+  /** One of them has ended. */
+  removeWaiting(to: AgentDid): void;
+  /** This agent's messages that wait for a recipient, here or in its queue. */
+  waiting(to: AgentDid): number;
+  /** What is held for a recipient is not to be batched. */
+  hurry(to: AgentDid): void;
+  hold(to: AgentDid, held: HeldMessage): void;
+  /** Drops one that has ended while it was held. */
+  drop(queue: RecipientQueue, position: number): void;
+  /** A message that has ended is read from disk again before it is offered, and found to be over. */
+  forget(to: AgentDid, deliveryId: string): void;
+  /** The recipients that a hand-over may start for now; the one that had the last is the last. */
+  due(nowMs: number): AgentDid[];
+  /** When the next hand-over is due; null while nothing is held. */
+  nextDueMs(): number | null;
+  /** The first `taken` of what was offered are the recipient's now. @returns their delivery ids */
+  handedOver(to: AgentDid, offered: number, taken: number, nowMs: number): string[];
+  /** A hand-over got no answer: the same again after a while. The recipient's gate recognises repeats. */
+  handOverFailed(to: AgentDid, nowMs: number): void;
+};
 
-export function createOutboxLanes() {
-  const lanes = new Map<AgentDid, OutboxLane>();
+/** @param batchMs how long after a hand-over what has come since waits for more; 0 for not at all */
+export function createRecipientQueues(batchMs: number): RecipientQueues {
+  const queues = new Map<AgentDid, RecipientQueue>();
   let heldCount = 0;
   let heldBytes = 0;
 
-  const laneOf = (to: AgentDid): OutboxLane => {
-    let lane = lanes.get(to);
-    if (lane === undefined) {
-      lane = { held: [], waiting: 0, busy: false, isHurried: false, dueAtMs: 0, failures: 0 };
-      lanes.set(to, lane);
+  const of = (to: AgentDid): RecipientQueue => {
+    let queue = queues.get(to);
+    if (queue === undefined) {
+      queue = { held: [], waiting: 0, isBusy: false, isUrgent: false, dueAtMs: 0, failures: 0 };
+      queues.set(to, queue);
     }
-    return lane;
+    return queue;
   };
 
-  /** A recipient that made no room, or did not answer, is left alone for its time whoever waits. */
-  const dueAtMs = (lane: OutboxLane): number => (lane.isHurried && lane.failures === 0 ? 0 : lane.dueAtMs);
-
-  const release = (gone: readonly Held[]): void => {
+  const release = (gone: readonly HeldMessage[]): void => {
     for (const { bytes } of gone) {
       heldCount -= 1;
       heldBytes -= bytes;
     }
   };
 
+  /** A recipient that made no room, or did not answer, is left alone for its time whoever waits. */
+  const dueAtMs = (queue: RecipientQueue): number => (queue.isUrgent && queue.failures === 0 ? 0 : queue.dueAtMs);
+
   return {
-    of: laneOf,
-    count: (): number => heldCount,
-    bytes: (): number => heldBytes,
-
-    /** One more message waits for a recipient. */
-    waits(to: AgentDid): void {
-      laneOf(to).waiting += 1;
+    of,
+    count: () => heldCount,
+    bytes: () => heldBytes,
+    addWaiting(to) {
+      of(to).waiting += 1;
+    },
+    removeWaiting(to) {
+      of(to).waiting -= 1;
+    },
+    waiting: (to) => queues.get(to)?.waiting ?? 0,
+    hurry(to) {
+      of(to).isUrgent = true;
     },
 
-    /** What is held for a recipient is not to wait for company. */
-    hurry(to: AgentDid): void {
-      laneOf(to).isHurried = true;
-    },
-
-    /** One of them has ended. */
-    ended(to: AgentDid): void {
-      laneOf(to).waiting -= 1;
-    },
-
-    /** This agent's messages that wait for a recipient, here or in its queue. */
-    waiting: (to: AgentDid): number => lanes.get(to)?.waiting ?? 0,
-
-    hold(to: AgentDid, deliveryId: string, bytes: number, message?: QueuedMessage): void {
-      const keeps = message !== undefined && heldBytes + bytes < PARCEL_BYTES_KEPT;
-      laneOf(to).held.push({ deliveryId, bytes, ...(keeps ? { message } : {}) });
+    hold(to, { message, ...held }) {
+      const isCached = message !== undefined && heldBytes + held.bytes < CACHED_BYTES_MAX;
+      of(to).held.push({ ...held, ...(isCached ? { message } : {}) });
       heldCount += 1;
-      heldBytes += bytes;
+      heldBytes += held.bytes;
+    },
+    drop: (queue, position) => release(queue.held.splice(position, 1)),
+    forget(to, deliveryId) {
+      delete queues.get(to)?.held.find((held) => held.deliveryId === deliveryId)?.message;
     },
 
-    /** Drops one that has ended while it was held. */
-    drop(lane: OutboxLane, position: number): void {
-      release(lane.held.splice(position, 1));
-    },
-
-    /** What has ended is read from disk again before it is offered, and found to be over. */
-    forgetParcel(to: AgentDid, deliveryId: string): void {
-      delete lanes.get(to)?.held.find((held) => held.deliveryId === deliveryId)?.message;
-    },
-
-    /** The recipients that a hand-over may start for now. */
-    due(nowMs: number): AgentDid[] {
+    due(nowMs) {
       const due: AgentDid[] = [];
-      for (const [to, lane] of lanes) {
-        if (lane.busy || dueAtMs(lane) > nowMs) continue;
-        if (lane.held.length > 0) due.push(to);
-        else if (lane.waiting === 0) lanes.delete(to);
+      for (const [to, queue] of queues) {
+        if (queue.isBusy || dueAtMs(queue) > nowMs) continue;
+        if (queue.held.length > 0) due.push(to);
+        else if (queue.waiting === 0) queues.delete(to);
       }
       return due;
     },
 
-    /** When the next hand-over is due; null while nothing is held. */
-    nextDueMs(): number | null {
+    nextDueMs() {
       let due: number | null = null;
-      for (const lane of lanes.values()) {
-        if (lane.held.length > 0 && !lane.busy) due = Math.min(due ?? Infinity, dueAtMs(lane));
+      for (const queue of queues.values()) {
+        if (queue.held.length > 0 && !queue.isBusy) due = Math.min(due ?? Infinity, dueAtMs(queue));
       }
       return due;
     },
 
-    /** The first `taken` of a lane are the recipient's now. @returns their delivery ids */
-    handedOver(to: AgentDid, offered: number, taken: number, nowMs: number): string[] {
-      const lane = laneOf(to);
-      lane.busy = false;
-      lane.failures = taken === offered ? 0 : taken > 0 ? 1 : lane.failures + 1;
-      lane.dueAtMs =
-        nowMs + (lane.failures === 0 ? BATCH_TICK_MS : backoffMs(lane.failures, FULL_RETRY, Math.random()));
-      const gone = lane.held.splice(0, taken);
+    handedOver(to, offered, taken, nowMs) {
+      const queue = of(to);
+      queue.isBusy = false;
+      queue.failures = taken === offered ? 0 : taken > 0 ? 1 : queue.failures + 1;
+      queue.dueAtMs = nowMs + (queue.failures === 0 ? batchMs : backoffMs(queue.failures, FULL_RETRY, Math.random()));
+      // Every recipient has its turn, should there be more of them than hand-overs at once.
+      queues.delete(to);
+      queues.set(to, queue);
+      const gone = queue.held.splice(0, taken);
       release(gone);
       return gone.map(({ deliveryId }) => deliveryId);
     },
 
-    /** A hand-over that got no answer: the same batch again after a while. The recipient's gate tells repeats apart. */
-    handOverFailed(to: AgentDid, nowMs: number): void {
-      const lane = laneOf(to);
-      lane.busy = false;
-      lane.failures += 1;
-      lane.dueAtMs = nowMs + backoffMs(lane.failures, FAILED_RETRY, Math.random());
+    handOverFailed(to, nowMs) {
+      const queue = of(to);
+      queue.isBusy = false;
+      queue.failures += 1;
+      queue.dueAtMs = nowMs + backoffMs(queue.failures, FAILED_RETRY, Math.random());
     },
   };
 }

@@ -22,11 +22,13 @@ export type Submissions = {
   awaitDelivery(deliveryId: string, waitMs: number): Promise<{ delivered: boolean; queueDepth: number }>;
   /** Records what became of messages that were handed over. Repeats change nothing. */
   settle(outcomes: readonly DeliveryOutcome[]): Promise<void>;
+  /** Ends what has waited too long for a recipient whose gate does not answer. */
+  expire(to: AgentDid): Promise<void>;
 };
 
 export type SubmissionsDeps = {
   self: AgentDid;
-  outbox: Pick<Outbox, "accept" | "hasRoom" | "status" | "queueDepth" | "settle">;
+  outbox: Pick<Outbox, "accept" | "hasRoom" | "status" | "queueDepth" | "settle" | "expire">;
   commits: GroupCommit;
   /** The agent's epoch. */
   epoch: () => number;
@@ -61,6 +63,10 @@ export function createSubmissions(deps: SubmissionsDeps): Submissions {
       if (waiter !== undefined) waiters.delete(waiter);
       if (waiters.size === 0) waiting.delete(deliveryId);
     }
+  };
+
+  const notify = (deliveryId: string, delivered: boolean): void => {
+    for (const resolve of waiting.get(deliveryId) ?? []) resolve(delivered);
   };
 
   return {
@@ -100,8 +106,17 @@ export function createSubmissions(deps: SubmissionsDeps): Submissions {
         isAwaited ? 0 : SETTLED_WITHIN_MS,
       );
       for (const { deliveryId, delivered, waitsAgain } of outcomes) {
-        if (waitsAgain !== true) for (const resolve of waiting.get(deliveryId) ?? []) resolve(delivered);
+        if (waitsAgain !== true) notify(deliveryId, delivered);
       }
+    },
+
+    async expire(to) {
+      const receipts = await commits.commitChecked(() => {
+        const expired = outbox.expire(to, now());
+        deps.onSettled(expired);
+        return expired;
+      });
+      for (const { deliveryId, delivered } of receipts) notify(deliveryId, delivered);
     },
   };
 }

@@ -2,11 +2,9 @@
 import { errorFields, type Log } from "../../telemetry/log.ts";
 import type { AgentDid } from "../../wire/did.ts";
 import { askPeer, type PeerGate } from "../protocol/peer.ts";
+import { TRANSFER_IN_PROGRESS_BYTES_MAX } from "../protocol/transfer.ts";
 import type { GroupCommit } from "../storage/group-commit.ts";
 import type { Outbox } from "./outbox.ts";
-
-/** What is on disk with the recipient may wait this long for another commit before it is written down here. */
-const RECORDED_WITHIN_MS = 500;
 
 /** The hand-overs of one sender's gate. */
 export type Transfer = {
@@ -14,42 +12,73 @@ export type Transfer = {
   start(nowMs: number): void;
   /** When the next is due (ms since the epoch); null while nothing is held. */
   nextDueMs(): number | null;
+  /** When what recipients have had for a while is to be written down; null for nothing. */
+  nextRecordMs(): number | null;
 };
 
 export type TransferDeps = {
   self: AgentDid;
   outbox: Pick<
     Outbox,
-    "nextBatch" | "handedOver" | "handOverFailed" | "recordHandedOver" | "dueRecipients" | "nextDueMs"
+    | "nextBatch"
+    | "handedOver"
+    | "handOverFailed"
+    | "hasExpired"
+    | "recordHandedOver"
+    | "nextRecordMs"
+    | "dueRecipients"
+    | "nextDueMs"
   >;
-  commits: GroupCommit;
+  commits: Pick<GroupCommit, "wake">;
   gateStub: (did: AgentDid) => Pick<PeerGate, "receive">;
+  /** Ends what has waited too long for a recipient whose gate does not answer. */
+  expire: (to: AgentDid) => Promise<void>;
   now: () => number;
   log: Log;
 };
 
 /** @returns the transfer of one gate. */
-export function createTransfer({ self, outbox, commits, gateStub, now, log }: TransferDeps): Transfer {
+export function createTransfer({ self, outbox, commits, gateStub, expire, now, log }: TransferDeps): Transfer {
+  /** Bytes of bodies in the hand-overs that are in progress. */
+  let bytesInProgress = 0;
+
   const handOver = async (to: AgentDid): Promise<void> => {
     const messages = outbox.nextBatch(to);
     if (messages.length === 0) return;
+    const bytes = messages.reduce((sum, message) => sum + message.bytes, 0);
+    bytesInProgress += bytes;
     try {
       const { taken } = await askPeer(() => gateStub(to).receive(self, messages));
-      const gone = outbox.handedOver(to, messages.length, taken, now());
-      // What came meanwhile is handed over in the same group.
-      const withinMs = Math.max(0, (outbox.nextDueMs() ?? Infinity) - now());
-      await commits.commitChecked(() => outbox.recordHandedOver(gone, now()), Math.min(RECORDED_WITHIN_MS, withinMs));
+      outbox.handedOver(to, messages.length, taken, now());
     } catch (error) {
       outbox.handOverFailed(to, now());
       log.warn("handover.failed", { to, messages: messages.length, ...errorFields(error) });
-      commits.wake();
+      if (outbox.hasExpired(to, now())) await expire(to);
+    } finally {
+      bytesInProgress -= bytes;
+    }
+    // What came meanwhile goes at once, and needs no commit: it is on disk as what is held.
+    start(now());
+    const dueMs = nextDueMs();
+    if (dueMs !== null) commits.wake(Math.max(1, dueMs - now()));
+  };
+
+  const start = (nowMs: number): void => {
+    for (const to of outbox.dueRecipients(nowMs)) {
+      if (bytesInProgress >= TRANSFER_IN_PROGRESS_BYTES_MAX) return;
+      void handOver(to);
     }
   };
 
+  const nextDueMs = (): number | null =>
+    bytesInProgress >= TRANSFER_IN_PROGRESS_BYTES_MAX ? null : outbox.nextDueMs();
+
   return {
     start(nowMs) {
-      for (const to of outbox.dueRecipients(nowMs)) void handOver(to);
+      outbox.recordHandedOver(nowMs);
+      start(nowMs);
     },
-    nextDueMs: () => outbox.nextDueMs(),
+    nextDueMs,
+    nextRecordMs: outbox.nextRecordMs,
   };
 }

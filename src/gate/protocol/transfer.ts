@@ -33,14 +33,15 @@ export type DeliveryOutcome = {
   waitsAgain?: true;
 };
 
-/** Most a hand-over carries. */
+/** Messages of one hand-over, */
 export const TRANSFER_BATCH_MAX = 100;
-export const TRANSFER_BYTES_MAX = 4 * 1_048_576;
+/** and bytes of their bodies; one message goes always. */
+export const TRANSFER_BYTES_MAX = 1_048_576;
+/** Once so many bytes are being handed over by one gate, other recipients wait for their turn. */
+export const TRANSFER_IN_PROGRESS_BYTES_MAX = 8 * 1_048_576;
 
 /** What a queue or an outbox holds at most, in bytes of bodies. */
 export const HELD_BYTES_MAX = 64 * 1_048_576;
 
-/** The first of a lull goes at once; what follows within this time goes together. */
-export const BATCH_TICK_MS = 250;
-/** The same for reports, which nobody waits for as a recipient does for a message. */
+/** Between two reports to the same gate, unless a request waits: nobody waits for them as a recipient does for a message. */
 export const REPORT_TICK_MS = 500;

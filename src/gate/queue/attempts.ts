@@ -11,8 +11,11 @@ import type { SenderQueue, SenderQueues } from "./senders.ts";
 export const ACK_TIMEOUT_MS = 30_000;
 /** A client may say that it is at work on a message for so long. */
 export const WORKING_MAX_MS = 3_600_000;
-/** An attempt that is answered sooner is never written down: after a crash the message comes again. */
-const RECORDED_AFTER_MS = 1_000;
+/**
+ * An attempt that is answered sooner is never written down: after a crash the message comes again. Sooner than the platform
+ * lets an object sleep (10 s).
+ */
+export const RECORDED_AFTER_MS = 2_000;
 
 export type AttemptLimits = { maxAttempts: number; retry: Spacing };
 

@@ -72,8 +72,10 @@ export type Queue = {
   pump(sockets: () => readonly RelaySocket[], nowMs: number): Push[];
   /** Writes down the attempts that were not answered at once. */
   recordAttempts(nowMs: number): void;
-  /** When `pump` or `recordAttempts` has more to do, without anything else happening; null for never. */
+  /** 0 when `pump` has more to do; null for nothing. */
   nextWorkMs(): number | null;
+  /** When `recordAttempts` has something to do; null for nothing. */
+  nextRecordMs(): number | null;
   /** What a recipient says, as far as the messages were pushed to this holder. */
   acknowledge(acks: readonly Acknowledgement[], nowMs: number): void;
   /** The holder is at work on a message: its attempt does not fail meanwhile, for an hour at most. */
@@ -245,7 +247,8 @@ export function createQueue({ sql, limits, admits, now }: QueueDeps): Queue {
 
     pump: pump.next,
     recordAttempts: attempts.record,
-    nextWorkMs: () => (pump.hasMore() ? 0 : attempts.nextRecordMs()),
+    nextWorkMs: () => (pump.hasMore() ? 0 : null),
+    nextRecordMs: attempts.nextRecordMs,
 
     acknowledge(acks, nowMs) {
       const accepted: QueueEntry[] = [];

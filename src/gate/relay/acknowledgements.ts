@@ -1,6 +1,5 @@
 /** What recipients say of the messages that were pushed to them, batched into few commits. */
 import type { AuthorityRef } from "../../authority/reference.ts";
-import { BATCH_TICK_MS } from "../protocol/transfer.ts";
 import { SENDER_WINDOW } from "../queue/dispatch.ts";
 import type { Acknowledgement, Queue } from "../queue/queue.ts";
 import type { GroupCommit } from "../storage/group-commit.ts";
@@ -8,14 +7,11 @@ import type { Session } from "./sockets.ts";
 
 /**
  * An acknowledgement whose sender does not wait for it may be batched: the first after an idle time waits this long, those
- * that follow until the next hand-over comes, whose commit they share.
+ * that follow until another message comes, whose commit they share.
  */
-const ACK_WITHIN_MS = { whenIdle: 20, following: BATCH_TICK_MS + 150 };
+const ACK_WITHIN_MS = { whenIdle: 20, following: 250 };
 /** No more of them: what is acknowledged makes room for what waits to be pushed. */
 const ACKS_BATCH_MAX = SENDER_WINDOW / 2;
-
-/** A message that is worked on is known as such on disk soon. */
-const RECORDED_WITHIN_MS = 1_000;
 
 export type Acknowledgements = {
   /** Takes one `deliver_ack`; it is recorded within half a second, if the socket's authority still holds then. */
@@ -70,8 +66,8 @@ export function createAcknowledgements({ queue, commits, endReason, now }: Ackno
     working(session, ackId) {
       session.lastProgressMs = now();
       queue.working(ackId, session.holder, now());
-      // What it changes is written down with the next group, soon.
-      commits.wake(RECORDED_WITHIN_MS);
+      // It is written down in time; the group sets the alarm for that.
+      commits.wake(ACK_WITHIN_MS.following);
     },
   };
 }

@@ -1,18 +1,31 @@
 /** What goes out over the sockets by itself: messages to this agent, and receipts for those that it sent. Contract §4. */
 import type { Holder } from "../../authority/holder.ts";
 import type { AgentDid } from "../../wire/did.ts";
-import { deliverFrame, frameHead, receiptFrame } from "../../wire/frame-encoder.ts";
+import { deliverFrame, frameHead, heartbeatFrame, receiptFrame } from "../../wire/frame-encoder.ts";
 import type { Outbox, Receipt } from "../outbox/outbox.ts";
 import type { RelaySocket } from "../queue/dispatch.ts";
 import type { Push, Queue } from "../queue/queue.ts";
+import type { GroupCommit } from "../storage/group-commit.ts";
 import type { Connections } from "./connection.ts";
-import type { Sockets } from "./sockets.ts";
+import type { Session, Sockets } from "./sockets.ts";
+
+/** That a sender has its receipts may wait this long for another commit before it is written down. */
+const CONFIRMED_WITHIN_MS = 250;
+/** Batches of receipts that may be unconfirmed at once; what is beyond comes again at the next connection. */
+const UNCONFIRMED_BATCHES_MAX = 64;
 
 export type Deliveries = {
   /** Chooses and sends what is due; its writes are part of the caller's commit, and the output gate holds the frames until then. */
   push(nowMs: number): void;
-  /** Sends receipts over whichever of the sender's sockets takes deliveries. Part of the caller's commit. */
-  sendReceipts(receipts: readonly Receipt[]): void;
+  /**
+   * Sends receipts over one socket, or over whichever of the sender's takes deliveries. Those of dead letters stay due until
+   * the client has confirmed them: by its answer to the heartbeat that follows them, or by a `deliver_ack` of the receipt.
+   */
+  sendReceipts(receipts: readonly Receipt[], over?: Session): void;
+  /** Takes the answer to a heartbeat of this side. */
+  heartbeatAnswered(session: Session, ackId: string): void;
+  /** Takes an acknowledgement, which may be that of a receipt. */
+  receiptAcknowledged(session: Session, ackId: string): void;
 };
 
 export type DeliveriesDeps = {
@@ -20,23 +33,34 @@ export type DeliveriesDeps = {
   sockets: Pick<Sockets, "byId">;
   connections: Pick<Connections, "send" | "listening">;
   queue: Pick<Queue, "pump">;
-  outbox: Pick<Outbox, "receiptTold">;
+  outbox: Pick<Outbox, "receiptsConfirmed">;
+  commits: Pick<GroupCommit, "commit">;
   /** A message has been sent to a holder. */
   onPushed: (holder: Holder) => void;
   now: () => number;
 };
 
 /** @returns the outgoing side of one gate's relay. */
-export function createDeliveries({
-  self,
-  sockets,
-  connections,
-  queue,
-  outbox,
-  onPushed,
-  now,
-}: DeliveriesDeps): Deliveries {
+export function createDeliveries(deps: DeliveriesDeps): Deliveries {
+  const { self, sockets, connections, queue, outbox, commits, onPushed, now } = deps;
+  /** Receipts of dead letters that were sent, by the heartbeat that followed them. */
+  const unconfirmed = new Map<string, { socketId: string; ids: Set<string> }>();
   const takers = (): readonly RelaySocket[] => connections.listening();
+
+  const confirmed = (deliveryIds: readonly string[]): void => {
+    void commits.commit(() => outbox.receiptsConfirmed(deliveryIds), CONFIRMED_WITHIN_MS);
+  };
+
+  /** What a client answers to this has arrived after everything that was sent to it before. */
+  const askWhetherReceived = (session: Session, ids: readonly string[]): void => {
+    const head = frameHead(now());
+    if (!connections.send(session, heartbeatFrame(head))) return;
+    unconfirmed.set(head.id, { socketId: session.socketId, ids: new Set(ids) });
+    for (const oldest of unconfirmed.keys()) {
+      if (unconfirmed.size <= UNCONFIRMED_BATCHES_MAX) return;
+      unconfirmed.delete(oldest);
+    }
+  };
 
   return {
     push(nowMs) {
@@ -46,14 +70,30 @@ export function createDeliveries({
       }
     },
 
-    sendReceipts(receipts) {
-      const open = receipts.length === 0 ? [] : connections.listening();
+    sendReceipts(receipts, over) {
+      if (receipts.length === 0) return;
+      const open = over === undefined ? connections.listening() : [over];
+      const sent: string[] = [];
       for (const receipt of receipts) {
         const text = receiptText(receipt, now());
         // A socket that has just gone leaves it to the next.
         while (open[0] !== undefined && !connections.send(open[0], text)) open.shift();
-        if (open.length === 0) return;
-        if (!receipt.delivered) outbox.receiptTold(receipt.deliveryId);
+        if (open[0] === undefined) return;
+        if (!receipt.delivered) sent.push(receipt.deliveryId);
+      }
+      if (open[0] !== undefined && sent.length > 0) askWhetherReceived(open[0], sent);
+    },
+
+    heartbeatAnswered({ socketId }, ackId) {
+      const batch = unconfirmed.get(ackId);
+      if (batch === undefined || batch.socketId !== socketId) return;
+      unconfirmed.delete(ackId);
+      if (batch.ids.size > 0) confirmed([...batch.ids]);
+    },
+
+    receiptAcknowledged({ socketId }, ackId) {
+      for (const batch of unconfirmed.values()) {
+        if (batch.socketId === socketId && batch.ids.delete(ackId)) confirmed([ackId]);
       }
     },
   };
@@ -67,7 +107,9 @@ function deliverText(self: AgentDid, push: Push, nowMs: number): string {
 }
 
 function receiptText({ originFrameId, deliveryId, toAgentDid, delivered, reason }: Receipt, nowMs: number): string {
-  return receiptFrame(frameHead(nowMs), {
+  // The same id each time that it is sent, as a `deliver` frame's; a client may acknowledge it by that.
+  const head = { ...frameHead(nowMs), id: deliveryId as ReturnType<typeof frameHead>["id"] };
+  return receiptFrame(head, {
     // A message that came by HTTP has no frame of its own: the frame that delivered it has the delivery's id.
     originalFrameId: originFrameId ?? deliveryId,
     deliveryId,

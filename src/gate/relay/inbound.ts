@@ -10,6 +10,7 @@ import type { Queue } from "../queue/queue.ts";
 import type { GroupCommit } from "../storage/group-commit.ts";
 import type { Acknowledgements } from "./acknowledgements.ts";
 import type { Connections } from "./connection.ts";
+import type { Deliveries } from "./deliveries.ts";
 import type { Enqueue } from "./enqueue.ts";
 import type { FrameLimits } from "./frame-limits.ts";
 import { createLongFrames } from "./long-frames.ts";
@@ -26,6 +27,7 @@ export type Inbound = {
 export type InboundDeps = {
   limits: FrameLimits;
   connections: Connections;
+  deliveries: Pick<Deliveries, "heartbeatAnswered" | "receiptAcknowledged">;
   acknowledgements: Acknowledgements;
   enqueue: Enqueue;
   requests: Requests;
@@ -37,7 +39,7 @@ export type InboundDeps = {
 
 /** @returns the incoming side of one gate's relay. */
 export function createInbound(deps: InboundDeps): Inbound {
-  const { limits, connections, acknowledgements, enqueue, requests, queue, commits, endReason, now } = deps;
+  const { limits, connections, deliveries, acknowledgements, enqueue, requests, queue, commits, endReason, now } = deps;
   const longFrames = createLongFrames();
 
   const tooLong = (session: Session): void => connections.close(session, RELAY_CLOSE.tooLarge, "frame too large");
@@ -97,8 +99,10 @@ export function createInbound(deps: InboundDeps): Inbound {
         connections.send(session, heartbeatAckFrame(frameHead(now()), frame.id));
         return;
       case "heartbeat_ack":
+        deliveries.heartbeatAnswered(session, frame.ackId);
         return;
       case "deliver_ack":
+        deliveries.receiptAcknowledged(session, frame.ackId);
         if (session.scopes.includes("relay")) acknowledgements.take(session, frame);
         else connections.event(session, "error", { code: "PROXY_AUTH_FORBIDDEN", frameId: frame.id });
         return;

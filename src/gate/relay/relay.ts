@@ -24,7 +24,7 @@ export type Relay = {
   /** Chooses and sends what is due. Part of the caller's commit. */
   push(nowMs: number): void;
   /** Sends receipts to the sender. Part of the caller's commit. */
-  sendReceipts(receipts: readonly Receipt[]): void;
+  sendReceipts(receipts: readonly Receipt[], over?: Session): void;
   /** Sends an event to the sockets that may manage this agent's devices. */
   broadcast(name: string, payload: Record<string, unknown>): void;
   /** Closes older sockets of the agent's own credential. */
@@ -69,8 +69,8 @@ export function createRelay(deps: RelayDeps): Relay {
   const acknowledgements = createAcknowledgements(deps);
   const enqueue = createEnqueue({ ...deps, connections });
   const requests = createRequests({ connections });
-  const inbound = createInbound({ ...deps, limits, connections, acknowledgements, enqueue, requests });
   const deliveries = createDeliveries({ ...deps, connections, onPushed: limits.pushed });
+  const inbound = createInbound({ ...deps, limits, connections, deliveries, acknowledgements, enqueue, requests });
 
   return {
     message: inbound.message,

@@ -80,6 +80,18 @@ const MIGRATIONS: readonly string[] = [
 
   // By scope, the epoch at which a device lost it; NULL in rows from before.
   `ALTER TABLE devices ADD COLUMN lost_scopes TEXT;`,
+
+  `CREATE TABLE outbound (
+     delivery_id TEXT PRIMARY KEY, to_did TEXT NOT NULL, state INTEGER NOT NULL, bytes INTEGER NOT NULL,
+     created_at_ms INTEGER NOT NULL, updated_at_ms INTEGER NOT NULL, attempts INTEGER NOT NULL DEFAULT 0,
+     reason TEXT, receipt_due INTEGER NOT NULL DEFAULT 0, origin_frame_id TEXT, envelope TEXT NOT NULL, body TEXT) WITHOUT ROWID;
+   CREATE INDEX outbound_receipts ON outbound (delivery_id) WHERE receipt_due = 1;
+   INSERT INTO outbound (delivery_id, to_did, state, bytes, created_at_ms, updated_at_ms, attempts, reason, receipt_due,
+       origin_frame_id, envelope, body)
+     SELECT delivery_id, to_did, state, bytes, created_at_ms, updated_at_ms, attempts, reason, receipt_due,
+       origin_frame_id, envelope, body
+     FROM outbox WHERE state <> 2;
+   DELETE FROM outbox WHERE state <> 2;`,
 ];
 
 const EXISTS = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'schema_migrations'";
@@ -89,19 +101,19 @@ export function hasSchema(sql: SqlStorage): boolean {
   return sql.exec(EXISTS).toArray().length > 0;
 }
 
-/** Brings the tables up to the newest version, in one transaction. */
-export function migrate(storage: DurableObjectStorage): void {
+/** Brings the tables up to a version, in one transaction. @param version the newest, unless a test asks for an older one */
+export function migrate(storage: DurableObjectStorage, version = MIGRATIONS.length): void {
   const { sql } = storage;
   const applied = hasSchema(sql)
     ? sql.exec<{ version: number }>("SELECT COALESCE(MAX(version), 0) AS version FROM schema_migrations").one().version
     : 0;
-  if (applied >= MIGRATIONS.length) return;
+  if (applied >= version) return;
   storage.transactionSync(() => {
     sql.exec(
       "CREATE TABLE IF NOT EXISTS schema_migrations (version INTEGER PRIMARY KEY, applied_at_ms INTEGER NOT NULL)",
     );
     for (const [index, statements] of MIGRATIONS.entries()) {
-      if (index < applied) continue;
+      if (index < applied || index >= version) continue;
       sql.exec(statements);
       sql.exec("INSERT INTO schema_migrations (version, applied_at_ms) VALUES (?, ?)", index + 1, Date.now());
     }

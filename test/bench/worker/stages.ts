@@ -47,7 +47,7 @@ const SOCKET = "socket";
 const OPEN = { isShut: false, refusal: () => null };
 const ID = "01K00000000000000000000000" as Ulid;
 const PEER = `did:cdi:registry.sallyport.example:agent:${ID}` as AgentDid;
-const TABLES = ["nonces", "outbox", "inbound"];
+const TABLES = ["nonces", "outbound", "inbound"];
 const FRAME = { v: 1, type: "deliver_ack", id: ID, ts: "2026-01-01T00:00:00.000Z", ackId: ID };
 
 async function repeat(stage: Stage, times: number): Promise<void> {
@@ -85,7 +85,7 @@ export class Gate extends PlainGate {
     const { sql } = this.ctx.storage;
     const { config } = runtimeOf(this.env);
     const stores = { ...createGateStores(this.ctx, config, createLog()), accessMaxStaleMs: config.accessMaxStaleMs };
-    const outbox = createOutbox(sql, { outboxMax: ROOM }, createDeliveryIds(null));
+    const outbox = createOutbox(sql, { outboxMax: ROOM, ttlMs: ROOM, batchMs: 0 }, createDeliveryIds(null));
     const limits = {
       queueMax: ROOM,
       ttlMs: ROOM,
@@ -108,7 +108,7 @@ export class Gate extends PlainGate {
       handedOver: () => {
         const sent = Array.from({ length: BATCH }, () => outbox.accept({ to: PEER, bytes, envelope, body }, nowMs));
         const batch = outbox.nextBatch(PEER);
-        outbox.recordHandedOver(outbox.handedOver(PEER, batch.length, batch.length, nowMs), nowMs);
+        outbox.handedOver(PEER, batch.length, batch.length, nowMs);
         outbox.settle(
           sent.map(({ deliveryId }) => settled(deliveryId)),
           nowMs,

@@ -179,11 +179,7 @@ describe("at the gate", () => {
     const [alice, bob] = [newAgentDid(), newAgentDid()];
     await sent(alice, bob, {});
     const gate = gateStub(alice);
-    await eventually(() =>
-      runInDurableObject(gate, (_, { storage }) =>
-        expect(storage.sql.exec("SELECT state FROM outbox").one()).toEqual({ state: 1 }),
-      ),
-    );
+    await eventually(async () => expect(await rowsOf(bob, "inbound")).toBe(1));
     await gateStub(alice).settle([
       { deliveryId: await onlyDelivery(alice), delivered: true, reason: null, attempts: 1, atMs: START_MS },
     ]);
@@ -198,7 +194,7 @@ describe("at the gate", () => {
       counts.push(await rowsOf(alice, "nonces"));
     }
     expect(counts.at(-1)).toBe(0);
-    expect(await rowsOf(alice, "outbox")).toBe(0);
+    expect(await rowsOf(alice, "outbound")).toBe(0);
     expect(Date.now() - START_MS).toBeGreaterThanOrEqual(86_400_000);
     expect(alarms).toBeLessThan(10);
   });
@@ -213,5 +209,5 @@ const rowsOf = (did: AgentDid, table: string) =>
 const onlyDelivery = (did: AgentDid) =>
   runInDurableObject(
     gateStub(did),
-    (_, { storage }) => storage.sql.exec<{ delivery_id: string }>("SELECT delivery_id FROM outbox").one().delivery_id,
+    (_, { storage }) => storage.sql.exec<{ delivery_id: string }>("SELECT delivery_id FROM outbound").one().delivery_id,
   );

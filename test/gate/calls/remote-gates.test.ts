@@ -13,7 +13,7 @@ const broken = (): Promise<never> => Promise.reject(new Error("the other gate is
 async function waitingMessage() {
   const [alice, bob] = [newAgent(), newAgent()];
   const deliveryId = await sent(alice, bob, {});
-  await eventually(async () => expect(await rows(alice, "SELECT state FROM outbox")).toMatchObject([{ state: 1 }]));
+  await eventually(async () => expect(await rows(alice, "SELECT state FROM outbound")).toMatchObject([{ state: 1 }]));
   return { alice, deliveryId };
 }
 

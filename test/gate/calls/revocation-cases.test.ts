@@ -74,7 +74,7 @@ afterEach(() => void vi.restoreAllMocks());
 const sentBy = (did: AgentDid): Promise<number> =>
   runInDurableObject(
     gateStub(did),
-    (_gate, { storage }) => storage.sql.exec<{ n: number }>("SELECT COUNT(*) AS n FROM outbox").one().n,
+    (_gate, { storage }) => storage.sql.exec<{ n: number }>("SELECT COUNT(*) AS n FROM outbound").one().n,
   );
 
 const never = (): Promise<never> => new Promise(() => {});
@@ -106,7 +106,7 @@ describe("a socket that has just gone", () => {
     const lines = [await open(one), await open(other)];
     await runInDurableObject(gateStub(agent.did), (_gate, { storage }) =>
       storage.sql.exec(
-        "INSERT INTO outbox (delivery_id, to_did, state, bytes, created_at_ms, updated_at_ms, envelope) VALUES ('a-delivery', ?, 1, 2, 1, 1, '{}')",
+        "INSERT INTO outbound (delivery_id, to_did, state, bytes, created_at_ms, updated_at_ms, envelope) VALUES ('a-delivery', ?, 1, 2, 1, 1, '{}')",
         PEER,
       ),
     );

@@ -161,7 +161,7 @@ function end({ did, target }: Parties, kind: History["kind"]): Promise<boolean> 
 const marksOf = (did: AgentDid): Promise<string[]> =>
   runInDurableObject(gateStub(did), (_gate, { storage }) =>
     storage.sql
-      .exec<{ body: string }>("SELECT body FROM outbox WHERE body IS NOT NULL")
+      .exec<{ body: string }>("SELECT body FROM outbound WHERE body IS NOT NULL")
       .toArray()
       .map(({ body }) => body),
   );

@@ -304,7 +304,7 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
   const readOutbox = (): void => {
     for (const row of sql
       .exec<{ delivery_id: string; body: string }>(
-        "SELECT delivery_id, body FROM outbox WHERE delivery_id > ? ORDER BY delivery_id",
+        "SELECT delivery_id, body FROM outbound WHERE delivery_id > ? ORDER BY delivery_id",
         seenOutbox,
       )
       .toArray()) {

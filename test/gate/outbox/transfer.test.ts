@@ -10,7 +10,7 @@ const accept = (outbox: Desk["outbox"], isAwaited = false) =>
   void outbox.accept({ to: peer, bytes: 2, envelope: "{}", body: "{}", isAwaited }, Date.now());
 
 describe("a hand-over", () => {
-  test("never has two batches of one recipient under way, and sends what has gathered in the next", async () => {
+  test("never has two batches of one recipient in progress, and sends what has gathered in the next", async () => {
     await betweenGates(async ({ outbox, commit, handOvers }) => {
       await commit(() => accept(outbox));
       await eventually(() => expect(handOvers).toHaveLength(1));
@@ -21,15 +21,64 @@ describe("a hand-over", () => {
       }
       expect(handOvers).toHaveLength(1);
       eachNth(handOvers, 0).answer({ taken: 1 });
-      await eventually(() => {
-        pass(50);
-        expect(handOvers).toHaveLength(2);
-      });
+      // At once: the clock stands still.
+      await eventually(() => expect(handOvers).toHaveLength(2));
       expect(eachNth(handOvers, 1).args).toHaveLength(5);
     });
   });
 
-  test("of what somebody waits for goes at once, also after one that was under way", async () => {
+  test("waits for more where that is asked for", async () => {
+    await betweenGates(async ({ outbox, commit, handOvers }) => {
+      await commit(() => accept(outbox));
+      await eventually(() => expect(handOvers).toHaveLength(1));
+      eachNth(handOvers, 0).answer({ taken: 1 });
+      await aWhile();
+      await commit(() => accept(outbox));
+      await aWhile();
+      expect(handOvers).toHaveLength(1);
+      pass(250);
+      await commit(() => accept(outbox));
+      await eventually(() => expect(handOvers).toHaveLength(2));
+      expect(eachNth(handOvers, 1).args).toHaveLength(2);
+    }, 250);
+  });
+
+  test("to many recipients carries 8 MiB at once, and each has its turn", async () => {
+    await betweenGates(async ({ outbox, commit, handOvers }) => {
+      const body = JSON.stringify("x".repeat(1_048_574));
+      await commit(() => {
+        for (let n = 0; n < 12; n++) {
+          outbox.accept({ to: newAgentDid(), bytes: body.length, envelope: "{}", body }, Date.now());
+        }
+      });
+      await eventually(() => expect(handOvers).toHaveLength(8));
+      await aWhile();
+      expect(handOvers).toHaveLength(8);
+      for (let n = 0; n < 12; n++) {
+        // oxlint-disable-next-line no-await-in-loop -- one answer after the other
+        await eventually(() => eachNth(handOvers, n).answer({ taken: 1 }));
+      }
+      await eventually(() => expect(outbox.isHolding()).toBe(false));
+      expect(handOvers).toHaveLength(12);
+    });
+  });
+
+  test("to a gate that never answers ends with the message's time, and a receipt", async () => {
+    await betweenGates(async ({ outbox, commit, handOvers, receipts }) => {
+      await commit(() => accept(outbox));
+      await eventually(() => expect(handOvers).toHaveLength(1));
+      eachNth(handOvers, 0).fail(new Error("no answer"));
+      await aWhile();
+      expect(receipts).toEqual([]);
+      pass(3_600_000);
+      await eventually(() => expect(handOvers).toHaveLength(2));
+      eachNth(handOvers, 1).fail(new Error("no answer"));
+      await eventually(() => expect(receipts).toMatchObject([{ delivered: false, reason: "expired" }]));
+      expect(outbox.isHolding()).toBe(false);
+    });
+  });
+
+  test("of what a request waits for goes at once, also where others wait for more", async () => {
     await betweenGates(async ({ outbox, commit, handOvers }) => {
       await commit(() => accept(outbox));
       await eventually(() => expect(handOvers).toHaveLength(1));
@@ -46,10 +95,10 @@ describe("a hand-over", () => {
       await commit(() => accept(outbox, true));
       await eventually(() => expect(handOvers).toHaveLength(3));
       expect(eachNth(handOvers, 2).args).toHaveLength(2);
-    });
+    }, 250);
   });
 
-  test("of what somebody waits for leaves a recipient alone that has no room", async () => {
+  test("of what a request waits for leaves a recipient alone that has no room", async () => {
     await betweenGates(async ({ outbox, commit, handOvers }) => {
       await commit(() => accept(outbox, true));
       await eventually(() => expect(handOvers).toHaveLength(1));

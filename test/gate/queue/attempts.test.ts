@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { type QueuedMessage } from "../../../src/gate/protocol/transfer.ts";
-import { WORKING_MAX_MS } from "../../../src/gate/queue/attempts.ts";
+import { RECORDED_AFTER_MS, WORKING_MAX_MS } from "../../../src/gate/queue/attempts.ts";
 import { GATE_BYTES_WINDOW, PUMP_BYTES_MAX, SOCKET_BYTES_WINDOW } from "../../../src/gate/queue/dispatch.ts";
 import { ACK_TIMEOUT_MS } from "../../../src/gate/queue/queue.ts";
 import { newAgentDid, START_MS } from "../../support/gate.ts";
@@ -77,11 +77,11 @@ describe("what is on its way in bytes", () => {
         turns.push(queue.pump(() => sockets, START_MS).length);
         if (turn === 0) expect(queue.nextWorkMs()).toBe(0);
       }
-      return { most: Math.max(...turns), all: turns.reduce((sum, n) => sum + n, 0), next: queue.nextWorkMs() };
+      return { most: Math.max(...turns), all: turns.reduce((sum, n) => sum + n, 0), next: queue.nextRecordMs() };
     });
     expect(seen.most * bytes).toBe(PUMP_BYTES_MAX);
     expect(seen.all * bytes).toBe(GATE_BYTES_WINDOW);
-    expect(seen.next).toBe(START_MS + 1_000);
+    expect(seen.next).toBe(START_MS + RECORDED_AFTER_MS);
   });
 });
 
@@ -107,7 +107,7 @@ describe("an acknowledgement's holder", () => {
       const [one] = many(1) as [QueuedMessage];
       take(alice, [one]);
       queue.pump(() => [{ ...socket("s1"), holder: "device:a" }], START_MS);
-      queue.recordAttempts(START_MS + 1_000);
+      queue.recordAttempts(START_MS + RECORDED_AFTER_MS);
       const woken = anew();
       const seen: (number | null)[] = [];
       for (const holder of ["device:b", "device:a"]) {

@@ -24,7 +24,7 @@ describe("pushing", () => {
       const withoutSocket = queue.pump(() => [], START_MS);
       const before = queue.attempts(one.deliveryId);
       queue.pump(() => SOCKET, START_MS);
-      queue.recordAttempts(START_MS + 1_000);
+      queue.recordAttempts(START_MS + 2_000);
       const woken = anew();
       return {
         withoutSocket,

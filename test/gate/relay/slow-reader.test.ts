@@ -1,5 +1,6 @@
 import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { RECORDED_AFTER_MS } from "../../../src/gate/queue/attempts.ts";
 import { ACK_TIMEOUT_MS } from "../../../src/gate/queue/queue.ts";
 import type { AgentDid } from "../../../src/wire/did.ts";
 import { SENDER_WINDOW } from "../../../src/gate/queue/dispatch.ts";
@@ -30,8 +31,9 @@ describe("a reader whose window is full", () => {
     ["and which acknowledges nothing, while its gate slept", true],
   ])("%s is closed with 1013 after 30 s and loses nothing", async (_case, sleeps) => {
     const { bob, reader, queuedMessages } = await silentReader();
-    // What has not been answered for a second is written down.
-    pass(1_000);
+    // What has not been answered for a while is written down.
+    pass(RECORDED_AFTER_MS);
+    await runDurableObjectAlarm(gateStub(bob));
     await eventually(async () =>
       expect(await rows(bob, "SELECT 1 FROM inbound WHERE is_pushed = 1")).toHaveLength(SENDER_WINDOW),
     );

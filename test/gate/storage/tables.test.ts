@@ -5,7 +5,7 @@ import { onStorage } from "../../support/gate.ts";
 type Column = { name: string; type: string; notnull: number; pk: number };
 
 describe("the tables of messages", () => {
-  test.each(Object.entries(MESSAGE_TABLES).filter(([name]) => name !== "outbound"))(
+  test.each(Object.entries(MESSAGE_TABLES))(
     "%s: the migrations make exactly the columns that its row type has, with the same types",
     async (name, columns) => {
       const made = await onStorage((sql) =>

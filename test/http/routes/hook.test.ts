@@ -140,7 +140,7 @@ describe("hook: text in headers", () => {
     const answer = await post(alice, bob, { marker }, { "X-Claw-Conversation-Id": header });
     if (answer.status !== 202) return [answer.status, answer.body["code"]];
     const sent = JSON.stringify({ marker });
-    const find = `SELECT envelope FROM outbox WHERE body = '${sent}' UNION ALL SELECT envelope FROM inbound WHERE body = '${sent}'`;
+    const find = `SELECT envelope FROM outbound WHERE body = '${sent}' UNION ALL SELECT envelope FROM inbound WHERE body = '${sent}'`;
     const kept = [...(await rowsOf(alice, find)), ...(await rowsOf(bob, find))] as { envelope: string }[];
     return (JSON.parse(kept[0]?.envelope ?? "{}") as { conversationId?: string }).conversationId;
   };
