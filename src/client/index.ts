@@ -76,6 +76,6 @@ export {
 } from "./relay-client.ts";
 export { connectByTicket, type RelayTicket, type TicketConnection } from "./relay/ticket.ts";
 export type { Trust, TrustedPair, TrustPage } from "./methods/trust.ts";
-export { proofHeaders, signRequest } from "./transport/signing.ts";
+export { proofHeaders, type ProofVersion, signatureHeaders, signRequest } from "./transport/signing.ts";
 export type { Socket, SocketConstructor, SocketEvent } from "./relay/socket.ts";
 export { JsonText } from "../wire/json-text.ts";

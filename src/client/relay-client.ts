@@ -33,7 +33,7 @@ import {
   parseAnswer,
 } from "./transport/http-call.ts";
 import { deviceIdOf, type Keys } from "./transport/keys.ts";
-import { proofHeaders } from "./transport/signing.ts";
+import { provenBy } from "./transport/signing.ts";
 
 const AGENT_HEADER = "X-Claw-Agent-Did";
 
@@ -83,11 +83,10 @@ export function createDeviceClient(options: DeviceClientOptions): RelayClient {
   const caller = createCaller(options);
   return relayClient(
     options,
-    async (parts) => ({
-      Authorization: `Device ${options.token}`,
-      [AGENT_HEADER]: options.agentDid,
-      ...(await proofHeaders(options.keys, parts, caller.clock.nowMs())),
-    }),
+    (request) => {
+      const credential = { Authorization: `Device ${options.token}`, [AGENT_HEADER]: options.agentDid };
+      return provenBy(options.keys, credential, request, caller.clock.nowMs());
+    },
     caller,
   );
 }
@@ -118,8 +117,8 @@ export function createSharedClient(options: SharedClientOptions): RelayClient {
 export async function claimDeviceToken(options: ClaimOptions): Promise<ClaimedToken> {
   const caller = createCaller(options);
   const body = JSON.stringify({ agentDid: options.agentDid, deviceId: options.deviceId });
-  const { json } = await caller.call({ method: "POST", path: "/v1/devices/claim", body }, (parts) =>
-    proofHeaders(options.keys, parts, caller.clock.nowMs()),
+  const { json } = await caller.call({ method: "POST", path: "/v1/devices/claim", body }, (request) =>
+    provenBy(options.keys, {}, request, caller.clock.nowMs()),
   );
   return parseAnswer(claimed, json);
 }

@@ -19,7 +19,7 @@ export const PROOF_V2_TAG = "sallyport-proof-v2";
 /** `expires` is at most this much after `created`, so it only ever shortens what the clock's window allows. */
 export const PROOF_V2_LIFE_MAX_SECONDS = 300;
 
-/** Always covered. */
+/** Always covered; `authorization` where there is one, which a claim of a device has not: what is absent cannot be signed. */
 export const PROOF_V2_COMPONENTS = [
   "@method",
   "@authority",
@@ -118,15 +118,18 @@ function readComponents({ items }: InnerList, headers: Headers): Result<string[]
     if (covered.has(item.value)) return err(`Signature-Input: "${printable(item.value)}" is covered twice`);
     covered.add(item.value);
   }
-  for (const name of PROOF_V2_COMPONENTS)
-    if (!covered.has(name)) return err(`Signature-Input: "${name}" is not covered`);
-  for (const name of PROOF_V2_HEADERS) {
-    if (headers.has(name) && !covered.has(name)) return err(`Signature-Input: "${name}" is not covered`);
+  const needed = componentsOf(headers);
+  for (const name of needed) if (!covered.has(name)) return err(`Signature-Input: "${name}" is not covered`);
+  for (const name of ["authorization", ...PROOF_V2_HEADERS])
     if (!headers.has(name) && covered.has(name)) return err(`Signature-Input: "${name}" is covered and not sent`);
-  }
-  if (covered.size > PROOF_V2_COMPONENTS.length + PROOF_V2_HEADERS.filter((name) => covered.has(name)).length)
-    return err("Signature-Input: covers a component that is not of this profile");
+  if (covered.size > needed.length) return err("Signature-Input: covers a component that is not of this profile");
   return ok([...covered]);
+}
+
+/** @returns what a proof of this request covers */
+function componentsOf(headers: Headers): string[] {
+  const always = PROOF_V2_COMPONENTS.filter((name) => name !== "authorization" || headers.has(name));
+  return [...always, ...PROOF_V2_HEADERS.filter((name) => headers.has(name))];
 }
 
 type V2Parameters = Pick<ProofV2, "created" | "expires" | "nonce" | "keyid">;
@@ -232,7 +235,7 @@ export async function signProofV2(
   message: SignedMessage,
   { created, expires, nonce, keyid }: SigningParameters,
 ): Promise<{ "Signature-Input": string; Signature: string }> {
-  const components = [...PROOF_V2_COMPONENTS, ...PROOF_V2_HEADERS.filter((name) => message.headers.has(name))];
+  const components = componentsOf(message.headers);
   const nonceText = serializeString(nonce);
   const keyText = serializeString(keyid);
   if (nonceText === null || keyText === null) throw new TypeError("nonce and keyid are printable ASCII");

@@ -13,6 +13,7 @@ import {
   fakeAit,
   fakeGate,
   isProven,
+  proofOf,
   NOON_MS,
   PEER_DID,
   problem,
@@ -70,8 +71,8 @@ describe("a message", () => {
       "idempotency-key": "k-1",
       prefer: "wait=5",
       "content-type": "application/json",
-      "x-claw-timestamp": String(NOON_MS / 1_000),
     });
+    expect(proofOf(request)).toMatchObject({ version: 2, createdSeconds: NOON_MS / 1_000 });
     expect(await isProven(request, keys.publicKey)).toBe(true);
   });
 
@@ -159,7 +160,7 @@ describe("the access token", () => {
     });
     await Promise.all([1, 2].map((n) => agent.send({ to: PEER_DID, payload: n })));
     expect(gate.to("/v1/agents/auth/refresh")).toHaveLength(1);
-    const nonces = gate.to("/hooks/agent").map(({ headers }) => headers.get("X-Claw-Nonce"));
+    const nonces = gate.to("/hooks/agent").map((request) => proofOf(request)?.nonce);
     expect(new Set(nonces).size).toBe(4);
   });
 
@@ -255,7 +256,7 @@ describe("the identity token", () => {
     );
     clock.nowMs += 60 * DAY_MS;
     await agent.send({ to: PEER_DID, payload: 1 });
-    expect(gate.to("/hooks/agent")[0]?.headers.get("X-Claw-Timestamp")).toBe(String(NOON_MS / 1_000));
+    expect(proofOf(gate.to("/hooks/agent")[0]!)?.createdSeconds).toBe(NOON_MS / 1_000);
   });
 
   test.each([

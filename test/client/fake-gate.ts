@@ -2,7 +2,14 @@
 import type { Fetch } from "../../src/client/transport/http-call.ts";
 import { type AgentCredential, generateKeys, type Keys } from "../../src/client/index.ts";
 import { decodeBase64Url, encodeBase64Url } from "../../src/wire/base64url.ts";
-import { importEd25519PublicKey, PROOF_HEADERS, sha256Base64Url, verifyProof } from "../../src/wire/proof.ts";
+import {
+  importEd25519PublicKey,
+  PROOF_HEADERS,
+  sha256Base64Url,
+  verifyProof,
+  verifySignedText,
+} from "../../src/wire/proof.ts";
+import { ACCEPT_SIGNATURE, keyThumbprint, readProofV2, signatureBase } from "../../src/wire/proof-v2.ts";
 
 export const BASE_URL = "https://gate.example.com";
 export const AGENT_DID = "did:cdi:registry.example.com:agent:01K9ZJ8Q6V3N5T7W2X4Y6Z8A0B";
@@ -24,9 +31,10 @@ export type Reply = {
 };
 export type Route = (request: SeenRequest) => Reply | Promise<Reply>;
 
+/** A refusal as the real one writes it: each 401 offers version 2 of the proof. */
 export const problem = (status: number, code: string, headers: Record<string, string> = {}): Reply => ({
   status,
-  headers,
+  headers: { ...(status === 401 ? { "Accept-Signature": ACCEPT_SIGNATURE } : {}), ...headers },
   json: { type: "about:blank", title: code, status, detail: `says ${code}`, code, requestId: "request-1" },
 });
 
@@ -47,12 +55,23 @@ export function fakeGate(routes: Record<string, Route>) {
   return { fetch, seen, to };
 }
 
-/** @returns whether the request is signed by this key, over exactly what was sent */
+/** @returns whether the request is signed by this key, over exactly what was sent, in either version */
 export async function isProven(request: SeenRequest, publicKey: string): Promise<boolean> {
-  const header = (name: string): string => request.headers.get(name) ?? "";
   const bodySha256 = await sha256Base64Url(new TextEncoder().encode(request.body));
-  if (header(PROOF_HEADERS.bodySha256) !== bodySha256) return false;
   const key = await importEd25519PublicKey(decodeBase64Url(publicKey) ?? new Uint8Array());
+  const read = readProofV2(request.headers);
+  if (!read.ok) return false;
+  if (read.value === null) return isProvenByV1(request, bodySha256, key);
+  const { components, signatureParams, signature, keyid } = read.value;
+  if (read.value.bodySha256 !== bodySha256 || keyid !== (await keyThumbprint(publicKey))) return false;
+  const { method, path: pathWithQuery, headers } = request;
+  const message = { method, pathWithQuery, authority: new URL(BASE_URL).host, headers };
+  return verifySignedText(key, signatureBase(message, components, signatureParams), signature);
+}
+
+async function isProvenByV1(request: SeenRequest, bodySha256: string, key: CryptoKey): Promise<boolean> {
+  const header = (name: string): string => request.headers.get(name) ?? "";
+  if (header(PROOF_HEADERS.bodySha256) !== bodySha256) return false;
   const parts = {
     method: request.method,
     pathWithQuery: request.path,
@@ -61,6 +80,20 @@ export async function isProven(request: SeenRequest, publicKey: string): Promise
     bodySha256,
   };
   return verifyProof(key, parts, decodeBase64Url(header(PROOF_HEADERS.proof)) ?? new Uint8Array());
+}
+
+/** @returns the version of a request's proof, and when and with which nonce it was signed; null without a proof */
+export function proofOf({ headers }: SeenRequest | { headers: Headers }): {
+  version: 1 | 2;
+  createdSeconds: number;
+  nonce: string;
+} | null {
+  const read = readProofV2(headers);
+  if (read.ok && read.value !== null)
+    return { version: 2, createdSeconds: read.value.created, nonce: read.value.nonce };
+  const timestamp = headers.get(PROOF_HEADERS.timestamp);
+  const nonce = headers.get(PROOF_HEADERS.nonce);
+  return timestamp === null || nonce === null ? null : { version: 1, createdSeconds: Number(timestamp), nonce };
 }
 
 const part = (value: unknown): string => encodeBase64Url(new TextEncoder().encode(JSON.stringify(value)));

@@ -22,7 +22,7 @@ import {
   UnreachableError,
 } from "./errors.ts";
 import type { Keys } from "./keys.ts";
-import { proofHeaders } from "./signing.ts";
+import { provenBy } from "./signing.ts";
 
 /** What registration gives an agent, and what changes over time. All of it is secret but the DID. */
 export type AgentCredential = {
@@ -146,8 +146,9 @@ export function createCredentialKeeper(
   const nowMs = caller.clock.nowMs;
 
   const identity =
-    ({ ait }: AgentCredential): Authorize =>
-    async (parts) => ({ Authorization: `Claw ${ait}`, ...(await proofHeaders(keys, parts, nowMs())) });
+    ({ ait }: AgentCredential, more: Readonly<Record<string, string>> = {}): Authorize =>
+    (request) =>
+      provenBy(keys, { Authorization: `Claw ${ait}`, ...more }, request, nowMs());
 
   // One renewal after the other: each builds on what the one before has stored.
   const renew = (work: (stored: AgentCredential) => Promise<AgentCredential>): Promise<void> => {
@@ -210,11 +211,11 @@ export function createCredentialKeeper(
       return Math.min(SETTLING_RETRY_MAX_MS, Math.max(SETTLING_RETRY_MIN_MS, aheadMs));
     },
 
-    async authorize(parts) {
+    async authorize(request) {
       await keeper.renewIdentity();
       if (!isFresh(credential.access)) await keeper.refresh(credential.access.token);
       const used = credential;
-      return { [ACCESS_HEADER]: used.access.token, ...(await identity(used)(parts)) };
+      return identity(used, { [ACCESS_HEADER]: used.access.token })(request);
     },
 
     async refresh(usedToken) {

@@ -11,7 +11,8 @@ import * as z from "zod/mini";
 import { parseRetryAfterMs } from "../../resilience/retry-after.ts";
 import { type Clock, createClock } from "./clock.ts";
 import { InvalidArgumentError, ProblemError, UnexpectedAnswerError, UnreachableError } from "./errors.ts";
-import type { SignedParts } from "./signing.ts";
+import { PROOF_V2_TAG } from "../../wire/proof-v2.ts";
+import type { ProofVersion, SignedRequest } from "./signing.ts";
 
 /** `fetch`, as far as it is used. */
 export type Fetch = (
@@ -48,7 +49,9 @@ export type ConnectionOptions = {
 };
 
 /** Makes the headers that show who calls. Called anew for every attempt. @param parts as the server will see them */
-export type Authorize = (parts: SignedParts) => Promise<Record<string, string>>;
+export type Authorize = (
+  request: SignedRequest & { readonly version: ProofVersion },
+) => Promise<Record<string, string>>;
 
 /** One call. */
 export type Call = {
@@ -111,9 +114,14 @@ export function createCaller(options: ConnectionOptions): Caller {
   // Called through a closure: browsers refuse a `fetch` that has lost its global.
   const fetchIt: Fetch = options.fetch ?? ((url, init) => fetch(url, init));
 
+  // Version 2 until a server turns out not to know it; one that has taken it once is never asked with less.
+  let version: ProofVersion = 2;
+  let hasTakenV2 = false;
+
   const attempt = async (call: Call, authorize: Authorize): Promise<Answer> => {
     const url = urlOf(baseUrl, call.path);
-    const headers = await headersOf(call, baseUrl, authorize);
+    const signedWith = version;
+    const headers = await headersOf(call, baseUrl, authorize, signedWith);
     const timeout = AbortSignal.timeout(timeoutMs);
     const signal = call.signal === undefined ? timeout : AbortSignal.any([timeout, call.signal]);
     let response: Response;
@@ -128,6 +136,12 @@ export function createCaller(options: ConnectionOptions): Caller {
         throw new UnreachableError("TIMEOUT", `${url.origin} did not answer within ${timeoutMs} ms`, { cause: error });
       throw new UnreachableError("UNREACHABLE", `${url.origin} cannot be reached`, { cause: error });
     }
+    const isSigned = "Signature-Input" in headers;
+    if (isSigned && response.status === 401 && !hasTakenV2 && !offersV2(response.headers)) {
+      version = 1;
+      return attempt(call, authorize);
+    }
+    if (isSigned && response.ok) hasTakenV2 = true;
     return answerOf(response, text, url.origin, clock.nowMs);
   };
 
@@ -179,17 +193,30 @@ export function parseAnswer<T extends z.ZodMiniType>(schema: T, json: unknown): 
   throw new UnexpectedAnswerError(`the answer is not what this call gives${where === "" ? "" : ` (${where})`}`, null);
 }
 
-async function headersOf(call: Call, baseUrl: URL, authorize: Authorize): Promise<Record<string, string>> {
+async function headersOf(
+  call: Call,
+  baseUrl: URL,
+  authorize: Authorize,
+  version: ProofVersion,
+): Promise<Record<string, string>> {
   const body = new TextEncoder().encode(call.body ?? "");
   // As the server sees it, behind whatever takes the base URL's path off.
   const url = new URL(call.path, baseUrl.origin);
-  const authorization = await authorize({ method: call.method, url, body });
-  const headers: Record<string, string> = { Accept: "application/json", ...call.headers, ...authorization };
+  const headers: Record<string, string> = { Accept: "application/json", ...call.headers };
   if (call.body !== undefined) headers["Content-Type"] = "application/json";
   for (const [name, value] of Object.entries(headers)) {
     if (!HEADER_VALUE.test(value)) throw new InvalidArgumentError(name, "is none that a header can carry");
   }
-  return headers;
+  const authorization = await authorize({ method: call.method, url, body, headers, version });
+  for (const [name, value] of Object.entries(authorization)) {
+    if (!HEADER_VALUE.test(value)) throw new InvalidArgumentError(name, "is none that a header can carry");
+  }
+  return { ...headers, ...authorization };
+}
+
+/** RFC 9421 §5.1: whether the server says that it takes version 2 of the proof. */
+function offersV2(headers: Headers): boolean {
+  return headers.get("Accept-Signature")?.includes(`"${PROOF_V2_TAG}"`) ?? false;
 }
 
 function answerOf({ status, headers }: Response, text: string, origin: string, nowMs: () => number): Answer {

@@ -9,7 +9,17 @@ import {
   pairingDigest,
   rotateDeviceToken,
 } from "../../../src/client/index.ts";
-import { AGENT_DID, BASE_URL, fakeGate, isProven, NOON_MS, PEER_DID, problem, type Route } from "../fake-gate.ts";
+import {
+  AGENT_DID,
+  BASE_URL,
+  fakeGate,
+  isProven,
+  proofOf,
+  NOON_MS,
+  PEER_DID,
+  problem,
+  type Route,
+} from "../fake-gate.ts";
 
 const DEVICE_ID = "A".repeat(22);
 const ENDED = { deviceId: DEVICE_ID, epoch: 2, revokedAtMs: NOON_MS, fenced: { sockets: 1, inFlight: 0 } };
@@ -62,8 +72,8 @@ describe("the client of a device", () => {
     const device = createDeviceClient({ ...options, keys, agentDid: AGENT_DID, token: "spd_token" });
     await device.devices.list();
     const [first, second] = gate.to("/rpc");
-    expect(second?.headers.get("X-Claw-Timestamp")).toBe(String(NOON_MS / 1_000));
-    expect(second?.headers.get("X-Claw-Nonce")).not.toBe(first?.headers.get("X-Claw-Nonce"));
+    expect(proofOf(second!)?.createdSeconds).toBe(NOON_MS / 1_000);
+    expect(proofOf(second!)?.nonce).not.toBe(proofOf(first!)?.nonce);
   });
 });
 

@@ -2,11 +2,13 @@ import { describe, expect, test, vi } from "vitest";
 import { anonymous, createCaller } from "../../../src/client/transport/http-call.ts";
 import {
   createInstallationClient,
+  generateKeys,
   ProblemError,
   UnexpectedAnswerError,
   UnreachableError,
 } from "../../../src/client/index.ts";
-import { BASE_URL, fakeGate, NOON_MS, problem, type Reply } from "../fake-gate.ts";
+import { provenBy } from "../../../src/client/transport/signing.ts";
+import { BASE_URL, fakeGate, NOON_MS, problem, proofOf, type Reply } from "../fake-gate.ts";
 
 const get = { method: "GET", path: "/x" } as const;
 const answering = (reply: Reply) =>
@@ -51,6 +53,50 @@ describe("an answer", () => {
     ["a bare 503", { status: 503 }],
   ])("that is %s is not taken for one of a Sallyport", async (_what, reply) => {
     await expect(answering(reply).call(get, anonymous)).rejects.toBeInstanceOf(UnexpectedAnswerError);
+  });
+});
+
+describe("which proof a call carries", () => {
+  const signing = async (answer: (version: 1 | 2, turn: number) => Reply) => {
+    const keys = await generateKeys();
+    const versions: (1 | 2)[] = [];
+    const gate = fakeGate({
+      "GET /x": (request) => {
+        const version = proofOf(request)?.version ?? 1;
+        versions.push(version);
+        return answer(version, versions.length);
+      },
+    });
+    const caller = createCaller({ baseUrl: BASE_URL, fetch: gate.fetch, now: () => NOON_MS });
+    const call = () => caller.call(get, (request) => provenBy(keys, { Authorization: "Claw x" }, request, NOON_MS));
+    return { call, versions };
+  };
+  const unknowing = problem(401, "PROXY_AUTH_INVALID_TIMESTAMP", { "Accept-Signature": "" });
+
+  test("proof: version 2 to a server that takes it", async () => {
+    const { call, versions } = await signing(() => ({ json: {} }));
+    await call();
+    expect(versions).toEqual([2]);
+  });
+
+  test("proof: version 1 to a server that does not offer version 2, and at once from then on", async () => {
+    const { call, versions } = await signing((version) => (version === 1 ? { json: {} } : unknowing));
+    await call();
+    await call();
+    expect(versions).toEqual([2, 1, 1]);
+  });
+
+  test("proof: a server that has taken version 2 once is never sent version 1", async () => {
+    const { call, versions } = await signing((_version, turn) => (turn === 1 ? { json: {} } : unknowing));
+    await call();
+    await expect(call()).rejects.toMatchObject({ code: "PROXY_AUTH_INVALID_TIMESTAMP" });
+    expect(versions).toEqual([2, 2]);
+  });
+
+  test("proof: a refusal by a server that offers version 2 is the caller's to know", async () => {
+    const { call, versions } = await signing(() => problem(401, "PROXY_AUTH_INVALID_PROOF"));
+    await expect(call()).rejects.toMatchObject({ code: "PROXY_AUTH_INVALID_PROOF" });
+    expect(versions).toEqual([2]);
   });
 });
 

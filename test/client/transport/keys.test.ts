@@ -8,7 +8,7 @@ import {
   signRequest,
 } from "../../../src/client/index.ts";
 import vectors from "../../vectors/proof.json";
-import { isProven } from "../fake-gate.ts";
+import { isProven, proofOf } from "../fake-gate.ts";
 
 describe("a key pair", () => {
   test("survives being stored, and signs as before", async () => {
@@ -64,7 +64,16 @@ describe("a signed request", () => {
     const seen = { method: signed.method, path: pathname + search, headers: signed.headers, body: await signed.text() };
     expect(await isProven(seen, keys.publicKey)).toBe(true);
     expect(await isProven({ ...seen, body: `${seen.body} ` }, keys.publicKey)).toBe(false);
-    expect(signed.headers.get("X-Claw-Timestamp")).toBe("43");
+    expect(proofOf(signed)).toMatchObject({ version: 2, createdSeconds: 43 });
+  });
+
+  test("signed in version 1 for a server that knows no other proves exactly what is sent", async () => {
+    const keys = await generateKeys();
+    const request = new Request("https://gate.example.com/rpc", { method: "POST", body: "{}" });
+    const signed = await signRequest(request, keys, 43_000, 1);
+    const seen = { method: "POST", path: "/rpc", headers: signed.headers, body: await signed.text() };
+    expect(proofOf(signed)).toMatchObject({ version: 1, createdSeconds: 43 });
+    expect(await isProven(seen, keys.publicKey)).toBe(true);
   });
 
   test("keeps its other headers, and has another nonce each time", async () => {
@@ -72,6 +81,6 @@ describe("a signed request", () => {
     const request = new Request("https://gate.example.com/", { headers: { Authorization: "Claw x" } });
     const [one, two] = [await signRequest(request, keys), await signRequest(request, keys)];
     expect(one.headers.get("Authorization")).toBe("Claw x");
-    expect(one.headers.get("X-Claw-Nonce")).not.toBe(two.headers.get("X-Claw-Nonce"));
+    expect(proofOf(one)?.nonce).not.toBe(proofOf(two)?.nonce);
   });
 });
