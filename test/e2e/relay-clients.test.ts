@@ -15,12 +15,12 @@ import {
   type RelayConnection,
   type Scope,
 } from "../../src/client/index.ts";
-import { type Door, openDoor } from "../support/websocket-proxy.ts";
+import { type WebSocketProxy, startWebSocketProxy } from "../support/websocket-proxy.ts";
 import { OPERATOR_TOKEN } from "../support/program/agents.ts";
 import { type Proxy, startProxy } from "../support/program/proxy.ts";
 
 let proxy: Proxy;
-let door: Door;
+let socketProxy: WebSocketProxy;
 let operator: OperatorClient;
 let alice: AgentClient;
 let bob: AgentClient;
@@ -30,19 +30,19 @@ const profile = { agentName: "agent", humanName: "Ann" };
 async function newAgent(name: string): Promise<AgentClient> {
   const keys = await generateKeys();
   const credential = await operator.registerAgent({ name, framework: "test", publicKey: keys.publicKey });
-  return createAgentClient({ baseUrl: door.url, keys, credential });
+  return createAgentClient({ baseUrl: socketProxy.url, keys, credential });
 }
 
 beforeAll(async () => {
   proxy = await startProxy({ RATE_LIMIT_PER_AGENT: "0" });
-  door = await openDoor(proxy.url);
+  socketProxy = await startWebSocketProxy(proxy.url);
   operator = createOperatorClient({ baseUrl: proxy.url, token: OPERATOR_TOKEN });
   [alice, bob] = [await newAgent("alice"), await newAgent("bob")];
   const { ticket } = await alice.pairing.start({ profile });
   await bob.pairing.confirm({ ticket, profile });
 });
 afterAll(async () => {
-  door.close();
+  socketProxy.close();
   if (process.env["SHOW_LOG"] !== undefined) console.log(proxy.output());
   await proxy.stop();
 });
@@ -58,7 +58,7 @@ async function newDevice(scopes: Scope[] = ["relay", "send"]): Promise<Device> {
 }
 
 const deviceClient = (keys: Keys, token: string): RelayClient =>
-  createDeviceClient({ baseUrl: door.url, keys, agentDid: alice.agentDid, token });
+  createDeviceClient({ baseUrl: socketProxy.url, keys, agentDid: alice.agentDid, token });
 
 /** Connects, and is told of each message and each state. */
 async function connect(client: RelayClient | AgentClient) {
@@ -146,7 +146,7 @@ describe("a device", () => {
 
 test("whoever holds the shared secret writes for the agent, until it is another one", async () => {
   const { secret } = await alice.devices.rotateSharedSecret();
-  const holder = createSharedClient({ baseUrl: door.url, agentDid: alice.agentDid, secret });
+  const holder = createSharedClient({ baseUrl: socketProxy.url, agentDid: alice.agentDid, secret });
   const { relay } = await connect(holder);
   const peer = await connect(bob);
   await relay.enqueue({ to: bob.agentDid, payload: "by the secret" });
@@ -160,14 +160,14 @@ test("whoever holds the shared secret writes for the agent, until it is another 
     code: "PROXY_AUTH_INVALID_TOKEN",
     status: 401,
   });
-  const renewed = createSharedClient({ baseUrl: door.url, agentDid: alice.agentDid, secret: next.secret });
+  const renewed = createSharedClient({ baseUrl: socketProxy.url, agentDid: alice.agentDid, secret: next.secret });
   expect((await connect(renewed)).relay.state()).toBe("open");
 });
 
 test("a service account calls with its API key within its scopes, until the key is deleted", async () => {
   const wanted = { name: "ci", scopes: ["devices"] };
   const created = (await alice.call("apikey/create", wanted)) as { apiKeyId: string; key: string };
-  const account = createApiKeyClient({ baseUrl: door.url, key: created.key });
+  const account = createApiKeyClient({ baseUrl: socketProxy.url, key: created.key });
   expect(await account.call("device.pair.list")).toMatchObject({ pending: expect.any(Array) as unknown });
   const [list, admin] = await account.batch([{ method: "device.pair.list" }, { method: "shared.auth.rotate" }]);
   expect(list.ok).toBe(true);
@@ -214,7 +214,7 @@ describe("a connection whose socket ends", () => {
   ])("%s comes back and gets what was accepted meanwhile", async (what, code) => {
     const { client } = await newDevice();
     const { relay, states, payloads } = await connect(client);
-    door.endSockets(code);
+    socketProxy.endSockets(code);
     await expect.poll(() => states, { timeout: 10_000 }).toEqual(["open", "waiting", "connecting", "open"]);
     await bob.send({ to: alice.agentDid, payload: what, waitSeconds: 10 });
     await expect.poll(() => payloads, { timeout: 10_000 }).toContain(what);
@@ -228,7 +228,7 @@ describe("a connection whose socket ends", () => {
   ] as const)("with %d %s stops and says why", async (code, reason, why) => {
     const { client } = await newDevice();
     const { relay, states } = await connect(client);
-    door.endSockets(code, reason);
+    socketProxy.endSockets(code, reason);
     expect(await relay.ended).toEqual({ why, detail: reason, closeCode: code, error: null });
     expect(states).toEqual(["open", "stopped"]);
     await expect(relay.enqueue({ to: bob.agentDid, payload: 1 })).rejects.toMatchObject({ code: "RELAY_STOPPED" });

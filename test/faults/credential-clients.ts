@@ -2,7 +2,7 @@
 import { createHash, type KeyObject, randomUUID, sign } from "node:crypto";
 import type { Agent } from "../support/program/agents.ts";
 import { type Letter, letterTo, recordLetter } from "./socket-senders.ts";
-import type { Town } from "./participants.ts";
+import type { Run } from "./participants.ts";
 
 let addresses = 0;
 /** An address of its own for each attempt, so that guessing is not what is refused. */
@@ -16,13 +16,13 @@ export const freshAddress = (): Record<string, string> => {
  * and so is the message itself, whatever was said of it.
  */
 export async function chatter(
-  town: Town,
+  run: Run,
   from: Agent,
   ticket: string,
   to: string,
   authority: string,
 ): Promise<{ stop(): void } | null> {
-  const socket = new WebSocket(`${town.program.url.replace("http", "ws")}/relay/connect`, [
+  const socket = new WebSocket(`${run.program.url.replace("http", "ws")}/relay/connect`, [
     `sallyport.ticket.${ticket}`,
   ]);
   const opened = await new Promise<boolean>((resolve) => {
@@ -44,20 +44,20 @@ export async function chatter(
     const letter = frame.type === "enqueue_ack" ? written.get(frame.ackId) : undefined;
     if (letter === undefined) return;
     written.delete(letter.id);
-    recordLetter(town, from, letter, frame, authority);
-    town.history.record({
+    recordLetter(run, from, letter, frame, authority);
+    run.history.record({
       kind: "used",
       begunAtMs: letter.begunAtMs,
       atMs: performance.now(),
       authority,
       via: "frame",
       accepted: frame.accepted,
-      boot: town.program.boots(),
+      boot: run.program.boots(),
     });
   });
   // What was acknowledged while the socket was closing is heard; the rest nobody knows.
   socket.addEventListener("close", () => {
-    for (const letter of written.values()) recordLetter(town, from, letter, null, authority);
+    for (const letter of written.values()) recordLetter(run, from, letter, null, authority);
     written.clear();
   });
   return {

@@ -11,7 +11,7 @@ import {
   rpcBody,
   signMessage,
   sleep,
-  type Town,
+  type Run,
 } from "./participants.ts";
 
 type Device = { id: string; privateKey: KeyObject; token: string; epoch: number };
@@ -36,8 +36,8 @@ export type Lives = {
   countAgain(): Promise<void>;
 };
 
-export function createLives(town: Town, { agent, peer, used, invalidated, tryAgain }: Ledger): Lives {
-  const { program, history, random } = town;
+export function createLives(run: Run, { agent, peer, used, invalidated, tryAgain }: Ledger): Lives {
+  const { program, history, random } = run;
 
   const asDevice = (device: Device, path: string, body: string, token = device.token) => {
     const headers = {
@@ -46,11 +46,11 @@ export function createLives(town: Town, { agent, peer, used, invalidated, tryAga
       Authorization: `Device ${token}`,
       "X-Claw-Agent-Did": agent.did,
     };
-    return town.ask(`device ${path}`, () => send(program.url, { method: "POST", path, body }, headers));
+    return run.ask(`device ${path}`, () => send(program.url, { method: "POST", path, body }, headers));
   };
   /** A message of the same sender under an authority that goes on: what comes behind it was committed after it. */
   const mark = async (from: Agent): Promise<void> => {
-    await post(town, signMessage(from, peer));
+    await post(run, signMessage(from, peer));
   };
   /** Messages without pause, until told to end; what is under way then is waited for. */
   const stream = (from: Agent, authority: string): { stop(): Promise<void> } => {
@@ -58,7 +58,7 @@ export function createLives(town: Town, { agent, peer, used, invalidated, tryAga
     const lane = async (): Promise<void> => {
       while (goesOn) {
         // oxlint-disable no-await-in-loop -- one after the other is what a lane is
-        const asked = await post(town, signMessage(from, peer, { authority }));
+        const asked = await post(run, signMessage(from, peer, { authority }));
         used(authority, "hook", asked);
         // It may be down.
         if (!hasWorked(asked)) await sleep(60);
@@ -75,8 +75,8 @@ export function createLives(town: Town, { agent, peer, used, invalidated, tryAga
   };
   const newcomer = async (name: string): Promise<Agent | null> => {
     const { privateKey, x } = newKey();
-    const made = await town.ask("register", () =>
-      operator(town.registryUrl, "POST", "/v1/agents", { name, framework: "test", publicKey: x }),
+    const made = await run.ask("register", () =>
+      operator(run.registryUrl, "POST", "/v1/agents", { name, framework: "test", publicKey: x }),
     );
     if (!hasWorked(made)) return null;
     const { agentDid, ownerDid, ait, access, refreshToken } = made.body as unknown as {
@@ -95,15 +95,15 @@ export function createLives(town: Town, { agent, peer, used, invalidated, tryAga
       privateKey,
       publicX: x,
     };
-    town.known.set(known.did, known);
-    const met = await town.ask("pair", () => pair(program.url, known, peer));
+    run.known.set(known.did, known);
+    const met = await run.ask("pair", () => pair(program.url, known, peer));
     return hasWorked(met) ? known : null;
   };
 
   const claim = async (device: Omit<Device, "token" | "epoch">): Promise<Device | null> => {
     const body = JSON.stringify({ agentDid: agent.did, deviceId: device.id });
     const path = "/v1/devices/claim";
-    const asked = await town.ask("claim", () =>
+    const asked = await run.ask("claim", () =>
       send(
         program.url,
         { method: "POST", path, body },
@@ -115,14 +115,14 @@ export function createLives(town: Town, { agent, peer, used, invalidated, tryAga
   };
   const newDevice = async (): Promise<Device | null> => {
     const { privateKey, x } = newKey();
-    const requested = await agentRpc(town, agent, "device.pair.request", {
+    const requested = await agentRpc(run, agent, "device.pair.request", {
       publicKey: x,
       label: "d",
       scopes: ["relay", "send"],
     });
     const { requestId, digest, deviceId } = requested.result;
     if (!hasWorked(requested)) return null;
-    const approved = await operatorRpc(town, "device.pair.approve", { agentDid: agent.did, requestId, digest });
+    const approved = await operatorRpc(run, "device.pair.approve", { agentDid: agent.did, requestId, digest });
     return hasWorked(approved) ? claim({ id: String(deviceId), privateKey }) : null;
   };
 
@@ -134,11 +134,11 @@ export function createLives(town: Town, { agent, peer, used, invalidated, tryAga
     const ticket = await asDevice(device, "/v1/relay/tickets", "{}");
     used(authority, "http", ticket);
     const socket = hasWorked(ticket)
-      ? await chatter(town, agent, String(ticket.body["ticket"]), peer.did, authority)
+      ? await chatter(run, agent, String(ticket.body["ticket"]), peer.did, authority)
       : null;
     await sleep(random.between(0, 60));
     const method = random.pick(["device.token.rotate", "device.token.revoke", "device.pair.remove"]);
-    const ended = await operatorRpc(town, method, { agentDid: agent.did, deviceId: device.id });
+    const ended = await operatorRpc(run, method, { agentDid: agent.did, deviceId: device.id });
     if (!hasWorked(ended)) {
       socket?.stop();
       return;
@@ -152,12 +152,12 @@ export function createLives(town: Town, { agent, peer, used, invalidated, tryAga
   };
 
   const sharedLife = async (): Promise<void> => {
-    const rotated = await operatorRpc(town, "shared.auth.rotate", { agentDid: agent.did });
+    const rotated = await operatorRpc(run, "shared.auth.rotate", { agentDid: agent.did });
     if (!hasWorked(rotated)) return;
     const { generation, secret } = rotated.result;
     const authority = `shared ${String(generation)}`;
     const attempt = (): Promise<Asked> =>
-      town.ask("shared", () =>
+      run.ask("shared", () =>
         send(
           program.url,
           { method: "POST", path: "/v1/relay/tickets", body: "{}" },
@@ -172,10 +172,10 @@ export function createLives(town: Town, { agent, peer, used, invalidated, tryAga
     const ticket = await attempt();
     used(authority, "http", ticket);
     const socket = hasWorked(ticket)
-      ? await chatter(town, agent, String(ticket.body["ticket"]), peer.did, authority)
+      ? await chatter(run, agent, String(ticket.body["ticket"]), peer.did, authority)
       : null;
     await sleep(random.between(0, 60));
-    const again = await operatorRpc(town, "shared.auth.rotate", { agentDid: agent.did });
+    const again = await operatorRpc(run, "shared.auth.rotate", { agentDid: agent.did });
     if (hasWorked(again)) {
       const over: Ended = { authority, via: "http", attempt };
       invalidated(over, again);
@@ -193,18 +193,18 @@ export function createLives(town: Town, { agent, peer, used, invalidated, tryAga
     const authority = `agent ${mortal.did}`;
     const attempt = (): Promise<Asked> =>
       random.chance(0.5)
-        ? town.ask("peers", () => request(program.url, mortal, { method: "GET", path: "/pair/peers" }))
-        : post(town, signMessage(mortal, peer, { authority }));
-    const ticket = await town.ask("relay ticket", () =>
+        ? run.ask("peers", () => request(program.url, mortal, { method: "GET", path: "/pair/peers" }))
+        : post(run, signMessage(mortal, peer, { authority }));
+    const ticket = await run.ask("relay ticket", () =>
       request(program.url, mortal, { method: "POST", path: "/v1/relay/tickets", body: "{}" }),
     );
     const socket = hasWorked(ticket)
-      ? await chatter(town, mortal, String(ticket.body["ticket"]), peer.did, authority)
+      ? await chatter(run, mortal, String(ticket.body["ticket"]), peer.did, authority)
       : null;
     const messages = stream(mortal, authority);
     await sleep(random.between(0, 150));
     const key = random.chance(0.5) ? newKey() : null;
-    const ended = await town.ask(key === null ? "revoke" : "rekey", () =>
+    const ended = await run.ask(key === null ? "revoke" : "rekey", () =>
       key === null
         ? operator(program.url, "POST", "/v1/agents/revoke", { agentDid: mortal.did })
         : operator(program.url, "POST", "/v1/agents/rekey", { agentDid: mortal.did, publicKey: key.x }),
@@ -215,7 +215,7 @@ export function createLives(town: Town, { agent, peer, used, invalidated, tryAga
       if (key !== null) {
         const { ait, access } = ended.body as unknown as { ait: string; access: { token: string } };
         const renewed = { ...mortal, ait, accessToken: access.token, privateKey: key.privateKey, publicX: key.x };
-        town.known.set(mortal.did, renewed);
+        run.known.set(mortal.did, renewed);
         await mark(renewed);
       }
       await tryAgain(over);
@@ -227,7 +227,7 @@ export function createLives(town: Town, { agent, peer, used, invalidated, tryAga
 
   /** One life of an API key: it makes tasks until it is deleted; what it has left in the store is counted then and at the end. */
   const keyLife = async (): Promise<void> => {
-    const made = await operatorRpc(town, "apikey/create", {
+    const made = await operatorRpc(run, "apikey/create", {
       agentDid: agent.did,
       name: "k",
       scopes: ["tasks:read", "tasks:write"],
@@ -237,7 +237,7 @@ export function createLives(town: Town, { agent, peer, used, invalidated, tryAga
     const authority = `apikey ${apiKeyId}`;
     const attempt = async (): Promise<Asked> => {
       const body = JSON.stringify(rpcBody("task/create", { agentDid: agent.did }));
-      const asked = await town.ask("task by key", () =>
+      const asked = await run.ask("task by key", () =>
         send(
           program.url,
           { method: "POST", path: "/rpc", body },
@@ -259,7 +259,7 @@ export function createLives(town: Town, { agent, peer, used, invalidated, tryAga
     const lanes = [lane(), lane()];
     try {
       await sleep(random.between(20, 150));
-      const ended = await operatorRpc(town, "apikey/delete", { agentDid: agent.did, apiKeyId });
+      const ended = await operatorRpc(run, "apikey/delete", { agentDid: agent.did, apiKeyId });
       if (!hasWorked(ended)) return;
       const over: Ended = { authority, via: "http", attempt };
       invalidated(over, ended);
@@ -288,14 +288,14 @@ export function createLives(town: Town, { agent, peer, used, invalidated, tryAga
     await sleep(random.between(0, 150));
     const body = JSON.stringify({ peerAgentDid: stranger.did });
     history.record({ kind: "cancelling", atMs: performance.now(), authority });
-    const ended = await town.ask("unpair", () =>
+    const ended = await run.ask("unpair", () =>
       request(program.url, peer, { method: "POST", path: "/pair/remove", body }),
     );
     if (hasWorked(ended)) {
       const over: Ended = {
         authority,
         via: "hook",
-        attempt: () => post(town, signMessage(stranger, peer, { authority })),
+        attempt: () => post(run, signMessage(stranger, peer, { authority })),
       };
       invalidated(over, ended);
       await tryAgain(over);

@@ -3,7 +3,7 @@ import { type KeyObject, randomBytes } from "node:crypto";
 import { connect, type Socket } from "node:net";
 import { type Agent, hookOf, newKey, send, signedHeaders } from "../support/program/agents.ts";
 import { freshAddress, proofOf } from "./credential-clients.ts";
-import { agentRpc, hasWorked, operatorRpc, sleep, type Town } from "./participants.ts";
+import { agentRpc, hasWorked, operatorRpc, sleep, type Run } from "./participants.ts";
 
 export type Neighbours = {
   /** What they did, by kind. */
@@ -29,15 +29,15 @@ const dearHeartbeat = (bytes: number): string =>
   });
 
 /** A device of the agent's with the least that opens a socket. */
-export async function pairHostileDevice(town: Town, agent: Agent): Promise<HostileDevice> {
+export async function pairHostileDevice(run: Run, agent: Agent): Promise<HostileDevice> {
   const { privateKey, x } = newKey();
-  const asked = await agentRpc(town, agent, "device.pair.request", { publicKey: x, scopes: ["tasks:read"] });
+  const asked = await agentRpc(run, agent, "device.pair.request", { publicKey: x, scopes: ["tasks:read"] });
   const { requestId, digest, deviceId } = asked.result as Record<string, string>;
-  const approved = await operatorRpc(town, "device.pair.approve", { agentDid: agent.did, requestId, digest });
+  const approved = await operatorRpc(run, "device.pair.approve", { agentDid: agent.did, requestId, digest });
   if (!hasWorked(approved)) throw new Error(`not approved: ${JSON.stringify(approved.body)}`);
   const body = JSON.stringify({ agentDid: agent.did, deviceId });
   const headers = { ...proofOf(privateKey, "/v1/devices/claim", body), ...freshAddress() };
-  const claimed = await send(town.program.url, { method: "POST", path: "/v1/devices/claim", body }, headers);
+  const claimed = await send(run.program.url, { method: "POST", path: "/v1/devices/claim", body }, headers);
   return { id: String(deviceId), privateKey, token: String(claimed.body["token"]) };
 }
 
@@ -62,10 +62,10 @@ function startLoops(count: number, isRunning: () => boolean, work: () => Promise
  * @param device its hostile device
  */
 export function startNeighbours(
-  town: Town,
+  run: Run,
   { agent, peer, device }: { agent: Agent; peer: Agent; device: HostileDevice },
 ): Neighbours {
-  const { program } = town;
+  const { program } = run;
   const done = { halfBodies: 0, guesses: 0, replays: 0, floods: 0, oddTokens: 0, sockets: 0, dearFrames: 0 };
   let running = true;
   const isRunning = (): boolean => running;

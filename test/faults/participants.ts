@@ -18,7 +18,7 @@ const ANSWER_WITHIN_MS = 20_000;
 
 export type Asked = { outcome: Outcome; body: Record<string, unknown>; begunAtMs: number; atMs: number };
 
-export type Town = {
+export type Run = {
   readonly program: Program;
   readonly history: History;
   readonly random: Random;
@@ -42,7 +42,7 @@ export async function settle(
   history: History,
   random: Random,
   { pairs, registryUrl = program.url }: { pairs: number; registryUrl?: string },
-): Promise<Town> {
+): Promise<Run> {
   const senders: Agent[] = [];
   const recipients: Agent[] = [];
   for (let index = 0; index < pairs; index++) {
@@ -63,7 +63,7 @@ export async function settle(
 
   const answers = new Map<Outcome, number>();
   const answered = (outcome: Outcome): void => void answers.set(outcome, (answers.get(outcome) ?? 0) + 1);
-  const ask: Town["ask"] = async (what, request) => {
+  const ask: Run["ask"] = async (what, request) => {
     const begunAtMs = performance.now();
     const bootBefore = program.boots();
     try {
@@ -98,7 +98,7 @@ export async function settle(
 }
 
 /** How often each status was answered, in a line. */
-export const told = ({ answers }: Town): string =>
+export const told = ({ answers }: Run): string =>
   [...answers]
     .toSorted(([, one], [, other]) => other - one)
     .map(([outcome, times]) => `${outcome} × ${times}`)
@@ -164,14 +164,14 @@ export const signedAnew = (message: SignedMessage): SignedMessage => ({
 
 /** Sends a message as it was signed and writes the attempt down. */
 export async function post(
-  town: Town,
+  run: Run,
   { key, from, to, signed, headers, authority }: SignedMessage,
-  url = town.program.url,
+  url = run.program.url,
 ): Promise<Asked> {
-  const asked = await town.ask("hook", () => send(url, signed, headers));
+  const asked = await run.ask("hook", () => send(url, signed, headers));
   const { outcome, begunAtMs, atMs, body } = asked;
   const deliveryId = outcome === 202 ? String(body["deliveryId"]) : null;
-  town.history.record({
+  run.history.record({
     kind: "send",
     begunAtMs,
     atMs,
@@ -188,21 +188,21 @@ export async function post(
 
 /** One RPC of the operator's. The outcome is that of the call, not of the HTTP request around it. */
 export async function operatorRpc(
-  town: Town,
+  run: Run,
   method: string,
   params: Record<string, unknown>,
 ): Promise<Asked & { result: Record<string, unknown> }> {
-  return unwrapped(await town.ask(method, () => operator(town.program.url, "POST", "/rpc", rpcBody(method, params))));
+  return unwrapped(await run.ask(method, () => operator(run.program.url, "POST", "/rpc", rpcBody(method, params))));
 }
 
 export async function agentRpc(
-  town: Town,
+  run: Run,
   agent: Agent,
   method: string,
   params: Record<string, unknown>,
 ): Promise<Asked & { result: Record<string, unknown> }> {
   const signed = { method: "POST", path: "/rpc", body: JSON.stringify(rpcBody(method, params)) };
-  return unwrapped(await town.ask(method, () => send(town.program.url, signed, signedHeaders(agent, signed))));
+  return unwrapped(await run.ask(method, () => send(run.program.url, signed, signedHeaders(agent, signed))));
 }
 
 export function rpcBody(method: string, params: Record<string, unknown>) {

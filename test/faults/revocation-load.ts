@@ -4,7 +4,7 @@
  */
 import { type Agent, pair, register } from "../support/program/agents.ts";
 import { createLives, type Ended } from "./credential-lifecycle.ts";
-import { type Asked, hasWorked, sleep, type Town } from "./participants.ts";
+import { type Asked, hasWorked, sleep, type Run } from "./participants.ts";
 
 export type Authorities = {
   /** Ends the lives, and tries everything once more. */
@@ -18,13 +18,13 @@ export type Authorities = {
 
 const LIVES_AT_ONCE = 2;
 
-export async function startAuthorities(town: Town): Promise<Authorities> {
-  const { program, history, random } = town;
-  const agent = await register(town.registryUrl, "manager");
-  const peer = town.recipients[0] as Agent;
+export async function startAuthorities(run: Run): Promise<Authorities> {
+  const { program, history, random } = run;
+  const agent = await register(run.registryUrl, "manager");
+  const peer = run.recipients[0] as Agent;
   const paired = await pair(program.url, agent, peer);
   if (paired.status !== 201) throw new Error(`the manager is not paired: ${paired.status}`);
-  town.known.set(agent.did, agent);
+  run.known.set(agent.did, agent);
   const past: Ended[] = [];
   const kinds = new Map<string, number>();
   const inUse = new Set<string>();
@@ -64,7 +64,7 @@ export async function startAuthorities(town: Town): Promise<Authorities> {
     used(authority, via, await attempt());
   };
 
-  const lives = createLives(town, { agent, peer, used, invalidated, tryAgain });
+  const lives = createLives(run, { agent, peer, used, invalidated, tryAgain });
   const loop = async (): Promise<void> => {
     let boot = program.boots();
     while (running) {

@@ -5,7 +5,7 @@
 import type { Agent } from "../support/program/agents.ts";
 import { request } from "../support/program/agents.ts";
 import { ulid } from "../support/program/relay-client.ts";
-import { hasWorked, newName, sleep, type Town } from "./participants.ts";
+import { hasWorked, newName, sleep, type Run } from "./participants.ts";
 import type { Load } from "./traffic.ts";
 
 /** Fewer than the frames that one socket may have waiting, so that a refusal is none of these. */
@@ -32,7 +32,7 @@ export function letterTo(from: Agent, to: string): Letter {
 
 /** What is known of a letter: acknowledged as taken or not, or nothing. */
 export function recordLetter(
-  { history }: Town,
+  { history }: Run,
   from: Agent,
   { key, to, begunAtMs }: Letter,
   ack: { accepted: boolean; deliveryId?: string } | null,
@@ -52,7 +52,7 @@ export function recordLetter(
   });
 }
 
-export type Couriers = Load & {
+export type SocketSenders = Load & {
   done(): { written: number; doubled: number; late: number; swapped: number; resent: number; receipts: number };
 };
 
@@ -62,13 +62,13 @@ export type CourierOptions = {
   pauseMs?: number;
 };
 
-export function startCouriers(town: Town, { urlOf, pauseMs = 60 }: CourierOptions = {}): Couriers {
-  const { program, history, random, senders, recipients } = town;
+export function startSocketSenders(run: Run, { urlOf, pauseMs = 60 }: CourierOptions = {}): SocketSenders {
+  const { program, history, random, senders, recipients } = run;
   const done = { written: 0, doubled: 0, late: 0, swapped: 0, resent: 0, receipts: 0 };
   let running = true;
   let deadlineMs = Infinity;
 
-  const courier = async (from: Agent, index: number): Promise<void> => {
+  const socketSender = async (from: Agent, index: number): Promise<void> => {
     /** Written and not acknowledged, in the order of writing. */
     const pending = new Map<string, Letter>();
     /** Acknowledged lately. */
@@ -83,7 +83,7 @@ export function startCouriers(town: Town, { urlOf, pauseMs = 60 }: CourierOption
     const acknowledged = ({ ackId, ...ack }: { ackId: string; accepted: boolean; deliveryId?: string }): void => {
       const letter = pending.get(ackId) ?? taken.find(({ id }) => id === ackId);
       if (letter === undefined) return;
-      recordLetter(town, from, letter, ack);
+      recordLetter(run, from, letter, ack);
       if (!pending.delete(ackId) || !ack.accepted) return;
       taken.push(letter);
       if (taken.length > REMEMBERED) taken.shift();
@@ -110,7 +110,7 @@ export function startCouriers(town: Town, { urlOf, pauseMs = 60 }: CourierOption
     };
 
     const connected = async (): Promise<void> => {
-      const issued = await town.ask("relay ticket", () =>
+      const issued = await run.ask("relay ticket", () =>
         request(program.url, from, { method: "POST", path: "/v1/relay/tickets", body: "{}" }),
       );
       if (!hasWorked(issued)) return;
@@ -164,9 +164,9 @@ export function startCouriers(town: Town, { urlOf, pauseMs = 60 }: CourierOption
       if (goesOn()) await sleep(random.between(30, 150));
       // oxlint-enable no-await-in-loop
     }
-    for (const letter of pending.values()) recordLetter(town, from, letter, null);
+    for (const letter of pending.values()) recordLetter(run, from, letter, null);
   };
-  const all = senders.map((from, index) => courier(from, index));
+  const all = senders.map((from, index) => socketSender(from, index));
   return {
     done: () => done,
     async stop() {

@@ -11,7 +11,7 @@ import {
   type SignedMessage,
   signMessage,
   sleep,
-  type Town,
+  type Run,
 } from "./participants.ts";
 
 export type Load = {
@@ -39,10 +39,10 @@ export type Senders = Load & {
 
 /** Each sender writes to its two recipients. What was not answered is sent again, in the same bytes, until it is. */
 export function startSenders(
-  town: Town,
+  run: Run,
   { lanes = 2, pauseMs = 40, replayRatio = 0.1, largeRatio = 0.02, namedRatio = 0.15 }: LoadOptions = {},
 ): Senders {
-  const { senders, recipients, random } = town;
+  const { senders, recipients, random } = run;
   const accepted: SignedMessage[] = [];
   let running = true;
   let anew = 0;
@@ -50,7 +50,7 @@ export function startSenders(
   const named = async (message: SignedMessage): Promise<Asked> => {
     for (let attempt = message; ; attempt = signedAnew(message)) {
       // oxlint-disable no-await-in-loop -- until there is an answer
-      const asked = await post(town, attempt);
+      const asked = await post(run, attempt);
       if ((asked.outcome !== "unknown" && random.chance(0.8)) || !running) return asked;
       anew += 1;
       await sleep(60);
@@ -67,11 +67,11 @@ export function startSenders(
       });
       // oxlint-disable no-await-in-loop -- one after the other is what a lane is
       const isNamed = message.headers["Idempotency-Key"] !== undefined;
-      const asked = await (isNamed ? named(message) : untilAnswered(town, message, () => running));
+      const asked = await (isNamed ? named(message) : untilAnswered(run, message, () => running));
       if (asked.outcome === 202 && !isNamed) {
         accepted.push(message);
         if (accepted.length > 2_000) accepted.splice(0, 500);
-        if (random.chance(replayRatio)) await replay(town, random.chance(0.5) ? message : random.pick(accepted));
+        if (random.chance(replayRatio)) await replay(run, random.chance(0.5) ? message : random.pick(accepted));
       }
       await sleep(random.next() * pauseMs);
       // oxlint-enable no-await-in-loop
@@ -88,19 +88,19 @@ export function startSenders(
 }
 
 /** The same bytes again, until something is answered; a refusal as a replay means that an earlier attempt had arrived. */
-export async function untilAnswered(town: Town, message: SignedMessage, mayGoOn: () => boolean): Promise<Asked> {
+export async function untilAnswered(run: Run, message: SignedMessage, mayGoOn: () => boolean): Promise<Asked> {
   for (;;) {
     // oxlint-disable no-await-in-loop -- until there is an answer
-    const asked = await post(town, message);
+    const asked = await post(run, message);
     if (asked.outcome !== "unknown" || !mayGoOn()) return asked;
     await sleep(60);
     // oxlint-enable no-await-in-loop
   }
 }
 
-export async function replay(town: Town, message: SignedMessage): Promise<void> {
-  const { outcome, atMs } = await post(town, message).then((asked) => asked);
-  town.history.record({ kind: "replay", atMs, key: message.key, outcome });
+export async function replay(run: Run, message: SignedMessage): Promise<void> {
+  const { outcome, atMs } = await post(run, message).then((asked) => asked);
+  run.history.record({ kind: "replay", atMs, key: message.key, outcome });
 }
 
 export type Recipients = {
@@ -127,9 +127,9 @@ export type RecipientOptions = {
 };
 
 /** Every recipient on a relay socket of its own, acknowledging what comes. */
-export function startRecipients(town: Town, options: RecipientOptions = {}): Recipients {
+export function startRecipients(run: Run, options: RecipientOptions = {}): Recipients {
   const { silentRatio = 0, refuseRatio = 0.005, garbled = false } = options;
-  const { history, random } = town;
+  const { history, random } = run;
   const sockets = new Set<WebSocket>();
   const closes = new Map<string, number>();
   let running = true;
@@ -141,7 +141,7 @@ export function startRecipients(town: Town, options: RecipientOptions = {}): Rec
     while (running) {
       // oxlint-disable no-await-in-loop -- one socket at a time
       try {
-        await connected(agent, options.urlOf?.(index) ?? town.program.url);
+        await connected(agent, options.urlOf?.(index) ?? run.program.url);
       } catch (error) {
         if (!(error instanceof Error)) throw error;
       }
@@ -152,8 +152,8 @@ export function startRecipients(town: Town, options: RecipientOptions = {}): Rec
 
   /** Resolves when the socket has ended. */
   const connected = async (agent: Agent, url: string): Promise<void> => {
-    const issued = await town.ask("relay ticket", () =>
-      request(town.program.url, agent, { method: "POST", path: "/v1/relay/tickets", body: "{}" }),
+    const issued = await run.ask("relay ticket", () =>
+      request(run.program.url, agent, { method: "POST", path: "/v1/relay/tickets", body: "{}" }),
     );
     if (!hasWorked(issued)) return;
     const socket = new WebSocket(`${url.replace("http", "ws")}/relay/connect`, [
@@ -242,7 +242,7 @@ export function startRecipients(town: Town, options: RecipientOptions = {}): Rec
     sockets.delete(socket);
   };
 
-  for (const [index, agent] of town.recipients.entries()) void stay(agent, index);
+  for (const [index, agent] of run.recipients.entries()) void stay(agent, index);
   return {
     count: () => count,
     garbled: () => ({ doubled, reordered }),
@@ -261,15 +261,15 @@ export function startRecipients(town: Town, options: RecipientOptions = {}): Rec
  * Waits until every message that was answered 202 has come or is said to have ended, and writes down what the proxy says of
  * those that did not come: also that they wait, when there is no more time.
  */
-export async function settled(town: Town, withinMs: number): Promise<void> {
+export async function settled(run: Run, withinMs: number): Promise<void> {
   const deadlineMs = performance.now() + withinMs;
   for (;;) {
-    const open = openSends(town.history);
+    const open = openSends(run.history);
     const isLastLook = open.length === 0 || performance.now() > deadlineMs;
     // oxlint-disable-next-line no-await-in-loop -- asked again, until it is so
-    await askWhatBecame(town, isLastLook ? open : open.slice(0, 50), isLastLook);
+    await askWhatBecame(run, isLastLook ? open : open.slice(0, 50), isLastLook);
     // oxlint-disable-next-line no-await-in-loop
-    await lookAtDeadLetters(town);
+    await lookAtDeadLetters(run);
     if (isLastLook) return;
     // oxlint-disable-next-line no-await-in-loop
     await sleep(500);
@@ -278,20 +278,20 @@ export async function settled(town: Town, withinMs: number): Promise<void> {
 
 /** Asks the proxy about messages, as their senders. */
 async function askWhatBecame(
-  town: Town,
+  run: Run,
   sends: readonly Extract<HistoryEvent, { kind: "send" }>[],
   isLastLook: boolean,
 ): Promise<void> {
   for (const { sender, deliveryId } of sends) {
-    const agent = town.known.get(sender);
+    const agent = run.known.get(sender);
     if (agent === undefined || deliveryId === null) continue;
     // oxlint-disable-next-line no-await-in-loop -- asked one by one
-    const { atMs, body } = await town.ask("delivery", () =>
-      request(town.program.url, agent, { method: "GET", path: `/v1/deliveries/${deliveryId}` }),
+    const { atMs, body } = await run.ask("delivery", () =>
+      request(run.program.url, agent, { method: "GET", path: `/v1/deliveries/${deliveryId}` }),
     );
     if (body["state"] === "dead_lettered")
-      town.history.record({ kind: "ended", atMs, deliveryId, state: "dead_lettered", by: "asked" });
-    else if (isLastLook && body["state"] === "queued") town.history.record({ kind: "waiting", atMs, deliveryId });
+      run.history.record({ kind: "ended", atMs, deliveryId, state: "dead_lettered", by: "asked" });
+    else if (isLastLook && body["state"] === "queued") run.history.record({ kind: "waiting", atMs, deliveryId });
   }
 }
 
@@ -306,7 +306,7 @@ function openSends(history: History): Extract<HistoryEvent, { kind: "send" }>[] 
 }
 
 /** What lies with the recipients as dead, page by page: also of senders that can no longer ask. */
-async function lookAtDeadLetters({ program, history, recipients, ask }: Town): Promise<void> {
+async function lookAtDeadLetters({ program, history, recipients, ask }: Run): Promise<void> {
   for (const recipient of recipients) {
     let cursor: string | undefined;
     do {

@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, test, vi } from "vitest";
-import { type Document, MINUTE_MS, newTown, tallied } from "./harness.ts";
+import { type Document, MINUTE_MS, newHarness, tallied } from "./harness.ts";
 import { eventually } from "../support/gate.ts";
 
 // Thousands of requests, whose time on a busy machine is not what this is about.
@@ -30,23 +30,23 @@ describe("1 000 concurrent requests at the moment a cache expires", () => {
   ])(
     "%s after %i ms: at most %i refreshes, and %i requests of 1 000 wait for one",
     async (document, ageMs, refreshesMost, waitingMost) => {
-      const town = await newTown();
-      const isolate = town.newIsolate();
-      const bob = await town.newAgent();
+      const harness = await newHarness();
+      const isolate = harness.newIsolate();
+      const bob = await harness.newAgent();
       // Four agents, since one may send 600 a minute; each has one validation to renew.
-      const agents = await Promise.all(Array.from({ length: 4 }, () => town.newAgent()));
-      await Promise.all(agents.map((agent) => town.pair(agent, bob)));
+      const agents = await Promise.all(Array.from({ length: 4 }, () => harness.newAgent()));
+      await Promise.all(agents.map((agent) => harness.pair(agent, bob)));
       // Everything else is fresh at that moment: only this cache has expired.
       await Promise.all(agents.map((agent) => isolate.send(agent, bob)));
-      town.pass(ageMs - 1_000);
+      harness.pass(ageMs - 1_000);
       if (document !== "access") {
         await Promise.all(agents.map((agent) => isolate.send(agent, bob)));
-        await eventually(() => expect(Object.values(town.registry.inFlight)).toEqual([0, 0, 0]));
+        await eventually(() => expect(Object.values(harness.registry.inFlight)).toEqual([0, 0, 0]));
       }
-      town.pass(1_000);
+      harness.pass(1_000);
       const { fault, release } = held();
-      town.registry.fail(fault, [document]);
-      town.registry.forgetCalls();
+      harness.registry.fail(fault, [document]);
+      harness.registry.forgetCalls();
 
       let answered = 0;
       const requests = Array.from({ length: 1_000 }, async (_, n) => {
@@ -55,8 +55,8 @@ describe("1 000 concurrent requests at the moment a cache expires", () => {
         return answer;
       });
       await eventually(() => expect(answered).toBeGreaterThanOrEqual(1_000 - waitingMost));
-      expect(town.registry.calls[document]).toBeLessThanOrEqual(refreshesMost);
-      expect(town.registry.calls[document]).toBeGreaterThanOrEqual(1);
+      expect(harness.registry.calls[document]).toBeLessThanOrEqual(refreshesMost);
+      expect(harness.registry.calls[document]).toBeGreaterThanOrEqual(1);
       release();
       expect(tallied(await Promise.all(requests))).toEqual({ 202: 1_000 });
     },

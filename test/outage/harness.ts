@@ -38,16 +38,16 @@ export const FAULTS = {
 export type Key = { kid: string; x: string; status: "active" | "revoked" };
 export type Line = { level: string; event: string } & Record<string, unknown>;
 
-export type Town = Awaited<ReturnType<typeof newTown>>;
-let towns = 0;
+export type Harness = Awaited<ReturnType<typeof newHarness>>;
+let harnesses = 0;
 
 /** @param settings of the proxy, by name */
-export async function newTown(settings: Record<string, string> = {}) {
-  towns += 1;
-  // The second level outlives isolates, and here towns: each begins without one.
+export async function newHarness(settings: Record<string, string> = {}) {
+  harnesses += 1;
+  // The second level outlives isolates, and here test cases: each begins without one.
   const { keys: kept } = await env.CACHE.list();
   await Promise.all(kept.map(({ name }) => env.CACHE.delete(name)));
-  const registryUrl = `https://registry-${towns}.example.net`;
+  const registryUrl = `https://registry-${harnesses}.example.net`;
   vi.useFakeTimers({ toFake: ["Date"] });
   let nowMs = Date.now();
   vi.setSystemTime(nowMs);

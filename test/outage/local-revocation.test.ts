@@ -3,7 +3,7 @@ import { afterEach, expect, test, vi } from "vitest";
 import { encodeBase64Url } from "../../src/wire/base64url.ts";
 import type { AgentDid } from "../../src/wire/did.ts";
 import { newKeyPair, rawPublicKey } from "../auth/fixture.ts";
-import { type Agent, FAULTS, MINUTE_MS, newTown, type Town } from "./harness.ts";
+import { type Agent, FAULTS, MINUTE_MS, newHarness, type Harness } from "./harness.ts";
 
 vi.setConfig({ testTimeout: 60_000 });
 afterEach(() => {
@@ -11,7 +11,7 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
-type Isolate = ReturnType<Town["newIsolate"]>;
+type Isolate = ReturnType<Harness["newIsolate"]>;
 
 async function operator(isolate: Isolate, path: string, body: unknown): Promise<Record<string, unknown>> {
   const headers = { Authorization: `Bearer ${env.OPERATOR_TOKEN}`, "Content-Type": "application/json" };
@@ -32,27 +32,27 @@ async function registered(embedded: Isolate, name: string): Promise<Agent & { ac
 }
 
 test("an agent revoked here during an outage is refused at once, 10 of 10, in an isolate that knows its validation and in one that does not; others are served", async () => {
-  const town = await newTown();
-  const embedded = town.newIsolate({ REGISTRY_URL: "embedded" });
+  const harness = await newHarness();
+  const embedded = harness.newIsolate({ REGISTRY_URL: "embedded" });
   const [alice, mallory, bob] = [
     await registered(embedded, "alice"),
     await registered(embedded, "mallory"),
     await registered(embedded, "bob"),
   ];
-  await town.pair(alice, bob);
-  await town.pair(mallory, bob);
+  await harness.pair(alice, bob);
+  await harness.pair(mallory, bob);
   // The other isolates reach the same registry over the network, and then do not.
-  town.registry.forward((request) => embedded.ask(request));
-  const isolate = town.newIsolate();
+  harness.registry.forward((request) => embedded.ask(request));
+  const isolate = harness.newIsolate();
   const send = (through: Isolate, agent: typeof alice) =>
     through.send(agent, bob, { headers: { "X-Claw-Agent-Access": agent.access } });
   expect([await send(isolate, alice), await send(isolate, mallory)]).toEqual(["202", "202"]);
-  town.registry.fail(FAULTS.down);
-  town.pass(2 * MINUTE_MS);
+  harness.registry.fail(FAULTS.down);
+  harness.pass(2 * MINUTE_MS);
   expect([await send(isolate, alice), await send(isolate, mallory)]).toEqual(["202", "202"]);
 
   await operator(embedded, "/v1/agents/revoke", { agentDid: mallory.did, reason: "stolen" });
-  const fresh = town.newIsolate();
+  const fresh = harness.newIsolate();
   for (const through of [isolate, fresh]) {
     // oxlint-disable-next-line no-await-in-loop -- one isolate after the other
     const answers = await Promise.all(Array.from({ length: 10 }, () => send(through, mallory)));

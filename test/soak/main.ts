@@ -67,15 +67,15 @@ async function main(): Promise<number> {
   process.env["SALLYPORT_INSPECTOR_PORT"] = String(inspectorPort);
   const program = await startProgram({ settings: SHORT_SETTINGS, edit: withShortLives });
   try {
-    const town = await settle(program, history, random, { pairs: PAIRS });
-    const recipients = startRecipients(town, { refuseRatio: 0.001 });
+    const run = await settle(program, history, random, { pairs: PAIRS });
+    const recipients = startRecipients(run, { refuseRatio: 0.001 });
     const accepted: string[] = [];
     const refused = new Map<number, number>();
 
     const nextRequest = (): Buffer => {
       const index = random.between(0, PAIRS - 1);
-      const from = town.senders[index] as Agent;
-      const to = town.recipients[(index + random.between(0, 1)) % PAIRS] as Agent;
+      const from = run.senders[index] as Agent;
+      const to = run.recipients[(index + random.between(0, 1)) % PAIRS] as Agent;
       const kind = random.next();
       if (kind < 0.85)
         return signSend(from, to.did, {

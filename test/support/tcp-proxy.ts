@@ -1,7 +1,7 @@
-/** A cable between a client and the program that can be cut, go dead or go slow, as networks do. */
+/** A proxy between a client and the program that can be cut, go dead or go slow, as networks do. */
 import { connect, createServer, type Socket } from "node:net";
 
-export type Cable = {
+export type TcpProxy = {
   readonly url: string;
   /** Ends every connection at once, without a word of either side: a reset, no close frame. */
   cut(): void;
@@ -14,7 +14,7 @@ export type Cable = {
   close(): void;
 };
 
-export async function layCable(targetPort: number): Promise<Cable> {
+export async function startTcpProxy(targetPort: number): Promise<TcpProxy> {
   const pairs = new Set<{ client: Socket; target: Socket; isDead: boolean }>();
   const forgotten = new Set<Socket>();
   const server = createServer((client) => {
@@ -22,7 +22,7 @@ export async function layCable(targetPort: number): Promise<Cable> {
     const pair = { client, target, isDead: false };
     pairs.add(pair);
     const end = (): void => {
-      // A dead cable carries no end either.
+      // A dead proxy carries no end either.
       if (pair.isDead) return;
       client.destroy();
       target.destroy();
@@ -37,7 +37,7 @@ export async function layCable(targetPort: number): Promise<Cable> {
   });
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const address = server.address();
-  if (address === null || typeof address === "string") throw new Error("the cable has no port");
+  if (address === null || typeof address === "string") throw new Error("the proxy has no port");
 
   return {
     url: `http://127.0.0.1:${address.port}`,

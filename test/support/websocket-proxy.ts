@@ -1,8 +1,8 @@
-/** A door in front of the program: lets everything through, and ends the sockets behind it as a restart or a policy would. */
+/** A proxy in front of the program: lets everything through, and ends the sockets behind it as a restart or a policy would. */
 import { connect, createServer, type Socket } from "node:net";
 import type { AddressInfo } from "node:net";
 
-export type Door = {
+export type WebSocketProxy = {
   readonly url: string;
   /** Ends every WebSocket: with a close frame, or without one where the code is null. */
   endSockets(code: number | null, reason?: string): void;
@@ -12,7 +12,7 @@ export type Door = {
 type Passage = { readonly client: Socket; readonly server: Socket };
 
 /** @param url where the program is */
-export async function openDoor(url: string): Promise<Door> {
+export async function startWebSocketProxy(url: string): Promise<WebSocketProxy> {
   const { hostname, port } = new URL(url);
   const passages = new Set<Passage>();
   const webSockets = new Set<Passage>();

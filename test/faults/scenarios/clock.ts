@@ -1,6 +1,6 @@
 import { type Agent, send } from "../../support/program/agents.ts";
 import { startProgram } from "../../support/program/program.ts";
-import { post, settle, type SignedMessage, signMessage, type Town } from "../participants.ts";
+import { post, settle, type SignedMessage, signMessage, type Run } from "../participants.ts";
 import { replay, settled, startRecipients } from "../traffic.ts";
 import { QUICK_RETRIES } from "./kills.ts";
 import { accepted, count, type Scenario } from "./scenario.ts";
@@ -17,12 +17,12 @@ export const clock: Scenario = {
   async run({ history, random, say }) {
     const program = await startProgram({ settings: QUICK_RETRIES });
     try {
-      const town = await settle(program, history, random, { pairs: 2 });
-      const recipients = startRecipients(town);
+      const run = await settle(program, history, random, { pairs: 2 });
+      const recipients = startRecipients(run);
       const taken: SignedMessage[] = [];
       for (let index = 0; index < MESSAGES; index++) {
-        const from = random.pick(town.senders);
-        const to = town.recipients[town.senders.indexOf(from)] as Agent;
+        const from = random.pick(run.senders);
+        const to = run.recipients[run.senders.indexOf(from)] as Agent;
         const isWithin = random.chance(0.6);
         const offset = isWithin
           ? random.between(-SKEW_MAX_SECONDS + EDGE_SECONDS, SKEW_MAX_SECONDS - EDGE_SECONDS)
@@ -30,7 +30,7 @@ export const clock: Scenario = {
         const message = signMessage(from, to, { timestamp: Math.floor(Date.now() / 1_000) + offset });
         // oxlint-disable no-await-in-loop -- a clock that jumps between one request and the next
         if (isWithin) {
-          const asked = await post(town, message);
+          const asked = await post(run, message);
           if (asked.outcome === 202) taken.push(message);
           else
             history.record({
@@ -40,9 +40,9 @@ export const clock: Scenario = {
               status: Number(asked.outcome),
               detail: JSON.stringify(asked.body),
             });
-          if (random.chance(0.3)) await replay(town, message);
+          if (random.chance(0.3)) await replay(run, message);
         } else {
-          await forge(town, `timestamp ${offset} s off`, message);
+          await forge(run, `timestamp ${offset} s off`, message);
         }
         // oxlint-enable no-await-in-loop
       }
@@ -50,7 +50,7 @@ export const clock: Scenario = {
       for (const message of taken.slice(0, 20)) {
         const later = String(Number(message.headers["X-Claw-Timestamp"]) + 1);
         // oxlint-disable-next-line no-await-in-loop
-        await forge(town, "timestamp moved", {
+        await forge(run, "timestamp moved", {
           ...message,
           headers: { ...message.headers, "X-Claw-Timestamp": later },
         });
@@ -59,8 +59,8 @@ export const clock: Scenario = {
       await program.start();
       history.record({ kind: "boot", atMs: performance.now(), boot: program.boots() });
       // oxlint-disable-next-line no-await-in-loop
-      for (const message of taken) await replay(town, message);
-      await settled(town, 60_000);
+      for (const message of taken) await replay(run, message);
+      await settled(run, 60_000);
       recipients.stop();
       say(`${taken.length} taken`);
       return { accepted: accepted(history), forged: count(history, "forged"), replays: count(history, "replay") };
@@ -75,7 +75,7 @@ function outside(random: number): number {
   return random < 0.5 ? -beyond : beyond;
 }
 
-async function forge(town: Town, what: string, message: SignedMessage): Promise<void> {
-  const { outcome, atMs } = await town.ask(what, () => send(town.program.url, message.signed, message.headers));
-  town.history.record({ kind: "forged", atMs, what, outcome });
+async function forge(run: Run, what: string, message: SignedMessage): Promise<void> {
+  const { outcome, atMs } = await run.ask(what, () => send(run.program.url, message.signed, message.headers));
+  run.history.record({ kind: "forged", atMs, what, outcome });
 }

@@ -1,7 +1,7 @@
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
-import { startCouriers } from "../socket-senders.ts";
+import { startSocketSenders } from "../socket-senders.ts";
 import { startAuthorities } from "../revocation-load.ts";
 import { startProgram } from "../../support/program/program.ts";
 import { lookAtTasks, startTasks } from "../tasks.ts";
@@ -21,12 +21,12 @@ export const database: Scenario = {
   async run({ history, random, say }) {
     const program = await startProgram({ settings: { ...QUICK_RETRIES, TRUST_TTL_MS: "1000" } });
     try {
-      const town = await settle(program, history, random, { pairs: 3 });
-      const recipients = startRecipients(town);
-      const senders = startSenders(town);
-      const couriers = startCouriers(town);
-      const authorities = await startAuthorities(town);
-      const tasks = await startTasks(town);
+      const run = await settle(program, history, random, { pairs: 3 });
+      const recipients = startRecipients(run);
+      const senders = startSenders(run);
+      const socketSenders = startSocketSenders(run);
+      const authorities = await startAuthorities(run);
+      const tasks = await startTasks(run);
       const existing = (await program.query("SELECT name FROM sqlite_master WHERE type = 'table'")).map(({ name }) =>
         String(name),
       );
@@ -53,17 +53,17 @@ export const database: Scenario = {
         // oxlint-enable no-await-in-loop
       }
       await sleep(1_000);
-      await Promise.all([senders.stop(), couriers.stop(), authorities.stop(), tasks.stop()]);
-      await settled(town, 60_000);
-      await lookAtTasks(town);
+      await Promise.all([senders.stop(), socketSenders.stop(), authorities.stop(), tasks.stop()]);
+      await settled(run, 60_000);
+      await lookAtTasks(run);
       recipients.stop();
       say(`${program.complaints().length} complaints in the log`);
-      say(`answers: ${told(town)}`);
+      say(`answers: ${told(run)}`);
       say(`ended: ${authorities.kinds()}; seen to work before: ${authorities.worked()}`);
       return {
         ...done,
         // Those that felt it.
-        unavailable: town.answers.get(503) ?? 0,
+        unavailable: run.answers.get(503) ?? 0,
         accepted: accepted(history),
         delivered: recipients.count(),
         ended: authorities.ended(),

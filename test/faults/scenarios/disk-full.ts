@@ -29,19 +29,19 @@ export const diskFull: Scenario = {
     }
     const program = await startProgram({ settings: QUICK_RETRIES, stateDir: join(disk, "state") });
     try {
-      const town = await settle(program, history, random, { pairs: 2 });
-      const recipients = startRecipients(town);
-      const authorities = await startAuthorities(town);
-      const tasks = await startTasks(town);
+      const run = await settle(program, history, random, { pairs: 2 });
+      const recipients = startRecipients(run);
+      const authorities = await startAuthorities(run);
+      const tasks = await startTasks(run);
       let restarts = 0;
       let refusedWhileFull = 0;
       const unserved = (): number =>
-        [...town.answers].reduce(
+        [...run.answers].reduce(
           (sum, [outcome, times]) => (outcome === "unknown" || outcome < 500 ? sum : sum + times),
           0,
         );
       for (let round = 0; round < ROUNDS; round++) {
-        const senders = startSenders(town);
+        const senders = startSenders(run);
         // oxlint-disable no-await-in-loop -- full, free, full again
         await sleep(1_000);
         const [before, unservedBefore] = [accepted(history), unserved()];
@@ -52,8 +52,8 @@ export const diskFull: Scenario = {
         makeRoom(disk);
         await sleep(1_500);
         // Senders try again until they are answered, so the program has to be there before they can end.
-        const [from, to] = [town.senders[0], town.recipients[0]];
-        const works = from !== undefined && to !== undefined && hasWorked(await post(town, signMessage(from, to)));
+        const [from, to] = [run.senders[0], run.recipients[0]];
+        const works = from !== undefined && to !== undefined && hasWorked(await post(run, signMessage(from, to)));
         if (!works || round === ROUNDS - 1) {
           restarts += 1;
           await program.kill();
@@ -64,10 +64,10 @@ export const diskFull: Scenario = {
         // oxlint-enable no-await-in-loop
       }
       await Promise.all([authorities.stop(), tasks.stop()]);
-      await settled(town, 60_000);
-      await lookAtTasks(town);
+      await settled(run, 60_000);
+      await lookAtTasks(run);
       recipients.stop();
-      say(`answers: ${told(town)}`);
+      say(`answers: ${told(run)}`);
       say(`ended: ${authorities.kinds()}; seen to work before: ${authorities.worked()}`);
       return {
         rounds: ROUNDS,

@@ -39,15 +39,15 @@ export const hostileNeighbours: Scenario = {
     // The limits of each agent hold, those of an address do not: all come from one here.
     const program = await startProgram({ isLimited: true, settings: { RATE_LIMIT_PER_IP: "off" } });
     try {
-      const town = await settle(program, history, random, { pairs: PAIRS });
+      const run = await settle(program, history, random, { pairs: PAIRS });
       const [hostile, peer] = [await register(program.url, "hostile"), await register(program.url, "peer")];
       await pair(program.url, hostile, peer);
-      const device = await pairHostileDevice(town, hostile);
-      const recipients = startRecipients(town, { refuseRatio: 0 });
-      const senders = startSenders(town, { lanes: 1, pauseMs: 600, replayRatio: 0, largeRatio: 0, namedRatio: 0 });
+      const device = await pairHostileDevice(run, hostile);
+      const recipients = startRecipients(run, { refuseRatio: 0 });
+      const senders = startSenders(run, { lanes: 1, pauseMs: 600, replayRatio: 0, largeRatio: 0, namedRatio: 0 });
       await sleep(QUIET_FOR_MS);
       const hostileFromMs = performance.now();
-      const neighbours = startNeighbours(town, { agent: hostile, peer, device });
+      const neighbours = startNeighbours(run, { agent: hostile, peer, device });
       await sleep(HOSTILE_FOR_MS);
       const hostileUntilMs = performance.now();
 
@@ -62,7 +62,7 @@ export const hostileNeighbours: Scenario = {
           history.record({ kind: "slow", atMs: performance.now(), what, tookMs, limitMs: END_WITHIN_MS, detail });
       };
       await end("the device", async () => {
-        const asked = await operatorRpc(town, "device.token.revoke", { agentDid: hostile.did, deviceId: device.id });
+        const asked = await operatorRpc(run, "device.token.revoke", { agentDid: hostile.did, deviceId: device.id });
         return { ok: hasWorked(asked), detail: JSON.stringify(asked.body).slice(0, 300) };
       });
       await end("the agent", async () => {
@@ -70,11 +70,11 @@ export const hostileNeighbours: Scenario = {
         return { ok: status === 200, detail: JSON.stringify(body).slice(0, 300) };
       });
       await Promise.all([neighbours.stop(), senders.stop()]);
-      await settled(town, SETTLED_WITHIN_MS);
+      await settled(run, SETTLED_WITHIN_MS);
       recipients.stop();
-      say(`answers: ${told(town)}`);
+      say(`answers: ${told(run)}`);
 
-      const friends = new Set(town.senders.map(({ did }) => did));
+      const friends = new Set(run.senders.map(({ did }) => did));
       const sends = history.events.filter((event) => event.kind === "send").filter(({ sender }) => friends.has(sender));
       for (const { key, atMs, outcome } of sends)
         if (outcome !== 202) history.record({ kind: "refused", atMs, key, outcome });

@@ -1,4 +1,4 @@
-import { startCouriers } from "../socket-senders.ts";
+import { startSocketSenders } from "../socket-senders.ts";
 import { startAuthorities } from "../revocation-load.ts";
 import { startProgram } from "../../support/program/program.ts";
 import { lookAtTasks, startTasks } from "../tasks.ts";
@@ -23,12 +23,12 @@ export const kills: Scenario = {
   async run({ history, random, kills: times, say }) {
     const program = await startProgram({ settings: QUICK_RETRIES });
     try {
-      const town = await settle(program, history, random, { pairs: 4 });
-      const recipients = startRecipients(town);
-      const senders = startSenders(town);
-      const couriers = startCouriers(town);
-      const authorities = await startAuthorities(town);
-      const tasks = await startTasks(town);
+      const run = await settle(program, history, random, { pairs: 4 });
+      const recipients = startRecipients(run);
+      const senders = startSenders(run);
+      const socketSenders = startSocketSenders(run);
+      const authorities = await startAuthorities(run);
+      const tasks = await startTasks(run);
       for (let kill = 1; kill <= times; kill++) {
         // oxlint-disable no-await-in-loop -- one death after the other
         await sleep(random.between(100, 1_600));
@@ -39,13 +39,13 @@ export const kills: Scenario = {
         if (kill % 20 === 0) say(`${kill} kills, ${accepted(history)} accepted, ${recipients.count()} delivered`);
       }
       await sleep(1_000);
-      await Promise.all([senders.stop(), couriers.stop(), authorities.stop(), tasks.stop()]);
-      await settled(town, SETTLED_WITHIN_MS);
-      await lookAtTasks(town);
+      await Promise.all([senders.stop(), socketSenders.stop(), authorities.stop(), tasks.stop()]);
+      await settled(run, SETTLED_WITHIN_MS);
+      await lookAtTasks(run);
       recipients.stop();
-      say(`answers: ${told(town)}`);
+      say(`answers: ${told(run)}`);
       say(`ended: ${authorities.kinds()}; seen to work before: ${authorities.worked()}`);
-      const { written, resent } = couriers.done();
+      const { written, resent } = socketSenders.done();
       return {
         kills: times,
         accepted: accepted(history),

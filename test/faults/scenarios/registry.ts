@@ -27,14 +27,14 @@ export const registry: Scenario = {
     const server = await startFaultyRegistry();
     const program = await startProgram({ settings: { ...QUICK_RETRIES, ...SHORT, REGISTRY_URL: server.url } });
     try {
-      const town = await settle(program, history, random, { pairs: 2, registryUrl: server.url });
-      const recipients = startRecipients(town);
-      const senders = startSenders(town, { lanes: 1 });
+      const run = await settle(program, history, random, { pairs: 2, registryUrl: server.url });
+      const recipients = startRecipients(run);
+      const senders = startSenders(run, { lanes: 1 });
 
       const revoked = await register(server.url, "revoked");
       const authority = `agent ${revoked.did}`;
       const tryRevoked = async (): Promise<boolean> => {
-        const asked = await town.ask("revoked", () =>
+        const asked = await run.ask("revoked", () =>
           request(program.url, revoked, { method: "GET", path: "/pair/peers" }),
         );
         const { begunAtMs, atMs } = asked;
@@ -67,7 +67,7 @@ export const registry: Scenario = {
         while (performance.now() - startedAtMs < MOOD_MS) {
           // oxlint-disable no-await-in-loop -- tried again and again while the mood lasts
           await tryRevoked();
-          await tryForged(town.senders[0] as Agent, town.recipients[0] as Agent);
+          await tryForged(run.senders[0] as Agent, run.recipients[0] as Agent);
           await sleep(150);
           // oxlint-enable no-await-in-loop
         }
@@ -78,7 +78,7 @@ export const registry: Scenario = {
         await program.start();
         history.record({ kind: "boot", atMs: performance.now(), boot: program.boots() });
         await tryRevoked();
-        await tryForged(town.senders[0] as Agent, town.recipients[0] as Agent);
+        await tryForged(run.senders[0] as Agent, run.recipients[0] as Agent);
         await sleep(500);
         // oxlint-enable no-await-in-loop
         say(`${mood}: ${figures[mood]} accepted`);
@@ -87,9 +87,9 @@ export const registry: Scenario = {
       await sleep(1_500);
       await tryRevoked();
       await senders.stop();
-      await settled(town, 60_000);
+      await settled(run, 60_000);
       recipients.stop();
-      say(`answers: ${told(town)}`);
+      say(`answers: ${told(run)}`);
       return {
         moods: MOODS.length,
         ...figures,
@@ -108,7 +108,7 @@ export const registry: Scenario = {
         };
         for (const [what, headers] of Object.entries(forgeries)) {
           // oxlint-disable-next-line no-await-in-loop
-          const asked = await town.ask(what, () =>
+          const asked = await run.ask(what, () =>
             send(program.url, signed, { ...signedHeaders(from, signed), ...headers }),
           );
           history.record({ kind: "forged", atMs: asked.atMs, what: `${what}`, outcome: asked.outcome });

@@ -1,5 +1,5 @@
-import { type Cable, layCable } from "../../support/tcp-proxy.ts";
-import { startCouriers } from "../socket-senders.ts";
+import { type TcpProxy, startTcpProxy } from "../../support/tcp-proxy.ts";
+import { startSocketSenders } from "../socket-senders.ts";
 import { startProgram } from "../../support/program/program.ts";
 import { settle, sleep, told } from "../participants.ts";
 import { settled, startRecipients, startSenders } from "../traffic.ts";
@@ -10,7 +10,7 @@ const FOR_MS = 80_000;
 /** Longer than the 30 s after which the program closes a reader whose window is full. */
 const MUTE_FOR_MS = 40_000;
 const SIDES = 4;
-/** A message that went into a dead cable is tried again after 30 s. */
+/** A message that went into a dead proxy is tried again after 30 s. */
 const SETTLED_WITHIN_MS = 90_000;
 
 export const sockets: Scenario = {
@@ -34,20 +34,20 @@ export const sockets: Scenario = {
   async run({ history, random, say }) {
     const program = await startProgram({ settings: QUICK_RETRIES });
     /** First those of the recipients, then those of the senders. */
-    const cables: Cable[] = [];
+    const proxies: TcpProxy[] = [];
     try {
-      const town = await settle(program, history, random, { pairs: SIDES });
+      const run = await settle(program, history, random, { pairs: SIDES });
       for (let index = 0; index < 2 * SIDES; index++) {
         // oxlint-disable-next-line no-await-in-loop
-        cables.push(await layCable(program.port));
+        proxies.push(await startTcpProxy(program.port));
       }
-      const recipients = startRecipients(town, {
-        urlOf: (index) => (cables[index] as Cable).url,
+      const recipients = startRecipients(run, {
+        urlOf: (index) => (proxies[index] as TcpProxy).url,
         garbled: true,
         silentRatio: 0.002,
       });
-      const couriers = startCouriers(town, { urlOf: (index) => (cables[SIDES + index] as Cable).url });
-      const senders = startSenders(town, { largeRatio: 0.1 });
+      const socketSenders = startSocketSenders(run, { urlOf: (index) => (proxies[SIDES + index] as TcpProxy).url });
+      const senders = startSenders(run, { largeRatio: 0.1 });
       const done = { cuts: 0, halfOpen: 0, stalls: 0, mute: 0 };
       const endAtMs = performance.now() + FOR_MS;
       // One reader that takes nothing at all, for longer than anybody waits.
@@ -59,30 +59,30 @@ export const sockets: Scenario = {
         const nowMs = performance.now();
         if (done.mute === 0 && nowMs >= muteFromMs) {
           done.mute += 1;
-          cables[0]?.stall(muteUntilMs - nowMs);
+          proxies[0]?.stall(muteUntilMs - nowMs);
         }
-        const cable = random.pick(nowMs >= muteFromMs && nowMs < muteUntilMs ? cables.slice(1) : cables);
+        const proxy = random.pick(nowMs >= muteFromMs && nowMs < muteUntilMs ? proxies.slice(1) : proxies);
         const what = random.next();
         if (what < 0.5) {
           done.cuts += 1;
-          cable.cut();
+          proxy.cut();
         } else if (what < 0.7) {
-          cable.goDead();
+          proxy.goDead();
           // The client notices by itself some time later, as one with a heartbeat would; the program does not.
-          setTimeout(() => void (done.halfOpen += cable.forget()), random.between(500, 5_000)).unref();
+          setTimeout(() => void (done.halfOpen += proxy.forget()), random.between(500, 5_000)).unref();
         } else {
           done.stalls += 1;
-          cable.stall(random.between(200, 4_000));
+          proxy.stall(random.between(200, 4_000));
         }
       }
       say(`${done.cuts} cuts, ${accepted(history)} accepted, ${recipients.count()} delivered`);
-      await Promise.all([senders.stop(), couriers.stop()]);
-      await settled(town, SETTLED_WITHIN_MS);
-      say(`answers: ${told(town)}`);
+      await Promise.all([senders.stop(), socketSenders.stop()]);
+      await settled(run, SETTLED_WITHIN_MS);
+      say(`answers: ${told(run)}`);
       say(`sockets of recipients ended with ${recipients.closes()}`);
       recipients.stop();
       const { doubled, reordered } = recipients.garbled();
-      const letters = couriers.done();
+      const letters = socketSenders.done();
       return {
         ...done,
         acksDoubled: doubled,
@@ -99,7 +99,7 @@ export const sockets: Scenario = {
         deadLettered: deadLettered(history),
       };
     } finally {
-      for (const cable of cables) cable.close();
+      for (const proxy of proxies) proxy.close();
       await program.stop();
     }
   },
