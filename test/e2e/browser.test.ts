@@ -35,7 +35,8 @@ describe.skipIf(program === null)("a web page", () => {
     const script = await bundlePage();
     [listed, stranger] = [await openSite(script), await openSite(script)];
     browser = await startBrowser(program ?? "");
-    proxy = await startProxy({ RELAY_ALLOWED_ORIGINS: listed.origin });
+    const fronts = [listed, stranger].map(({ origin }) => new URL(origin).host).join();
+    proxy = await startProxy({ RELAY_ALLOWED_ORIGINS: listed.origin, PUBLIC_AUTHORITIES: fronts });
     for (const site of [listed, stranger]) site.gateUrl = proxy.url;
     operator = createOperatorClient({ baseUrl: proxy.url, token: OPERATOR_TOKEN });
   });
