@@ -2,12 +2,13 @@
 import * as z from "zod/mini";
 import { CliError, EXIT } from "../terminal/errors.ts";
 import { NAME_PATTERN, openRecordFiles, type RecordFiles } from "./record-files.ts";
+import { storedAddress } from "./stored-address.ts";
 
 const keysSchema = z.object({ kty: z.literal("OKP"), crv: z.literal("Ed25519"), x: z.string(), d: z.string() });
 
 const agentSchema = z.object({
   name: z.string().check(z.regex(NAME_PATTERN)),
-  baseUrl: z.string(),
+  baseUrl: storedAddress,
   agentDid: z.string(),
   ownerDid: z.string(),
   keys: keysSchema,

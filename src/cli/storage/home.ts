@@ -6,10 +6,11 @@ import { type AgentFiles, type NewKeyFiles, openAgentFiles, openNewKeyFiles } fr
 import { CliError, EXIT } from "../terminal/errors.ts";
 import { type DeviceFiles, openDeviceFiles } from "./device-files.ts";
 import { openValueFile, type ValueFile } from "./record-files.ts";
+import { storedAddress } from "./stored-address.ts";
 
 const settingsSchema = z.object({
   /** As `init` was given it: an address that was given for one run is never stored here. */
-  baseUrl: z.optional(z.string()),
+  baseUrl: z.optional(storedAddress),
   /** How the user introduces themselves when pairing. */
   humanName: z.optional(z.string()),
   /** Which agent acts when none is named. */
@@ -19,7 +20,7 @@ const settingsSchema = z.object({
 const operatorSchema = z.object({
   token: z.string().check(z.minLength(1)),
   /** The address that the token was given for; missing in files of an earlier version. */
-  baseUrl: z.optional(z.string()),
+  baseUrl: z.optional(storedAddress),
 });
 
 const ADVICE = "Correct it, or restore it from a copy. Otherwise move it away, and run `sallyport init`.";

@@ -97,6 +97,26 @@ describe("a secret is sent to the origin that it was given for, and to no other:
   });
 });
 
+test.each(["settings.json", "operator.json", "agents/Scout.json", "devices/phone.json"])(
+  "what is no address is found in %s, and nothing is sent",
+  async (file) => {
+    const { own, runner, stored } = await setUp();
+    const before = own.seen.length;
+    await writeFile(join(runner.home, file), JSON.stringify({ ...(await stored(file)), baseUrl: "javascript:1" }));
+    const commands = [
+      ["agent", "list", "--all"],
+      ["pair", "peers"],
+      ["device", "claim", "phone"],
+    ];
+    const ended = await Promise.all(commands.map((args) => runner.run(args)));
+    const broken = ended.filter(({ err }) => err.includes("BROKEN_FILE"));
+    expect(broken).not.toEqual([]);
+    for (const each of broken)
+      expect(each).toMatchObject({ code: 3, err: expect.stringContaining("baseUrl") as string });
+    if (file === "settings.json") expect(own.seen.slice(before).map(({ path }) => path)).not.toContain("/v1/agents");
+  },
+);
+
 test.each([
   "http://127.0.0.1:8787/?x=1",
   "http://127.0.0.1:8787/#x",
