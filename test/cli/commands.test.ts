@@ -172,6 +172,46 @@ test.each([
   expect(await runner.run(args)).toMatchObject({ code: 4, err: expect.stringContaining(advice) as string });
 });
 
+describe("a server whose clock is an hour ahead", () => {
+  const HOUR_MS = 3_600_000;
+  /** As the server sees them: requests that are not signed by its own time are refused. */
+  const ahead: Answering = ({ path, headers }) => {
+    if (path === "/v1/time") return { json: { unixMs: Date.now() + HOUR_MS } };
+    if (path !== "/pair/peers") return undefined;
+    const created = /created=(\d+)/.exec(String(headers["signature-input"]))?.[1] ?? headers["x-claw-timestamp"];
+    const isInTime = Math.abs(Number(created) * 1_000 - Date.now() - HOUR_MS) < 300_000;
+    return isInTime ? { json: { peers: [] } } : problem(401, "PROXY_AUTH_TIMESTAMP_SKEW");
+  };
+
+  test("is not believed: what is signed for later could be used then", async () => {
+    const { runner } = await setUp(ahead);
+    expect(await runner.run(["pair", "peers"])).toMatchObject({
+      code: 3,
+      err: expect.stringMatching(/CLOCK_NOT_TRUSTED[^]*--trust-clock/) as string,
+    });
+  });
+
+  test("is believed by --trust-clock, with a remark on this machine's", async () => {
+    const { runner } = await setUp(ahead);
+    expect(await runner.run(["pair", "peers", "--trust-clock"])).toMatchObject({
+      code: 0,
+      err: expect.stringContaining("3600 s behind") as string,
+    });
+  });
+});
+
+test("an identity token that does not hold yet is no reason to re-key: the advice is to try again", async () => {
+  const { runner, change } = await setUp(({ path }) =>
+    path === "/pair/peers" ? problem(401, "PROXY_AUTH_INVALID_AIT") : undefined,
+  );
+  expect(await runner.run(["pair", "peers"])).toMatchObject({ code: 5 });
+  await change({ ait: ait("x", 1_000_000, 1) });
+  expect(await runner.run(["pair", "peers"])).toMatchObject({
+    code: 6,
+    err: expect.stringMatching(/CREDENTIAL_NOT_YET_VALID[^]*Try again/) as string,
+  });
+});
+
 describe("JSON of others is passed on to the byte:", () => {
   const PAYLOAD = '{"id":12345678901234567890,"x":1e400,"y":-0,"z":1,"z":2}';
   const TASK = { name: null, agentDid: PEER_DID, status: "running", createdAtMs: 1, creatorServiceAccountId: null };

@@ -32,8 +32,12 @@ export const problem = (status: number, code: string): Answer => ({
 
 const part = (value: unknown): string => Buffer.from(JSON.stringify(value)).toString("base64url");
 
-/** An identity token in form; nobody here verifies it. */
-export function ait(publicKey: string, lifeSeconds: number): string {
+/**
+ * An identity token in form; it is not verified here.
+ *
+ * @param inSeconds from when it holds; 100 seconds ago by default
+ */
+export function ait(publicKey: string, lifeSeconds: number, inSeconds: number = -100): string {
   const now = Math.floor(Date.now() / 1_000);
   const claims = {
     iss: "https://registry.example.com",
@@ -43,7 +47,7 @@ export function ait(publicKey: string, lifeSeconds: number): string {
     framework: "sallyport",
     cnf: { jwk: { kty: "OKP", crv: "Ed25519", x: publicKey } },
     iat: now - 100,
-    nbf: now - 100,
+    nbf: now + inSeconds,
     exp: now + lifeSeconds,
     jti: "01K9ZJ8Q6V3N5T7W2X4Y6Z8A0D",
   };

@@ -119,6 +119,10 @@ async function* agents(session: Session, isReached: boolean): AsyncGenerator<Fin
   if (names.length === 0)
     yield finding("agents", "warn", "there is no agent here yet", "Register one: `sallyport agent register NAME`.");
   for (const name of names) yield* agent(session, name, isReached);
+  for (const name of await session.home.newKeys.names()) {
+    const advice = `Run \`sallyport agent register ${name}\` again, or \`agent rekey ${name}\` where that was interrupted.`;
+    yield finding(`${name}: new key`, "warn", `not confirmed: ${session.home.newKeys.path(name)}`, advice);
+  }
 }
 
 async function* agent(session: Session, name: string, isReached: boolean): AsyncGenerator<Finding> {
