@@ -35,6 +35,7 @@ export type AuthOutcome =
   | { readonly accepted: true; readonly durationMs: number }
   | { readonly accepted: false; readonly durationMs: number; readonly stage: Stage; readonly refusal: Refusal };
 
+/** @returns the record of a decision that has just begun. @param nowMs milliseconds since 1970 */
 export function openDecision(route: string, nowMs: number): Decision {
   return {
     route,

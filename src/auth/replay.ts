@@ -55,6 +55,7 @@ export function createReplayMemory(ageMs: number, maxPerGeneration: number = NON
   };
 }
 
+/** @returns a refusal where this isolate has seen the nonce of this key (base64url) a moment ago; the gate decides in any case */
 export function checkReplay(memory: ReplayMemory, keyX: string, nonce: string, nowMs: number): Result<null, Refusal> {
   return memory.has(keyX, nonce, nowMs) ? err(refusal("nonce-seen-here")) : ok(null);
 }

@@ -60,6 +60,7 @@ const REFRESH_AHEAD_RATIO = 0.75;
 /** Not remembered at all. */
 const NEVER: Freshness = { freshMs: 0, revalidateMs: 0, staleMs: 0 };
 
+/** @returns the stage, with its cache and its breaker before the store */
 export function createTrustStage(deps: TrustDeps): TrustStage {
   const { settings, lookUp, log, maxEntries = PAIRS_REMEMBERED } = deps;
   const { trustTtlMs: freshMs, storeTimeoutMs } = settings;

@@ -6,6 +6,7 @@ export function readNumber(sql: SqlStorage, name: string): number | null {
   return typeof value === "number" ? value : null;
 }
 
+/** @returns a text that was stored under this name, or null */
 export function readText(sql: SqlStorage, name: string): string | null {
   const value = readMeta(sql, name);
   return typeof value === "string" ? value : null;
@@ -17,6 +18,7 @@ function readMeta(sql: SqlStorage, name: string): SqlStorageValue {
   );
 }
 
+/** Stores a value under a name, in the place of the one before; null removes it. */
 export function writeMeta(sql: SqlStorage, name: string, value: SqlStorageValue): void {
   sql.exec(
     "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",

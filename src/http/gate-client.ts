@@ -35,6 +35,7 @@ export function gateCallerOf(
   return { agentDid: credential.agentDid, caller: { kind: "credential", credential, address: c.get("address") } };
 }
 
+/** @returns the stub of an agent's gate; made anew for each request, since one of another request throws */
 export function gateStub(c: Context<HttpEnv>, agentDid: AgentDid): DurableObjectStub<Gate> {
   return c.env.GATE.getByName(agentDid);
 }
@@ -85,6 +86,7 @@ export function acceptedByGate(c: Context<HttpEnv>, passed: Passed): void {
   c.get("runtime").chain.conclude(passed, null, chainScope(c));
 }
 
+/** @returns the agent that an operator names. @throws ProxyError PROXY_BAD_REQUEST naming agentDid */
 export function namedAgent(value: unknown): AgentDid {
   const agentDid = typeof value === "string" ? parseAgentDid(value) : null;
   if (agentDid === null) throw new ProxyError("PROXY_BAD_REQUEST", { detail: "agentDid: is no agent DID" });

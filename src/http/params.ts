@@ -13,11 +13,13 @@ export type ReadParams = (c: Context<HttpEnv>, body: Uint8Array) => Params;
 
 const textDecoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
+/** For a method that takes nothing. */
 export const noParams: ReadParams = () => ({});
 
 /** A copy: an object without a prototype does not cross to a gate. */
 export const queryParams: ReadParams = (c) => ({ ...c.req.query() });
 
+/** Members of the path win over those of the query. */
 export const pathAndQuery: ReadParams = (c) => ({ ...c.req.query(), ...c.req.param() });
 
 /**

@@ -42,6 +42,7 @@ const SILENCED_MAX = 10_000;
 const NO_VERDICT_MS = 10_000;
 const NO_VERDICT_MAX_MS = 300_000;
 
+/** @returns access validations with their cache; calls go through the dependency's breaker */
 export function createAccess(settings: RegistrySettings, dependency: Dependency): Access {
   const { accessTtlMs, accessMaxStaleMs, registryTimeoutMs } = settings;
   const freshness: Freshness = {

@@ -10,16 +10,16 @@ import {
 } from "../resilience/cached-call.ts";
 import type { Dependency } from "../resilience/dependency.ts";
 import { createStaleCache, type CacheState } from "../resilience/stale-cache.ts";
-import { CLOCK_LEEWAY_SECONDS, CRL_NOT_FOUND, CRL_PATH } from "../wire/registry-documents.ts";
+import { CRL_NOT_FOUND, CRL_PATH } from "../wire/registry-documents.ts";
 import { err, ok, type Result } from "../wire/result.ts";
-import { type CrlHead, decodeCrlJws, findCrlJws, readCrlClaims } from "./crl-document.ts";
-import { createJtiSet, type JtiSet } from "./jti-set.ts";
+import { findCrlJws } from "./crl-document.ts";
+import { createNewestSeen } from "./crl-newest.ts";
+import { type List, type Revocation, revocationsOf, type VerifiedList, verifyList } from "./crl-verification.ts";
+import { createJtiSet } from "./jti-set.ts";
 import type { Keys } from "./keys.ts";
 import { createKvCopy, createKvMark } from "./kv-copy.ts";
 import { askRegistry, parseJson } from "./request.ts";
 import { type RegistrySettings, type RequestScope, scopeUntil } from "./scope.ts";
-
-export type Revocation = { jti: string; agentDid: string };
 
 export type Crl = {
   /**
@@ -45,21 +45,16 @@ export type Crl = {
   isUsable(nowMs: number): boolean;
 };
 
-type List = { jtis: JtiSet; iat: number | null };
-/** A list that has verified, with its claims' bytes, which hold the agents as well. */
-type VerifiedList = { list: List; payload: Uint8Array; jws: Uint8Array; head: CrlHead };
-
-/** Contract §6 and the issue of a list of 100 000 entries: a list is at most this long. */
+/** A list is at most this long: some 120,000 entries. */
 export const CRL_MAX_BYTES = 24 * 1_024 * 1_024;
 /** What is read of a refusal to see its code. */
 const NOT_FOUND_MAX_BYTES = 4_096;
 /** Served past every age under fail-open, the copy is kept as long as anyone may repair the registry. */
 const FAIL_OPEN_KEEP_MS = 7 * 86_400_000;
 const WARN_EVERY_MS = 60_000;
-/** A usual entry takes at least this many bytes: a guess at how many there are. */
-const ENTRY_BYTES = 128;
 const DOCUMENT = "crl";
 
+/** @returns the list with its cache, its copy in KV and the mark of the newest one seen */
 export function createCrl(settings: RegistrySettings, dependency: Dependency, keys: Keys): Crl {
   const isFailOpen = settings.crlStaleBehavior === "fail-open";
   const usableMs = isFailOpen ? Number.POSITIVE_INFINITY : settings.crlMaxAgeMs;
@@ -80,11 +75,7 @@ export function createCrl(settings: RegistrySettings, dependency: Dependency, ke
   });
   const mark = createKvMark({ name: "crl-seen", owner, settings });
 
-  // What was once seen of this issuer; it outlives the list itself.
-  let newestIat: number | null = null;
-  /** What KV is known to have of it. */
-  let markedIat: number | null = null;
-  let isRecalled = false;
+  const newest = createNewestSeen({ mark, issuer: owner });
   let lastGoodAtMs: number | null = null;
   let tooOldWarnedAtMs = Number.NEGATIVE_INFINITY;
 
@@ -116,98 +107,44 @@ export function createCrl(settings: RegistrySettings, dependency: Dependency, ke
       return ok({ value: none.value });
     }
     const jws = findCrlJws(answer.value.body);
-    const verified = jws.ok ? await verify(jws.value, scope) : jws;
+    const verified = jws.ok ? await verifyList(jws.value, { keys, issuer: owner }, scope) : jws;
     if (!verified.ok) return err({ reason: `list: ${verified.error}` });
     const { list, head } = verified.value;
-    const isFloorKnown = await recall(scope);
-    const problem = problemOfTime(head, scope);
+    const isFloorKnown = await newest.recall(scope);
+    const problem = newest.problemOf(head, scope);
     if (problem !== null) return err({ reason: problem });
-    newestIat = head.iat;
     lastGoodAtMs = askedAtMs;
-    scope.background(markSeen(head.iat, scope));
+    newest.seen(head.iat, scope);
     // By a list that may be older than one that others have seen, this isolate may go; others may not.
     if (isFloorKnown) scope.background(copy.write(scope, verified.value.jws, askedAtMs));
     tell?.(verified.value);
     return ok({ value: list });
   }
 
-  /** A new isolate has seen nothing: others have. @returns false when the store cannot say what */
-  async function recall(scope: RequestScope): Promise<boolean> {
-    if (isRecalled) return true;
-    try {
-      markedIat = await mark.read(scope);
-      if (markedIat !== null) newestIat = Math.max(newestIat ?? markedIat, markedIat);
-      isRecalled = true;
-      return true;
-    } catch (error) {
-      scope.log.warn("registry.mark_unreadable", { reason: error instanceof Error ? error.name : typeof error });
-      return false;
-    }
-  }
-
-  async function markSeen(iat: number, scope: RequestScope): Promise<void> {
-    if (markedIat !== null && markedIat >= iat) return;
-    if (await mark.raise(scope, iat)) markedIat = Math.max(markedIat ?? 0, iat);
-  }
-
   /** "There is no list" is believed only while no signed one was ever seen from this issuer (contract §1). */
   async function acceptNone(body: Uint8Array, scope: RequestScope): Promise<Result<List, LoadFailure>> {
     if (codeOf(parseJson(body)?.value) !== CRL_NOT_FOUND) return err({ reason: "status 404" });
-    if (newestIat !== null || (await mark.read(scope)) !== null) {
-      scope.log.error("security.crl_withdrawn", { issuer: settings.registryIssuer, heldIat: newestIat });
+    if (newest.iat() !== null || (await mark.read(scope)) !== null) {
+      scope.log.error("security.crl_withdrawn", { issuer: owner, heldIat: newest.iat() });
       return err({ reason: "the list was withdrawn" });
     }
     return ok({ jtis: createJtiSet(), iat: null });
-  }
-
-  /** Why a verified list is not taken, or null. */
-  function problemOfTime(head: CrlHead, scope: RequestScope): string | null {
-    const nowSeconds = scope.now() / 1_000;
-    if (head.iat > nowSeconds + CLOCK_LEEWAY_SECONDS) return "the list is from the future";
-    if (head.exp <= nowSeconds) return "the list has expired";
-    if (newestIat === null || head.iat >= newestIat) return null;
-    scope.log.error("security.crl_rolled_back", {
-      issuer: settings.registryIssuer,
-      heldIat: newestIat,
-      offeredIat: head.iat,
-    });
-    return "the list is older than one seen before";
-  }
-
-  async function verify(jws: Uint8Array, scope: RequestScope): Promise<Result<VerifiedList, string>> {
-    const decoded = decodeCrlJws(jws);
-    if (!decoded.ok) return decoded;
-    const { kid, signature, signingInput, payload } = decoded.value;
-    const found = await keys.find(kid, scope);
-    if (!found.ok) return err(found.error);
-    const isGenuine = await crypto.subtle.verify("Ed25519", found.value.key, signature, signingInput);
-    if (!isGenuine) return err("the signature is wrong");
-    let jtis = createJtiSet(payload.length / ENTRY_BYTES);
-    const head = readCrlClaims(payload, {
-      atBytes: (start, end) => jtis.addBytes(payload, start, end),
-      restart: () => (jtis = createJtiSet()),
-      plain: (jti) => jtis.add(jti),
-    });
-    if (!head.ok) return head;
-    if (head.value.iss !== settings.registryIssuer) return err("the issuer is foreign");
-    return ok({ list: { jtis, iat: head.value.iat }, payload, jws, head: head.value });
   }
 
   /** The copy in KV, verified like one from the registry but for its `exp`: during an outage nobody renews it. */
   async function readCopy(scope: RequestScope): Promise<{ value: List; atMs: number } | null> {
     const found = await copy.read(scope);
     if (found === null) return null;
-    const verified = await verify(found.body, scope);
+    const verified = await verifyList(found.body, { keys, issuer: owner }, scope);
     if (!verified.ok) {
       // Without keys nothing can be said against it, nor without the one that it names: it may be newer than those held.
       if (verified.error !== "unavailable" && verified.error !== "unknown-kid") copy.drop(scope, verified.error);
       return null;
     }
     const { list, head } = verified.value;
-    await recall(scope);
-    if (newestIat !== null && head.iat < newestIat) return null;
-    newestIat = head.iat;
-    scope.background(markSeen(head.iat, scope));
+    await newest.recall(scope);
+    if (newest.isOlder(head.iat)) return null;
+    newest.seen(head.iat, scope);
     lastGoodAtMs = Math.max(lastGoodAtMs ?? 0, found.atMs);
     return { value: list, atMs: found.atMs };
   }
@@ -258,19 +195,6 @@ export function createCrl(settings: RegistrySettings, dependency: Dependency, ke
       return cache.read(DOCUMENT, nowMs).phase !== "gone";
     },
   };
-}
-
-function revocationsOf({ payload }: VerifiedList): Revocation[] {
-  const text = new TextDecoder();
-  const between = (start: number, end: number): string => text.decode(payload.subarray(start, end));
-  const revocations: Revocation[] = [];
-  readCrlClaims(payload, {
-    atBytes: (jtiStart, jtiEnd, didStart, didEnd) =>
-      void revocations.push({ jti: between(jtiStart, jtiEnd), agentDid: between(didStart, didEnd) }),
-    restart: () => void revocations.splice(0),
-    plain: (jti, agentDid) => void revocations.push({ jti, agentDid }),
-  });
-  return revocations;
 }
 
 /** The code of an error document: of its own, or as the registry wraps it. */

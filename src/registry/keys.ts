@@ -54,6 +54,7 @@ const DOCUMENT = "keys";
 /** A document of 64 KiB holds some 700 keys; this many that were once revoked are remembered over all documents. */
 const REVOKED_KIDS_MAX = 2_048;
 
+/** @returns the signing keys with their cache and their copy in KV; calls go through the dependency's breaker */
 export function createKeys(settings: RegistrySettings, dependency: Dependency): Keys {
   const cache = createStaleCache<KeySet>({
     maxEntries: 1,

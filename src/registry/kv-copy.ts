@@ -101,6 +101,7 @@ export function createKvCopy(options: Place & { keepMs: number; settings: Regist
   }
 }
 
+/** @returns a number in KV that is only ever raised */
 export function createKvMark(options: Place & { settings: RegistrySettings }): KvMark {
   const { name, settings } = options;
   return {

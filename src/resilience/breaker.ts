@@ -62,6 +62,7 @@ const DEFAULT_MAX_RETRY_AFTER_MS = 300_000;
 /** What the others hear while the one probe is out. */
 const PROBE_RETRY_AFTER_MS = 1_000;
 
+/** @returns a breaker that is closed */
 export function createBreaker(options: BreakerOptions): Breaker {
   const { dependency, windowMs, openMs, probeLeaseMs } = options;
   const maxRetryAfterMs = options.maxRetryAfterMs ?? DEFAULT_MAX_RETRY_AFTER_MS;

@@ -43,6 +43,7 @@ const DEFAULT_PATIENCE_MS = 1_000;
 /** A lease outlives its call by this, so that only a call that died loses it. */
 const LEASE_MARGIN_MS = 1_000;
 
+/** @returns a dependency with its breaker and its limit of calls in flight */
 export function createDependency(options: DependencyOptions): Dependency {
   const { name, timeoutMs } = options;
   const leaseMs = timeoutMs + LEASE_MARGIN_MS;

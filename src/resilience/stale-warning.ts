@@ -13,6 +13,7 @@ export type StaleWarning = {
 
 const WARN_EVERY_MS = 60_000;
 
+/** @returns what warns of stale values, a line a minute with a count. @param dependency as the log names it */
 export function createStaleWarning(dependency: string): StaleWarning {
   let warnedAtMs = Number.NEGATIVE_INFINITY;
   let suppressed = 0;

@@ -40,6 +40,7 @@ const OTHER = "other";
 
 const SERIES_REFUSED = "sallyport_metric_series_refused";
 
+/** @param seriesMax series at most; what would be one more is counted as refused */
 export function createTally(seriesMax: number = SERIES_MAX): Tally {
   // Found by walking the values of the labels: building the text of a series anew for every count would cost most of it.
   const roots = new Map<MetricName, Node>();

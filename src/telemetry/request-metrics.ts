@@ -34,6 +34,7 @@ export function methodLabel(method: string): string {
   return METHODS.has(method) ? method : "other";
 }
 
+/** Counts one request and what was decided about it. */
 export function countRequest(meter: Pick<Meter, "count" | "observe">, numbers: RequestNumbers): void {
   const { route, status, durationMs, decision } = numbers;
   meter.count("sallyport_requests", { route, method: methodLabel(numbers.method), status: String(status) });

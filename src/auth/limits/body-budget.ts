@@ -37,6 +37,7 @@ export type BodyBudget = {
 
 type Entry = { readonly address: string; bytes: number; readonly untilMs: number };
 
+/** @param budgetBytes held at once in one isolate, for all addresses together */
 export function createBodyBudget(budgetBytes: number = BUDGET_BYTES): BodyBudget {
   const entries = new Set<Entry>();
   const held = new Map<string, number>();

@@ -11,6 +11,7 @@ const MIDDLEWARE = "/*";
 
 const TRACEPARENT_LENGTH = 55;
 
+/** Counts each request by its route and status, with what was decided about it; nothing while METRICS is off. */
 export const measure: MiddlewareHandler<HttpEnv> = async (c, next) => {
   const { metrics, skewWarnSeconds } = c.get("runtime").config;
   meter.turn(metrics);

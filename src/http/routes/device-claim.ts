@@ -30,6 +30,7 @@ const TOLD: ReadonlySet<Refusal["reason"]> = new Set([
   "body-no-room",
 ]);
 
+/** Contract §3. @throws ProxyError the one 401 for whatever is wrong, but what a valid proof or a limit may say */
 export const claimDevice: Handler<HttpEnv> = async (c) => {
   const address = c.get("address");
   // Those without an address are counted together.

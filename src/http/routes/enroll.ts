@@ -23,6 +23,7 @@ const RETRY_AFTER_MS = 60_000;
 /** Some 300 bytes, sent at once; nobody has proved anything before it is read. */
 const ENROLL_BODY: BodyLimits = { maxBytes: 8_192, timeoutMs: 5_000 };
 
+/** Contract §3. @throws ProxyError PROXY_AUTH_INVALID_TOKEN for every invite that is of no use */
 export const enroll: Handler<HttpEnv> = async (c) => {
   // Counted with the claims of devices: both are made by those who have nothing yet.
   await refuseBeyond(c, c.env.RATE_LIMIT_CLAIM, c.get("address") ?? "unknown", RETRY_AFTER_MS);

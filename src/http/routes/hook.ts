@@ -11,6 +11,7 @@ import { acceptedByGate, admissionOf, gateFailed, gateStub, refusedByGate } from
 import { chainScope, type HttpEnv } from "../middleware/request-context.ts";
 import { readSend, type Send } from "../send.ts";
 
+/** `POST /hooks/agent`, contract §3. @returns a handler that answers 202 once the message is on disk */
 export function hook(needs: RouteNeeds): Handler<HttpEnv> {
   return async (c) => {
     const { chain } = c.get("runtime");

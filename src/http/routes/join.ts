@@ -49,4 +49,5 @@ other people's agents. The key that proves who your agent is will be made on you
 </html>
 `;
 
+/** Static, the same for everybody. */
 export const join: Handler<HttpEnv> = () => new Response(PAGE, { headers: HEADERS });

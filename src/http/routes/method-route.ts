@@ -28,6 +28,7 @@ export type MethodRoute = {
   ) => Record<string, unknown> | Promise<Record<string, unknown>>;
 };
 
+/** @returns a handler that authenticates, reads the parameters, and runs the method in the gate or the Worker */
 export function methodRoute(needs: RouteNeeds, route: MethodRoute): Handler<HttpEnv> {
   return async (c) => {
     const passed = await authenticate(c, needs);

@@ -11,6 +11,7 @@ import { authenticate } from "../authenticate.ts";
 import { acceptedByGate } from "../gate-client.ts";
 import type { HttpEnv } from "../middleware/request-context.ts";
 
+/** `GET /metrics`: OpenMetrics text. @throws ProxyError PROXY_NOT_FOUND while METRICS is off */
 export function metrics(needs: RouteNeeds): Handler<HttpEnv> {
   return async (c) => {
     acceptedByGate(c, await authenticate(c, needs));

@@ -24,6 +24,7 @@ import type { HttpEnv } from "../middleware/request-context.ts";
 
 const PAGE_ORIGIN_LOGGED = 256;
 
+/** `GET /relay/connect`, contract §4. @returns a handler that hands the upgrade to the agent's gate */
 export function relayConnect(needs: RouteNeeds): Handler<HttpEnv> {
   return async (c) => {
     if (c.req.header("Upgrade")?.toLowerCase() !== "websocket") throw new ProxyError("PROXY_UPGRADE_REQUIRED");

@@ -26,6 +26,7 @@ const NEEDS: RouteNeeds = {
 
 const textDecoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
+/** `POST /rpc`, contract §5: a failed authentication is a problem document, everything else JSON-RPC. */
 export const rpc: Handler<HttpEnv> = async (c) => {
   const passed = await authenticate(c, NEEDS);
   await beforeTheHop(c, passed, () => refuseOtherCharset(c.req.header("Content-Type")));
