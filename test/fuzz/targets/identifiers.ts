@@ -101,11 +101,13 @@ export const identifiers = [
       anyText,
     ),
     holds(text) {
-      const body = text.slice(4);
+      // White space and backticks are what a chat puts around a ticket, or into it.
+      const ticket = text.replaceAll(/[\s`]/g, "");
+      const body = ticket.slice(4);
       const bytes = Buffer.from(body, "base64url");
       must(
         (parsePairTicket(text) !== null) ===
-          (text.startsWith("spp_") && bytes.length === 32 && bytes.toString("base64url") === body),
+          (ticket.startsWith("spp_") && bytes.length === 32 && bytes.toString("base64url") === body),
         "a ticket is its prefix and 32 bytes",
       );
       return parsePairTicket(text) !== null;

@@ -120,8 +120,9 @@ const proof = fc
     ["X-Claw-Proof", signature],
   ]);
 const caller: fc.Arbitrary<Caller> = fc
-  .record({ token: identityToken, proof, did: agentDid, secret: b64url(32) })
-  .chain(({ token, proof: proven, did, secret: body }) =>
+  .record({ token: identityToken, proof, did: agentDid, own: ulid, secret: b64url(32) })
+  .map(({ own, ...rest }) => ({ ...rest, self: `did:cdi:${HOST}:agent:${own}` }))
+  .chain(({ token, proof: proven, did, self, secret: body }) =>
     fc.constantFrom<Caller>(
       {
         kind: "agent",
@@ -132,12 +133,12 @@ const caller: fc.Arbitrary<Caller> = fc
           ...proven,
         ],
       },
-      { kind: "device", headers: [["Authorization", `Device spd_${body}`], ["X-Claw-Agent-Did", did], ...proven] },
+      { kind: "device", headers: [["Authorization", `Device spd_${body}`], ["X-Claw-Agent-Did", self], ...proven] },
       {
         kind: "shared",
         headers: [
           ["Authorization", `Shared sps_${body}`],
-          ["X-Claw-Agent-Did", did],
+          ["X-Claw-Agent-Did", self],
         ],
       },
       { kind: "apiKey", headers: [["Authorization", `Bearer spk_${body}`]] },

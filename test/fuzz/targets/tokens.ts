@@ -156,6 +156,8 @@ async function isRight(text: string): Promise<boolean> {
       typ: "AIT",
       issuer: ISSUER,
       currentDate: new Date(NOW_SECONDS * 1_000),
+      // For `nbf`; that `exp` has none is judged below.
+      clockTolerance: 60,
       requiredClaims: ["iss", "sub", "ownerDid", "name", "framework", "cnf", "iat", "nbf", "exp", "jti"],
     });
     payload = verified.payload;
@@ -190,8 +192,6 @@ async function isRight(text: string): Promise<boolean> {
   ]);
   const { sub, ownerDid, name, framework, description, cnf, iat, nbf, exp, jti } = payload as Record<string, unknown>;
   const whole = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
-  const plain = (value: unknown, max: number): boolean =>
-    typeof value === "string" && value.length <= max && !/\p{Cc}/u.test(value);
   const ulidText = "[0-9A-HJKMNP-TV-Z]{26}";
   const of = (value: unknown, kind: string): boolean =>
     typeof value === "string" &&
@@ -215,16 +215,17 @@ async function isRight(text: string): Promise<boolean> {
     of(ownerDid, "human") &&
     typeof name === "string" &&
     /^[A-Za-z0-9._ -]{1,64}$/.test(name) &&
-    plain(framework, 32) &&
-    framework !== "" &&
-    (description === undefined || plain(description, 280)) &&
+    isPlainText(framework, 1, 32) &&
+    (description === undefined || isPlainText(description, 0, 280)) &&
     hasOwnKey &&
     whole(iat) &&
     whole(nbf) &&
     whole(exp) &&
     exp > nbf &&
     exp > iat &&
-    nbf <= NOW_SECONDS &&
+    // A minute of leeway, which the end of a token has not.
+    nbf <= NOW_SECONDS + 60 &&
+    iat <= NOW_SECONDS + 60 &&
     exp > NOW_SECONDS &&
     typeof jti === "string" &&
     new RegExp(`^${ulidText}$`).test(jti)
@@ -266,3 +267,13 @@ export const tokens = [
     },
   }),
 ];
+
+/** Contract §1, Text: well-formed, counted in code points, and each of them seen by itself or as part of an emoji. */
+function isPlainText(value: unknown, min: number, max: number): boolean {
+  if (typeof value !== "string" || !value.isWellFormed()) return false;
+  const length = [...value].length;
+  if (length < min || length > max || (min > 0 && value.trim() === "")) return false;
+  const unseen = /\p{C}|\p{Zl}|\p{Zp}|\p{Default_Ignorable_Code_Point}|\u2800/u;
+  const isUnassigned = /\p{Cn}|\p{Co}/u;
+  return [...value.replaceAll(/\p{RGI_Emoji}/gv, "x")].every((char) => isUnassigned.test(char) || !unseen.test(char));
+}
