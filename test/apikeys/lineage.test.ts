@@ -2,20 +2,27 @@
 import { env } from "cloudflare:workers";
 import { beforeAll, describe, expect, test } from "vitest";
 import { cleanUpBatch } from "../../src/apikeys/cleanup.ts";
+import { createApiKey } from "../../src/apikeys/create.ts";
 import { findApiKey } from "../../src/apikeys/store.ts";
 import { LINEAGE_MAX } from "../../src/authority/lineage.ts";
 import type { ApiKeyGrant } from "../../src/authority/reference.ts";
 import { hashSecret } from "../../src/authority/secrets.ts";
+import type { GateLocal } from "../../src/call/gate.ts";
 import { runtimeOf } from "../../src/runtime.ts";
+import type { AgentDid } from "../../src/wire/did.ts";
 import { newUlid } from "../../src/wire/ulid.ts";
+import { contextOf } from "../support/db-spy.ts";
 import {
   type Agent,
   apiKeyOf,
   type Caller,
   codeOf,
   type Device,
+  fetchWorker,
   type Holder,
+  newKey,
   operator,
+  OPERATOR_TOKEN,
   pairDevice,
   register,
   result,
@@ -53,6 +60,13 @@ function callLate(key: ApiKeyGrant, method = "task/list"): Promise<{ ok: boolean
     origin: null,
     calls: [{ method, params: { agentDid: agent.did } }],
   });
+}
+
+function asOperator(path: string, body: unknown): Promise<Response> {
+  const headers = { Authorization: `Bearer ${OPERATOR_TOKEN}`, "Content-Type": "application/json" };
+  return fetchWorker(
+    new Request(`https://proxy.example${path}`, { method: "POST", body: JSON.stringify(body), headers }),
+  );
 }
 
 const end = (how: string, target: Device | Holder, extra: Record<string, unknown> = {}, by: Caller = operator) =>
@@ -250,6 +264,38 @@ describe("keys of an older version, without a recorded lineage", () => {
     const device = await pairDevice(agent, ADMIN);
     await end("device.token.revoke", device);
     expect(await Promise.all([statusOf(own), statusOf(unknown)])).toEqual([200, 200]);
+  });
+});
+
+describe("a key that the operator makes while everything of the agent is ended", () => {
+  test.each(["/v1/agents/rekey", "/v1/agents/revoke"])("is not made after %s, and leaves no grant", async (path) => {
+    const own = await register();
+    const ctx = await contextOf(operator, env.DB);
+    const gate = { apiKeys: { generation: () => 0 }, isEnded: () => false } as unknown as GateLocal;
+    const before = await rows("SELECT * FROM relationships ORDER BY 1, 2, 3, 4, 5, 6");
+    const db = {
+      prepare: env.DB.prepare.bind(env.DB),
+      withSession: (at: "first-primary") => {
+        const session = env.DB.withSession(at);
+        return {
+          prepare: session.prepare.bind(session),
+          getBookmark: () => null,
+          async batch(statements: D1PreparedStatement[]) {
+            // The end comes between what was read and what is committed.
+            expect((await asOperator(path, { agentDid: own.did, publicKey: (await newKey()).x })).status).toBe(200);
+            return session.batch(statements);
+          },
+        };
+      },
+    } as unknown as D1Database;
+    const made = createApiKey({ ...ctx, db, agentDid: own.did as AgentDid }, gate, own.did as AgentDid, {
+      name: "late",
+      scopes: ["tasks:read"],
+      expiresAtMs: null,
+    });
+    await expect(made).rejects.toMatchObject({ code: "PROXY_CONFLICT" });
+    expect(await rows("SELECT 1 FROM api_keys WHERE agent_did = ?1", own.did)).toEqual([]);
+    expect(await rows("SELECT * FROM relationships ORDER BY 1, 2, 3, 4, 5, 6")).toEqual(before);
   });
 });
 
