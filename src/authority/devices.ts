@@ -6,7 +6,8 @@ import { RELAY_CLOSE_REASON } from "../wire/relay-close.ts";
 import { type Device, deviceOf, type DeviceRow, withLost } from "./device.ts";
 import type { DeviceOrigin } from "./lineage.ts";
 import { createPairRequests, type PairRequest, type PairRequests } from "./pair-requests.ts";
-import type { Scope } from "./scopes.ts";
+import { createScopeRequests, type ScopeRequests } from "./scope-requests.ts";
+import { inOrder, type Scope } from "./scopes.ts";
 import { equalHashes } from "./secrets.ts";
 
 export { type Device, newDeviceToken } from "./device.ts";
@@ -50,6 +51,8 @@ export type Devices = {
   rotate(device: Device, scopes: readonly Scope[], token: KeptToken | null, nowMs: number): Device;
   /** Hands out the token that waits; the epoch stays, nothing was in force under it. */
   claim(device: Device, token: KeptToken): Device;
+  /** Adds to what was approved for a device and what it holds; its token stays. */
+  widen(device: Device, scopes: readonly Scope[]): Device;
   /** A tombstone; only a new pairing brings the device back. Ending it twice changes nothing but the reason's severity. */
   end(device: Device, endedAs: "revoked" | "removed", nowMs: number): Device;
   /** A token in force that is in no answer: it ends, and another waits to be fetched by the device's key. */
@@ -59,6 +62,7 @@ export type Devices = {
   used(device: Device, nowMs: number): void;
 
   readonly requests: PairRequests;
+  readonly scopeRequests: ScopeRequests;
   /**
    * Counts a change that a holder of this agent's credentials makes to its devices. In memory alone: it bounds how fast the audit
    * and the database are written to, and a gate that is asked so often does not sleep.
@@ -74,6 +78,7 @@ export function createDevices(sql: SqlStorage): Devices {
   const devices = new Map<string, Device>();
   for (const row of sql.exec<DeviceRow>("SELECT * FROM devices")) devices.set(row.device_id, deviceOf(row));
   const requests = createPairRequests(sql);
+  const scopeRequests = createScopeRequests(sql);
   let windowMs = 0;
   const changes = new Map<string, number>();
 
@@ -165,6 +170,12 @@ export function createDevices(sql: SqlStorage): Devices {
     },
     claim: (device, token) =>
       save({ ...device, tokenSha256: token.sha256, tokenExpiresAtMs: token.expiresAtMs, tokenWaits: false }),
+    widen: (device, scopes) =>
+      save({
+        ...device,
+        ceiling: inOrder([...device.ceiling, ...scopes]),
+        scopes: inOrder([...device.scopes, ...scopes]),
+      }),
     end(device, endedAs, nowMs) {
       if (device.endedAtMs !== null) return device.endedAs === endedAs ? device : save({ ...device, endedAs });
       retireToken(sql, device);
@@ -195,6 +206,7 @@ export function createDevices(sql: SqlStorage): Devices {
     },
 
     requests,
+    scopeRequests,
     countChange(holder, nowMs) {
       const minuteMs = nowMs - (nowMs % CHANGES_WINDOW_MS);
       if (minuteMs !== windowMs) changes.clear();
@@ -207,6 +219,7 @@ export function createDevices(sql: SqlStorage): Devices {
     },
     prune(nowMs) {
       requests.prune(nowMs);
+      scopeRequests.prune(nowMs);
       sql.exec("DELETE FROM ended_device_tokens WHERE expires_at_ms <= ?", nowMs);
     },
   };

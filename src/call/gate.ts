@@ -60,6 +60,8 @@ export type GateLocal = {
   /** Whether the agent itself has been revoked, or is being ended at this moment: nothing new is to be given out then. */
   isEnded(): boolean;
   devices: Devices;
+  /** Ids of the devices that have a relay socket open at this moment. */
+  connectedDevices(): ReadonlySet<string>;
   shared: SharedSecret;
   apiKeys: ApiKeys;
   /** An entry of the audit, in the commit of what it reports. */

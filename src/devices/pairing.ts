@@ -4,6 +4,7 @@ import { type Device, deviceIdOf } from "../authority/device.ts";
 import { PAIR_REQUEST_TTL_MS, PAIR_REQUESTS_MAX, pairDigest, type PairRequest } from "../authority/pair-requests.ts";
 import { originatorOf, scopesOf } from "../authority/principal.ts";
 import { isWithin, type Scope } from "../authority/scopes.ts";
+import type { ScopeRequest } from "../authority/scope-requests.ts";
 import { equalHashes } from "../authority/secrets.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { newUlid } from "../wire/ulid.ts";
@@ -60,11 +61,26 @@ export async function requestPairing(call: DeviceCall, wanted: WantedPairing): P
   return request;
 }
 
+/** What a caller may see of an agent's devices. */
+export type Pairings = {
+  pending: PairRequest[];
+  paired: Device[];
+  scopeRequests: ScopeRequest[];
+  /** Ids of devices with a socket that is open. */
+  connected: ReadonlySet<string>;
+};
+
 /** @returns pending requests and paired devices, as far as the caller may see them: without the scope, itself alone */
-export function listPairings(call: DeviceCall): { pending: PairRequest[]; paired: Device[] } {
+export function listPairings(call: DeviceCall): Pairings {
   const { devices } = call.gate;
-  if (managesAll(call)) return { pending: devices.requests.pending(call.now()), paired: shownDevices(devices.list()) };
-  return { pending: [], paired: devices.list().filter(({ deviceId }) => isSelf(call, deviceId)) };
+  const nowMs = call.now();
+  const connected = call.gate.connectedDevices();
+  if (managesAll(call)) {
+    const scopeRequests = devices.scopeRequests.pending(nowMs);
+    return { pending: devices.requests.pending(nowMs), paired: shownDevices(devices.list()), scopeRequests, connected };
+  }
+  const paired = devices.list().filter(({ deviceId }) => isSelf(call, deviceId));
+  return { pending: [], paired, scopeRequests: [], connected };
 }
 
 /** Devices as a list shows them, in their order: the active ones, and of the revoked the latest, as far as there is room. */

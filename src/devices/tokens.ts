@@ -103,6 +103,7 @@ export async function endDevice(call: DeviceCall, deviceId: string, as: "revoked
       if (before.endedAtMs !== null) countChange(call);
       const after = gate.devices.end(before, as, call.now());
       if (as === "removed") gate.devices.requests.drop(deviceId);
+      gate.devices.scopeRequests.drop(deviceId);
       if (isSelf(call, deviceId)) call.authority.revokedItself(after.epoch);
       noteOwnEnd(call);
       const action = as === "removed" ? "device.pair.remove" : "device.token.revoke";

@@ -49,6 +49,8 @@ export const PERMISSIONS = {
   "device.pair.reject": DEVICE_MANAGER,
   "device.pair.remove": DEVICE_MANAGER,
   "device.pair.rename": DEVICE_MANAGER,
+  "device.scopes.request": { callers: ["device"], scope: null },
+  "device.scopes.approve": DEVICE_MANAGER,
   "device.token.rotate": DEVICE_MANAGER,
   "device.token.revoke": DEVICE_MANAGER,
   "shared.auth.rotate": ADMIN,

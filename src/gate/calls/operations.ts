@@ -18,6 +18,7 @@ import type { Envelope } from "../protocol/transfer.ts";
 import type { Intake } from "../queue/intake.ts";
 import type { Queue } from "../queue/queue.ts";
 import type { Relay } from "../relay/relay.ts";
+import type { Sockets } from "../relay/sockets.ts";
 import type { RelayTickets } from "../relay/tickets.ts";
 import type { EndingCall, Revocation } from "./revocation.ts";
 
@@ -42,6 +43,7 @@ export type OperationsDeps = {
   queue: Pick<Queue, "deadLetters" | "replay" | "purge">;
   intake: Pick<Intake, "putLocal" | "fencePeer">;
   relay: Pick<Relay, "broadcast">;
+  sockets: Pick<Sockets, "all">;
   relayTickets: Pick<RelayTickets, "make" | "keep">;
   revocation: Revocation;
   /** Attempts so far on a message that waits at its recipient's gate; null for none such. @throws whatever that gate throws */
@@ -60,6 +62,7 @@ export function createOperations(deps: OperationsDeps): Operations {
     end: (end) => revocation.end(call, end),
     isEnded: authority.isEnded,
     devices,
+    connectedDevices: () => connectedDevices(deps),
     shared,
     apiKeys,
     audit(event) {
@@ -116,6 +119,11 @@ function accept({ outbox, now }: OperationsDeps, to: AgentDid, message: LocalMes
   } catch (error) {
     throw error instanceof GateRefusal ? refusalError(error.refusal) : error;
   }
+}
+
+function connectedDevices({ sockets }: OperationsDeps): ReadonlySet<string> {
+  const ids = sockets.all().map(({ authority }) => (authority.kind === "device" ? authority.principal.deviceId : null));
+  return new Set(ids.filter((id) => id !== null));
 }
 
 async function issueRelayTicket(

@@ -92,6 +92,10 @@ const MIGRATIONS: readonly string[] = [
        origin_frame_id, envelope, body
      FROM outbox WHERE state <> 2;
    DELETE FROM outbox WHERE state <> 2;`,
+
+  // What paired devices ask to be allowed besides.
+  `CREATE TABLE scope_requests (
+     device_id TEXT PRIMARY KEY, scopes TEXT NOT NULL, digest TEXT NOT NULL, expires_at_ms INTEGER NOT NULL) WITHOUT ROWID;`,
 ];
 
 const EXISTS = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'schema_migrations'";

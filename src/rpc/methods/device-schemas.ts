@@ -2,6 +2,7 @@
 import * as z from "zod/mini";
 import type { Device } from "../../authority/devices.ts";
 import type { PairRequest } from "../../authority/pair-requests.ts";
+import type { ScopeRequest } from "../../authority/scope-requests.ts";
 import { count, timeMs } from "../schemas.ts";
 
 export const shownDevice = z.object({
@@ -10,6 +11,7 @@ export const shownDevice = z.object({
   scopes: z.array(z.string()),
   approvedScopes: z.array(z.string()),
   epoch: count,
+  connected: z.boolean(),
   status: z.enum(["waiting", "active", "revoked"]),
   pairedAtMs: timeMs,
   rotatedAtMs: z.nullable(timeMs),
@@ -28,6 +30,18 @@ export const shownRequest = z.object({
   expiresAtMs: timeMs,
 });
 
+export const shownScopeRequest = z.object({
+  deviceId: z.string(),
+  scopes: z.array(z.string()),
+  digest: z.string(),
+  expiresAtMs: timeMs,
+});
+
+/** @returns a request for more scopes as those see it who may approve it */
+export function shownScopeRequestOf(request: ScopeRequest): z.infer<typeof shownScopeRequest> {
+  return { ...request, scopes: [...request.scopes] };
+}
+
 /** @returns a request as those see it who may approve it */
 export function shownRequestOf(request: PairRequest): z.infer<typeof shownRequest> {
   return {
@@ -42,13 +56,14 @@ export function shownRequestOf(request: PairRequest): z.infer<typeof shownReques
 }
 
 /** @returns a device as a list shows it, without key and token */
-export function shownDeviceOf(device: Device): z.infer<typeof shownDevice> {
+export function shownDeviceOf(device: Device, connected: boolean): z.infer<typeof shownDevice> {
   return {
     deviceId: device.deviceId,
     label: device.label,
     scopes: [...device.scopes],
     approvedScopes: [...device.ceiling],
     epoch: device.epoch,
+    connected,
     status: device.endedAtMs !== null ? "revoked" : device.tokenWaits ? "waiting" : "active",
     pairedAtMs: device.pairedAtMs,
     rotatedAtMs: device.rotatedAtMs,

@@ -3,13 +3,21 @@ import * as z from "zod/mini";
 import type { CallContext } from "../../call/context.ts";
 import { type DeviceCall, noSuchDevice } from "../../devices/management.ts";
 import { approvePairing, listPairings, rejectPairing, renameDevice, requestPairing } from "../../devices/pairing.ts";
+import { approveScopes, requestScopes } from "../../devices/scopes.ts";
 import { rotateSharedSecret } from "../../devices/shared-secret.ts";
 import { endDevice, rotateToken } from "../../devices/tokens.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import { defineMethod, type Method } from "../method.ts";
 import { type MethodName, PERMISSIONS } from "../permissions.ts";
 import { count, fenced, plainText, publicKey, scopes, timeMs } from "../schemas.ts";
-import { shownDevice, shownDeviceOf, shownRequest, shownRequestOf } from "./device-schemas.ts";
+import {
+  shownDevice,
+  shownDeviceOf,
+  shownRequest,
+  shownRequestOf,
+  shownScopeRequest,
+  shownScopeRequestOf,
+} from "./device-schemas.ts";
 
 const deviceId = z.string().check(z.regex(/^[A-Za-z0-9_-]{22}$/));
 const requestId = z.string().check(z.regex(/^[0-9A-HJKMNP-TV-Z]{26}$/));
@@ -38,10 +46,18 @@ const pairRequest = method(
 const pairList = method(
   "device.pair.list",
   z.object(named),
-  z.object({ pending: z.array(shownRequest), paired: z.array(shownDevice) }),
+  z.object({
+    pending: z.array(shownRequest),
+    paired: z.array(shownDevice),
+    scopeRequests: z.array(shownScopeRequest),
+  }),
   async (call) => {
-    const { pending, paired } = listPairings(call);
-    return { pending: pending.map(shownRequestOf), paired: paired.map(shownDeviceOf) };
+    const { pending, paired, scopeRequests, connected } = listPairings(call);
+    return {
+      pending: pending.map(shownRequestOf),
+      paired: paired.map((device) => shownDeviceOf(device, connected.has(device.deviceId))),
+      scopeRequests: scopeRequests.map(shownScopeRequestOf),
+    };
   },
 );
 
@@ -76,6 +92,29 @@ const pairRename = method(
   async (call, params) => {
     renameDevice(call, params.deviceId, params.label);
     return { deviceId: params.deviceId, label: params.label };
+  },
+);
+
+const scopesRequest = method(
+  "device.scopes.request",
+  z.object({ ...named, scopes }),
+  shownScopeRequest,
+  async (call, params) => {
+    const request = shownScopeRequestOf(await requestScopes(call, params.scopes));
+    call.gate.broadcast("device.scopes.requested", request);
+    return request;
+  },
+);
+
+const scopesApprove = method(
+  "device.scopes.approve",
+  z.object({ ...named, deviceId, digest }),
+  z.object({ deviceId: z.string(), scopes: z.array(z.string()), epoch: count }),
+  async (call, params) => {
+    const device = await approveScopes(call, params);
+    const approved = { deviceId: device.deviceId, scopes: [...device.scopes], epoch: device.epoch };
+    call.gate.broadcast("device.scopes.approved", approved);
+    return approved;
   },
 );
 
@@ -148,6 +187,8 @@ export const deviceMethods: readonly Method[] = [
   pairReject,
   pairRename,
   pairRemove,
+  scopesRequest,
+  scopesApprove,
   tokenRotate,
   tokenRevoke,
   sharedRotate,

@@ -42,7 +42,7 @@ describe("a list of devices", () => {
     const devices = Array.from({ length: 2 * DEVICES_MAX }, (_, n) => device(n));
     const payload = {
       pending: Array.from({ length: 20 }, () => "r".repeat(1_024)),
-      paired: shownDevices(devices).map(shownDeviceOf),
+      paired: shownDevices(devices).map((each) => shownDeviceOf(each, true)),
     };
     const text = resFrame({ idText: JSON.stringify("i".repeat(128)), ok: true, payloadText: JSON.stringify(payload) });
     expect(new TextEncoder().encode(text).length).toBeLessThan(MAX_SERVER_FRAME_BYTES);
@@ -85,6 +85,7 @@ describe("an agent with as many devices as it may have", () => {
       broadcast() {},
       end: async ({ apply }: { apply(): unknown }) => ({ applied: apply(), fenced: { sockets: 0, inFlight: 0 } }),
       devices: {
+        countChange: () => 0,
         active: () => devices,
         findActive: (id: string) => devices.find(({ deviceId }) => deviceId === id) ?? null,
         pair: () => wanted,

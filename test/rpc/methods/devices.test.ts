@@ -208,6 +208,80 @@ describe("a device's label", () => {
   });
 });
 
+describe("a paired device that asks for more", () => {
+  const asked = async (device: Holder, scopes: string[]) =>
+    (await done(device, "device.scopes.request", { scopes })) as unknown as { deviceId: string; digest: string };
+
+  test("holds it once somebody else has approved it, with the token that it has", async () => {
+    const agent = newAgentHolder(newAgent());
+    const manager = await pairDevice(agent, ["relay", "send", "devices"]);
+    const device = await pairDevice(agent, ["relay"]);
+    const request = await asked(device, ["send"]);
+    expect(request).toMatchObject({ deviceId: device.deviceId, scopes: ["relay", "send"] });
+    expect(await done(manager, "device.pair.list")).toMatchObject({ scopeRequests: [{ digest: request.digest }] });
+    expect(await done(device, "device.pair.list")).toMatchObject({ scopeRequests: [] });
+    const { deviceId, digest } = request;
+    expect(await done(manager, "device.scopes.approve", { deviceId, digest })).toEqual({
+      deviceId,
+      scopes: ["relay", "send"],
+      epoch: 1,
+    });
+    expect(await done(device, "device.pair.list")).toMatchObject({
+      paired: [{ scopes: ["relay", "send"], approvedScopes: ["relay", "send"], status: "active" }],
+    });
+    expect(await call(manager, "device.scopes.approve", { deviceId, digest })).toMatchObject({
+      code: "PROXY_NOT_FOUND",
+    });
+  });
+
+  test("is refused as if it did not exist: by itself, beyond what the approver holds, not as it was shown, after its end", async () => {
+    const agent = newAgentHolder(newAgent());
+    const absent = JSON.stringify(
+      await call(agent, "device.scopes.approve", { deviceId: nobody, digest: "d".repeat(43) }),
+    );
+    const plain = await pairDevice(agent, ["relay", "send"]);
+    const manager = await pairDevice(agent, ["relay", "devices"]);
+    const own = await asked(manager, ["send"]);
+    const beyond = await asked(plain, ["admin"]);
+    const refusals: [string, Holder | AgentDid, Record<string, unknown>][] = [
+      ["its own", manager, own],
+      ["without the scope", plain, own],
+      ["beyond what the approver holds", manager, beyond],
+      ["of another digest", agent.did, { ...beyond, digest: own.digest }],
+      ["of a device that is not there", manager, { ...beyond, deviceId: nobody }],
+    ];
+    for (const [what, by, { deviceId, digest }] of refusals) {
+      // oxlint-disable-next-line no-await-in-loop -- one after the other, so that a failure has its name
+      expect(JSON.stringify(await call(by, "device.scopes.approve", { deviceId, digest })), what).toBe(absent);
+    }
+    await done(agent.did, "device.pair.rename", { deviceId: plain.deviceId, label: "another" });
+    const { deviceId, digest } = beyond;
+    expect(JSON.stringify(await call(agent.did, "device.scopes.approve", { deviceId, digest }))).toBe(absent);
+    const again = await asked(plain, ["admin"]);
+    await done(agent.did, "device.token.revoke", { deviceId });
+    expect(JSON.stringify(await call(agent.did, "device.scopes.approve", { deviceId, digest: again.digest }))).toBe(
+      absent,
+    );
+    expect(await call(agent, "device.scopes.request", { scopes: ["relay"] })).toMatchObject({
+      code: "PROXY_AUTH_FORBIDDEN",
+    });
+  });
+});
+
+test("device.pair.list: says which devices are connected", async () => {
+  const agent = newAgentHolder(newAgent());
+  const online = await pairDevice(agent, ["relay"]);
+  const offline = await pairDevice(agent, ["relay"]);
+  await open(online);
+  const { paired } = (await done(agent.did, "device.pair.list")) as unknown as {
+    paired: { deviceId: string; connected: boolean }[];
+  };
+  expect(Object.fromEntries(paired.map(({ deviceId, connected }) => [deviceId, connected]))).toEqual({
+    [online.deviceId]: true,
+    [offline.deviceId]: false,
+  });
+});
+
 describe("changes to an agent's devices", () => {
   test("are bounded for each who acts for it and for all of them; an end and the operator always pass", async () => {
     vi.useFakeTimers({ toFake: ["Date"], now: Date.now() });
@@ -251,7 +325,7 @@ describe("a removal", () => {
     const first = await done(agent.did, "device.pair.remove", { deviceId: device.deviceId });
     const second = await done(agent.did, "device.pair.remove", { deviceId: device.deviceId });
     expect(second).toEqual({ ...first, fenced: { sockets: 0, inFlight: 0 } });
-    expect(await done(agent.did, "device.pair.list")).toEqual({ pending: [], paired: [] });
+    expect(await done(agent.did, "device.pair.list")).toEqual({ pending: [], paired: [], scopeRequests: [] });
   });
 });
 
