@@ -74,11 +74,36 @@ const AUTHORITIES_MAX = 4;
  */
 export function parseConfig(source: Source): Result<Config, SettingProblem[]> {
   const problems: SettingProblem[] = [];
-  const refuse = (setting: string, problem: string): void => void problems.push({ setting, problem });
+  const refuse: Refuse = (setting, problem) => void problems.push({ setting, problem });
+  const config = readSettings(settingReader(source, refuse), refuse);
+  checkTogether(config, refuse);
+  return problems.length === 0 ? ok(config) : err(problems);
+}
+
+type Refuse = (setting: string, problem: string) => void;
+
+/** Reads one setting each, by its form; what does not have it is refused by name, and the fallback stands in its place. */
+type SettingReader = {
+  isSet(setting: string): boolean;
+  /** Text without the white space around it; null where nothing is set. */
+  text(setting: string): string | null;
+  integer(setting: string, fallback: number, min: number, max: number): number;
+  decimal(setting: string, fallback: number, min: number, max: number, form: RegExp, kind: string): number;
+  oneOf<T extends string>(setting: string, fallback: T, allowed: readonly T[]): T;
+  httpUrl(setting: string, value: string): string;
+  tenants(setting: string): TenantSwitch;
+  /** At least 32 characters; null where none is set. */
+  secret(setting: string): string | null;
+  /** Values by commas, each of the same form. */
+  list(setting: string, isOne: (text: string) => boolean, what: string, max?: number): string[];
+};
+
+function settingReader(source: Source, refuse: Refuse): SettingReader {
+  const isSet = (setting: string): boolean => ![undefined, null, ""].includes(source[setting] as null);
 
   const text = (setting: string): string | null => {
     const value = source[setting];
-    if (value === undefined || value === null || value === "") return null;
+    if (!isSet(setting)) return null;
     if (typeof value === "string") return value.trim();
     if (typeof value === "number" || typeof value === "boolean") return String(value);
     refuse(setting, "must be text");
@@ -128,7 +153,7 @@ export function parseConfig(source: Source): Result<Config, SettingProblem[]> {
 
   const secret = (setting: string): string | null => {
     const value = source[setting];
-    if (value === undefined || value === null || value === "") return null;
+    if (!isSet(setting)) return null;
     if (typeof value !== "string" || value.length < 32) {
       refuse(setting, "must be at least 32 characters");
       return null;
@@ -136,51 +161,34 @@ export function parseConfig(source: Source): Result<Config, SettingProblem[]> {
     return value;
   };
 
+  const list = (setting: string, isOne: (text: string) => boolean, what: string, max = Infinity): string[] => {
+    const values = (text(setting) ?? "").split(",").map((value) => value.trim());
+    const given = values.filter((value) => value !== "");
+    if (given.length > max || !given.every(isOne)) refuse(setting, `must be ${what}, separated by commas`);
+    return given;
+  };
+
+  return { isSet, text, integer, decimal, oneOf, httpUrl, tenants, secret, list };
+}
+
+/** Every setting with its default and its bounds (contract §6). */
+function readSettings(read: SettingReader, refuse: Refuse): Config {
+  const { isSet, text, integer, decimal, oneOf, httpUrl, tenants, secret, list } = read;
   const issuer = text("REGISTRY_ISSUER");
   if (issuer === null) refuse("REGISTRY_ISSUER", "is required");
   else if (!isIssuer(issuer)) {
     refuse("REGISTRY_ISSUER", "must be an http(s) URL whose host is a lower-case DNS name of two labels or more");
   }
-
   const registry = text("REGISTRY_URL") ?? "embedded";
-  const registryUrl = registry === "embedded" ? registry : httpUrl("REGISTRY_URL", registry);
-  const registrySigningSecret = secret("REGISTRY_SIGNING_SECRET");
-  if (
-    registryUrl === "embedded" &&
-    registrySigningSecret === null &&
-    problems.every((p) => p.setting !== "REGISTRY_SIGNING_SECRET")
-  ) {
-    refuse("REGISTRY_SIGNING_SECRET", "is required while the registry is embedded");
-  }
   const graph = text("AUTHZ_GRAPH") ?? "d1";
-
-  const origins = (text("RELAY_ALLOWED_ORIGINS") ?? "")
-    .split(",")
-    .map((origin) => origin.trim())
-    .filter((origin) => origin !== "");
-  if (!origins.every(isOrigin)) {
-    refuse(
-      "RELAY_ALLOWED_ORIGINS",
-      "must be exact origins such as https://app.example.com or tauri://localhost, separated by commas",
-    );
-  }
-
-  const authorities = (text("PUBLIC_AUTHORITIES") ?? "")
-    .split(",")
-    .map((host) => host.trim())
-    .filter((host) => host !== "");
-  if (authorities.length > AUTHORITIES_MAX || authorities.some((host) => !isAuthority(host))) {
-    refuse(
-      "PUBLIC_AUTHORITIES",
-      `must be up to ${AUTHORITIES_MAX} hosts such as gate.example.com, separated by commas`,
-    );
-  }
-
-  const config: Config = {
-    registryUrl,
+  const signingSecret = secret("REGISTRY_SIGNING_SECRET");
+  if (registry === "embedded" && !isSet("REGISTRY_SIGNING_SECRET"))
+    refuse("REGISTRY_SIGNING_SECRET", "is required while the registry is embedded");
+  return {
+    registryUrl: registry === "embedded" ? registry : httpUrl("REGISTRY_URL", registry),
     registryIssuer: issuer ?? "",
     registryAuthority: URL.parse(issuer ?? "")?.hostname ?? "",
-    registrySigningSecret,
+    registrySigningSecret: signingSecret,
     registryTimeoutMs: integer("REGISTRY_TIMEOUT_MS", 5_000, 100, 30_000),
     authDeadlineMs: integer("AUTH_DEADLINE_MS", 5_000, 500, 30_000),
     storeTimeoutMs: integer("STORE_TIMEOUT_MS", 2_000, 100, 10_000),
@@ -200,7 +208,12 @@ export function parseConfig(source: Source): Result<Config, SettingProblem[]> {
     skewWarnSeconds: integer("SKEW_WARN_SECONDS", 200, 0, 3_600),
     pairTickets: oneOf("PAIR_TICKETS", "opaque", ["opaque", "clawdentity"]),
     proofV1: oneOf("PROOF_V1", "accept", ["accept", "refuse"]),
-    publicAuthorities: authorities,
+    publicAuthorities: list(
+      "PUBLIC_AUTHORITIES",
+      isAuthority,
+      `up to ${AUTHORITIES_MAX} hosts such as gate.example.com`,
+      AUTHORITIES_MAX,
+    ),
     relayOutboxMax: integer("RELAY_OUTBOX_MAX", 500, 1, 10_000),
     relayBatchMs: integer("RELAY_BATCH_MS", 0, 0, 1_000),
     relayQueueMax: integer("RELAY_QUEUE_MAX", 500, 1, 10_000),
@@ -209,7 +222,11 @@ export function parseConfig(source: Source): Result<Config, SettingProblem[]> {
     relayRetryMaxMs: integer("RELAY_RETRY_MAX_MS", 30_000, 10, 3_600_000),
     relayRetryJitterRatio: decimal("RELAY_RETRY_JITTER_RATIO", 0.2, 0, 0.5, /^\d(\.\d{1,6})?$/, "a number"),
     relayRetryMaxAttempts: integer("RELAY_RETRY_MAX_ATTEMPTS", 25, 1, 1_000),
-    relayAllowedOrigins: origins,
+    relayAllowedOrigins: list(
+      "RELAY_ALLOWED_ORIGINS",
+      isOrigin,
+      "exact origins such as https://app.example.com or tauri://localhost",
+    ),
     deadLetterRetentionMs: integer("DEAD_LETTER_RETENTION_MS", 7 * DAY_MS, 60_000, 90 * DAY_MS),
     auditRetentionMs: integer("AUDIT_RETENTION_MS", 365 * DAY_MS, DAY_MS, 3_650 * DAY_MS),
     deviceTokenTtlMs: integer("DEVICE_TOKEN_TTL_MS", 90 * DAY_MS, 60_000, 365 * DAY_MS),
@@ -225,7 +242,10 @@ export function parseConfig(source: Source): Result<Config, SettingProblem[]> {
     authzGraph: graph === "d1" ? graph : httpUrl("AUTHZ_GRAPH", graph),
     operatorTokens: ["OPERATOR_TOKEN", "OPERATOR_TOKEN_NEXT"].map(secret).filter((token) => token !== null),
   };
+}
 
+/** What no setting is by itself, and two are beside each other. */
+function checkTogether(config: Config, refuse: Refuse): void {
   const notShorter = (longer: string, longerValue: number, shorter: string, shorterValue: number): void => {
     if (longerValue < shorterValue) refuse(longer, `must not be shorter than ${shorter}`);
   };
@@ -240,7 +260,6 @@ export function parseConfig(source: Source): Result<Config, SettingProblem[]> {
       "is on without FGAC_TASKS_DUAL_WRITE and FGAC_AGENT_API_KEYS_DUAL_WRITE being on for everyone",
     );
   }
-  return problems.length === 0 ? ok(config) : err(problems);
 }
 
 /** Whether a text is a host as `@authority` has it: lower case, a port only where it is not the default. */
