@@ -55,6 +55,7 @@ export type {
   EnqueueResult,
   IncomingMessage,
   OnMessage,
+  OnReceipt,
   Receipt,
   RelayConnection,
   RelayEnd,

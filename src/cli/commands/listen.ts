@@ -54,7 +54,8 @@ async function listen(session: Session, options: ListenOptions): Promise<ExitCod
     onReceipt({ deliveryId, toAgentDid, status, reason }) {
       const receipt = { deliveryId, toAgentDid, status, reason: reason ?? null };
       const words = `receipt  ${deliveryId}  ${status}  ${reason ?? ""}`;
-      write({ receipt }, words).catch(remark);
+      // Confirmed when it is written, as messages are.
+      return write({ receipt }, words);
     },
     onEvent({ event, payload }) {
       write({ event, payload }, `event  ${event}  ${JSON.stringify(payload)}`).catch(remark);

@@ -13,7 +13,7 @@
  * ```
  */
 import { backoffMs } from "../../resilience/backoff.ts";
-import type { ReceiptFrame, ServerFrame } from "../../wire/frames.ts";
+import type { ServerFrame } from "../../wire/frames.ts";
 import { RELAY_CLOSE, RELAY_SUBPROTOCOL_V1, TICKET_SUBPROTOCOL_PREFIX } from "../../wire/relay-close.ts";
 import { payloadTextOf } from "../transport/arguments.ts";
 import { RelayInterruptedError, RelayStoppedError, UnreachableError } from "../transport/errors.ts";
@@ -21,23 +21,23 @@ import { urlOf } from "../transport/http-call.ts";
 import { afterClose, afterTicketError, type Next, type RelayEnd } from "./close-reason.ts";
 import { createInbox, type OnMessage, type Origin } from "./inbox.ts";
 import { createPendingCalls, type EnqueueResult, type PendingCalls } from "./pending-calls.ts";
+import { createReceipts, type OnReceipt } from "./receipts.ts";
 import { platformSocket, type Socket, type SocketConstructor } from "./socket.ts";
 import { type Reply, type SocketListener, type Timer, watchSocket } from "./socket-life.ts";
 
 export type { RelayEnd } from "./close-reason.ts";
 export type { EnqueueResult } from "./pending-calls.ts";
 export type { IncomingMessage, OnMessage } from "./inbox.ts";
+export type { OnReceipt, Receipt } from "./receipts.ts";
 
 /** `waiting`: between two attempts. `stopped` is final. */
 export type RelayState = "connecting" | "open" | "waiting" | "stopped";
 
-/** What became of a message that this client had sent. */
-export type Receipt = Pick<ReceiptFrame, "originalFrameId" | "deliveryId" | "toAgentDid" | "status" | "reason">;
-
 /** What is called with what comes in. */
 export type RelayHandlers = {
   readonly onMessage: OnMessage;
-  readonly onReceipt?: ((receipt: Receipt) => void) | undefined;
+  /** The receipt of a dead letter comes at least once, and again until this has resolved for it. */
+  readonly onReceipt?: OnReceipt | undefined;
   readonly onEvent?:
     | ((event: { readonly event: string; readonly payload: unknown; readonly seq: number }) => void)
     | undefined;
@@ -205,6 +205,7 @@ export function connectRelay(setup: RelaySetup): RelayConnection {
 
   const run = (socket: Socket): void => {
     const isCurrent = (): boolean => current?.socket === socket;
+    const receipts = createReceipts(handlers.onReceipt, onError);
     const listener: SocketListener = {
       onOpen() {
         if (!isCurrent()) return;
@@ -215,8 +216,11 @@ export function connectRelay(setup: RelaySetup): RelayConnection {
         if (isCurrent()) attempt = 0;
       },
       onFrame(frame, from) {
-        if (isCurrent()) dispatch(frame, from);
+        if (!isCurrent()) return;
+        if (frame.type === "receipt") receipts.take(frame);
+        else dispatch(frame, from);
       },
+      onHeartbeatAsked: receipts.whenHandled,
       onNoFrame: onError,
       onHeartbeat: () => void setup.maintenance?.().catch(onError),
       onClose({ code, reason, hasOpened }) {
@@ -232,7 +236,8 @@ export function connectRelay(setup: RelaySetup): RelayConnection {
 
   const dispatch = (frame: ServerFrame, from: Origin): void => {
     if (frame.type === "deliver") inbox.take(frame, from);
-    else if (!settlePending(pending, frame)) notify(handlers, frame);
+    else if (frame.type === "event") handlers.onEvent?.(frame);
+    else settlePending(pending, frame);
   };
 
   const whenOpen = async <T>(act: (send: Reply) => Promise<T>): Promise<T> => {
@@ -261,17 +266,10 @@ export function connectRelay(setup: RelaySetup): RelayConnection {
   };
 }
 
-/** @returns whether the frame is an answer to what this side has sent */
-function settlePending(pending: PendingCalls, frame: ServerFrame): boolean {
+/** Answers to what this side has sent. */
+function settlePending(pending: PendingCalls, frame: ServerFrame): void {
   if (frame.type === "enqueue_ack") pending.enqueueAck(frame);
   else if (frame.type === "res") pending.res(frame);
-  else return false;
-  return true;
-}
-
-function notify(handlers: RelayHandlers, frame: ServerFrame): void {
-  if (frame.type === "receipt") handlers.onReceipt?.(frame);
-  else if (frame.type === "event") handlers.onEvent?.(frame);
 }
 
 function createOpenings(): Openings {

@@ -24,8 +24,10 @@ export type SocketListener = {
   readonly onOpen: () => void;
   /** Anything that came in. */
   readonly onMessage: () => void;
-  /** A frame, other than heartbeats, which are answered here. */
+  /** A frame, other than heartbeats. */
   readonly onFrame: (frame: ServerFrame, from: Origin) => void;
+  /** A heartbeat of the server: `answer` sends its acknowledgement, which confirms the receipts before it. */
+  readonly onHeartbeatAsked: (answer: () => void) => void;
   /** A text message that is no frame. */
   readonly onNoFrame: (error: UnexpectedAnswerError) => void;
   /** Called before each heartbeat. */
@@ -89,8 +91,10 @@ export function watchSocket(socket: Socket, times: SocketTimes, listener: Socket
     listener.onMessage();
     const frame = parseServerFrame(text);
     if (!frame.ok) listener.onNoFrame(new UnexpectedAnswerError(`a frame that is none: ${frame.error.detail}`, null));
-    else if (frame.value.type === "heartbeat") reply(heartbeatAckFrame(frameHead(nowMs()), frame.value.id));
-    else listener.onFrame(frame.value, { reply, isV1: socket.protocol === RELAY_SUBPROTOCOL_V1 });
+    else if (frame.value.type === "heartbeat") {
+      const { id } = frame.value;
+      listener.onHeartbeatAsked(() => reply(heartbeatAckFrame(frameHead(nowMs()), id)));
+    } else listener.onFrame(frame.value, { reply, isV1: socket.protocol === RELAY_SUBPROTOCOL_V1 });
   };
 
   timers.open = setTimeout(() => giveUp("did not open in time"), times.timeoutMs);

@@ -1,12 +1,20 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { RpcError } from "../../../src/client/index.ts";
 import { parseAgentDid } from "../../../src/wire/did.ts";
-import { enqueueAckFrame, frameHead, receiptFrame, resFrame } from "../../../src/wire/frame-encoder.ts";
+import { enqueueAckFrame, frameHead, heartbeatFrame, receiptFrame, resFrame } from "../../../src/wire/frame-encoder.ts";
 import { PEER_DID } from "../fake-gate.ts";
 import { settle, setUp } from "./relay-under-test.ts";
 
 beforeEach(() => void vi.useFakeTimers());
 afterEach(() => void vi.useRealTimers());
+
+const RECEIPT = {
+  originalFrameId: null,
+  deliveryId: "d_1",
+  toAgentDid: parseAgentDid(PEER_DID) ?? never(),
+  status: "dead_lettered" as const,
+  reason: "expired",
+};
 
 describe("what is handed in", () => {
   test("is accepted when the server says so", async () => {
@@ -75,20 +83,41 @@ describe("what is handed in", () => {
     await failed;
   });
 
+  test("becomes a receipt, which is confirmed by the next heartbeat when it is handled, and not before", async () => {
+    const handling = Promise.withResolvers<void>();
+    const { open } = await setUp({ onReceipt: () => handling.promise });
+    const socket = await open();
+    socket.push(receiptFrame(frameHead(Date.now()), RECEIPT));
+    const beat = frameHead(Date.now());
+    socket.push(heartbeatFrame(beat));
+    await settle();
+    expect(socket.sent).toEqual([]);
+    handling.resolve();
+    await settle();
+    expect(socket.sent).toMatchObject([{ type: "heartbeat_ack", ackId: beat.id }]);
+  });
+
+  test("becomes a receipt, which is not confirmed when its handler fails; later ones are", async () => {
+    const failure = new Error("disk full");
+    let failures = 1;
+    const { open, errors } = await setUp({
+      onReceipt: () => ((failures -= 1) < 0 ? undefined : Promise.reject(failure)),
+    });
+    const socket = await open();
+    for (let batch = 0; batch < 2; batch += 1) {
+      socket.push(receiptFrame(frameHead(Date.now()), RECEIPT));
+      socket.push(heartbeatFrame(frameHead(Date.now())));
+      await settle();
+    }
+    expect(errors).toEqual([failure]);
+    expect(socket.sent).toHaveLength(1);
+  });
+
   test("becomes a receipt", async () => {
     const onReceipt = vi.fn();
     const { open } = await setUp({ onReceipt });
-    const toAgentDid = parseAgentDid(PEER_DID);
-    if (toAgentDid === null) throw new Error("no DID");
-    const receipt = {
-      originalFrameId: null,
-      deliveryId: "d_1",
-      toAgentDid,
-      status: "dead_lettered" as const,
-      reason: "expired",
-    };
-    (await open()).push(receiptFrame(frameHead(Date.now()), receipt));
-    expect(onReceipt).toHaveBeenCalledWith(expect.objectContaining(receipt));
+    (await open()).push(receiptFrame(frameHead(Date.now()), RECEIPT));
+    expect(onReceipt).toHaveBeenCalledWith(expect.objectContaining(RECEIPT));
   });
 });
 
@@ -119,3 +148,7 @@ describe("a call over the socket", () => {
     expect(await failed).toMatchObject({ code: "DRAIN_TIMEOUT", retryable: true, data: { a: 1 }, number: null });
   });
 });
+
+function never(): never {
+  throw new Error("no DID");
+}
