@@ -15,7 +15,10 @@ import {
 } from "../protocol/transfer.ts";
 import { createIdempotencyKeys, type Idempotency } from "./idempotency.ts";
 import { createRecipientQueues } from "./recipients.ts";
-import { createOutboxRows, OUTBOX_STATE, type ReceiptRow, STATUS_RETENTION_MS } from "./rows.ts";
+import { createOutboxRows, OUTBOX_STATE, STATUS_RETENTION_MS } from "./rows.ts";
+import { createSettlement, type Receipt, receiptOf } from "./settlement.ts";
+
+export type { Receipt } from "./settlement.ts";
 
 const PRUNE_EVERY_MS = 3_600_000;
 const FULL_RETRY_AFTER_MS = 1_000;
@@ -51,15 +54,6 @@ export type Draft = {
 
 /** `delivered` can only be true for a repeat under an idempotency key. */
 export type Accepted = { deliveryId: string; delivered: boolean; queueDepth: number };
-
-/** What the sender is notified of over its socket. */
-export type Receipt = {
-  deliveryId: string;
-  toAgentDid: AgentDid;
-  originFrameId: string | null;
-  delivered: boolean;
-  reason: string | null;
-};
 
 /** `to` is whom to ask for more while it waits there. */
 export type OutboxStatus = DeliveryStatus & { to: AgentDid; handedOver: boolean };
@@ -134,33 +128,11 @@ export function createOutbox(sql: SqlStorage, limits: OutboxLimits, nextId: (now
 
   const isTooOld = (createdAtMs: number, nowMs: number): boolean => createdAtMs + limits.ttlMs <= nowMs;
 
-  /** A message has ended, which was waiting until now or had died before. */
-  const close = (deliveryId: string, to: AgentDid, wasOpen: boolean): void => {
-    unrecorded.delete(deliveryId);
-    // A report that overtook the answer to its hand-over: what is held still is read from disk again, and not offered.
-    recipients.forget(to, deliveryId);
-    if (wasOpen) recipients.removeWaiting(to);
-  };
-
-  const settleOne = (outcome: DeliveryOutcome): Receipt | null => {
-    const row = rows.status(outcome.deliveryId);
-    // What was delivered stays delivered. A dead letter that is replayed waits again, and ends once more.
-    if (row === null || row.state === OUTBOX_STATE.delivered) return null;
-    const wasDead = row.state === OUTBOX_STATE.deadLettered;
-    if (wasDead && !outcome.delivered && outcome.atMs <= row.updated_at_ms) return null;
-    const to = row.to_did as AgentDid;
-    if (outcome.waitsAgain === true) {
-      if (wasDead) {
-        rows.waitsAgain(outcome);
-        recipients.addWaiting(to);
-      }
-      return null;
-    }
-    rows.ended(outcome);
-    close(outcome.deliveryId, to, !wasDead);
-    const { deliveryId, delivered, reason } = outcome;
-    return { deliveryId, toAgentDid: to, originFrameId: row.origin_frame_id, delivered, reason };
-  };
+  const settlement = createSettlement({
+    rows,
+    recipients,
+    onClosed: (deliveryId) => void unrecorded.delete(deliveryId),
+  });
 
   return {
     accept(draft, nowMs) {
@@ -224,7 +196,7 @@ export function createOutbox(sql: SqlStorage, limits: OutboxLimits, nextId: (now
         .map((held) => {
           recipients.drop(queue, queue.held.indexOf(held));
           const { deliveryId } = held;
-          return settleOne({ deliveryId, delivered: false, reason: "expired", attempts: 0, atMs: nowMs });
+          return settlement.settleOne({ deliveryId, delivered: false, reason: "expired", attempts: 0, atMs: nowMs });
         })
         .filter((receipt) => receipt !== null);
     },
@@ -244,24 +216,7 @@ export function createOutbox(sql: SqlStorage, limits: OutboxLimits, nextId: (now
       return null;
     },
 
-    settle(outcomes, nowMs) {
-      const receipts: Receipt[] = [];
-      // What was delivered at its first attempt is one statement.
-      const plain = outcomes.filter(
-        ({ delivered, attempts, reason }) => delivered && attempts === 1 && reason === null,
-      );
-      const settled = new Set<string>();
-      for (const row of plain.length === 0 ? [] : rows.delivered(idsOf(plain), nowMs)) {
-        settled.add(row.delivery_id);
-        close(row.delivery_id, row.to_did as AgentDid, true);
-        receipts.push(receiptOf(row, true));
-      }
-      for (const outcome of outcomes) {
-        const receipt = settled.has(outcome.deliveryId) ? null : settleOne(outcome);
-        if (receipt !== null) receipts.push(receipt);
-      }
-      return receipts;
-    },
+    settle: settlement.settle,
 
     receiptsDue: (after) => rows.receiptsDue(after).map((row) => receiptOf(row, false)),
     receiptsConfirmed: rows.receiptsConfirmed,
@@ -293,10 +248,6 @@ export function createOutbox(sql: SqlStorage, limits: OutboxLimits, nextId: (now
   };
 }
 
-function idsOf(outcomes: readonly DeliveryOutcome[]): string[] {
-  return outcomes.map(({ deliveryId }) => deliveryId);
-}
-
 function messageOf(
   deliveryId: string,
   bytes: number,
@@ -305,14 +256,4 @@ function messageOf(
   if (content === null) return null;
   const { created_at_ms: createdAtMs, envelope, body } = content;
   return { deliveryId, createdAtMs, bytes, envelope, body };
-}
-
-function receiptOf(row: ReceiptRow, delivered: boolean): Receipt {
-  return {
-    deliveryId: row.delivery_id,
-    toAgentDid: row.to_did as AgentDid,
-    originFrameId: row.origin_frame_id,
-    delivered,
-    reason: delivered ? null : row.reason,
-  };
 }

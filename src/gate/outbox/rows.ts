@@ -61,14 +61,6 @@ export type OutboxRows = {
 export function createOutboxRows(sql: SqlStorage): OutboxRows {
   let openFrom = readText(sql, OPEN_FROM) ?? "";
 
-  const statusIn = (table: "outbound" | "outbox", deliveryId: string): StatusRow | undefined =>
-    sql
-      .exec<StatusRow>(
-        `SELECT to_did, state, reason, attempts, updated_at_ms, origin_frame_id FROM ${table} WHERE delivery_id = ?`,
-        deliveryId,
-      )
-      .toArray()[0];
-
   const moveOpenFrom = (id: string): void => {
     if (id === openFrom) return;
     openFrom = id;
@@ -108,7 +100,7 @@ export function createOutboxRows(sql: SqlStorage): OutboxRows {
     },
 
     // What had been delivered before messages moved to the table of today stays in the old one for its day.
-    status: (deliveryId) => statusIn("outbound", deliveryId) ?? statusIn("outbox", deliveryId) ?? null,
+    status: (deliveryId) => statusIn(sql, "outbound", deliveryId) ?? statusIn(sql, "outbox", deliveryId) ?? null,
 
     handedOver(deliveryIds, nowMs) {
       sql.exec(
@@ -214,4 +206,13 @@ export function createOutboxRows(sql: SqlStorage): OutboxRows {
       return next === Infinity ? null : next;
     },
   };
+}
+
+function statusIn(sql: SqlStorage, table: "outbound" | "outbox", deliveryId: string): StatusRow | undefined {
+  return sql
+    .exec<StatusRow>(
+      `SELECT to_did, state, reason, attempts, updated_at_ms, origin_frame_id FROM ${table} WHERE delivery_id = ?`,
+      deliveryId,
+    )
+    .toArray()[0];
 }

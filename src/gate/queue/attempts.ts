@@ -5,7 +5,7 @@
 import { backoffMs, type Spacing } from "../../resilience/backoff.ts";
 import type { QueueEntry, RelaySocket, SocketLoad } from "./dispatch.ts";
 import type { QueueRows } from "./rows.ts";
-import type { SenderQueue, SenderQueues } from "./senders.ts";
+import type { SenderQueue, SenderQueues, Usage } from "./senders.ts";
 
 /** No acknowledgement within this time is a failed attempt, counted from when a message is its sender's oldest on a socket. */
 export const ACK_TIMEOUT_MS = 30_000;
@@ -68,16 +68,14 @@ export type AttemptsDeps = {
 
 /** @returns the attempts of one queue. */
 export function createAttempts({ senders, rows, limits, exhausted }: AttemptsDeps): Attempts {
-  /** By socket: attempts that it has left unanswered since it last answered one, and when the last of them began. */
-  const missed = new Map<string, { count: number; sinceMs: number }>();
+  const missed = createMissed();
   const clocks = new Map<QueueEntry, Clock>();
-  /** Pushed, and not yet on disk as such: since when. */
-  const unrecorded = new Map<QueueEntry, number>();
+  const unrecorded = createUnrecorded((entry) => rows.place(entry, null));
 
   const startClock = (entry: QueueEntry, nowMs: number): void => {
     clocks.set(entry, { startedAtMs: nowMs });
     entry.dueAtMs = nowMs + ACK_TIMEOUT_MS;
-    if (!unrecorded.has(entry)) unrecorded.set(entry, nowMs);
+    unrecorded.add(entry, nowMs);
   };
 
   /** The sender's oldest on a socket may be another one now. */
@@ -140,7 +138,7 @@ export function createAttempts({ senders, rows, limits, exhausted }: AttemptsDep
       entry.socketId = socketId;
       entry.holder = holder;
       entry.dueAtMs = Infinity;
-      unrecorded.set(entry, nowMs);
+      unrecorded.add(entry, nowMs);
       if (isOldest) startClock(entry, nowMs);
     },
 
@@ -158,7 +156,7 @@ export function createAttempts({ senders, rows, limits, exhausted }: AttemptsDep
       const dueAtMs = Math.min(nowMs + ACK_TIMEOUT_MS, clock.startedAtMs + WORKING_MAX_MS);
       if (dueAtMs <= entry.dueAtMs) return;
       entry.dueAtMs = dueAtMs;
-      if (!unrecorded.has(entry)) unrecorded.set(entry, nowMs);
+      unrecorded.add(entry, nowMs);
     },
 
     answered: (socketId) => void missed.delete(socketId),
@@ -176,28 +174,14 @@ export function createAttempts({ senders, rows, limits, exhausted }: AttemptsDep
         if (oldest === undefined || oldest.dueAtMs > nowMs || oldest.socketId === null) continue;
         const { socketId } = oldest;
         const startedAtMs = clocks.get(oldest)?.startedAtMs ?? nowMs;
-        missed.set(socketId, { count: (missed.get(socketId)?.count ?? 0) + 1, sinceMs: startedAtMs });
+        missed.add(socketId, startedAtMs);
         fail(oldest, nowMs, undefined, socketId);
       }
     },
 
     release,
 
-    loads(sockets) {
-      const inFlight = senders.inFlight();
-      return sockets.map(({ socketId, holder, lastFrameMs }) => {
-        const load = inFlight.get(socketId);
-        const unanswered = missed.get(socketId);
-        return {
-          socketId,
-          holder,
-          inFlight: load?.count ?? 0,
-          inFlightBytes: load?.bytes ?? 0,
-          missed: unanswered?.count ?? 0,
-          isSilent: unanswered !== undefined && lastFrameMs <= unanswered.sinceMs,
-        };
-      });
-    },
+    loads: (sockets) => loadsOf(sockets, senders.inFlight(), missed),
 
     unansweredSinceMs: (socketId) => missed.get(socketId)?.sinceMs ?? null,
 
@@ -212,7 +196,7 @@ export function createAttempts({ senders, rows, limits, exhausted }: AttemptsDep
     restore(entry, { socketId, isPushed, dueAtMs }, nowMs) {
       if (socketId === null) return;
       if (!isPushed) {
-        missed.set(socketId, { count: (missed.get(socketId)?.count ?? 0) + 1, sinceMs: dueAtMs });
+        missed.add(socketId, dueAtMs);
         return;
       }
       const queue = senders.of(entry.sender);
@@ -224,22 +208,64 @@ export function createAttempts({ senders, rows, limits, exhausted }: AttemptsDep
       if (isOldest) clocks.set(entry, { startedAtMs });
     },
 
-    record(nowMs) {
-      for (const [entry, sinceMs] of unrecorded) {
-        if (sinceMs + RECORDED_AFTER_MS > nowMs) continue;
-        unrecorded.delete(entry);
-        rows.place(entry, null);
-      }
-    },
-
-    nextRecordMs() {
-      let due = Infinity;
-      for (const sinceMs of unrecorded.values()) due = Math.min(due, sinceMs + RECORDED_AFTER_MS);
-      return due === Infinity ? null : due;
-    },
+    record: unrecorded.record,
+    nextRecordMs: unrecorded.nextMs,
   };
 }
 
 function oldestPushed(queue: SenderQueue | undefined): QueueEntry | undefined {
   return queue?.entries.find(({ socketId }) => socketId !== null);
+}
+
+/** By socket: attempts that it has left unanswered since it last answered one, and when the last of them began. */
+type Missed = Map<string, { count: number; sinceMs: number }> & { add(socketId: string, startedAtMs: number): void };
+
+function createMissed(): Missed {
+  const missed = new Map<string, { count: number; sinceMs: number }>();
+  const add = (socketId: string, startedAtMs: number): void => {
+    missed.set(socketId, { count: (missed.get(socketId)?.count ?? 0) + 1, sinceMs: startedAtMs });
+  };
+  return Object.assign(missed, { add });
+}
+
+function loadsOf(
+  sockets: readonly RelaySocket[],
+  inFlight: ReadonlyMap<string, Usage>,
+  missed: ReadonlyMap<string, { count: number; sinceMs: number }>,
+): SocketLoad[] {
+  return sockets.map(({ socketId, holder, lastFrameMs }) => {
+    const load = inFlight.get(socketId);
+    const unanswered = missed.get(socketId);
+    return {
+      socketId,
+      holder,
+      inFlight: load?.count ?? 0,
+      inFlightBytes: load?.bytes ?? 0,
+      missed: unanswered?.count ?? 0,
+      isSilent: unanswered !== undefined && lastFrameMs <= unanswered.sinceMs,
+    };
+  });
+}
+
+/** Messages whose attempt is not on disk as it is: since when. */
+function createUnrecorded(record: (entry: QueueEntry) => void) {
+  const sinceMs = new Map<QueueEntry, number>();
+  return {
+    add(entry: QueueEntry, nowMs: number): void {
+      if (!sinceMs.has(entry)) sinceMs.set(entry, nowMs);
+    },
+    delete: (entry: QueueEntry): boolean => sinceMs.delete(entry),
+    record(nowMs: number): void {
+      for (const [entry, ms] of sinceMs) {
+        if (ms + RECORDED_AFTER_MS > nowMs) continue;
+        sinceMs.delete(entry);
+        record(entry);
+      }
+    },
+    nextMs(): number | null {
+      let due = Infinity;
+      for (const ms of sinceMs.values()) due = Math.min(due, ms + RECORDED_AFTER_MS);
+      return due === Infinity ? null : due;
+    },
+  };
 }

@@ -6,7 +6,7 @@ import type { DeadLetter } from "../../call/gate.ts";
 import { JsonText } from "../../wire/json-text.ts";
 import { type Envelope, HELD_BYTES_MAX } from "../protocol/transfer.ts";
 import type { Row } from "../storage/tables.ts";
-import { NOTHING, plus, type Usage } from "./capacity.ts";
+import { NOTHING, plus, type Usage } from "./senders.ts";
 
 /** Dead letters of one agent, */
 export const DEAD_LETTERS_MAX = 1_000;

@@ -5,24 +5,22 @@
  */
 import type { DeadLetter } from "../../call/gate.ts";
 import type { AgentDid } from "../../wire/did.ts";
-import { ProxyError } from "../../wire/problem.ts";
-import type { DeliveryOutcome, QueuedMessage } from "../protocol/transfer.ts";
-import { type AttemptLimits, createAttempts } from "./attempts.ts";
-import { exceedsQueue, exceedsShare, NOTHING, plus, type Usage } from "./capacity.ts";
+import type { DeliveryOutcome } from "../protocol/transfer.ts";
+import { type AttemptLimits, type Attempts, createAttempts } from "./attempts.ts";
 import { createDeadLetters } from "./dead-letters.ts";
 import type { QueueEntry, RelaySocket } from "./dispatch.ts";
-import { createPendingOutcomes } from "./outcomes.ts";
+import { createEndings, hasGate } from "./endings.ts";
 import { createPump, type Push } from "./pump.ts";
+import { createReception, entryOf, type Reception, revivalOf } from "./reception.ts";
+import { createPendingOutcomes, type PendingOutcomes } from "./reporting.ts";
 import { createQueueRows, QUEUE_STATE, type QueueRow } from "./rows.ts";
-import { createSenderQueues } from "./senders.ts";
+import { createSenderQueues, type SenderQueues, type Usage } from "./senders.ts";
 
 export { ACK_TIMEOUT_MS } from "./attempts.ts";
 export type { Push } from "./pump.ts";
+export { PROXY_SENDER } from "./reception.ts";
 
 const REFUSED = "refused by the recipient";
-const FULL_RETRY_AFTER_MS = 1_000;
-/** The proxy's own messages have a sender queue beside the agents', so that no sender can crowd them out. */
-export const PROXY_SENDER = "proxy";
 
 export type QueueLimits = AttemptLimits & {
   queueMax: number;
@@ -50,24 +48,8 @@ export type Acknowledgement = {
   readonly retryAfterMs?: number | undefined;
 };
 
-/** What a transfer meets at the recipient. */
-export type Door = {
-  /** Takes nothing but what is dead. */
-  readonly isShut: boolean;
-  /** Why a message may not be delivered though it was accepted, or null. */
-  readonly refusal: (message: QueuedMessage) => string | null;
-};
-
 /** One recipient's queue. Each change is part of the caller's transaction. */
-export type Queue = {
-  /** Takes what there is room for, from the start of a batch, so that the order stays. @returns how many, repeats included */
-  receive(from: AgentDid, messages: readonly QueuedMessage[], door: Door, nowMs: number): number;
-  /**
-   * A message of the proxy's own, or of a sender without a gate. Repeats change nothing.
-   *
-   * @throws ProxyError PROXY_RELAY_QUEUE_FULL when the sender has its share already, or the queue is full
-   */
-  putLocal(sender: string, message: QueuedMessage, nowMs: number): void;
+export type Queue = Reception & {
   /** Chooses what goes to which socket now; the caller sends. At most some MiB; `nextWorkMs` says when there is more. */
   pump(sockets: () => readonly RelaySocket[], nowMs: number): Push[];
   /** Writes down the attempts that were not answered at once. */
@@ -112,14 +94,6 @@ export type Queue = {
   attempts(deliveryId: string): number | null;
   /** What could not be delivered, newest first, a page. @param before an id of an earlier page, or null */
   deadLetters(before: string | null, limit: number): DeadLetter[];
-  /**
-   * Puts a dead letter back into the queue with its attempts and its time begun anew, whatever has become of trust: the
-   * recipient itself asks for it.
-   *
-   * @returns false when there is none
-   * @throws ProxyError PROXY_RELAY_QUEUE_FULL where the queue has no room for it; the letter stays dead
-   */
-  replay(deliveryId: string, nowMs: number): boolean;
   /** Throws a dead letter away. @returns false when there is none */
   purge(deliveryId: string): boolean;
   /** Forgets what is past, a bounded amount. */
@@ -133,117 +107,20 @@ export function createQueue({ sql, limits, admits, now }: QueueDeps): Queue {
   const senders = createSenderQueues();
   const pending = createPendingOutcomes();
   const rows = createQueueRows(sql, limits.deadLetterRetentionMs);
-  const dead = createDeadLetters(sql);
-  const attempts = createAttempts({
-    senders,
-    rows,
-    limits,
-    exhausted: (entry, nowMs) => end(entry, "attempts exhausted", nowMs),
-  });
-  const pump = createPump({
-    senders,
-    attempts,
-    rows,
-    admits,
-    refused: (entry, nowMs) => end(entry, "trust removed", nowMs),
-  });
+  const deadLetters = createDeadLetters(sql);
+  const endings = createEndings({ senders, rows, deadLetters, pending, attempts: () => attempts });
+  const exhausted = (entry: QueueEntry, nowMs: number): void => endings.dead(entry, "attempts exhausted", nowMs);
+  const attempts = createAttempts({ senders, rows, limits, exhausted });
+  const refused = (entry: QueueEntry, nowMs: number): void => endings.dead(entry, "trust removed", nowMs);
+  const pump = createPump({ senders, attempts, rows, admits, refused });
+  const reception = createReception({ limits, senders, rows, deadLetters, pending, onTaken: pump.came });
 
-  const addRevival = (sender: string, deliveryId: string, atMs: number): void => {
-    const again = { deliveryId, delivered: false, reason: null, attempts: 0, atMs, waitsAgain: true } as const;
-    if (hasGate(sender)) pending.add(sender, again);
-  };
+  for (const row of rows.unreported()) load(row, { senders, attempts, pending }, now());
 
-  /** @param refusal why it is dead, or null for delivered */
-  const end = (entry: QueueEntry, refusal: string, nowMs: number): void => {
-    const { deliveryId, sender } = entry;
-    const isPending = hasGate(sender);
-    rows.dead(deliveryId, { reason: refusal, attempts: entry.attempts, isPending }, nowMs);
-    senders.remove(entry);
-    attempts.ended(entry, nowMs);
-    dead.added(sender, entry.bytes);
-    const outcome = { deliveryId, delivered: false, reason: refusal, attempts: entry.attempts, atMs: nowMs };
-    if (isPending) pending.add(sender, outcome, entry.isAwaited);
-  };
-
-  const delivered = (entries: readonly QueueEntry[], nowMs: number): void => {
-    for (const isPending of [true, false]) {
-      const ids = entries.filter(({ sender }) => hasGate(sender) === isPending).map(({ deliveryId }) => deliveryId);
-      if (ids.length > 0) rows.delivered(ids, isPending, nowMs);
-    }
-    for (const { sender, deliveryId, attempts: tried, isAwaited } of entries) {
-      const outcome = { deliveryId, delivered: true, reason: null, attempts: tried, atMs: nowMs };
-      if (hasGate(sender)) pending.add(sender, outcome, isAwaited);
-    }
-  };
-
-  const isTooOld = (entry: QueueEntry, nowMs: number): boolean =>
-    entry.createdAtMs + limits.ttlMs + entry.heldMs <= nowMs;
-
-  /** Why one more message finds no room, as the caller is told. */
-  const assertRoom = (sender: string, bytes: number): void => {
-    const isFull = sender !== PROXY_SENDER && exceedsQueue(senders.total(), bytes, limits.queueMax);
-    if (isFull || exceedsShare(senders.usage(sender), bytes, limits.queueMax))
-      throw new ProxyError("PROXY_RELAY_QUEUE_FULL", { retryAfterMs: FULL_RETRY_AFTER_MS });
-  };
-
-  const load = (row: QueueRow): void => {
-    const { delivery_id: deliveryId, sender, reason, attempts: tried, updated_at_ms: atMs } = row;
-    if (row.state !== QUEUE_STATE.queued) {
-      pending.add(sender, {
-        deliveryId,
-        delivered: row.state === QUEUE_STATE.delivered,
-        reason,
-        attempts: tried,
-        atMs,
-      });
-      return;
-    }
-    const entry = entryOf(row);
-    senders.insert(entry);
-    attempts.restore(entry, { socketId: row.socket_id, isPushed: row.is_pushed === 1, dueAtMs: row.due_at_ms }, now());
-    if (row.revived === 1) addRevival(sender, deliveryId, atMs);
-  };
-
-  for (const row of rows.unreported()) load(row);
+  const dueToExpireMs = ({ createdAtMs, heldMs }: QueueEntry): number => createdAtMs + limits.ttlMs + heldMs;
 
   return {
-    receive: (from, messages, door, nowMs) => {
-      const taken: { entry: QueueEntry; message: QueuedMessage; reason: string | null }[] = [];
-      let known = 0;
-      let more = NOTHING;
-      const seen = rows.known(messages.map(({ deliveryId }) => deliveryId));
-      for (const message of messages) {
-        if (seen.has(message.deliveryId)) {
-          known += 1;
-          continue;
-        }
-        const reason = message.createdAtMs + limits.ttlMs <= nowMs ? "expired" : door.refusal(message);
-        if (reason === null) {
-          if (door.isShut || exceedsQueue(plus(senders.total(), more), message.bytes, limits.queueMax)) break;
-          if (exceedsShare(plus(senders.usage(from), more), message.bytes, limits.queueMax)) break;
-          more = plus(more, { count: 1, bytes: message.bytes });
-        }
-        rows.write(from, message, reason, nowMs);
-        taken.push({ entry: entryOfMessage(from, message, nowMs), message, reason });
-      }
-      for (const { entry, message, reason } of taken) {
-        if (reason === null) {
-          senders.insert(entry);
-          pump.came(entry, message);
-        } else {
-          dead.added(from, entry.bytes);
-          pending.add(from, { deliveryId: entry.deliveryId, delivered: false, reason, attempts: 0, atMs: nowMs });
-        }
-      }
-      return known + taken.length;
-    },
-
-    putLocal(sender, message, nowMs) {
-      if (rows.known([message.deliveryId]).size > 0) return;
-      assertRoom(sender, message.bytes);
-      rows.write(sender, message, null, nowMs);
-      senders.insert(entryOfMessage(sender, message, nowMs));
-    },
+    ...reception,
 
     pump: pump.next,
     recordAttempts: attempts.record,
@@ -251,21 +128,18 @@ export function createQueue({ sql, limits, admits, now }: QueueDeps): Queue {
     nextRecordMs: attempts.nextRecordMs,
 
     acknowledge(acks, nowMs) {
-      const accepted: QueueEntry[] = [];
+      const accepted = new Set<QueueEntry>();
       for (const { deliveryId, holder, socketId, reason, retryAfterMs, ...ack } of acks) {
         const entry = senders.find(deliveryId);
-        if (entry === undefined || entry.holder !== holder) continue;
+        if (entry === undefined || entry.holder !== holder || accepted.has(entry)) continue;
         attempts.answered(socketId);
-        if (ack.accepted) {
-          senders.remove(entry);
-          attempts.ended(entry, nowMs);
-          accepted.push(entry);
-        } else if (retryAfterMs === undefined) end(entry, reason ?? REFUSED, nowMs);
+        if (ack.accepted) accepted.add(entry);
+        else if (retryAfterMs === undefined) endings.dead(entry, reason ?? REFUSED, nowMs);
         // One that waits already has not failed again, and waits for no less.
         else if (entry.socketId === null) entry.dueAtMs = Math.max(entry.dueAtMs, nowMs + retryAfterMs);
         else attempts.fail(entry, nowMs, retryAfterMs);
       }
-      delivered(accepted, nowMs);
+      endings.delivered([...accepted], nowMs);
     },
 
     working(deliveryId, holder, nowMs) {
@@ -288,7 +162,9 @@ export function createQueue({ sql, limits, admits, now }: QueueDeps): Queue {
         attempts.release(queue, nowMs);
         // What waits behind one that the recipient has in its hands does not age.
         if (queue.inHandsSinceMs !== null) continue;
-        for (const entry of queue.entries.filter((each) => isTooOld(each, nowMs))) end(entry, "expired", nowMs);
+        for (const entry of queue.entries.filter((each) => dueToExpireMs(each) <= nowMs)) {
+          endings.dead(entry, "expired", nowMs);
+        }
       }
     },
 
@@ -298,7 +174,7 @@ export function createQueue({ sql, limits, admits, now }: QueueDeps): Queue {
         const next = entries.find(({ socketId }) => socketId === null);
         for (const entry of entries) {
           if (entry.socketId !== null) due = Math.min(due, entry.dueAtMs);
-          else if (inHandsSinceMs === null) due = Math.min(due, entry.createdAtMs + limits.ttlMs + entry.heldMs);
+          else if (inHandsSinceMs === null) due = Math.min(due, dueToExpireMs(entry));
         }
         // What could go by now and has not is held back by something on its way, and goes when that ends.
         if (hasSocket && next !== undefined && next.dueAtMs > nowMs) due = Math.min(due, next.dueAtMs);
@@ -312,12 +188,12 @@ export function createQueue({ sql, limits, admits, now }: QueueDeps): Queue {
 
     endSender(sender, reason, nowMs) {
       for (const entry of (senders.of(sender)?.entries ?? []).filter(({ socketId }) => socketId === null)) {
-        end(entry, reason, nowMs);
+        endings.dead(entry, reason, nowMs);
       }
     },
 
     endAll(reason, nowMs) {
-      for (const entry of senders.entries()) end(entry, reason, nowMs);
+      for (const entry of senders.entries()) endings.dead(entry, reason, nowMs);
     },
 
     pendingReports: pending.senders,
@@ -337,68 +213,31 @@ export function createQueue({ sql, limits, admits, now }: QueueDeps): Queue {
     isAwaited: (deliveryId) => senders.find(deliveryId)?.isAwaited === true,
     attempts: (deliveryId) => senders.find(deliveryId)?.attempts ?? null,
 
-    deadLetters: dead.list,
-    replay(deliveryId, nowMs) {
-      const row = rows.deadLetter(deliveryId);
-      if (row === null) return false;
-      assertRoom(row.sender, row.bytes);
-      rows.revive(deliveryId, nowMs);
-      dead.removed(row.sender, row.bytes);
-      const again = {
-        attempts: 0,
-        created_at_ms: nowMs,
-        updated_at_ms: nowMs,
-        due_at_ms: nowMs,
-        held_ms: 0,
-        holder: null,
-      };
-      senders.insert(entryOf({ ...row, ...again }));
-      addRevival(row.sender, deliveryId, nowMs);
-      return true;
-    },
-    purge: dead.purge,
+    deadLetters: deadLetters.list,
+    purge: deadLetters.purge,
 
     prune(nowMs) {
       rows.prune(nowMs);
-      dead.recount();
+      deadLetters.recount();
     },
     nextPruneMs: rows.nextPruneMs,
   };
 }
 
-/** The proxy's own messages, and those of senders that are no agents, have no gate that waits for a report. */
-function hasGate(sender: string): boolean {
-  return sender.startsWith("did:");
-}
-
-function entryOf(row: QueueRow): QueueEntry {
-  return {
-    deliveryId: row.delivery_id,
-    sender: row.sender,
-    bytes: row.bytes,
-    createdAtMs: row.created_at_ms,
-    takenAtMs: row.updated_at_ms,
-    heldMs: row.held_ms,
-    attempts: row.attempts,
-    dueAtMs: row.due_at_ms,
-    socketId: null,
-    holder: row.holder,
-    isAwaited: false,
-  };
-}
-
-function entryOfMessage(sender: string, message: QueuedMessage, nowMs: number): QueueEntry {
-  return {
-    deliveryId: message.deliveryId,
-    sender,
-    bytes: message.bytes,
-    createdAtMs: message.createdAtMs,
-    takenAtMs: nowMs,
-    heldMs: 0,
-    attempts: 0,
-    dueAtMs: nowMs,
-    socketId: null,
-    holder: null,
-    isAwaited: false,
-  };
+/** Takes in what a row says from before the gate slept. */
+function load(
+  row: QueueRow,
+  { senders, attempts, pending }: { senders: SenderQueues; attempts: Attempts; pending: PendingOutcomes },
+  nowMs: number,
+): void {
+  const { delivery_id: deliveryId, sender, reason, attempts: tried, updated_at_ms: atMs } = row;
+  if (row.state !== QUEUE_STATE.queued) {
+    const delivered = row.state === QUEUE_STATE.delivered;
+    pending.add(sender, { deliveryId, delivered, reason, attempts: tried, atMs });
+    return;
+  }
+  const entry = entryOf(row);
+  senders.insert(entry);
+  attempts.restore(entry, { socketId: row.socket_id, isPushed: row.is_pushed === 1, dueAtMs: row.due_at_ms }, nowMs);
+  if (row.revived === 1 && hasGate(sender)) pending.add(sender, revivalOf(deliveryId, atMs));
 }

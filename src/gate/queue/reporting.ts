@@ -1,14 +1,61 @@
-/** Reports to the senders' gates what became of their messages, until each has it on disk. Never on a request's path. */
+/** How messages ended that senders' gates have yet to be notified of, and the reports to these. Never on a request's path. */
 import { backoffMs } from "../../resilience/backoff.ts";
 import { errorFields, type Log } from "../../telemetry/log.ts";
 import type { AgentDid } from "../../wire/did.ts";
 import { askPeer, PEER_RETRY, PEER_TIMEOUT_MS, type PeerGate } from "../protocol/peer.ts";
-import { REPORT_TICK_MS } from "../protocol/transfer.ts";
+import { type DeliveryOutcome, REPORT_TICK_MS } from "../protocol/transfer.ts";
 import type { GroupCommit } from "../storage/group-commit.ts";
-import type { Queue } from "./queue.ts";
 
+const REPORT_BATCH_MAX = 500;
 /** That a sender's gate has a report may wait this long for another commit before it is written down here. */
 const RECORDED_WITHIN_MS = 500;
+
+/** The outcomes of one gate, by sender. Memory alone; the rows say what is pending after a crash. */
+export type PendingOutcomes = {
+  add(sender: string, outcome: DeliveryOutcome, isAwaited?: boolean): void;
+  /** Senders whose gates have a report to come. */
+  senders(): AgentDid[];
+  /** Whether a request waits for one of a sender's. */
+  isUrgent(sender: AgentDid): boolean;
+  /** What is pending for one of them, at most 500 of the oldest; what is added from now on is urgent anew. */
+  take(sender: AgentDid): DeliveryOutcome[];
+  /**
+   * The sender's gate has them on disk.
+   *
+   * @returns those of them that nothing has followed
+   */
+  done(sender: AgentDid, outcomes: readonly DeliveryOutcome[]): DeliveryOutcome[];
+};
+
+/** @returns no outcomes. */
+export function createPendingOutcomes(): PendingOutcomes {
+  const pending = new Map<string, DeliveryOutcome[]>();
+  const urgent = new Set<string>();
+
+  return {
+    add(sender, outcome, isAwaited = false) {
+      if (isAwaited) urgent.add(sender);
+      const list = pending.get(sender);
+      if (list === undefined) pending.set(sender, [outcome]);
+      else list.push(outcome);
+    },
+    senders: () => [...pending.keys()] as AgentDid[],
+    isUrgent: (sender) => urgent.has(sender),
+    take(sender) {
+      urgent.delete(sender);
+      return (pending.get(sender) ?? []).slice(0, REPORT_BATCH_MAX);
+    },
+    done(sender, outcomes) {
+      const notified = new Set(outcomes);
+      const rest = (pending.get(sender) ?? []).filter((outcome) => !notified.has(outcome));
+      if (rest.length === 0) pending.delete(sender);
+      else pending.set(sender, rest);
+      // What was replayed meanwhile may have ended anew, and is pending once more.
+      const again = new Set(rest.map(({ deliveryId }) => deliveryId));
+      return outcomes.filter(({ deliveryId }) => !again.has(deliveryId));
+    },
+  };
+}
 
 type Progress = { isBusy: boolean; dueAtMs: number; failures: number };
 
@@ -21,7 +68,12 @@ export type Reporting = {
 };
 
 export type ReportingDeps = {
-  queue: Pick<Queue, "pendingReports" | "reportsFor" | "isReportUrgent" | "reported">;
+  queue: {
+    pendingReports(): AgentDid[];
+    reportsFor(sender: AgentDid): DeliveryOutcome[];
+    isReportUrgent(sender: AgentDid): boolean;
+    reported(sender: AgentDid, outcomes: readonly DeliveryOutcome[], nowMs: number): void;
+  };
   commits: GroupCommit;
   gateStub: (did: AgentDid) => Pick<PeerGate, "settle">;
   now: () => number;

@@ -187,13 +187,7 @@ export function createQueueRows(sql: SqlStorage, deadLetterRetentionMs: number):
     },
 
     nextPruneMs() {
-      const oldest = sql
-        .exec<{ ended: number | null; dead: number | null; moved: number | null }>(
-          `SELECT MIN(CASE WHEN reported = 1 AND state IN (1, 3) THEN updated_at_ms END) AS ended,
-                  MIN(CASE WHEN reported = 1 AND state = 2 THEN updated_at_ms END) AS dead,
-                  (SELECT updated_at_ms FROM queue LIMIT 1) AS moved FROM inbound`,
-        )
-        .one();
+      const oldest = oldestOver(sql);
       const due = Math.min(
         (oldest.ended ?? Infinity) + REPEAT_KNOWN_MS,
         (oldest.moved ?? Infinity) + REPEAT_KNOWN_MS,
@@ -202,6 +196,17 @@ export function createQueueRows(sql: SqlStorage, deadLetterRetentionMs: number):
       return due === Infinity ? null : due;
     },
   };
+}
+
+/** When the oldest of those that are over ended. */
+function oldestOver(sql: SqlStorage): { ended: number | null; dead: number | null; moved: number | null } {
+  return sql
+    .exec<{ ended: number | null; dead: number | null; moved: number | null }>(
+      `SELECT MIN(CASE WHEN reported = 1 AND state IN (1, 3) THEN updated_at_ms END) AS ended,
+              MIN(CASE WHEN reported = 1 AND state = 2 THEN updated_at_ms END) AS dead,
+              (SELECT updated_at_ms FROM queue LIMIT 1) AS moved FROM inbound`,
+    )
+    .one();
 }
 
 /** Ids of messages that are over and forgotten on disk, for a transfer that was on its way meanwhile. Memory alone. */
