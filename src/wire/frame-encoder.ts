@@ -96,7 +96,7 @@ export function receiptFrame(head: FrameHead, content: ReceiptContent): string {
 
 /** @returns the text of a `req` frame; `JsonText` in its `params` keeps its own text. */
 export function reqFrame(request: { id: string | number; method: string; params?: unknown }): string {
-  return writeJson({ type: "req", ...request });
+  return spelledOut(writeJson({ type: "req", ...request }));
 }
 
 /** The error of a `res` frame. */

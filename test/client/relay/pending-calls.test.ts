@@ -137,6 +137,15 @@ describe("a call over the socket", () => {
     expect(await Promise.all(results)).toEqual(["of a", "of b"]);
   });
 
+  test("is sent with U+FFFD spelled out, which a server takes for bytes that were lost", async () => {
+    const { relay, open } = await setUp();
+    const socket = await open();
+    void relay.call("a", { x: "\ufffd" }).catch(() => undefined);
+    void relay.enqueue({ to: PEER_DID, payload: "\ufffd" }).catch(() => undefined);
+    await settle();
+    expect(socket.sent).toMatchObject([{ params: { x: "\ufffd" } }, { payload: "\ufffd" }]);
+  });
+
   test("that fails says so by its code", async () => {
     const { relay, open } = await setUp();
     const socket = await open();
