@@ -124,7 +124,7 @@ app.post(
     method: "invite.create",
     params: bodyParams(),
     status: 201,
-    // The invite stands in the fragment: no server that the link passes hears of it.
+    // The invite stands in the fragment: no server that the link passes receives it.
     shown: (c, result) => ({ ...result, link: `${new URL("/join", c.req.url).href}#${String(result["invite"])}` }),
   }),
 );

@@ -50,7 +50,7 @@ export type Runtime = {
   readonly knownAgents: KnownAgents;
   /** How often a secret without a proof may cost a read. */
   readonly looks: SecretLooks;
-  /** Room for bodies of callers who are not known yet. */
+  /** The budget for bodies of callers who are not known yet. */
   readonly bodies: BodyBudget;
   /** For what a caller can cause at will: one line a minute. */
   readonly logLimit: LogLimit;

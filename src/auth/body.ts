@@ -9,12 +9,12 @@ import { type Refusal, refusal } from "./reasons.ts";
 /** A client that needs longer than this for 1 MiB is holding a connection, not sending a message. */
 export const BODY_TIMEOUT_MS = 30_000;
 const LIMITS: BodyLimits = { maxBytes: MAX_BODY_BYTES, timeoutMs: BODY_TIMEOUT_MS };
-/** A burst waits so long for room, holding nothing; only then is it refused. */
+/** A burst waits so long for its share, holding nothing; only then is it refused. */
 const ROOM_PATIENCE_MS = 5_000;
 /** When an address that holds too much may come back: a usual body is through by then. */
 const NO_ROOM_RETRY_MS = 1_000;
 
-/** A body that was read, and its room, which is given back once its caller is known. */
+/** A body that was read, and its share, which is given back once its caller is known. */
 export type HeldBody = { readonly bytes: Uint8Array; readonly share: BodyShare };
 
 /** Whom the bytes are counted for until the caller is known, and by which clock. */

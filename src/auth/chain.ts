@@ -55,7 +55,7 @@ export type ChainDeps = {
   readonly tokens: TokenMemory;
   readonly replays: ReplayMemory;
   readonly refusals: RefusalMemory;
-  /** Room for bodies of callers who are not known yet. */
+  /** The budget for bodies of callers who are not known yet. */
   readonly bodies: BodyBudget;
   readonly trust: TrustStage;
   readonly operators: OperatorTokens;
@@ -71,7 +71,7 @@ export type ChainScope = {
   readonly log: Log;
   /** `ctx.waitUntil`. */
   readonly background: (work: Promise<unknown>) => void;
-  /** Told the decision once it is closed, to be counted. */
+  /** Called with the decision once it is closed, to be counted. */
   readonly decided?: (decision: Decision) => void;
 };
 
@@ -87,10 +87,10 @@ export type Chain = {
   rejudgeTrust(passed: PassedAgent, scope: ChainScope): Promise<Result<PassedAgent, ProxyError>>;
   /**
    * Closes the decision with the gate's answer: logs it once, remembers the nonce that the gate took, and gives back the
-   * body's room.
+   * body's share.
    *
    * @param refused null when the gate accepted
-   * @returns what the wire is told of a refusal
+   * @returns the error that the wire gets of a refusal
    */
   conclude(passed: Passed, refused: Refusal | null, scope: ChainScope): ProxyError | null;
 };

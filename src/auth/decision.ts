@@ -77,7 +77,7 @@ export function closeDecision(
 
 /**
  * The level says whose doing it is: error for what the proxy or what it depends on could not do, warn for what the caller did. A
- * caller that has used up its rate or its room is told of once a minute, with a count of the refusals that were left out.
+ * caller that has used up its rate or its share is logged once a minute, with a count of the refusals that were left out.
  */
 function logDecision(
   decision: Decision,

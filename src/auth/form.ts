@@ -53,7 +53,7 @@ export type FormDeps = {
   readonly nowMs: number;
 };
 
-/** @param decision is told who claims to call, and by how much the clocks differ */
+/** @param decision records who claims to call, and by how much the clocks differ */
 export function readForm(
   request: ProvenRequest,
   needs: RouteNeeds,

@@ -30,7 +30,7 @@ export type Passed =
       readonly kind: "credential";
       readonly credential: Credential;
       readonly body: Uint8Array;
-      /** The body's room, held until the gate has said who this is. */
+      /** The body's share of the budget, held until the gate has said who this is. */
       readonly bodyShare: BodyShare;
       readonly decision: Decision;
     }

@@ -1,5 +1,5 @@
 /**
- * Every refusal of the chain: which stage makes it, and what the wire is told. The wire gets the code alone, the log the
+ * Every refusal of the chain: which stage makes it, and what the wire gets. The wire gets the code alone, the log the
  * reason; the table is exhaustive, so a reason without a code does not compile.
  */
 import { type ProblemCode, ProxyError } from "../wire/problem.ts";
@@ -119,7 +119,7 @@ export type Refusal = {
   readonly reason: Reason;
   /** For the log: never a secret, a token, a body or a nonce. */
   readonly diagnostics?: Fields;
-  /** What the caller is told in the place of the code's own words: about what it sent itself, and nothing else. */
+  /** What the caller reads in the place of the code's own words: about what it sent itself, and nothing else. */
   readonly detail?: string;
   /** When to come back, where the cause passes by itself. */
   readonly retryAfterMs?: number;
@@ -137,7 +137,7 @@ const DETAILS: Partial<Record<Reason, string>> = {
   "body-broken-off": "The body broke off.",
 };
 
-/** What the wire is told of a refusal: the code, and words only about what the caller itself sent. */
+/** What the wire gets of a refusal: the code, and words only about what the caller itself sent. */
 export function refusalError(refused: Refusal): ProxyError {
   const { code } = REASONS[refused.reason];
   return new ProxyError(code, {

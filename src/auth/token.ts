@@ -156,7 +156,7 @@ export async function checkToken(
   if ("proofKey" in ait && keys.isActive(ait.kid, scope)) return ok({ ait, caches: { token: "hit" } });
   let unverified: UnverifiedAit;
   if ("proofKey" in ait) {
-    // The key was revoked, or has not been heard of for too long: whatever was concluded from it no longer counts.
+    // The key was revoked, or has not been confirmed for too long: whatever was concluded from it no longer counts.
     tokens.forget(token);
     const again = readAit(token, { issuer, nowMs: scope.now() });
     if (!again.ok) return again;

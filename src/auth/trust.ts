@@ -30,7 +30,7 @@ export type TrustDeps = {
   readonly lookUp: (sender: AgentDid, recipient: AgentDid) => Promise<Trust>;
   /** For what belongs to no request: each change of the breaker, once. */
   readonly log: Log;
-  /** Told each change of the breaker, and how each call ended: to be counted. */
+  /** Called with each change of the breaker, and how each call ended: to be counted. */
   readonly onTransition?: (transition: BreakerTransition) => void;
   readonly onCall?: (call: DependencyCall) => void;
   /** Pairs remembered in this isolate. */

@@ -1,4 +1,4 @@
-/** What housekeeping does, in the order of a round: first what others wait for, then what only takes room. */
+/** What housekeeping does, in the order of a round: first what others wait for, then what only takes space. */
 import { cleanUpBatch, type CleanupDeps } from "../apikeys/cleanup.ts";
 import { auditRetentionStatements } from "../audit/retention.ts";
 import { mostChanged, runBatch } from "../database/batch.ts";

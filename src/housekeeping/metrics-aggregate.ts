@@ -24,7 +24,7 @@ export function createAggregate(storage: DurableObjectStorage): Aggregate {
     "CREATE TABLE IF NOT EXISTS metric_batches (id TEXT PRIMARY KEY, taken_at_ms INTEGER NOT NULL) WITHOUT ROWID",
   );
 
-  /** Room for a series that is not there yet. */
+  /** Space for a series that is not there yet. */
   let seriesCount = sql.exec<{ n: number }>("SELECT COUNT(*) AS n FROM metric_series").one().n;
   const find = (series: string): Row | null =>
     sql.exec<Row>("SELECT series, kind, value, counts FROM metric_series WHERE series = ?", series).toArray()[0] ??
@@ -39,7 +39,7 @@ export function createAggregate(storage: DurableObjectStorage): Aggregate {
       counts,
     );
   };
-  /** Whether there is room; a new series beyond the bound is not kept, and counted. */
+  /** Whether there is space; a new series beyond the bound is not kept, and counted. */
   const fits = (known: Row | null): boolean => {
     if (known !== null) return true;
     if (seriesCount >= SERIES_MAX) {

@@ -22,11 +22,11 @@ export type UnverifiedCrl = {
 /** The claims of a revocation list but for its entries. `iat` and `exp` in seconds. */
 export type CrlHead = { readonly iss: string; readonly iat: number; readonly exp: number };
 
-/** Told every entry of a list. */
+/** Called with every entry of a list. */
 export type RevocationReader = {
   /** The texts of `jti` and `agentDid` stand at these bytes of the payload. */
   atBytes: EntryReader;
-  /** Everything told so far is void: the list is told again from its beginning, by `plain`. */
+  /** Everything so far is void: the list is read again from its beginning, by `plain`. */
   restart(): void;
   plain(jti: string, agentDid: string): void;
 };

@@ -73,7 +73,7 @@ export function createKeys(settings: RegistrySettings, dependency: Dependency): 
     keepMs: settings.keysMaxStaleMs,
     settings,
   });
-  // Revoked once is revoked for good, whatever an older copy or a registry that was set back says afterwards.
+  // Revoked once is revoked permanently, whatever an older copy or a registry that was set back says afterwards.
   const seenRevoked = new Set<string>();
   let forced: ForcedRefresh | null = null;
 
@@ -138,7 +138,7 @@ export function createKeys(settings: RegistrySettings, dependency: Dependency): 
   async function findAnew(kid: string, scope: RequestScope): Promise<KeyAnswer> {
     const nowMs = scope.now();
     if (forced === null || nowMs - forced.atMs >= FORCED_REFRESH_EVERY_MS) {
-      const mine: ForcedRefresh = { atMs: nowMs, outcome: "under way" };
+      const mine: ForcedRefresh = { atMs: nowMs, outcome: "in progress" };
       forced = mine;
       const loaded = await loadNow(callFor(scope));
       mine.outcome = loaded.ok ? "done" : "failed";
@@ -148,7 +148,7 @@ export function createKeys(settings: RegistrySettings, dependency: Dependency): 
     }
     // Another request has just asked. Its promise is its own, so what it brings is looked for.
     const theirs = forced;
-    await lookUntil(() => theirs.outcome !== "under way", dependency.patienceMs, scope.signal);
+    await lookUntil(() => theirs.outcome !== "in progress", dependency.patienceMs, scope.signal);
     const held = cache.read(DOCUMENT, scope.now());
     if (held.phase === "gone") return err("unavailable");
     const answer = judge(kid, held.value, "refreshed");
@@ -194,7 +194,7 @@ export function createKeys(settings: RegistrySettings, dependency: Dependency): 
   };
 }
 
-type ForcedRefresh = { readonly atMs: number; outcome: "under way" | "done" | "failed" };
+type ForcedRefresh = { readonly atMs: number; outcome: "in progress" | "done" | "failed" };
 
 async function importKeys(keys: readonly RegistryKey[], scope: RequestScope): Promise<KeySet> {
   const active = new Map<string, CryptoKey>();

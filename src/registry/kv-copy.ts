@@ -74,7 +74,7 @@ export function createKvCopy(options: Place & { keepMs: number; settings: Regist
     drop,
   };
 
-  /** A look that is under way is no look that found nothing: whoever comes meanwhile looks as well, bounded by slots. */
+  /** A look in progress is no look that found nothing: whoever comes meanwhile looks as well, bounded by slots. */
   async function lookedUp<T>(scope: RequestScope, look: () => Promise<T>): Promise<T> {
     try {
       return await inTime(settings, look);

@@ -16,7 +16,7 @@ export type Registry = {
   keys: Keys;
   crl: Crl;
   access: Access;
-  /** What `/ready` and the metrics tell of each dependency. */
+  /** What `/ready` and the metrics show of each dependency. */
   status(nowMs: number): RegistryStatus;
   /** Fetches keys and list where this isolate has none, so that `status` speaks of the registry and not of a start. */
   warm(scope: RequestScope): Promise<{ keys: Result<null, CallFailure>; crl: Result<null, CallFailure> }>;
@@ -46,8 +46,8 @@ const DOCUMENT_PATIENCE_MS = 2_500;
  * One per isolate and configuration; it keeps bounded caches and breakers and nothing of any request.
  *
  * @param deps.log for what belongs to no request: each change of a breaker, once
- * @param deps.onTransition told the same, to be counted
- * @param deps.onCall told how each call ended, to be counted
+ * @param deps.onTransition called with the same, to be counted
+ * @param deps.onCall called with how each call ended, to be counted
  */
 export function createRegistry(deps: {
   settings: RegistrySettings;

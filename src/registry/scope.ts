@@ -19,7 +19,7 @@ export type RequestScope = CallScope & {
   kv: KVNamespace | null;
 };
 
-/** The settings that this room obeys (contract §6). */
+/** The settings of this folder (contract §6). */
 export type RegistrySettings = Pick<
   Config,
   | "registryUrl"

@@ -22,7 +22,7 @@ export class BodyTooLarge extends Error {
 export type BodyFailure =
   | { readonly kind: "too-large" }
   | { readonly kind: "too-slow" }
-  /** There was no room for it, by the word of {@link BodyRoom}. */
+  /** There was no share of the budget for it, see {@link BodyRoom}. */
   | { readonly kind: "no-room" }
   /** Its sender went away, or sent less than it announced. */
   | { readonly kind: "broken"; readonly error: unknown };

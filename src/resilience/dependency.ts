@@ -14,7 +14,7 @@ export type Dependency = {
   readonly leaseMs: number;
   /** How long a request that has no copy waits for a slot, or for the copy that another brings. */
   readonly patienceMs: number;
-  /** Told how each call ended, a refusal being `ok`: to be counted. */
+  /** Called with how each call ended, a refusal being `ok`: to be counted. */
   readonly onCall: ((call: DependencyCall) => void) | undefined;
 };
 
@@ -33,9 +33,9 @@ export type DependencyOptions = {
   patienceMs?: number;
   /** How long a request may hold a slot before its call goes out, while it looks at the second level. Default: nothing. */
   copyTimeoutMs?: number;
-  /** Told each change of the breaker once: log it and count it. */
+  /** Called with each change of the breaker once: log it and count it. */
   onTransition?: ((transition: BreakerTransition) => void) | undefined;
-  /** Told how each call ended: count it. */
+  /** Called with how each call ended: count it. */
   onCall?: ((call: DependencyCall) => void) | undefined;
 };
 

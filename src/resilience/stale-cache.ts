@@ -28,7 +28,7 @@ export type RefreshLease = number;
 /**
  * A bounded cache whose values age through four phases: fresh, stale-while-revalidate, stale-if-error, gone. It holds
  * values, never promises, since on Workers one request must not wait on another's I/O. It reads no clock: every
- * operation is told the time. Least recently used entries go first.
+ * operation takes the time. Least recently used entries go first.
  */
 export type StaleCache<T> = {
   /** The entry and its phase at `nowMs`. Reading makes it the most recently used; a gone entry is removed. */

@@ -1,4 +1,4 @@
-/** The one thing that this room says by itself. The project's log fits. */
+/** Where warnings of this folder go. The project's log fits. */
 export type WarnLog = {
   warn(event: string, fields: Record<string, string | number | boolean | null | undefined>): void;
 };

@@ -34,7 +34,7 @@ async function listFrom(ctx: CallContext, session: D1DatabaseSession, actor: Act
   if (actor === null) return shownPage(await listEverything(session, page), null);
   const enforced = ctx.config.fgacEnforce;
   const reach = await findReach(session, actor, enforced);
-  // Where the graph decides nothing it is not asked, and that it is out of reach is not heard.
+  // Where the graph decides nothing it is not asked, and its being out of reach does not matter.
   const wanted = page.agentDid === null ? page.limit : LOOKED_THROUGH_MAX;
   const { ids, more } = reach.graphDecides
     ? await readable(ctx, session, actor.subject, { limit: wanted, cursor: page.cursor })

@@ -1,6 +1,6 @@
 /** Keeps what a caller can cause at will from filling the log: one line a minute for each thing, with a count of the others. */
 
-/** Told of an event before it is logged. */
+/** Asked before an event is logged. */
 export type LogLimit = {
   /**
    * @param key what is limited by itself: an event, an address, an agent; no secret

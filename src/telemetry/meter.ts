@@ -33,7 +33,7 @@ export type Meter = {
 
 /**
  * @param deps.pause waits in real time, `scheduler.wait`
- * @param deps.onLate told why a batch has to wait for another flush
+ * @param deps.onLate called with the reason why a batch has to wait for another flush
  */
 export function createMeter(deps: {
   now: () => number;

@@ -1,5 +1,5 @@
 /**
- * Every number that this program keeps: its name, what it means, its unit and its labels. Other rooms count by these
+ * Every number that this program keeps: its name, what it means, its unit and its labels. Other folders count by these
  * names alone, `docs/metrics.md` describes them, and a test holds the two together.
  */
 
@@ -131,7 +131,7 @@ export const METRICS = {
   },
   task_fgac_outbox_parked: {
     kind: "gauge",
-    help: "Of these, registers that the remote relationship graph refused for good.",
+    help: "Of these, registers that the remote relationship graph refused permanently.",
     labels: [],
   },
   sallyport_breaker_open: {

@@ -1,6 +1,6 @@
 /**
  * Numbers by series, bounded. A series is its own text in the exposition, `name{label="value"}`, so that nothing is
- * kept twice and nothing needs escaping: label values are of a harmless form or they are not told apart.
+ * kept twice and nothing needs escaping: label values are of a harmless form or they are not distinguished.
  */
 import {
   boundsOf,

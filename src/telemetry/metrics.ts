@@ -1,4 +1,4 @@
-/** The numbers of this isolate. Any room counts here by a name of the table; the rest happens off its path. */
+/** The numbers of this isolate. Any folder counts here by a name of the table; the rest happens off its path. */
 import { createLog, errorFields } from "./log.ts";
 import { createMeter, type SendBatch } from "./meter.ts";
 
@@ -7,7 +7,7 @@ export const meter = createMeter({
   // Not `setTimeout`: a test that fakes the clock must not hold numbers back.
   pause: (ms) => scheduler.wait(ms),
   newId: () => crypto.randomUUID(),
-  // Off a request's path nobody hears an error but the log.
+  // Off a request's path an error reaches the log alone.
   onLate: (error) => createLog().warn("metrics.batch_waits", errorFields(error)),
 });
 

@@ -84,10 +84,10 @@ export async function startPairing(
 }
 
 /**
- * Consumes the ticket and makes trust, in one commit; then tells the initiator over its relay.
+ * Consumes the ticket and makes trust, in one commit; then notifies the initiator over its relay.
  *
- * @returns the two, and whether the initiator's gate has the news. Where it has not, the trust stands all the same and the
- *          news stays owed.
+ * @returns the two, and whether the initiator's gate has the notification. Where it has not, the trust stands all the same and the
+ *          notification stays pending.
  * @throws ProxyError by the state of the ticket, see {@link refuseTicket}
  */
 export async function confirmPairing(
@@ -143,7 +143,7 @@ export async function confirmPairing(
 }
 
 /**
- * What became of a ticket, told to its participants alone: the initiator, the responder it was meant for, and the one
+ * What became of a ticket, for its participants alone: the initiator, the responder it was meant for, and the one
  * who confirmed it.
  *
  * @throws ProxyError `PROXY_NOT_FOUND` for anybody else as for a ticket that does not exist; `PROXY_GONE` once it expired

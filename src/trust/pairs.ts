@@ -11,7 +11,7 @@ import type { Profile } from "./profile.ts";
 /** What the store says about two agents. Epoch 0: they never paired. */
 export type Trust = { readonly trusted: boolean; readonly epoch: number };
 
-/** Whose profile stands on which side is told by the DIDs. */
+/** The order of the DIDs says whose profile stands on which side. */
 export type Side = { readonly did: AgentDid; readonly profile: Profile };
 
 /** One that an agent trusts, since a moment in milliseconds since 1970. */

@@ -36,7 +36,7 @@ export type PendingNotification = {
   readonly stands: boolean;
 };
 
-/** How long an expired ticket is still told from an unknown one, and a confirmed one still answers `/pair/status`. */
+/** How long an expired ticket is still distinguished from an unknown one, and a confirmed one still answers `/pair/status`. */
 const TICKET_RETENTION_MS = 86_400_000;
 /** Tickets of one agent that may be pending at a time. */
 export const PENDING_TICKETS_MAX = 100;

@@ -79,7 +79,7 @@ export function heartbeatAckFrame(head: FrameHead, ackId: string): string {
   return JSON.stringify({ v: 1, type: "heartbeat_ack", ...head, ackId });
 }
 
-/** What became of a message, told to its sender. */
+/** What became of a message, for its sender. */
 export type ReceiptContent = {
   /** Id of the `enqueue` frame; null when the message came by HTTP. */
   readonly originalFrameId: string | null;

@@ -8,7 +8,7 @@ const SPECIAL_SCHEMES: ReadonlySet<string> = new Set(["http", "https", "ws", "ws
 
 /**
  * Whether the text is one exact origin of any scheme: `https://app.example.com:8443`, `tauri://localhost`,
- * `chrome-extension://abcdef`. `URL.origin` cannot tell: for a scheme it does not know it is `null`. An origin has to be in
+ * `chrome-extension://abcdef`. `URL.origin` does not help: for a scheme it does not know it is `null`. An origin has to be in
  * the form in which it is sent, lower case and without its scheme's own port, since it is compared letter by letter; `null`
  * and `*` are none.
  */

@@ -121,12 +121,12 @@ const REALM = 'realm="sallyport"';
 
 /** What a handler adds to a refusal. */
 export type ProxyErrorOptions = {
-  /** Told to the caller instead of the table's words; holds no secret and no more than the caller may know. */
+  /** Sent to the caller instead of the table's words; holds no secret and no more than the caller may know. */
   readonly detail?: string | undefined;
   /** For the log alone. */
   readonly reason?: string | undefined;
   readonly retryAfterMs?: number | undefined;
-  /** Told to a caller of `/rpc` in `error.data`. */
+  /** Sent to a caller of `/rpc` in `error.data`. */
   readonly data?: Readonly<Record<string, unknown>> | undefined;
   readonly cause?: unknown;
 };

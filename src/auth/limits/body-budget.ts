@@ -1,7 +1,7 @@
 /**
  * How many bytes of bodies an isolate holds for callers who have proved nothing yet, shared fairly among addresses. An address
  * may hold at most a quarter of what is still free, so what is left never falls to nothing by one of them; and its first body
- * may have whatever is free, so that a dozen greedy addresses leave room for the next. One alone gets a fifth of the whole.
+ * may have whatever is free, so that a dozen greedy addresses leave a share for the next. One alone gets a fifth of the whole.
  */
 
 /** Contract §3: a JSON body ≤ 1 MiB. */
@@ -20,16 +20,16 @@ const SHARE_MAX_OF_FREE = 0.25;
 /** Those without an address are counted together. */
 const NO_ADDRESS = "unknown";
 
-/** The room of one body. */
+/** The share of one body. */
 export type BodyShare = {
   /** @returns whether so many bytes more may be held; a share that was given back gets none */
   grow(bytes: number, nowMs: number): boolean;
-  /** Gives the room back; a second time does no harm. */
+  /** Gives the share back; a second time does no harm. */
   release(): void;
 };
 
 export type BodyBudget = {
-  /** @returns room for a body of this many bytes, to be given back, or null when the address has used up its share */
+  /** @returns a share for a body of this many bytes, to be given back, or null when the address has used up its share */
   take(address: string | null, bytes: number, nowMs: number): BodyShare | null;
   /** Bytes that are held at the moment, of one address or of all. */
   heldBytes(address?: string): number;

@@ -28,7 +28,7 @@ export function createLockout(): Lockout {
       if (failures.size > ADDRESSES_MAX && oldest !== undefined) failures.delete(oldest);
       if (known.lockedUntilMs > nowMs) return known.lockedUntilMs - nowMs;
       known.times = [...known.times.filter((time) => time > nowMs - WINDOW_MS), nowMs];
-      // The last that is told of as a failure; the next within the time finds the lock.
+      // The last that is answered as a failure; the next within the time finds the lock.
       if (known.times.length < FAILURES_MAX) return 0;
       known.times = [];
       known.lockedUntilMs = nowMs + LOCKED_MS;

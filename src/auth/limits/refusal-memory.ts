@@ -12,7 +12,7 @@ export type RefusalMemory = {
    * @returns why it is refused without a look; null where it may be looked at
    */
   recall(keyX: string, nonce: string, nowMs: number): Refusal | null;
-  /** Told of a refusal that a look has cost. */
+  /** Records a refusal that a look has cost. */
   remember(keyX: string, nonce: string, refused: Refusal, nowMs: number): void;
 };
 

@@ -12,7 +12,7 @@ export type SecretLooks = {
    * @returns 0, and the look is counted; otherwise how long to wait, in milliseconds
    */
   waitMs(secretHash: string, address: string | null, nowMs: number): number;
-  /** Told that the secret was right. */
+  /** Records that the secret was right. */
   wasRight(secretHash: string, nowMs: number): void;
 };
 

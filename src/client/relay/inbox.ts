@@ -63,7 +63,7 @@ type Sender = {
 
 /** Handled deliveries that are remembered, so that a repeat is acknowledged and not handled again. */
 const REMEMBERED_MAX = 10_000;
-/** More than a server has under way to one client, and a bound all the same. */
+/** More than a server has in flight to one client, and a bound all the same. */
 const LEFT_MAX = 1_000;
 /** Senders whose failure is remembered; beyond it the order of the oldest is given up. */
 const SENDERS_MAX = 10_000;

@@ -21,7 +21,7 @@ const CLAIM_BODY: BodyLimits = { maxBytes: 4_096, timeoutMs: 5_000 };
 
 /** Whatever is wrong with a claim, its answer is the same. */
 const REFUSED: Refusal = { reason: "gate-credential-refused" };
-/** What the wire hears beside: a lock, a missing dependency, and, after a valid proof alone, that no token waits. */
+/** What the wire may say beside: a lock, a missing dependency, and, after a valid proof alone, that no token waits. */
 const TOLD: ReadonlySet<Refusal["reason"]> = new Set([
   "gate-nothing-to-claim",
   "gate-address-locked",
@@ -78,7 +78,7 @@ async function readClaim(c: Context<HttpEnv>) {
   }
 }
 
-/** The reason goes to the log, once a minute for each address; the wire hears the one 401. */
+/** The reason goes to the log, once a minute for each address; the wire gets the one 401. */
 function refused(c: Context<HttpEnv>, why: Refusal): ProxyError {
   const address = c.get("address");
   const leftOut = c.get("runtime").logLimit.due(`device.claim_refused ${address} ${why.reason}`, Date.now());

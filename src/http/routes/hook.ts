@@ -59,7 +59,7 @@ async function submit(c: Context<HttpEnv>, passed: PassedAgent, { text, optional
 
 /**
  * The message is on disk by now: whatever happens while waiting, the answer is a 202, unless the sender's own authority has ended
- * meanwhile. That is told to nobody, like every reply under it.
+ * meanwhile. No reply under it is given any more.
  *
  * @throws ProxyError PROXY_AUTH_REVOKED where it has
  */

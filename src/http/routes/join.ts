@@ -2,7 +2,7 @@
 import type { Handler } from "hono";
 import type { HttpEnv } from "../middleware/request-context.ts";
 
-/** No script, nothing from elsewhere, and the address is told to nobody. */
+/** No script, nothing from elsewhere, and no referrer. */
 const HEADERS = {
   "Content-Type": "text/html; charset=utf-8",
   "Content-Security-Policy":

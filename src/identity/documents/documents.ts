@@ -17,7 +17,7 @@ import { isAccessValid } from "../tokens/token-pairs.ts";
 /** What the documents are made of: the database, the settings, and the clock in milliseconds since 1970. */
 export type DocumentSource = { db: D1Database; config: Config; now: () => number };
 
-/** Anybody may ask, so a body is held to little room and little time: a usual one has some 150 bytes, sent at once. */
+/** Anybody may ask, so a body is held to few bytes and little time: a usual one has some 150 bytes, sent at once. */
 const VALIDATION_BODY = { maxBytes: 4_096, timeoutMs: 5_000 } as const;
 /** May be kept, but is asked for again before each use: a revoked key or token must not live on in somebody's cache. */
 const DOCUMENT_HEADERS = { "Content-Type": "application/json", "Cache-Control": "no-cache" };
@@ -51,7 +51,7 @@ export async function accessValidationResponse(source: DocumentSource, request: 
 }
 
 async function readValidationBody(request: Request): Promise<{ agentDid: string; aitJti: string }> {
-  // Nothing before this route bounds a body; a longer one is discarded up to a cap, so that its sender hears the answer.
+  // Nothing before this route bounds a body; a longer one is discarded up to a cap, so that its sender receives the answer.
   const bytes = await readBodyWithin(request.body, VALIDATION_BODY);
   if (!bytes.ok) throw bodyRefusal(bytes.error);
   let value: unknown;
@@ -91,7 +91,7 @@ export function embeddedRegistryFetch(source: DocumentSource): RegistryFetch {
     const request = new Request(`https://registry.invalid${path}`, init);
     const answered = answer(source, request).catch((error: unknown) => failure(error));
     if (signal === undefined) return answered;
-    // D1 cannot be told to stop; the caller's deadline ends the wait, not the work.
+    // D1 cannot be stopped; the caller's deadline ends the wait, not the work.
     let onAbort: (() => void) | null = null;
     const aborted = new Promise<never>((_, reject) => {
       onAbort = () => reject(signal.reason instanceof Error ? signal.reason : new Error("aborted"));

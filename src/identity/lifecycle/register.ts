@@ -82,7 +82,7 @@ export async function registerAgent(
   throw contended();
 }
 
-/** @returns what the answer to a registration or a re-key tells. */
+/** @returns what the answer to a registration or a re-key contains */
 export function credentialsOf(agent: Agent, issued: IssuedAit, pair: TokenPair): Credentials {
   return {
     agentDid: agent.agentDid,
