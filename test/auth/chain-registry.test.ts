@@ -41,7 +41,7 @@ function registryOf(served: Served): RegistryFetch {
   };
 }
 
-function houseWith(served: Served, authDeadlineMs = 5_000): ChainHarness {
+function harnessWith(served: Served, authDeadlineMs = 5_000): ChainHarness {
   const reader = createRegistry({
     settings: {
       registryUrl: "https://registry.example.com",
@@ -62,20 +62,20 @@ function houseWith(served: Served, authDeadlineMs = 5_000): ChainHarness {
     },
     log: recordingLog(),
   });
-  const house = newChainHarness({ reader, fetch: registryOf(served), authDeadlineMs });
-  house.trusts(alice.did, bob.did);
-  return house;
+  const harness = newChainHarness({ reader, fetch: registryOf(served), authDeadlineMs });
+  harness.trusts(alice.did, bob.did);
+  return harness;
 }
 
 const UP = (): Served => ({ paths: [], mode: "up", keys: [{ kid: KID, status: "active" }] });
 
-async function hook(house: ChainHarness, headers: Record<string, string> = {}, nonce?: string): Promise<string> {
+async function hook(harness: ChainHarness, headers: Record<string, string> = {}, nonce?: string): Promise<string> {
   const request = await signedRequest(alice, bob.did, {
     headers,
     ...(nonce === undefined ? {} : { nonce }),
-    timestamp: String(house.nowMs / 1_000),
+    timestamp: String(harness.nowMs / 1_000),
   });
-  const result = await house.chain.authenticate(request, HOOK, house.scope);
+  const result = await harness.chain.authenticate(request, HOOK, harness.scope);
   return result.ok ? "passed" : `${result.error.code} ${String(result.error.reason)}`;
 }
 
@@ -85,23 +85,23 @@ const under = async (kid: string): Promise<Record<string, string>> => ({
 
 test("a warm hook asks the registry nothing", async () => {
   const served = UP();
-  const house = houseWith(served);
-  expect(await hook(house)).toBe("passed");
+  const harness = harnessWith(served);
+  expect(await hook(harness)).toBe("passed");
   const cold = served.paths.length;
   expect(cold).toBe(3);
-  for (let round = 0; round < 50; round += 1) expect(await hook(house)).toBe("passed");
+  for (let round = 0; round < 50; round += 1) expect(await hook(harness)).toBe("passed");
   expect(served.paths).toHaveLength(cold);
-  expect(house.store.reads).toBe(1);
+  expect(harness.store.reads).toBe(1);
 });
 
 test("200 requests with random kids cause at most one refresh", async () => {
   const served = UP();
-  const house = houseWith(served);
-  await hook(house);
-  house.nowMs += 31_000;
+  const harness = harnessWith(served);
+  await hook(harness);
+  harness.nowMs += 31_000;
   const before = served.paths.length;
   const told = await Promise.all(
-    Array.from({ length: 200 }, async () => hook(house, await under(`kid-${crypto.randomUUID()}`))),
+    Array.from({ length: 200 }, async () => hook(harness, await under(`kid-${crypto.randomUUID()}`))),
   );
   expect(new Set(told.map((answer) => answer.split(" ")[0]))).toEqual(new Set(["PROXY_AUTH_INVALID_AIT"]));
   expect(served.paths.slice(before)).toEqual(["/.well-known/claw-keys.json"]);
@@ -109,30 +109,30 @@ test("200 requests with random kids cause at most one refresh", async () => {
 
 test("a key that turns revoked ends the tokens it signed, remembered ones too, at the next refresh", async () => {
   const served = UP();
-  const house = houseWith(served);
-  expect(await hook(house)).toBe("passed");
+  const harness = harnessWith(served);
+  expect(await hook(harness)).toBe("passed");
   served.keys = [
     { kid: KID, status: "revoked" },
     { kid: "next", status: "active" },
   ];
-  house.nowMs = NOW_MS + 31_000;
-  expect(await hook(house)).toBe("passed");
-  await hook(house, await under("another"));
-  expect(await hook(house)).toBe("PROXY_AUTH_INVALID_AIT ait-key-revoked");
+  harness.nowMs = NOW_MS + 31_000;
+  expect(await hook(harness)).toBe("passed");
+  await hook(harness, await under("another"));
+  expect(await hook(harness)).toBe("PROXY_AUTH_INVALID_AIT ait-key-revoked");
 });
 
 test("a registry that hangs is given up at the deadline of the whole chain", async () => {
-  const house = houseWith({ ...UP(), mode: "hanging" }, 150);
-  expect(await hook(house)).toBe("PROXY_AUTH_DEPENDENCY_UNAVAILABLE keys-unavailable");
+  const harness = harnessWith({ ...UP(), mode: "hanging" }, 150);
+  expect(await hook(harness)).toBe("PROXY_AUTH_DEPENDENCY_UNAVAILABLE keys-unavailable");
 });
 
 test("a registry that is down costs no verified agent anything while its answers may be served", async () => {
   const served = UP();
-  const house = houseWith(served);
-  expect(await hook(house)).toBe("passed");
+  const harness = harnessWith(served);
+  expect(await hook(harness)).toBe("passed");
   served.mode = "down";
   for (let minute = 1; minute <= 10; minute += 1) {
-    house.nowMs = NOW_MS + minute * 60_000;
-    expect(await hook(house), `minute ${minute}`).toBe("passed");
+    harness.nowMs = NOW_MS + minute * 60_000;
+    expect(await hook(harness), `minute ${minute}`).toBe("passed");
   }
 });

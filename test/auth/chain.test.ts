@@ -26,7 +26,7 @@ import {
 const NOW_SECONDS = NOW_MS / 1_000;
 const MIB = 1_048_576;
 
-let house: ChainHarness;
+let harness: ChainHarness;
 let alice: Agent;
 let bob: Agent;
 
@@ -35,8 +35,8 @@ beforeAll(async () => {
 });
 
 beforeEach(() => {
-  house = newChainHarness();
-  house.trusts(alice.did, bob.did);
+  harness = newChainHarness();
+  harness.trusts(alice.did, bob.did);
 });
 
 const hook = async (
@@ -44,21 +44,21 @@ const hook = async (
   from: Agent = alice,
   to: string | null = bob.did,
 ): Promise<Result<Passed, ProxyError>> =>
-  house.chain.authenticate(await signedRequest(from, to, how), HOOK, house.scope);
+  harness.chain.authenticate(await signedRequest(from, to, how), HOOK, harness.scope);
 
 const passedAgent = (result: Result<Passed, ProxyError>): PassedAgent => {
   if (!result.ok || result.value.kind !== "agent") throw new Error("the request did not pass as an agent's");
   return result.value;
 };
 
-const lastDecision = () => house.log.lines.findLast((line) => line.event === "auth.decision");
-const registryCalls = () => house.registry.calls.keys + house.registry.calls.crl + house.registry.calls.access;
+const lastDecision = () => harness.log.lines.findLast((line) => line.event === "auth.decision");
+const registryCalls = () => harness.registry.calls.keys + harness.registry.calls.crl + harness.registry.calls.access;
 
 /** Expects a refusal for this reason, told by its code alone, and logged once with its stage. */
 function expectRefused(result: Result<Passed, ProxyError>, reason: Reason): void {
   const { code, stage } = REASONS[reason];
   expect(result.ok ? "accepted" : [result.error.code, result.error.reason]).toEqual([code, reason]);
-  const decisions = house.log.lines.filter((line) => line.event === "auth.decision");
+  const decisions = harness.log.lines.filter((line) => line.event === "auth.decision");
   expect(decisions).toHaveLength(1);
   expect(decisions[0]?.fields).toMatchObject({ outcome: "refused", stage, reason, code });
 }
@@ -85,9 +85,9 @@ describe("a signed send between agents that trust each other", () => {
   test("is logged once, after the gate has answered, with its stages and caches and nothing secret", async () => {
     const passed = passedAgent(await hook({ nonce: "a-very-secret-nonce", body: '{"secret":"of the body"}' }));
     expect(lastDecision()).toBeUndefined();
-    expect(house.chain.conclude(passed, null, house.scope)).toBeNull();
-    house.chain.conclude(passed, null, house.scope);
-    expect(house.log.lines).toHaveLength(1);
+    expect(harness.chain.conclude(passed, null, harness.scope)).toBeNull();
+    harness.chain.conclude(passed, null, harness.scope);
+    expect(harness.log.lines).toHaveLength(1);
     expect(lastDecision()?.fields).toMatchObject({
       route: "hooks.agent",
       outcome: "accepted",
@@ -101,7 +101,7 @@ describe("a signed send between agents that trust each other", () => {
       trustCache: "miss",
       accessCache: "hit",
     });
-    const line = JSON.stringify(house.log.lines);
+    const line = JSON.stringify(harness.log.lines);
     for (const secret of ["a-very-secret-nonce", "of the body", ACCESS_TOKEN, alice.ait, alice.ait.slice(-40)]) {
       expect(line).not.toContain(secret);
     }
@@ -109,26 +109,26 @@ describe("a signed send between agents that trust each other", () => {
 
   test("that the route finds unfit afterwards is logged as refused, with the code that it answers with", async () => {
     const passed = passedAgent(await hook());
-    house.chain.conclude(
+    harness.chain.conclude(
       passed,
       { reason: "route-refused", diagnostics: { code: "PROXY_HOOK_INVALID_JSON" } },
-      house.scope,
+      harness.scope,
     );
     expect(lastDecision()?.fields).toMatchObject({
       outcome: "refused",
       stage: "route",
       code: "PROXY_HOOK_INVALID_JSON",
     });
-    expect(house.replays.size()).toBe(0);
+    expect(harness.replays.size()).toBe(0);
   });
 
   test("a second one asks for no key and reads no store", async () => {
     await hook();
     await hook();
-    expect(house.registry.calls.keys).toBe(1);
-    expect(house.store.reads).toBe(1);
+    expect(harness.registry.calls.keys).toBe(1);
+    expect(harness.store.reads).toBe(1);
     const passed = passedAgent(await hook());
-    house.chain.conclude(passed, null, house.scope);
+    harness.chain.conclude(passed, null, harness.scope);
     expect(lastDecision()?.fields).toMatchObject({ tokenCache: "hit", trustCache: "hit" });
   });
 
@@ -155,17 +155,17 @@ describe("a signed send between agents that trust each other", () => {
     expect((await hook({ nonce: "n", headers: { "X-Claw-Proof": null } })).ok).toBe(false);
     const both = new Request(request.clone());
     both.headers.set("X-Claw-Signature", proof ?? "");
-    expect((await house.chain.authenticate(both, HOOK, house.scope)).ok).toBe(true);
+    expect((await harness.chain.authenticate(both, HOOK, harness.scope)).ok).toBe(true);
     const alias = new Request(request);
     alias.headers.delete("X-Claw-Proof");
     alias.headers.set("X-Claw-Signature", proof ?? "");
-    expect((await house.chain.authenticate(alias, HOOK, house.scope)).ok).toBe(true);
+    expect((await harness.chain.authenticate(alias, HOOK, harness.scope)).ok).toBe(true);
   });
 
   test("201 s of skew is accepted and warned of, with the agent", async () => {
     const passed = passedAgent(await hook({ timestamp: String(NOW_SECONDS - 201) }));
-    house.chain.conclude(passed, null, house.scope);
-    expect(house.log.lines.find((line) => line.event === "auth.clock_skew")).toMatchObject({
+    harness.chain.conclude(passed, null, harness.scope);
+    expect(harness.log.lines.find((line) => line.event === "auth.clock_skew")).toMatchObject({
       level: "warn",
       fields: { agentDid: alice.did, skewMs: -201_000 },
     });
@@ -329,7 +329,7 @@ describe("a request whose own form is wrong is refused before anything is fetche
   ])("%s", async (_what, reason, how) => {
     expectRefused(await hook(await how()), reason);
     expect(registryCalls()).toBe(0);
-    expect(house.store.reads).toBe(0);
+    expect(harness.store.reads).toBe(0);
   });
 });
 
@@ -378,7 +378,7 @@ describe("what is fetched or computed decides in the order of the stages", () =>
     ["a trust store that fails", "trust-unavailable", (h) => ((h.store.down = true), {})],
     ["an access token that is not valid", "access-invalid", (h) => (h.registry.invalidAccess.add(ACCESS_TOKEN), {})],
   ])("%s", async (_what, reason, how) => {
-    expectRefused(await hook(await how(house)), reason);
+    expectRefused(await hook(await how(harness)), reason);
   });
 
   test("a proof by another agent's key is refused", async () => {
@@ -387,14 +387,14 @@ describe("what is fetched or computed decides in the order of the stages", () =>
   });
 
   test("a refusal by a stage asks nothing of the stages after it", async () => {
-    house.registry.revokedJtis.add(String(alice.claims["jti"]));
+    harness.registry.revokedJtis.add(String(alice.claims["jti"]));
     expectRefused(await hook(), "ait-revoked");
-    expect(house.registry.calls).toEqual({ keys: 1, crl: 1, access: 0 });
-    expect(house.store.reads).toBe(0);
+    expect(harness.registry.calls).toEqual({ keys: 1, crl: 1, access: 0 });
+    expect(harness.store.reads).toBe(0);
   });
 
   test("a registry that cannot validate access leaves the decision to the gate", async () => {
-    house.registry.down.access = true;
+    harness.registry.down.access = true;
     expect(passedAgent(await hook()).access).toEqual({ keyHash: "key-hash", validatedAtMs: null });
   });
 });
@@ -402,30 +402,30 @@ describe("what is fetched or computed decides in the order of the stages", () =>
 describe("a remembered token", () => {
   test("is refused at its exp without asking for a key", async () => {
     await hook();
-    house.nowMs += 3_600_000;
-    const result = await hook({ timestamp: String(house.nowMs / 1_000) });
+    harness.nowMs += 3_600_000;
+    const result = await hook({ timestamp: String(harness.nowMs / 1_000) });
     expect(result.ok ? null : result.error.reason).toBe("ait-expired");
-    expect(house.registry.calls.keys).toBe(1);
-    expect(house.tokens.size()).toBe(0);
+    expect(harness.registry.calls.keys).toBe(1);
+    expect(harness.tokens.size()).toBe(0);
   });
 
   test("is worth nothing once its key is revoked", async () => {
     await hook();
-    house.registry.revokedKids.add(KID);
+    harness.registry.revokedKids.add(KID);
     const result = await hook();
     expect(result.ok ? null : result.error.reason).toBe("ait-key-revoked");
   });
 
   test("still meets every other stage", async () => {
     await hook();
-    house.registry.revokedJtis.add(String(alice.claims["jti"]));
+    harness.registry.revokedJtis.add(String(alice.claims["jti"]));
     const result = await hook();
     expect(result.ok ? null : result.error.reason).toBe("ait-revoked");
   });
 
   test("one that was refused is not remembered", async () => {
     await hook(authorization(`Claw ${await signJws(AIT_HEADER, alice.claims, (await newKeyPair()).privateKey)}`));
-    expect(house.tokens.size()).toBe(0);
+    expect(harness.tokens.size()).toBe(0);
   });
 });
 
@@ -433,16 +433,16 @@ const reasonOf = (result: Result<Passed, ProxyError>) => (result.ok ? "accepted"
 
 describe("a signed request that trust or access refuses", () => {
   test("costs one look at the store, however often it is sent, and is limited", async () => {
-    house = newChainHarness({ rateLimitPerAgent: 10 });
-    house.trusts(alice.did, bob.did);
+    harness = newChainHarness({ rateLimitPerAgent: 10 });
+    harness.trusts(alice.did, bob.did);
     const stranger = await newAgent();
     const request = await signedRequest(alice, stranger.did);
     const codes = [];
     for (let count = 0; count < 200; count += 1) {
-      const result = await house.chain.authenticate(request.clone(), HOOK, house.scope);
+      const result = await harness.chain.authenticate(request.clone(), HOOK, harness.scope);
       codes.push(result.ok ? "accepted" : result.error.code);
     }
-    expect(house.store.reads).toBe(1);
+    expect(harness.store.reads).toBe(1);
     expect(codes.slice(0, 10)).toEqual(Array.from({ length: 10 }, () => "PROXY_AUTH_FORBIDDEN"));
     expect(new Set(codes.slice(10))).toEqual(new Set(["PROXY_RATE_LIMIT_EXCEEDED"]));
     expect(reasonOf(await hook({}, bob, stranger.did))).toBe("peer-not-trusted");
@@ -450,59 +450,59 @@ describe("a signed request that trust or access refuses", () => {
   });
 
   test("is limited by its key where each is signed anew, before the next look", async () => {
-    house = newChainHarness({ rateLimitPerAgent: 10 });
+    harness = newChainHarness({ rateLimitPerAgent: 10 });
     const stranger = await newAgent();
     for (let count = 0; count < 10; count += 1)
       expect(reasonOf(await hook({}, alice, stranger.did))).toBe("peer-not-trusted");
     const limited = await hook({}, alice, stranger.did);
     expect(reasonOf(limited)).toBe("refused-too-often");
     expect(limited.ok ? null : limited.error.retryAfterMs).toBe(60_000);
-    expect(house.store.reads).toBe(10);
-    house = newChainHarness({ rateLimitPerAgent: 10 });
-    house.trusts(alice.did, bob.did);
-    house.registry.invalidAccess.add("odd");
+    expect(harness.store.reads).toBe(10);
+    harness = newChainHarness({ rateLimitPerAgent: 10 });
+    harness.trusts(alice.did, bob.did);
+    harness.registry.invalidAccess.add("odd");
     for (let count = 0; count < 20; count += 1) await hook({ headers: { "X-Claw-Agent-Access": "odd" } });
-    expect(house.registry.calls.access).toBe(10);
+    expect(harness.registry.calls.access).toBe(10);
   });
 
   test("is looked at again after a while, since a pairing may have come", async () => {
     const stranger = await newAgent();
     const request = await signedRequest(alice, stranger.did);
-    expect(reasonOf(await house.chain.authenticate(request.clone(), HOOK, house.scope))).toBe("peer-not-trusted");
-    house.trusts(alice.did, stranger.did);
+    expect(reasonOf(await harness.chain.authenticate(request.clone(), HOOK, harness.scope))).toBe("peer-not-trusted");
+    harness.trusts(alice.did, stranger.did);
     expect((await hook({}, alice, stranger.did)).ok).toBe(true);
-    house.nowMs += 10_000;
-    expect((await house.chain.authenticate(request.clone(), HOOK, house.scope)).ok).toBe(true);
+    harness.nowMs += 10_000;
+    expect((await harness.chain.authenticate(request.clone(), HOOK, harness.scope)).ok).toBe(true);
   });
 });
 
 test("chain: the room of a body is given back once its caller is known", async () => {
   await hook({ body: "x".repeat(10_000) });
-  expect(house.bodies.heldBytes()).toBe(0);
+  expect(harness.bodies.heldBytes()).toBe(0);
   expect(reasonOf(await hook({ body: "x", headers: { "X-Claw-Body-SHA256": "A".repeat(43) } }))).toBe(
     "body-hash-mismatch",
   );
-  expect(house.bodies.heldBytes()).toBe(0);
+  expect(harness.bodies.heldBytes()).toBe(0);
   const headers = { Authorization: `Bearer spk_${"k".repeat(43)}` };
   const request = new Request("https://proxy.example.com/rpc", { method: "POST", body: "x".repeat(10_000), headers });
   const needs: RouteNeeds = { route: "rpc", accepts: ["apiKey"], access: false, recipient: false };
-  const passed = await house.chain.authenticate(request, needs, house.scope);
-  expect(house.bodies.heldBytes(house.scope.address ?? "")).toBeGreaterThanOrEqual(10_000);
-  if (passed.ok) house.chain.conclude(passed.value, { reason: "gate-credential-refused" }, house.scope);
-  expect(house.bodies.heldBytes()).toBe(0);
+  const passed = await harness.chain.authenticate(request, needs, harness.scope);
+  expect(harness.bodies.heldBytes(harness.scope.address ?? "")).toBeGreaterThanOrEqual(10_000);
+  if (passed.ok) harness.chain.conclude(passed.value, { reason: "gate-credential-refused" }, harness.scope);
+  expect(harness.bodies.heldBytes()).toBe(0);
 });
 
 describe("replay", () => {
   test("a nonce that the gate took is refused here at its second use", async () => {
     const passed = passedAgent(await hook({ nonce: "once" }));
-    house.chain.conclude(passed, null, house.scope);
+    harness.chain.conclude(passed, null, harness.scope);
     const again = await hook({ nonce: "once" });
     expect(again.ok ? null : again.error.code).toBe("PROXY_AUTH_REPLAY");
   });
 
   test("a nonce that the gate refused as replayed is refused here without a hop", async () => {
     const passed = passedAgent(await hook({ nonce: "before-this-isolate" }));
-    expect(house.chain.conclude(passed, { reason: "gate-nonce-replayed" }, house.scope)?.code).toBe(
+    expect(harness.chain.conclude(passed, { reason: "gate-nonce-replayed" }, harness.scope)?.code).toBe(
       "PROXY_AUTH_REPLAY",
     );
     const again = await hook({ nonce: "before-this-isolate" });
@@ -513,13 +513,13 @@ describe("replay", () => {
     "a request that the gate refused for %s may be repeated with its nonce",
     async (reason) => {
       const passed = passedAgent(await hook({ nonce: "again" }));
-      house.chain.conclude(passed, { reason }, house.scope);
+      harness.chain.conclude(passed, { reason }, harness.scope);
       expect((await hook({ nonce: "again" })).ok).toBe(true);
     },
   );
 
   test("two agents may use the same nonce", async () => {
-    house.chain.conclude(passedAgent(await hook({ nonce: "shared" })), null, house.scope);
+    harness.chain.conclude(passedAgent(await hook({ nonce: "shared" })), null, harness.scope);
     expect((await hook({ nonce: "shared" }, bob, alice.did)).ok).toBe(true);
   });
 });
@@ -528,17 +528,17 @@ describe("trust that is newer than what is remembered", () => {
   test("a pairing made anew is found when the gate says that the remembered one is out", async () => {
     const passed = passedAgent(await hook());
     expect(passed.trust?.epoch).toBe(1);
-    house.trusts(alice.did, bob.did, 3);
+    harness.trusts(alice.did, bob.did, 3);
     expect(passedAgent(await hook()).trust?.epoch).toBe(1);
-    const again = await house.chain.rejudgeTrust(passed, house.scope);
+    const again = await harness.chain.rejudgeTrust(passed, harness.scope);
     expect(again.ok && again.value.trust?.epoch).toBe(3);
     expect(passedAgent(await hook()).trust?.epoch).toBe(3);
   });
 
   test("a removed peer is refused when trust is judged again", async () => {
     const passed = passedAgent(await hook());
-    house.store.pairs.clear();
-    const again = await house.chain.rejudgeTrust(passed, house.scope);
+    harness.store.pairs.clear();
+    const again = await harness.chain.rejudgeTrust(passed, harness.scope);
     expect(again.ok ? null : again.error.code).toBe("PROXY_AUTH_FORBIDDEN");
     expect(lastDecision()?.fields).toMatchObject({ reason: "peer-not-trusted" });
   });
@@ -554,44 +554,44 @@ describe("what a route asks for", () => {
   const REFRESH: RouteNeeds = { route: "auth.refresh", accepts: ["agent"], access: false, recipient: false };
 
   test("other agent-signed requests pass the trust stage without being asked", async () => {
-    const result = await house.chain.authenticate(await signedRequest(alice, null), EVERYBODY, house.scope);
+    const result = await harness.chain.authenticate(await signedRequest(alice, null), EVERYBODY, harness.scope);
     expect(passedAgent(result).trust).toBeNull();
-    expect(house.store.reads).toBe(0);
+    expect(harness.store.reads).toBe(0);
   });
 
   test("a refresh passes without an access token", async () => {
     const request = await signedRequest(alice, null, { headers: { "X-Claw-Agent-Access": null } });
-    const result = await house.chain.authenticate(request, REFRESH, house.scope);
+    const result = await harness.chain.authenticate(request, REFRESH, harness.scope);
     expect(passedAgent(result).access).toBeNull();
-    expect(house.registry.calls.access).toBe(0);
+    expect(harness.registry.calls.access).toBe(0);
   });
 
   test("pairing passes without an access token, and one that is sent is judged", async () => {
     const needs: RouteNeeds = { ...REFRESH, route: "pair.start", access: "if-sent" };
     const without = await signedRequest(alice, null, { headers: { "X-Claw-Agent-Access": null } });
-    expect(passedAgent(await house.chain.authenticate(without, needs, house.scope)).access).toBeNull();
-    expect(house.registry.calls.access).toBe(0);
+    expect(passedAgent(await harness.chain.authenticate(without, needs, harness.scope)).access).toBeNull();
+    expect(harness.registry.calls.access).toBe(0);
     const withOne = await signedRequest(alice, null);
-    expect(passedAgent(await house.chain.authenticate(withOne, needs, house.scope)).access).not.toBeNull();
+    expect(passedAgent(await harness.chain.authenticate(withOne, needs, harness.scope)).access).not.toBeNull();
     const malformed = await signedRequest(alice, null, { headers: { "X-Claw-Agent-Access": "has a space" } });
-    const refused = await house.chain.authenticate(malformed, needs, house.scope);
+    const refused = await harness.chain.authenticate(malformed, needs, harness.scope);
     expect(refused.ok ? null : refused.error.code).toBe("PROXY_AGENT_ACCESS_INVALID");
   });
 
   test("a GET without a body is signed with the hash of nothing", async () => {
     const request = await signedRequest(alice, null, { method: "GET", path: "/pair/peers", body: "" });
-    expect((await house.chain.authenticate(request, EVERYBODY, house.scope)).ok).toBe(true);
+    expect((await harness.chain.authenticate(request, EVERYBODY, harness.scope)).ok).toBe(true);
   });
 
   const by = (authorizationValue: string, headers: Record<string, string> = {}): Promise<Result<Passed, ProxyError>> =>
-    house.chain.authenticate(
+    harness.chain.authenticate(
       new Request("https://proxy.example.com/rpc", {
         method: "POST",
         headers: { Authorization: authorizationValue, ...headers },
         body: "{}",
       }),
       EVERYBODY,
-      house.scope,
+      harness.scope,
     );
 
   test("the operator passes by either of two tokens", async () => {
@@ -607,7 +607,7 @@ describe("what a route asks for", () => {
       path: "/rpc",
       headers: { Authorization: `Device ${secret}`, "X-Claw-Agent-Did": alice.did },
     });
-    const result = await house.chain.authenticate(request, EVERYBODY, house.scope);
+    const result = await harness.chain.authenticate(request, EVERYBODY, harness.scope);
     if (!result.ok || result.value.kind !== "credential") throw new Error("no credential");
     expect(result.value.credential).toMatchObject({
       kind: "device",
@@ -648,7 +648,7 @@ describe("what a route asks for", () => {
       headers: { Authorization: `Device spd_${"A".repeat(43)}`, "X-Claw-Agent-Did": alice.did },
       sent: { body: "{}" },
     });
-    const result = await house.chain.authenticate(request, EVERYBODY, house.scope);
+    const result = await harness.chain.authenticate(request, EVERYBODY, harness.scope);
     expect(result.ok ? null : result.error.code).toBe("PROXY_AUTH_INVALID_PROOF");
   });
 
@@ -657,7 +657,7 @@ describe("what a route asks for", () => {
     const request = new Request("https://proxy.example.com/x", {
       headers: { Authorization: `Bearer ${OPERATOR_TOKEN}` },
     });
-    const result = await house.chain.authenticate(request, needs, house.scope);
+    const result = await harness.chain.authenticate(request, needs, harness.scope);
     expect(result.ok ? null : result.error.code).toBe("PROXY_AUTH_INVALID_TOKEN");
   });
 });
@@ -667,8 +667,8 @@ test("requests that are refused leave no nonce and no token behind", async () =>
     await hook(await withClaims({}, { kid: `nobody-${round}` }));
     await hook({ nonce: `refused-${round}`, sent: { path: "/elsewhere" } });
   }
-  expect(house.replays.size()).toBe(0);
-  expect(house.tokens.size()).toBe(1);
+  expect(harness.replays.size()).toBe(0);
+  expect(harness.tokens.size()).toBe(1);
 });
 
 test("the recipient of a passed send is an agent DID", async () => {

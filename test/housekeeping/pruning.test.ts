@@ -28,10 +28,10 @@ describe("pruning in pieces", () => {
 });
 
 describe("a round of housekeeping", () => {
-  const house = env.HOUSEKEEPING.getByName("pruning");
+  const harness = env.HOUSEKEEPING.getByName("pruning");
   /** Runs a round as the alarm does, and no other: how many tickets it leaves, and when the next one would come. */
   const round = () =>
-    runInDurableObject(house, async (object, ctx) => {
+    runInDurableObject(harness, async (object, ctx) => {
       await object.alarm();
       const inMs = ((await ctx.storage.getAlarm()) ?? Number.NaN) - Date.now();
       await ctx.storage.deleteAlarm();

@@ -47,7 +47,7 @@ afterEach(() => {
 });
 
 /** Housekeeping of an installation of its own; `told` is what the gates were told. */
-function newHouse(settings: Record<string, string>) {
+function newChainHarness(settings: Record<string, string>) {
   const told: string[] = [];
   let isGateDown = false;
   const bindings = {
@@ -63,7 +63,7 @@ function newHouse(settings: Record<string, string>) {
       }),
     },
   } as unknown as Env;
-  const stub = env.HOUSEKEEPING.getByName(`house ${houses}`);
+  const stub = env.HOUSEKEEPING.getByName(`harness ${houses}`);
   const round = () => runInDurableObject(stub, (_object, ctx) => new Housekeeping(ctx, bindings).alarm());
   return { told, round, gatesDown: (down: boolean) => void (isGateDown = down) };
 }
@@ -73,56 +73,56 @@ const BROUGHT = [`${agentDid} ${jti}`];
 
 describe("the list of an external registry", () => {
   test("is brought to the gates though it takes longer than a request is given", async () => {
-    const house = newHouse({ AUTH_DEADLINE_MS: "500" });
+    const harness = newChainHarness({ AUTH_DEADLINE_MS: "500" });
     registry.takesMs.crl = 4_500;
-    await house.round();
-    expect(house.told).toEqual(BROUGHT);
+    await harness.round();
+    expect(harness.told).toEqual(BROUGHT);
   });
 
   test("has all of its time though its keys take theirs first", async () => {
-    const house = newHouse({});
+    const harness = newChainHarness({});
     registry.takesMs = { keys: 4_000, crl: 4_000 };
-    await house.round();
-    expect(house.told).toEqual(BROUGHT);
+    await harness.round();
+    expect(harness.told).toEqual(BROUGHT);
   });
 
   test("is fetched in the next round when it could not be, whatever CRL_REFRESH_MS is, and then in its own rhythm", async () => {
-    const house = newHouse({ CRL_REFRESH_MS: "86400000", CRL_MAX_AGE_MS: "86400000" });
+    const harness = newChainHarness({ CRL_REFRESH_MS: "86400000", CRL_MAX_AGE_MS: "86400000" });
     registry.isDown = true;
-    await house.round();
-    expect(house.told).toEqual([]);
+    await harness.round();
+    expect(harness.told).toEqual([]);
 
     registry.isDown = false;
     vi.setSystemTime(Date.now() + 15 * SECOND_MS);
-    await house.round();
-    expect(house.told).toEqual(BROUGHT);
+    await harness.round();
+    expect(harness.told).toEqual(BROUGHT);
     expect(registry.lists).toBe(1);
 
     vi.setSystemTime(Date.now() + 3_600 * SECOND_MS);
-    await house.round();
+    await harness.round();
     expect(registry.lists).toBe(1);
     vi.setSystemTime(Date.now() + 86_400 * SECOND_MS);
-    await house.round();
+    await harness.round();
     expect(registry.lists).toBe(2);
   });
 
   test("is brought once more when nobody goes by an older list any longer, and then no more", async () => {
-    const house = newHouse({ CRL_MAX_AGE_MS: "1800000" });
+    const harness = newChainHarness({ CRL_MAX_AGE_MS: "1800000" });
     for (const minutes of [0, 10, 29, 31, 60, 90]) {
       vi.setSystemTime(START_MS + minutes * 60 * SECOND_MS);
       // oxlint-disable-next-line no-await-in-loop -- one round after the other
-      await house.round();
+      await harness.round();
     }
-    expect(house.told).toEqual([...BROUGHT, ...BROUGHT]);
+    expect(harness.told).toEqual([...BROUGHT, ...BROUGHT]);
   });
 
   test("is brought in the next round to a gate that could not be reached", async () => {
-    const house = newHouse({});
-    house.gatesDown(true);
-    await house.round();
-    house.gatesDown(false);
+    const harness = newChainHarness({});
+    harness.gatesDown(true);
+    await harness.round();
+    harness.gatesDown(false);
     vi.setSystemTime(Date.now() + 15 * SECOND_MS);
-    await house.round();
-    expect(house.told).toEqual(BROUGHT);
+    await harness.round();
+    expect(harness.told).toEqual(BROUGHT);
   });
 });

@@ -1,4 +1,4 @@
-/** A call of an agent's or the operator's, over the real D1, with gates that record what they are told. */
+/** A call of an agent's or the operator's, over the real D1, with gates that record what they are notified. */
 import { env } from "cloudflare:workers";
 import type { Authority } from "../../src/authority/authority.ts";
 import type { Principal } from "../../src/authority/principal.ts";
@@ -34,11 +34,11 @@ export function recordingLog(): Log & { lines: Line[] } {
   return log;
 }
 
-export type House = {
+export type CallHarness = {
   nowMs: number;
   log: ReturnType<typeof recordingLog>;
-  /** What each gate's queue was told, in order. */
-  told: { at: AgentDid; message: LocalMessage }[];
+  /** What each gate's queue was notified, in order. */
+  notified: { at: AgentDid; message: LocalMessage }[];
   /** Fences as `gate <- peer @ epoch`, and whether they were laid from inside the gate. */
   fences: { at: AgentDid; peer: AgentDid; epoch: number; local: boolean }[];
   /** Gates that cannot be reached. */
@@ -46,28 +46,28 @@ export type House = {
   gates: { of(did: AgentDid): Pick<RemoteGate, "notify" | "fencePeer"> };
 };
 
-export function newHouse(): House {
-  const house: House = {
+export function newCallHarness(): CallHarness {
+  const harness: CallHarness = {
     nowMs: NOW_MS,
     log: recordingLog(),
-    told: [],
+    notified: [],
     fences: [],
     broken: new Set(),
     gates: {
       of: (at) => ({
         notify: async (message) => {
-          if (house.broken.has(at)) throw new Error("the gate is out of reach");
-          house.told.push({ at, message });
+          if (harness.broken.has(at)) throw new Error("the gate is out of reach");
+          harness.notified.push({ at, message });
           return { deliveryId: message.deliveryId ?? "none" };
         },
         fencePeer: async (peer, epoch) => {
-          if (house.broken.has(at)) throw new Error("the gate is out of reach");
-          house.fences.push({ at, peer, epoch, local: false });
+          if (harness.broken.has(at)) throw new Error("the gate is out of reach");
+          harness.fences.push({ at, peer, epoch, local: false });
         },
       }),
     },
   };
-  return house;
+  return harness;
 }
 
 /** What trust asks of an authority. */
@@ -98,11 +98,11 @@ const agentPrincipal = (agentDid: AgentDid): Principal => ({
 });
 
 /** The context of a call by this agent inside its own gate; `null` is the operator, in the Worker. */
-export function callBy(house: House, agentDid: AgentDid | null, authority?: Fencing): CallContext {
+export function callBy(harness: CallHarness, agentDid: AgentDid | null, authority?: Fencing): CallContext {
   // Trust asks of its own gate to lay fences, and nothing else.
   const gate: Pick<GateLocal, "fencePeer"> = {
     fencePeer: (peer, epoch) => {
-      if (agentDid !== null) house.fences.push({ at: agentDid, peer, epoch, local: true });
+      if (agentDid !== null) harness.fences.push({ at: agentDid, peer, epoch, local: true });
     },
   };
   return {
@@ -112,10 +112,10 @@ export function callBy(house: House, agentDid: AgentDid | null, authority?: Fenc
     authority: (authority ?? (agentDid === null ? UNENDING : authorityOf(agentDid))) as Authority,
     requestId: "test-request",
     origin: null,
-    now: () => house.nowMs,
-    log: house.log,
+    now: () => harness.nowMs,
+    log: harness.log,
     agentDid,
-    gates: house.gates as unknown as CallContext["gates"],
+    gates: harness.gates as unknown as CallContext["gates"],
     gate: agentDid === null ? null : (gate as GateLocal),
     config: {} as CallContext["config"],
   };

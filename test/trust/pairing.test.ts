@@ -15,18 +15,18 @@ import {
 import { hashPairTicket, newPairTicket, type PairTicket, toClawdentityTicket } from "../../src/trust/ticket.ts";
 import { decodeBase64Url } from "../../src/wire/base64url.ts";
 import type { AgentDid } from "../../src/wire/did.ts";
-import { authorityOf, callBy, type House, newAgentDid, newHouse, ROUND } from "./call-context.ts";
+import { authorityOf, callBy, type CallHarness, newAgentDid, newCallHarness, ROUND } from "./call-context.ts";
 
 const ALICE = { agentName: "alice", humanName: "Alice Doe", proxyOrigin: "https://proxy.example.com" };
 const BOB = { agentName: "bob", humanName: "Bob Roe" };
 
-let house: House;
+let harness: CallHarness;
 let alice: AgentDid;
 let bob: AgentDid;
 
 beforeEach(async () => {
   await env.DB.batch([env.DB.prepare("DELETE FROM pair_tickets"), env.DB.prepare("DELETE FROM trust_pairs")]);
-  house = newHouse();
+  harness = newCallHarness();
   [alice, bob] = [newAgentDid(), newAgentDid()];
 });
 
@@ -39,16 +39,16 @@ type Started = { ticket: string; expiresAtMs: number };
 type Confirmed = { paired: true; initiatorAgentDid: AgentDid; responderAgentDid: AgentDid; notified: boolean };
 
 const start = (more: Record<string, unknown> = {}): Promise<Started> =>
-  call(pairStart, callBy(house, alice), { initiatorProfile: ALICE, ...more });
+  call(pairStart, callBy(harness, alice), { initiatorProfile: ALICE, ...more });
 const confirm = (ticket: string, as: AgentDid = bob): Promise<Confirmed> =>
-  call(pairConfirm, callBy(house, as), { ticket, responderProfile: BOB });
+  call(pairConfirm, callBy(harness, as), { ticket, responderProfile: BOB });
 const status = (ticket: string, as: AgentDid): Promise<{ status: string }> =>
-  call(pairStatus, callBy(house, as), { ticket });
+  call(pairStatus, callBy(harness, as), { ticket });
 
 describe("pairing by ticket", () => {
   test("makes trust in both directions and notifies the initiator over its relay", async () => {
     const { ticket, expiresAtMs } = await start();
-    expect(expiresAtMs).toBe(house.nowMs + 300_000);
+    expect(expiresAtMs).toBe(harness.nowMs + 300_000);
     expect(await lookUpTrust(env.DB, alice, bob)).toEqual({ trusted: false, epoch: 0 });
 
     expect(await confirm(ticket)).toEqual({
@@ -61,38 +61,38 @@ describe("pairing by ticket", () => {
     });
     expect(await lookUpTrust(env.DB, alice, bob)).toEqual({ trusted: true, epoch: 1 });
     expect(await lookUpTrust(env.DB, bob, alice)).toEqual({ trusted: true, epoch: 1 });
-    expect(house.told).toHaveLength(1);
-    expect(house.told[0]?.at).toBe(alice);
-    expect(JSON.parse(house.told[0]?.message.payload ?? "")).toEqual({
+    expect(harness.notified).toHaveLength(1);
+    expect(harness.notified[0]?.at).toBe(alice);
+    expect(JSON.parse(harness.notified[0]?.message.payload ?? "")).toEqual({
       kind: "pair.confirmed",
       initiatorAgentDid: alice,
       responderAgentDid: bob,
       responderProfile: BOB,
-      confirmedAtMs: house.nowMs,
+      confirmedAtMs: harness.nowMs,
     });
   });
 
   test("each side sees the other by the name it gave", async () => {
     const { ticket } = await start();
     await confirm(ticket);
-    const since = house.nowMs;
-    expect(await call(pairPeers, callBy(house, alice), {})).toEqual({
+    const since = harness.nowMs;
+    expect(await call(pairPeers, callBy(harness, alice), {})).toEqual({
       peers: [{ agentDid: bob, agentName: "bob", since }],
     });
-    expect(await call(pairPeers, callBy(house, bob), {})).toEqual({
+    expect(await call(pairPeers, callBy(harness, bob), {})).toEqual({
       peers: [{ agentDid: alice, agentName: "alice", since }],
     });
-    expect(await call(pairPeers, callBy(house, newAgentDid()), {})).toEqual({ peers: [] });
+    expect(await call(pairPeers, callBy(harness, newAgentDid()), {})).toEqual({ peers: [] });
   });
 
   test("pairing anew raises the epoch and takes the new names", async () => {
     await confirm((await start()).ticket);
-    const again = await call<Started>(pairStart, callBy(house, bob), {
+    const again = await call<Started>(pairStart, callBy(harness, bob), {
       initiatorProfile: { ...BOB, agentName: "bob2" },
     });
-    await call(pairConfirm, callBy(house, alice), { ticket: again.ticket, responderProfile: ALICE });
+    await call(pairConfirm, callBy(harness, alice), { ticket: again.ticket, responderProfile: ALICE });
     expect(await lookUpTrust(env.DB, alice, bob)).toEqual({ trusted: true, epoch: 2 });
-    expect(await call(pairPeers, callBy(house, alice), {})).toMatchObject({ peers: [{ agentName: "bob2" }] });
+    expect(await call(pairPeers, callBy(harness, alice), {})).toMatchObject({ peers: [{ agentName: "bob2" }] });
   });
 
   test("only the hash of a ticket is stored", async () => {
@@ -119,12 +119,12 @@ describe("a ticket works once", () => {
     expect(answers.filter((answer) => answer.status === "fulfilled")).toHaveLength(1);
     const trusted = await Promise.all(responders.map((did) => lookUpTrust(env.DB, alice, did)));
     expect(trusted.filter((trust) => trust.trusted)).toHaveLength(1);
-    expect(house.told).toHaveLength(1);
+    expect(harness.notified).toHaveLength(1);
   });
 
   test("an expired ticket is gone", async () => {
     const { ticket } = await start({ ttlSeconds: 1 });
-    house.nowMs += 1_000;
+    harness.nowMs += 1_000;
     await expect(confirm(ticket)).rejects.toMatchObject({ code: "PROXY_GONE" });
     await expect(status(ticket, alice)).rejects.toMatchObject({ code: "PROXY_GONE" });
     expect(await lookUpTrust(env.DB, alice, bob)).toEqual({ trusted: false, epoch: 0 });
@@ -132,7 +132,7 @@ describe("a ticket works once", () => {
 
   test("a ticket works until its last millisecond", async () => {
     const { ticket } = await start({ ttlSeconds: 900 });
-    house.nowMs += 899_999;
+    harness.nowMs += 899_999;
     expect((await confirm(ticket)).paired).toBe(true);
   });
 
@@ -174,7 +174,7 @@ describe("a ticket works once", () => {
 describe("what pairing tells", () => {
   test("pairing: start and status name both sides and their profiles, times as ISO 8601", async () => {
     const started = await start();
-    const expiresAt = new Date(house.nowMs + 300_000).toISOString();
+    const expiresAt = new Date(harness.nowMs + 300_000).toISOString();
     expect(started).toMatchObject({ expiresAt, initiatorAgentDid: alice, initiatorProfile: ALICE });
     expect(await status(started.ticket, alice)).toEqual({
       status: "pending",
@@ -190,7 +190,7 @@ describe("what pairing tells", () => {
       initiatorProfile: ALICE,
       responderAgentDid: bob,
       responderProfile: BOB,
-      confirmedAt: new Date(house.nowMs).toISOString(),
+      confirmedAt: new Date(harness.nowMs).toISOString(),
     });
   });
 
@@ -198,7 +198,7 @@ describe("what pairing tells", () => {
     const wrap = (ticket: string): string => ` \`\`\`\n${ticket.slice(0, 20)}\n ${ticket.slice(20)}\`\`\` \n`;
     expect(await confirm(wrap((await start()).ticket))).toMatchObject({ paired: true });
     const { ticket, expiresAtMs } = await start();
-    const about = { issuer: "https://gate.example.com", expiresAtMs, nowMs: house.nowMs };
+    const about = { issuer: "https://gate.example.com", expiresAtMs, nowMs: harness.nowMs };
     const other = await toClawdentityTicket(ticket as PairTicket, about);
     expect(await confirm(wrap(other))).toMatchObject({ paired: true });
     await expect(confirm(ticket)).rejects.toMatchObject({ code: "PROXY_CONFLICT" });
@@ -206,7 +206,7 @@ describe("what pairing tells", () => {
 
   test("pairing: a ticket in clawdentity's form has that system's members in their order, and a signature over them", async () => {
     const { ticket, expiresAtMs } = await start();
-    const about = { issuer: "https://gate.example.com", expiresAtMs, nowMs: house.nowMs };
+    const about = { issuer: "https://gate.example.com", expiresAtMs, nowMs: harness.nowMs };
     const text = await toClawdentityTicket(ticket as PairTicket, about);
     const value = JSON.parse(new TextDecoder().decode(decodeBase64Url(text.slice("clwpair1_".length))!)) as object;
     expect(Object.keys(value)).toEqual(["v", "iss", "kid", "nonce", "exp", "pkid", "sig"]);
@@ -226,7 +226,7 @@ describe("what pairing tells", () => {
 });
 
 describe("the state of a ticket", () => {
-  test("is told to the initiator, to the responder it is meant for, and to the one who confirmed it", async () => {
+  test("is notified to the initiator, to the responder it is meant for, and to the one who confirmed it", async () => {
     const open = await start();
     const meant = await start({ allowResponderAgentDid: bob });
     expect(await status(open.ticket, alice)).toMatchObject({ status: "pending" });
@@ -247,14 +247,14 @@ describe("the state of a ticket", () => {
     expect(refusals[1]).toEqual(refusals[0]);
   });
 
-  test("is still told for a day after a confirmation, then forgotten", async () => {
+  test("is still notified for a day after a confirmation, then forgotten", async () => {
     const { ticket } = await start();
     await confirm(ticket);
-    house.nowMs += 86_000_000;
-    await pruneTickets(env.DB, house.nowMs, 1_000);
+    harness.nowMs += 86_000_000;
+    await pruneTickets(env.DB, harness.nowMs, 1_000);
     expect(await status(ticket, alice)).toMatchObject({ status: "confirmed" });
-    house.nowMs += 1_000_000;
-    await pruneTickets(env.DB, house.nowMs, 1_000);
+    harness.nowMs += 1_000_000;
+    await pruneTickets(env.DB, harness.nowMs, 1_000);
     await expect(status(ticket, alice)).rejects.toMatchObject({ code: "PROXY_NOT_FOUND" });
     expect((await lookUpTrust(env.DB, alice, bob)).trusted).toBe(true);
   });
@@ -274,28 +274,28 @@ describe("the tickets of one agent", () => {
     env.DB.prepare(`SELECT COUNT(*) AS n FROM pair_tickets WHERE ${where}`).first<number>("n");
 
   test("may be pending by the hundred and no more, until one expires or is confirmed", async () => {
-    await seed(PENDING_TICKETS_MAX - 1, house.nowMs + 60_000);
+    await seed(PENDING_TICKETS_MAX - 1, harness.nowMs + 60_000);
     const { ticket } = await start({ ttlSeconds: 900 });
     await expect(start()).rejects.toMatchObject({ code: "PROXY_RATE_LIMIT_EXCEEDED", retryAfterMs: 60_000 });
-    expect((await call<Started>(pairStart, callBy(house, bob), { initiatorProfile: BOB })).ticket).toBeTruthy();
+    expect((await call<Started>(pairStart, callBy(harness, bob), { initiatorProfile: BOB })).ticket).toBeTruthy();
 
     await confirm(ticket);
     await start({ ttlSeconds: 900 });
     await expect(start()).rejects.toMatchObject({ code: "PROXY_RATE_LIMIT_EXCEEDED" });
-    house.nowMs += 60_000;
+    harness.nowMs += 60_000;
     await start();
     await expect(start()).rejects.toMatchObject({ code: "PROXY_RATE_LIMIT_EXCEEDED", retryAfterMs: 1 });
   });
 
   test("are counted where they are made: of twenty at the same time only those pass for which there is room", async () => {
-    await seed(PENDING_TICKETS_MAX - 5, house.nowMs + 60_000);
+    await seed(PENDING_TICKETS_MAX - 5, harness.nowMs + 60_000);
     const answers = await Promise.allSettled(Array.from({ length: 20 }, () => start()));
     expect(answers.filter((answer) => answer.status === "fulfilled")).toHaveLength(5);
     expect(await count("status = 'pending'")).toBe(PENDING_TICKETS_MAX);
   });
 
   test("that are over are remembered by the thousand, the newest of them, and those with a pending notification", async () => {
-    const firstMs = house.nowMs - 10_000;
+    const firstMs = harness.nowMs - 10_000;
     await seed(PAST_TICKETS_MAX + 3, firstMs);
     await env.DB.prepare("UPDATE pair_tickets SET notify_at_ms = 1 WHERE expires_at_ms = ?1").bind(firstMs).run();
     await start();
@@ -308,39 +308,39 @@ describe("the tickets of one agent", () => {
 describe("notifying the initiator", () => {
   test("when it fails the trust stands, the answer says so, and the log is loud", async () => {
     const { ticket } = await start();
-    house.broken.add(alice);
+    harness.broken.add(alice);
     expect(await confirm(ticket)).toMatchObject({ paired: true, notified: false });
     expect((await lookUpTrust(env.DB, alice, bob)).trusted).toBe(true);
-    expect(house.log.lines.filter((line) => line.level === "error").map((line) => line.event)).toEqual([
+    expect(harness.log.lines.filter((line) => line.level === "error").map((line) => line.event)).toEqual([
       "trust.notification_failed",
     ]);
   });
 
   test("a failed notification is retried until the gate has it, under one delivery id, and then no more", async () => {
     const { ticket } = await start();
-    house.broken.add(alice);
+    harness.broken.add(alice);
     await confirm(ticket);
-    const deps = { db: env.DB, gates: house.gates, now: () => house.nowMs, log: house.log };
+    const deps = { db: env.DB, gates: harness.gates, now: () => harness.nowMs, log: harness.log };
 
-    house.nowMs += 20_000;
+    harness.nowMs += 20_000;
     expect(await retryPendingNotifications(deps, ROUND)).toEqual({ done: 0, failed: 1, left: 0 });
     expect(await retryPendingNotifications(deps, ROUND), "backs off").toEqual({ done: 0, failed: 0, left: 0 });
-    house.broken.clear();
-    house.nowMs += 20_000;
+    harness.broken.clear();
+    harness.nowMs += 20_000;
     expect(await retryPendingNotifications(deps, ROUND)).toEqual({ done: 1, failed: 0, left: 0 });
-    house.nowMs += 7_200_000;
+    harness.nowMs += 7_200_000;
     expect(await retryPendingNotifications(deps, ROUND)).toEqual({ done: 0, failed: 0, left: 0 });
 
-    expect(house.told.map(({ at }) => at)).toEqual([alice]);
+    expect(harness.notified.map(({ at }) => at)).toEqual([alice]);
     const row = await env.DB.prepare("SELECT confirm_id FROM pair_tickets WHERE initiator_did = ?1")
       .bind(alice)
       .first();
-    expect(house.told[0]?.message.deliveryId).toBe(String(row?.["confirm_id"]));
+    expect(harness.notified[0]?.message.deliveryId).toBe(String(row?.["confirm_id"]));
   });
 
   test("a process that dies between the commit and the notification leaves it pending", async () => {
     const { ticket } = await start();
-    const ctx = callBy(house, bob);
+    const ctx = callBy(harness, bob);
     const dies = {
       ...ctx,
       gates: { of: () => ({ notify: () => new Promise(() => {}) }) } as unknown as CallContext["gates"],
@@ -348,10 +348,10 @@ describe("notifying the initiator", () => {
     void call(pairConfirm, dies, { ticket, responderProfile: BOB }).catch(() => undefined);
     await expect.poll(async () => (await lookUpTrust(env.DB, alice, bob)).trusted).toBe(true);
 
-    house.nowMs += 20_000;
-    const deps = { db: env.DB, gates: house.gates, now: () => house.nowMs, log: house.log };
+    harness.nowMs += 20_000;
+    const deps = { db: env.DB, gates: harness.gates, now: () => harness.nowMs, log: harness.log };
     await retryPendingNotifications(deps, ROUND);
-    expect(house.told.map(({ at }) => at)).toEqual([alice]);
+    expect(harness.notified.map(({ at }) => at)).toEqual([alice]);
   });
 });
 
@@ -360,11 +360,11 @@ describe("authority", () => {
     const { ticket } = await start();
     const ended = authorityOf(bob);
     ended.ended = true;
-    await expect(call(pairConfirm, callBy(house, bob, ended), { ticket, responderProfile: BOB })).rejects.toMatchObject(
-      {
-        code: "PROXY_AUTH_REVOKED",
-      },
-    );
+    await expect(
+      call(pairConfirm, callBy(harness, bob, ended), { ticket, responderProfile: BOB }),
+    ).rejects.toMatchObject({
+      code: "PROXY_AUTH_REVOKED",
+    });
     expect((await confirm(ticket)).paired).toBe(true);
   });
 
@@ -374,7 +374,7 @@ describe("authority", () => {
     await expect(confirm(ticket)).rejects.toMatchObject({ code: "PROXY_AUTH_REVOKED" });
     expect(await lookUpTrust(env.DB, alice, bob)).toEqual({ trusted: false, epoch: 0 });
     expect(await status(ticket, alice)).toMatchObject({ status: "pending" });
-    expect(house.told).toEqual([]);
+    expect(harness.notified).toEqual([]);
   });
 });
 

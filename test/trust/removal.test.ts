@@ -11,15 +11,15 @@ import {
 import { retryPendingFences } from "../../src/trust/fences.ts";
 import { FENCES_GRACE_MS, listPendingFences, listPeers, lookUpTrust } from "../../src/trust/pairs.ts";
 import type { AgentDid } from "../../src/wire/did.ts";
-import { callBy, type House, newAgentDid, newHouse, ROUND } from "./call-context.ts";
+import { callBy, type CallHarness, newAgentDid, newCallHarness, ROUND } from "./call-context.ts";
 
-let house: House;
+let harness: CallHarness;
 let alice: AgentDid;
 let bob: AgentDid;
 
 beforeEach(async () => {
   await env.DB.batch([env.DB.prepare("DELETE FROM pair_tickets"), env.DB.prepare("DELETE FROM trust_pairs")]);
-  house = newHouse();
+  harness = newCallHarness();
   [alice, bob] = [newAgentDid(), newAgentDid()];
 });
 
@@ -27,19 +27,19 @@ const profile = (agentName: string) => ({ agentName, humanName: "Somebody" });
 
 async function pair(initiator: AgentDid, responder: AgentDid): Promise<void> {
   const params = pairStart.params.parse({ initiatorProfile: profile("initiator") });
-  const { ticket } = (await pairStart.handler(callBy(house, initiator), params)) as { ticket: string };
-  await pairConfirm.handler(callBy(house, responder), { ticket, responderProfile: profile("responder") });
+  const { ticket } = (await pairStart.handler(callBy(harness, initiator), params)) as { ticket: string };
+  await pairConfirm.handler(callBy(harness, responder), { ticket, responderProfile: profile("responder") });
 }
 
 const remove = (me: AgentDid, peerAgentDid: AgentDid): Promise<unknown> =>
-  pairRemove.handler(callBy(house, me), { peerAgentDid });
+  pairRemove.handler(callBy(harness, me), { peerAgentDid });
 
 describe("removing trust", () => {
   test("ends it for both, and leaves a fence above every epoch it was judged by in both gates", async () => {
     await pair(alice, bob);
     expect(await remove(alice, bob)).toEqual({ removed: true });
     expect(await lookUpTrust(env.DB, bob, alice)).toEqual({ trusted: false, epoch: 2 });
-    expect(house.fences).toEqual([
+    expect(harness.fences).toEqual([
       { at: alice, peer: bob, epoch: 2, local: true },
       { at: bob, peer: alice, epoch: 2, local: false },
     ]);
@@ -49,7 +49,7 @@ describe("removing trust", () => {
   test("is answered with false where there is nothing to remove, and fences nobody", async () => {
     expect(await remove(alice, bob)).toEqual({ removed: false });
     expect(await remove(alice, alice)).toEqual({ removed: false });
-    expect(house.fences).toEqual([]);
+    expect(harness.fences).toEqual([]);
   });
 
   test("can be repeated: nothing changes but that the fences are placed again", async () => {
@@ -57,14 +57,14 @@ describe("removing trust", () => {
     await remove(alice, bob);
     expect(await remove(bob, alice)).toEqual({ removed: false });
     expect((await lookUpTrust(env.DB, alice, bob)).epoch).toBe(2);
-    expect(house.fences.map(({ epoch }) => epoch)).toEqual([2, 2, 2, 2]);
+    expect(harness.fences.map(({ epoch }) => epoch)).toEqual([2, 2, 2, 2]);
   });
 
   test("is in the audit once: who ended it, and between whom", async () => {
     await pair(alice, bob);
     const both = { agentDid: bob, peerAgentDid: alice };
-    expect(await trustRemove.handler(callBy(house, null), both)).toEqual({ removed: true });
-    expect(await trustRemove.handler(callBy(house, null), both)).toEqual({ removed: false });
+    expect(await trustRemove.handler(callBy(harness, null), both)).toEqual({ removed: true });
+    expect(await trustRemove.handler(callBy(harness, null), both)).toEqual({ removed: false });
     expect(await remove(alice, bob)).toEqual({ removed: false });
     await pair(alice, bob);
     await remove(alice, bob);
@@ -95,7 +95,7 @@ describe("removing trust", () => {
 
   test("does not answer while a gate is out of reach, and the fences stay pending until they stand", async () => {
     await pair(alice, bob);
-    house.broken.add(bob);
+    harness.broken.add(bob);
     await expect(remove(alice, bob)).rejects.toMatchObject({ code: "PROXY_AUTH_DEPENDENCY_UNAVAILABLE" });
     expect((await lookUpTrust(env.DB, alice, bob)).trusted).toBe(false);
     const mine = async () =>
@@ -104,19 +104,19 @@ describe("removing trust", () => {
       );
     expect(await mine()).toHaveLength(1);
 
-    const deps = { db: env.DB, gates: house.gates, now: () => house.nowMs, log: house.log };
+    const deps = { db: env.DB, gates: harness.gates, now: () => harness.nowMs, log: harness.log };
     expect(await retryPendingFences(deps, ROUND), "the caller places them first").toEqual({
       done: 0,
       failed: 0,
       left: 0,
     });
-    house.nowMs += FENCES_GRACE_MS;
+    harness.nowMs += FENCES_GRACE_MS;
     expect(await retryPendingFences(deps, ROUND)).toEqual({ done: 0, failed: 1, left: 0 });
-    house.broken.clear();
+    harness.broken.clear();
     expect(await retryPendingFences(deps, ROUND), "backs off").toEqual({ done: 0, failed: 0, left: 0 });
-    house.nowMs += 20_000;
+    harness.nowMs += 20_000;
     expect(await retryPendingFences(deps, ROUND)).toEqual({ done: 1, failed: 0, left: 0 });
-    expect(house.fences).toContainEqual({ at: bob, peer: alice, epoch: 2, local: false });
+    expect(harness.fences).toContainEqual({ at: bob, peer: alice, epoch: 2, local: false });
     expect(await mine()).toEqual([]);
   });
 
@@ -125,7 +125,7 @@ describe("removing trust", () => {
     await env.DB.prepare("INSERT INTO authority_epochs (authority, epoch) VALUES (?1, 1)").bind(`agent:${alice}`).run();
     await expect(remove(alice, bob)).rejects.toMatchObject({ code: "PROXY_AUTH_REVOKED" });
     expect((await lookUpTrust(env.DB, alice, bob)).trusted).toBe(true);
-    expect(house.fences).toEqual([]);
+    expect(harness.fences).toEqual([]);
   });
 });
 
@@ -151,45 +151,45 @@ describe("the fences of one gate that hangs", () => {
       of: (at: AgentDid) =>
         at === alice
           ? {
-              ...house.gates.of(at),
+              ...harness.gates.of(at),
               fencePeer: () => {
                 asked.hanging += 1;
                 return new Promise<void>(() => {});
               },
             }
-          : house.gates.of(at),
+          : harness.gates.of(at),
     };
-    const deps = { db: env.DB, gates, now: () => house.nowMs, log: house.log };
+    const deps = { db: env.DB, gates, now: () => harness.nowMs, log: harness.log };
     const limits = { ...ROUND, calls: 200, callTimeoutMs: 50 };
     const first = await retryPendingFences(deps, limits);
     const second = await retryPendingFences(deps, limits);
     expect(first).toEqual({ done: 0, failed: 100, left: 1 });
     expect(second).toEqual({ done: 20, failed: 50, left: 0 });
-    expect(new Set(house.fences.filter(({ peer }) => peer === bob).map(({ at }) => at))).toEqual(new Set(others));
+    expect(new Set(harness.fences.filter(({ peer }) => peer === bob).map(({ at }) => at))).toEqual(new Set(others));
     expect(asked.hanging).toBeLessThanOrEqual(2 * ROUND.parallel);
   });
 
   test("are placed later and later while it goes on, and at once in its turn when it is back", async () => {
     await removedPairs([bob], alice, 1);
-    house.broken.add(alice);
-    const deps = { db: env.DB, gates: house.gates, now: () => house.nowMs, log: house.log };
+    harness.broken.add(alice);
+    const deps = { db: env.DB, gates: harness.gates, now: () => harness.nowMs, log: harness.log };
     const waits: number[] = [];
     for (let failure = 0; failure < 5; failure += 1) {
       // oxlint-disable-next-line no-await-in-loop -- each wait follows from the one before
       expect(await retryPendingFences(deps, ROUND)).toEqual({ done: 0, failed: 1, left: 0 });
       // oxlint-disable-next-line no-await-in-loop
       const dueAtMs = await env.DB.prepare("SELECT fences_due_at_ms AS due FROM trust_pairs").first<number>("due");
-      waits.push((dueAtMs ?? 0) - house.nowMs);
-      house.nowMs = dueAtMs ?? 0;
+      waits.push((dueAtMs ?? 0) - harness.nowMs);
+      harness.nowMs = dueAtMs ?? 0;
     }
     for (const [at, ms] of waits.entries()) expect(Math.abs(ms / (15_000 * 2 ** at) - 1)).toBeLessThanOrEqual(0.21);
-    house.broken.clear();
+    harness.broken.clear();
     expect(await retryPendingFences(deps, ROUND)).toEqual({ done: 1, failed: 0, left: 0 });
   });
 
   test("cost a removal no more than its deadline, and it is answered as pending", async () => {
     await pair(alice, bob);
-    const hanging = callBy(house, alice);
+    const hanging = callBy(harness, alice);
     let asked = 0;
     const gates = {
       of: () => ({
@@ -218,9 +218,9 @@ describe("the fences of one gate that hangs", () => {
 describe("the operator", () => {
   test("removes the trust of any two, with fences in both gates", async () => {
     await pair(alice, bob);
-    const answer = await trustRemove.handler(callBy(house, null), { agentDid: bob, peerAgentDid: alice });
+    const answer = await trustRemove.handler(callBy(harness, null), { agentDid: bob, peerAgentDid: alice });
     expect(answer).toEqual({ removed: true });
-    expect(house.fences.map(({ at }) => at).toSorted()).toEqual([alice, bob].toSorted());
+    expect(harness.fences.map(({ at }) => at).toSorted()).toEqual([alice, bob].toSorted());
   });
 
   test("lists every trusted pair once, page by page", async () => {
@@ -231,7 +231,7 @@ describe("the operator", () => {
     let cursor: string | undefined;
     do {
       const params = trustList.params.parse(cursor === undefined ? { limit: 2 } : { limit: 2, cursor });
-      const page = (await trustList.handler(callBy(house, null), params)) as {
+      const page = (await trustList.handler(callBy(harness, null), params)) as {
         pairs: { agentDid: AgentDid; peerAgentDid: AgentDid }[];
         nextCursor?: string;
       };

@@ -10,7 +10,7 @@ const ROOM = { RELAY_OUTBOX_MAX: "10000", RELAY_QUEUE_MAX: "10000" };
 
 const parts: Row = {
   name: "parts",
-  about: "what the way through the house costs, part by part, at 16 connections",
+  about: "what the way through the harness costs, part by part, at 16 connections",
   long: true,
   builds: [PROXY, WORKER],
   async run(bench) {
