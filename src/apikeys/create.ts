@@ -12,7 +12,7 @@ import { logDeferred, outboxStatement, pending } from "../authz/sync/outbox.ts";
 import { type GraphChange, remoteGraphOf } from "../authz/sync/remote.ts";
 import type { CallContext } from "../call/context.ts";
 import type { GateLocal } from "../call/gate.ts";
-import { type Made, quotaExceeded, quotaStatements } from "../call/quotas.ts";
+import { type Made, noteDatabaseSize, quotaExceeded, quotaStatements } from "../call/quotas.ts";
 import { isOnFor } from "../config.ts";
 import { isGuard } from "../database/batch.ts";
 import type { Statement } from "../database/statement.ts";
@@ -125,7 +125,8 @@ async function commitKey(
       [...quotaStatements(ctx, quotaOf(made)), ...statements, ...grants],
       writesBoth && !isRemote ? dualWrite(ctx, "register", []) : null,
     );
-    if (!committed.ok)
+    if (committed.ok) noteDatabaseSize(committed.value[0]);
+    else
       throw isGuard(committed.error, "quota_has_room")
         ? await quotaExceeded(ctx, quotaOf(made))
         : new ProxyError("PROXY_CONFLICT");

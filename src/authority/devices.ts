@@ -3,6 +3,7 @@
  * the one truth about a device; ending one is writing its row. Contract §2 and §5.
  */
 import { RELAY_CLOSE_REASON } from "../wire/relay-close.ts";
+import { createChangeLimit } from "./change-limit.ts";
 import { type Device, deviceOf, type DeviceRow, withLost } from "./device.ts";
 import type { DeviceOrigin } from "./lineage.ts";
 import { createPairRequests, type PairRequest, type PairRequests } from "./pair-requests.ts";
@@ -13,12 +14,6 @@ import { equalHashes } from "./secrets.ts";
 export { type Device, newDeviceToken } from "./device.ts";
 
 const LAST_USED_RESOLUTION_MS = 60_000;
-
-/** Changes to devices in one minute of the clock: each is an entry of the audit, and most are a write of the one database. */
-export const CHANGES_PER_HOLDER_MAX = 30;
-export const CHANGES_PER_AGENT_MAX = 60;
-const CHANGES_WINDOW_MS = 60_000;
-const EVERY_HOLDER = "";
 
 /** What is read of the authority of something that began under a device. */
 export type DeviceRef = { principal: { deviceId: string }; epoch: number; mayStillReply?: true };
@@ -64,8 +59,7 @@ export type Devices = {
   readonly requests: PairRequests;
   readonly scopeRequests: ScopeRequests;
   /**
-   * Counts a change that a holder of this agent's credentials makes to its devices. In memory alone: it bounds how fast the audit
-   * and the database are written to, and a gate that is asked so often does not sleep.
+   * Counts a change that a holder of this agent's credentials makes to its devices (see `change-limit.ts`).
    *
    * @returns how long to wait, in milliseconds, or 0 where the change may be made
    */
@@ -79,8 +73,7 @@ export function createDevices(sql: SqlStorage): Devices {
   for (const row of sql.exec<DeviceRow>("SELECT * FROM devices")) devices.set(row.device_id, deviceOf(row));
   const requests = createPairRequests(sql);
   const scopeRequests = createScopeRequests(sql);
-  let windowMs = 0;
-  const changes = new Map<string, number>();
+  const changes = createChangeLimit(sql);
 
   const save = (device: Device): Device => {
     devices.set(device.deviceId, device);
@@ -207,16 +200,7 @@ export function createDevices(sql: SqlStorage): Devices {
 
     requests,
     scopeRequests,
-    countChange(holder, nowMs) {
-      const minuteMs = nowMs - (nowMs % CHANGES_WINDOW_MS);
-      if (minuteMs !== windowMs) changes.clear();
-      windowMs = minuteMs;
-      const [own, all] = [changes.get(holder) ?? 0, changes.get(EVERY_HOLDER) ?? 0];
-      if (own >= CHANGES_PER_HOLDER_MAX || all >= CHANGES_PER_AGENT_MAX) return minuteMs + CHANGES_WINDOW_MS - nowMs;
-      changes.set(holder, own + 1);
-      changes.set(EVERY_HOLDER, all + 1);
-      return 0;
-    },
+    countChange: changes.count,
     prune(nowMs) {
       requests.prune(nowMs);
       scopeRequests.prune(nowMs);

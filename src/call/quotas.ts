@@ -12,9 +12,9 @@ import { query, type Statement } from "../database/statement.ts";
 import { ProxyError } from "../wire/problem.ts";
 import type { CallContext } from "./context.ts";
 
-/** What is made: a task or a key of an agent, in a tenant. */
+/** What is made: a task or a key of an agent, or a tuple (a share of a task), in a tenant. */
 export type Made = {
-  kind: "tasks" | "apiKeys";
+  kind: "tasks" | "apiKeys" | "tuples";
   agentDid: string;
   tenantId: string;
   /** Of its texts; what its row takes besides is added here. */
@@ -22,29 +22,58 @@ export type Made = {
 };
 
 /** What a row costs beside its texts, with its index entries and tuples; the same numbers stand in the triggers. */
-const ROW_BYTES = { tasks: 2_048, apiKeys: 1_024 } as const;
+const ROW_BYTES = { tasks: 2_048, apiKeys: 1_024, tuples: 0 } as const;
+
+/**
+ * What the database may have before only operators still make something: D1 holds 10 GB, and what is left is for what ends
+ * authorities and for the revocation list.
+ */
+const DATABASE_BYTES_MAX = 9_500_000_000;
+/** As D1 last said it to this isolate; one that has not heard it yet lets one batch through and hears it then. */
+let databaseBytes = 0;
+
+/** Notes what D1 says of its size, in the result of any statement. */
+export function noteDatabaseSize(result: D1Result | undefined): void {
+  if (result !== undefined) databaseBytes = result.meta.size_after;
+}
 
 type Quotas = Pick<Config, "quotaTasksPerAgent" | "quotaKeysPerAgent" | "quotaBytesPerTenant">;
 
-/** @returns the first statements of a batch that makes something: it is undone (`{ guard: "quota_has_room" }`) where that has no room */
+/**
+ * @returns the first statements of a batch that makes something: it is undone (`{ guard: "quota_has_room" }`) where that has no room
+ * @throws ProxyError PROXY_QUOTA_EXCEEDED where the whole database has none
+ */
 export function quotaStatements(
   { config, principal }: Pick<CallContext, "config" | "principal">,
   made: Made,
 ): Statement<D1Result>[] {
   const counted = [countedAgent(made.agentDid), countedTenant(made.tenantId)];
   if (principal.kind === "operator") return counted;
+  assertDatabaseHasRoom();
   const { rows, bytes } = limitsOf(config, made.kind);
-  const used = quotaUsage[made.kind];
-  const hasRows = sql`(SELECT ${used} FROM ${quotaUsage} WHERE ${eq(quotaUsage.holder, agentHolder(made))}) < ${rows}`;
   const size = ROW_BYTES[made.kind] + made.bytes;
   const hasBytes = sql`(SELECT ${quotaUsage.bytes} FROM ${quotaUsage} WHERE ${eq(quotaUsage.holder, tenantHolder(made))}) + ${size} <= ${bytes}`;
+  if (made.kind === "tuples") return [...counted, guard(hasBytes, "quota_has_room")];
+  const used = quotaUsage[made.kind];
+  const hasRows = sql`(SELECT ${used} FROM ${quotaUsage} WHERE ${eq(quotaUsage.holder, agentHolder(made))}) < ${rows}`;
   return [...counted, guard(sql`${hasRows} AND ${hasBytes}`, "quota_has_room")];
 }
 
+/** @throws ProxyError PROXY_QUOTA_EXCEEDED */
+function assertDatabaseHasRoom(): void {
+  if (databaseBytes <= DATABASE_BYTES_MAX) return;
+  throw refusal(
+    "database",
+    databaseBytes,
+    DATABASE_BYTES_MAX,
+    "The database is nearly full; the operator has to make room.",
+  );
+}
+
 /**
- * The refusal of a batch that a quota has undone.
+ * Describes what a quota has undone.
  *
- * @returns PROXY_QUOTA_EXCEEDED with the quota, what is used of it, and its limit
+ * @returns the refusal, PROXY_QUOTA_EXCEEDED with the quota, what is used of it, and its limit
  */
 export async function quotaExceeded(
   { config, db }: Pick<CallContext, "config" | "db">,
@@ -55,7 +84,7 @@ export async function quotaExceeded(
   const usageOf = (holder: string) =>
     readFirst(session, query.select().from(quotaUsage).where(eq(quotaUsage.holder, holder)));
   const [ofAgent, ofTenant] = [await usageOf(agentHolder(made)), await usageOf(tenantHolder(made))];
-  const usedRows = ofAgent?.[made.kind] ?? 0;
+  const usedRows = made.kind === "tuples" ? 0 : (ofAgent?.[made.kind] ?? 0);
   if (usedRows >= rows) {
     const [quota, what] =
       made.kind === "tasks" ? ["QUOTA_TASKS_PER_AGENT", "tasks"] : ["QUOTA_KEYS_PER_AGENT", "API keys"];
@@ -71,8 +100,8 @@ function refusal(quota: string, used: number, limit: number, detail: string): Pr
 }
 
 function limitsOf(config: Quotas, kind: Made["kind"]): { rows: number; bytes: number } {
-  const rows = kind === "tasks" ? config.quotaTasksPerAgent : config.quotaKeysPerAgent;
-  return { rows, bytes: config.quotaBytesPerTenant };
+  const rows = { tasks: config.quotaTasksPerAgent, apiKeys: config.quotaKeysPerAgent, tuples: Infinity };
+  return { rows: rows[kind], bytes: config.quotaBytesPerTenant };
 }
 
 const agentHolder = ({ agentDid }: Pick<Made, "agentDid">): string => `agent:${agentDid}`;

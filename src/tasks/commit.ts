@@ -21,12 +21,12 @@ export async function commitOn<const Items extends readonly BatchItem[]>(
   row: Pick<TaskRow, "taskId">,
   statements: Items,
   dual: DualWrite,
-  refusal: (why: Refused) => ProxyError = () => new ProxyError("PROXY_CONFLICT"),
+  refusal: (why: Refused) => ProxyError | Promise<ProxyError> = () => new ProxyError("PROXY_CONFLICT"),
 ): Promise<BatchResults<Items>> {
   const stands = guard(sql`EXISTS (SELECT 1 FROM ${tasks} WHERE ${eq(tasks.taskId, row.taskId)})`);
   const committed = await commitWrite(ctx, [stands, ...statements], dual);
   if (committed.ok) return committed.value.slice(1) as BatchResults<Items>;
   const why = committed.error;
   if ("guard" in why && why.guard === "registry_is_as_read") throw noSuchTask("deleted at the same moment");
-  throw refusal(why);
+  throw await refusal(why);
 }

@@ -6,7 +6,7 @@ import { graphUnavailable } from "../authz/permission.ts";
 import { writeTuples } from "../authz/store/tuples.ts";
 import { commitWrite, dualWrite, pushToRemote } from "../authz/sync/dual-write.ts";
 import type { CallContext } from "../call/context.ts";
-import { quotaExceeded, quotaStatements } from "../call/quotas.ts";
+import { noteDatabaseSize, quotaExceeded, quotaStatements } from "../call/quotas.ts";
 import { isOnFor } from "../config.ts";
 import { isGuard, violates } from "../database/batch.ts";
 import { tasks } from "../database/schema.ts";
@@ -82,6 +82,7 @@ export async function createTask(ctx: CallContext, wanted: NewTask): Promise<Sho
     ],
     dual,
   );
+  if (committed.ok) noteDatabaseSize(committed.value[0]);
   if (!committed.ok) {
     if (isGuard(committed.error, "quota_has_room")) throw await quotaExceeded(ctx, made);
     if (!violates(committed.error, tasks.name, tasks.tenantId)) throw new ProxyError("PROXY_CONFLICT");

@@ -9,6 +9,8 @@ import { SALLYPORT_MODEL } from "../authz/store/sallyport-model.ts";
 import { deleteTuples, writeTuples } from "../authz/store/tuples.ts";
 import { dualWrite, pushToRemote } from "../authz/sync/dual-write.ts";
 import type { CallContext } from "../call/context.ts";
+import { quotaExceeded, quotaStatements } from "../call/quotas.ts";
+import { isGuard } from "../database/batch.ts";
 import { guard } from "../database/guard.ts";
 import { relationships } from "../database/schema.ts";
 import type { Statement } from "../database/statement.ts";
@@ -21,7 +23,7 @@ export type Share = { taskId: string; subject: string; relation: "editor" | "vie
 /**
  * Shares a task with a subject, or takes it back.
  *
- * @throws ProxyError PROXY_BAD_REQUEST for a subject that cannot be one, PROXY_CONFLICT for one too many
+ * @throws ProxyError PROXY_BAD_REQUEST for a subject that cannot be one, PROXY_CONFLICT for one too many; PROXY_QUOTA_EXCEEDED
  */
 export async function changeShare(ctx: CallContext, op: "register" | "deregister", share: Share): Promise<Share> {
   const { relation, subject } = share;
@@ -32,11 +34,12 @@ export async function changeShare(ctx: CallContext, op: "register" | "deregister
   const tuple = { object, relation, subject };
   const dual = dualWrite(ctx, op, [{ object, principal: subject, parent: agentObject(row.agentDid), relation }]);
   const nowMs = ctx.now();
+  const made = { kind: "tuples" as const, agentDid: row.agentDid, tenantId: row.tenantId, bytes: SHARE_BYTES };
   await commitOn(
     ctx,
     row,
     [
-      ...(op === "register" ? [roomForShare(share)] : []),
+      ...(op === "register" ? [...quotaStatements(ctx, made), roomForShare(share)] : []),
       ...(op === "register" ? writeTuples([tuple], { nowMs }) : deleteTuples([tuple])),
       auditOfEffectStatement(ctx, {
         action: op === "register" ? "task.share" : "task.unshare",
@@ -48,12 +51,15 @@ export async function changeShare(ctx: CallContext, op: "register" | "deregister
     ],
     dual,
     // A tuple of one share is never an object's second tenant.
-    tooManyShares,
+    (why) => (isGuard(why, "quota_has_room") ? quotaExceeded(ctx, made) : tooManyShares()),
   );
   const failed = await pushToRemote(ctx, dual);
   if (failed !== null) throw graphUnavailable(`the remote graph: ${failed}`, { taskId: row.taskId });
   return { taskId: row.taskId, relation, subject };
 }
+
+/** A tuple and its entry in the audit. */
+const SHARE_BYTES = 1_024;
 
 /** Shares of one task, editors and viewers together. */
 export const SHARES_MAX = 1_000;

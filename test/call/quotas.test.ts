@@ -1,6 +1,9 @@
 /** Quotas on what outlasts a call: exact, by one row, and in nobody's way who ends an authority. */
 import { env } from "cloudflare:workers";
 import { beforeEach, describe, expect, test } from "vitest";
+import type { CallContext } from "../../src/call/context.ts";
+import { noteDatabaseSize, quotaStatements } from "../../src/call/quotas.ts";
+import { runtimeOf } from "../../src/runtime.ts";
 import {
   type Agent,
   apiKeyOf,
@@ -97,6 +100,31 @@ describe("bytes of a tenant", () => {
       limit: 1_073_741_824,
     });
     await createTask(agent, { agentDid: agent.did });
+  });
+
+  test("count what sharing leaves in the audit too: to share and unshare without end is refused", async () => {
+    const { taskId } = await createTask(agent, { agentDid: agent.did });
+    const share = { taskId, subject: "user:anne", relation: "viewer" };
+    await result(agent, "task/share", share);
+    const once = await bytesUsed();
+    await result(agent, "task/unshare", share);
+    expect(await bytesUsed()).toBeGreaterThan(once);
+    await fill({ bytes: 2_000_000_000 });
+    expect((await rpc(agent, "task/share", share)).error?.data).toMatchObject({
+      code: "PROXY_QUOTA_EXCEEDED",
+      quota: "QUOTA_BYTES_PER_TENANT",
+    });
+    await result(agent, "task/unshare", share);
+  });
+
+  test("beside them the whole database has a bound, which D1 itself tells", async () => {
+    noteDatabaseSize({ meta: { size_after: 9_600_000_000 } } as D1Result);
+    const ctx = { config: runtimeOf(env).config, principal: { kind: "agent" } } as unknown as CallContext;
+    const made = { kind: "tasks" as const, agentDid: agent.did, tenantId: agent.tenantId, bytes: 0 };
+    expect(() => quotaStatements(ctx, made)).toThrow(/nearly full/);
+    expect(quotaStatements({ ...ctx, principal: { kind: "operator" } }, made)).toHaveLength(2);
+    noteDatabaseSize({ meta: { size_after: 1_000 } } as D1Result);
+    expect(quotaStatements(ctx, made)).toHaveLength(3);
   });
 
   test("a full tenant still ends what it has: keys, devices, the agent", async () => {
