@@ -2,21 +2,22 @@
 import { buffer } from "node:stream/consumers";
 import { runProgram } from "./program.ts";
 import { useProxies } from "./session/network.ts";
+import { CliError, EXIT } from "./terminal/errors.ts";
 
 // Whatever is written is for this user alone, also where a file is made on the way.
 process.umask(0o077);
 
 // A reader that has seen enough, such as `head`, is no failure; a message that could not be written is not acknowledged.
+// Whatever else keeps from writing is the failure of the write itself.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-  if (error.code !== "EPIPE") throw error;
-  process.exit(0);
+  if (error.code === "EPIPE") process.exit(0);
 });
 
 process.exitCode = await runProgram(process.argv.slice(2), {
   streams: {
     out: (text) =>
       new Promise((resolve, reject) => {
-        process.stdout.write(text, (error) => (error ? reject(error) : resolve()));
+        process.stdout.write(text, (error) => (error ? reject(unwritten(error)) : resolve()));
       }),
     err: (text) => void process.stderr.write(text),
   },
@@ -26,3 +27,7 @@ process.exitCode = await runProgram(process.argv.slice(2), {
   interactive: process.stdin.isTTY && process.stderr.isTTY,
   useNetwork: (address) => useProxies(process.env, address),
 });
+
+function unwritten(cause: Error): CliError {
+  return new CliError("OUTPUT", `standard output cannot be written: ${cause.message}`, { exitCode: EXIT.setup, cause });
+}

@@ -8,6 +8,7 @@ export function parseRetryAfterMs(header: string | null, nowMs: number): number 
   const text = header.trim();
   if (/^\d{1,9}$/.test(text)) return Number(text) * 1_000;
   if (!/^[A-Z][a-z]{2,8},? /.test(text)) return undefined;
-  const atMs = Date.parse(text);
+  // Every form is in GMT; the one of asctime does not say so.
+  const atMs = Date.parse(/(?:GMT|UTC|[+-]\d{4})$/.test(text) ? text : `${text} GMT`);
   return Number.isNaN(atMs) ? undefined : Math.max(0, atMs - nowMs);
 }

@@ -11,6 +11,7 @@ const OTHERS = 0o077;
 const hasModes = process.platform !== "win32";
 /** Room that a draft takes before its text is known: more than any file of this command has. */
 const RESERVED_BYTES = 16_384;
+const DRAFT_SUFFIX = ".tmp";
 /** What the system says of a place where nothing can be written. `ENOENT` and `EEXIST`: of a parent folder. */
 const UNWRITABLE_CODES = ["EACCES", "EPERM", "EROFS", "ENOSPC", "EDQUOT", "ENOTDIR", "ENOENT", "EEXIST", "EIO"];
 
@@ -72,15 +73,20 @@ export type Draft = {
 };
 
 /**
- * Takes the place of a file before what it will hold is known: before an effect elsewhere that cannot be had twice.
+ * Takes the place of a file before what it will hold is known: before an effect elsewhere that cannot be had twice. Drafts of it
+ * that a process has left which was killed are deleted: there may be secrets in them.
  *
- * @param path where the file will be; its folder is made, private
+ * @param path where the file will be, whose lock the caller holds; its folder is made, private
  * @throws CliError `UNWRITABLE`, `UNSAFE_PERMISSIONS`
  */
 export async function draftPrivateFile(path: string): Promise<Draft> {
   const folder = dirname(path);
   await ensurePrivateFolder(folder);
-  const draft = join(folder, `.${basename(path)}.${randomBytes(6).toString("hex")}.tmp`);
+  const prefix = `.${basename(path)}.`;
+  for (const name of await namesIn(folder)) {
+    if (name.startsWith(prefix) && name.endsWith(DRAFT_SUFFIX)) await rm(join(folder, name), { force: true });
+  }
+  const draft = join(folder, prefix + randomBytes(6).toString("hex") + DRAFT_SUFFIX);
   let file: FileHandle | null = null;
   const discard = async (): Promise<void> => {
     await file?.close();

@@ -72,5 +72,7 @@ async function nextTicket(source: TicketConnection["ticket"]): Promise<string> {
     throw new UnreachableError("UNREACHABLE", "the source of tickets has failed", { cause: error });
   }
   if (ticket === null) throw new SallyportError("NO_TICKET", "there is no ticket any more");
+  // No WebSocket would be made with it, which would look like an outage.
+  if (!/^[\w.~-]+$/.test(ticket)) throw new SallyportError("INVALID_TICKET", "what the source gave is no ticket");
   return ticket;
 }

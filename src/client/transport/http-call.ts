@@ -134,7 +134,7 @@ export function createCaller(options: ConnectionOptions): Caller {
       if (call.signal?.aborted === true) throw call.signal.reason;
       if (timeout.aborted)
         throw new UnreachableError("TIMEOUT", `${url.origin} did not answer within ${timeoutMs} ms`, { cause: error });
-      throw new UnreachableError("UNREACHABLE", `${url.origin} cannot be reached`, { cause: error });
+      throw new UnreachableError("UNREACHABLE", `${url.origin} cannot be reached${whyOf(error)}`, { cause: error });
     }
     const isSigned = "Signature-Input" in headers;
     if (isSigned && response.status === 401 && !hasTakenV2 && !offersV2(response.headers)) {
@@ -241,6 +241,13 @@ function answerOf({ status, headers }: Response, text: string, origin: string, n
     requestId: requestId ?? null,
     retryAfterMs: parseRetryAfterMs(headers.get("Retry-After"), nowMs()) ?? null,
   });
+}
+
+/** What the platform says of a failed `fetch`: a code of the system or of TLS, or a few words; nothing of the request. */
+function whyOf(error: unknown): string {
+  const cause = error instanceof Error ? error.cause : undefined;
+  if (!(cause instanceof Error)) return "";
+  return ` (${"code" in cause && typeof cause.code === "string" ? cause.code : cause.message})`;
 }
 
 function parseJson(text: string): unknown {

@@ -1,7 +1,13 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { ClockNotTrustedError, CredentialNotYetValidError, ProblemError } from "../../../src/client/index.ts";
+import {
+  ClockNotTrustedError,
+  connectByTicket,
+  CredentialNotYetValidError,
+  ProblemError,
+} from "../../../src/client/index.ts";
 import { eventFrame, frameHead, heartbeatFrame } from "../../../src/wire/frame-encoder.ts";
-import { PEER_DID } from "../fake-gate.ts";
+import { BASE_URL, PEER_DID } from "../fake-gate.ts";
+import { fakeSockets } from "../fake-socket.ts";
 import { problemError, settle, setUp } from "./relay-under-test.ts";
 
 beforeEach(() => void vi.useFakeTimers());
@@ -135,6 +141,14 @@ describe("a relay connection", () => {
     await vi.advanceTimersByTimeAsync(1);
     expect(sockets).toHaveLength(1);
     expect(errors).toEqual([error]);
+  });
+
+  test.each(["", "two words", "a,b", "caf\u00e9"])("stops at a ticket that is none, as %j", async (ticket) => {
+    const { WebSocket, sockets } = fakeSockets();
+    const source = { baseUrl: BASE_URL, ticket: () => Promise.resolve(ticket) };
+    const relay = connectByTicket(source, { onMessage: () => undefined }, { WebSocket });
+    expect(await relay.ended).toMatchObject({ why: "refused", error: { code: "INVALID_TICKET" } });
+    expect(sockets).toEqual([]);
   });
 
   test("gives up a socket that does not open in time", async () => {

@@ -109,6 +109,15 @@ describe("a call", () => {
     await expect(caller.call(get, anonymous)).rejects.toMatchObject({ name: "UnreachableError", code: "UNREACHABLE" });
   });
 
+  test.each([
+    [Object.assign(new Error("connect ECONNREFUSED 192.0.2.1:1"), { code: "ECONNREFUSED" }), "(ECONNREFUSED)"],
+    [new Error("bad port"), "(bad port)"],
+  ])("to a server that is out of reach says what the platform says of it: %s", async (cause, why) => {
+    const failed = () => Promise.reject(new TypeError("fetch failed", { cause }));
+    const call = createCaller({ baseUrl: BASE_URL, fetch: failed }).call(get, anonymous);
+    await expect(call).rejects.toMatchObject({ code: "UNREACHABLE", message: expect.stringContaining(why) as string });
+  });
+
   test("to a server that does not answer ends in time", async () => {
     const caller = createCaller({
       baseUrl: BASE_URL,
