@@ -12,15 +12,20 @@ import {
   type Signed,
   signedHeaders,
 } from "../support/program/agents.ts";
-import { type ControlledRegistry, ISSUER, keysDocument, startControlledRegistry } from "./controlled-registry.ts";
+import {
+  keysDocument,
+  REGISTRY_ISSUER,
+  type RegistryServer,
+  startRegistry,
+} from "../support/program/registry-server.ts";
 import { type Proxy, startProxy } from "../support/program/proxy.ts";
 import { head, type RawAnswer, rawHttp } from "./raw-http.ts";
 import { connectRelay, openRelay, type RelayClient, ulid } from "../support/program/relay-client.ts";
 
 const MIB = 1_048_576;
-const UNKNOWN = "did:cdi:registry.test.example:agent:01K00000000000000000000000";
+const UNKNOWN = "did:cdi:registry.sallyport.example:agent:01K00000000000000000000000";
 
-let registry: ControlledRegistry;
+let registry: RegistryServer;
 let proxy: Proxy;
 let alice: Agent;
 let bob: Agent;
@@ -28,13 +33,16 @@ let bob: Agent;
 let stranger: Agent;
 
 beforeAll(async () => {
-  registry = await startControlledRegistry();
+  registry = await startRegistry();
   const revoked = registry.newKey("kid-revoked");
-  registry.serveKeys(keysDocument(registry.key.entry, { ...revoked.entry, status: "revoked" }));
-  proxy = await startProxy({ REGISTRY_URL: registry.url, REGISTRY_ISSUER: ISSUER, RATE_LIMIT_PER_AGENT: "0" });
-  alice = registry.agent();
-  bob = registry.agent();
-  stranger = registry.agent();
+  registry.serve("keys", {
+    status: 200,
+    body: keysDocument(registry.key.entry, { ...revoked.entry, status: "revoked" }),
+  });
+  proxy = await startProxy({ REGISTRY_URL: registry.url, REGISTRY_ISSUER, RATE_LIMIT_PER_AGENT: "0" });
+  alice = registry.issue();
+  bob = registry.issue();
+  stranger = registry.issue();
   stranger.ait = strangersAit();
   // Housekeeping keeps the list fresh by itself; what is counted afterwards is what requests cost.
   await until(
@@ -44,7 +52,7 @@ beforeAll(async () => {
 }, 120_000);
 afterAll(async () => {
   await proxy?.stop();
-  await registry?.stop();
+  await registry?.down();
 });
 
 /** The shape of RFC 9457 and of the contract, and the headers that belong to a status. */
@@ -341,7 +349,12 @@ describe("a sender that is paired", () => {
     ["a form", { "Content-Type": "application/x-www-form-urlencoded" }, 415, "PROXY_UNSUPPORTED_MEDIA_TYPE"],
     ["a type that only begins like JSON", { "Content-Type": "application/jsonp" }, 415, "PROXY_UNSUPPORTED_MEDIA_TYPE"],
     ["a conversation of 257 characters", { "X-Claw-Conversation-Id": "c".repeat(257) }, 400, "PROXY_BAD_REQUEST"],
-    ["a receipt URL without TLS", { "X-Claw-Delivery-Receipt-Url": "http://r.example/" }, 400, "PROXY_BAD_REQUEST"],
+    [
+      "a receipt URL that is not of the web",
+      { "X-Claw-Delivery-Receipt-Url": "ftp://r.example/" },
+      400,
+      "PROXY_BAD_REQUEST",
+    ],
     [
       "a receipt URL with a password",
       { "X-Claw-Delivery-Receipt-Url": "https://a:b@r.example/" },

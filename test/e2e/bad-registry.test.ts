@@ -2,35 +2,35 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type Agent, hookOf, request } from "../support/program/agents.ts";
 import {
-  type ControlledRegistry,
-  ISSUER,
   keysDocument,
+  REGISTRY_ISSUER,
   type RegistryKey,
-  startControlledRegistry,
-} from "./controlled-registry.ts";
+  type RegistryServer,
+  startRegistry,
+} from "../support/program/registry-server.ts";
 import { logLines, type Proxy, startProxy } from "../support/program/proxy.ts";
 
-let registry: ControlledRegistry;
+let registry: RegistryServer;
 let proxy: Proxy;
 let agent: Agent;
 
 beforeAll(async () => {
-  registry = await startControlledRegistry();
+  registry = await startRegistry();
   proxy = await startProxy({
     REGISTRY_URL: registry.url,
-    REGISTRY_ISSUER: ISSUER,
+    REGISTRY_ISSUER,
     // Every second the keys are asked for anew, however often that has failed.
     KEYS_TTL_MS: "1000",
     BREAKER_FAILURES: "1000",
   });
-  agent = registry.agent();
+  agent = registry.issue();
 }, 120_000);
 afterAll(async () => {
   await proxy?.stop();
-  await registry?.stop();
+  await registry?.down();
 });
 
-const RECIPIENT = "did:cdi:registry.test.example:agent:01K00000000000000000000000";
+const RECIPIENT = "did:cdi:registry.sallyport.example:agent:01K00000000000000000000000";
 
 /** Whether an identity token under this key is believed: then only trust is missing. */
 async function isBelieved(key: RegistryKey): Promise<boolean> {
@@ -46,7 +46,7 @@ async function isBelieved(key: RegistryKey): Promise<boolean> {
 
 /** Serves a document and waits until the proxy has asked for it twice: the second time, the first has been judged. */
 async function served(document: string, contentType?: string): Promise<void> {
-  registry.serveKeys(document, contentType);
+  registry.serve("keys", { status: 200, body: document, ...(contentType === undefined ? {} : { contentType }) });
   const from = registry.calls.keys;
   for (let tries = 0; registry.calls.keys < from + 2; tries++) {
     if (tries > 150) throw new Error("the proxy did not ask for the keys");

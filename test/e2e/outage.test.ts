@@ -14,20 +14,27 @@ import {
   signedHeaders,
 } from "../support/program/agents.ts";
 import { logLines, type Proxy, startProxy } from "../support/program/proxy.ts";
-import { type Document, ISSUER, type Mode, startRegistry, type TestRegistry } from "./registry.ts";
+import { endless, failing, hanging, lying, resetting, trickling } from "../support/program/registry-faults.ts";
+import {
+  type Document,
+  type Fault,
+  REGISTRY_ISSUER,
+  type RegistryServer,
+  startRegistry,
+} from "../support/program/registry-server.ts";
 
 const UNAVAILABLE = "503 PROXY_AUTH_DEPENDENCY_UNAVAILABLE";
 const HOUR_MS = "3600000";
 /** For what comes by itself, however slow the machine. */
 const WITHIN_MS = 90_000;
 
-type Parties = { registry: TestRegistry; proxy: Proxy };
+type Parties = { registry: RegistryServer; proxy: Proxy };
 
 async function startParties(settings: Record<string, string>): Promise<Parties> {
   const registry = await startRegistry();
   const proxy = await startProxy({
     REGISTRY_URL: registry.url,
-    REGISTRY_ISSUER: ISSUER,
+    REGISTRY_ISSUER,
     RATE_LIMIT_PER_AGENT: "0",
     ...settings,
   });
@@ -128,7 +135,7 @@ test.each<[Document]>([["keys"], ["crl"], ["access"]])(
   async (document) => {
     const { registry, proxy } = await newParties({ BREAKER_OPEN_MS: HOUR_MS });
     const alice = registry.issue();
-    registry.set("500", [document]);
+    registry.fail(failing, [document]);
     const ask = async (n: number): Promise<string> =>
       outcomeOf(
         await request(proxy.url, { ...alice, accessToken: `spa_${n}` }, { method: "GET", path: "/pair/peers" }),
@@ -169,35 +176,35 @@ describe("the registry is slow or lies", () => {
   });
   afterAll(() => stopParties(parties));
 
-  test.each<[string, Mode, Document]>([
-    ["never answers", "hanging", "keys"],
-    ["never answers", "hanging", "crl"],
-    ["never answers", "hanging", "access"],
-    ["trickles", "trickling", "keys"],
-    ["trickles", "trickling", "crl"],
-    ["never ends", "endless", "keys"],
-    ["never ends", "endless", "crl"],
-    ["resets the connection", "resetting", "keys"],
-    ["resets the connection", "resetting", "crl"],
-    ["resets the connection", "resetting", "access"],
-    ["lies", "lying", "keys"],
-    ["lies", "lying", "crl"],
-    ["lies", "lying", "access"],
+  test.each<[string, Document, Fault]>([
+    ["never answers", "keys", hanging],
+    ["never answers", "crl", hanging],
+    ["never answers", "access", hanging],
+    ["trickles", "keys", trickling],
+    ["trickles", "crl", trickling],
+    ["never ends", "keys", endless],
+    ["never ends", "crl", endless],
+    ["resets the connection", "keys", resetting],
+    ["resets the connection", "crl", resetting],
+    ["resets the connection", "access", resetting],
+    ["lies", "keys", lying],
+    ["lies", "crl", lying],
+    ["lies", "access", lying],
   ])(
-    "%s (%j) for %s: a request is decided all the same, as 503, and served when that is over",
-    async (_, mode, document) => {
+    "%s for %s: a request is decided all the same, as 503, and served when that is over",
+    async (_, document, fault) => {
       const { registry, proxy } = parties;
       registry.forgetCalls();
-      registry.set(mode, [document]);
+      registry.fail(fault, [document]);
       const ask = async (): Promise<string> => outcomeOf(await request(proxy.url, alice, hookOf(bob.did, {})));
       expect(await until(ask, (answer) => answer !== "202")).toBe(UNAVAILABLE);
       // What does not end by itself was still open when the request was decided: the proxy hung up.
-      if (mode !== "lying")
+      if (fault !== lying)
         await until(
           async () => registry.abandoned[document],
           (times) => times > 0,
         );
-      registry.set("up");
+      registry.fail(null);
       expect(await until(ask, (answer) => answer === "202")).toBe("202");
     },
   );

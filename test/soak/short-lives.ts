@@ -17,8 +17,8 @@ export const SHORT_SETTINGS = {
 
 /** Name of a constant → what it is here. */
 const SHORT_CONSTANTS: Record<string, number> = {
-  STATUS_KEPT_MS: 30_000,
-  RECEIPTS_KEPT_MS: 30_000,
+  STATUS_RETENTION_MS: 30_000,
+  RECEIPT_RETENTION_MS: 30_000,
   REPEAT_KNOWN_MS: 30_000,
   PRUNE_EVERY_MS: 10_000,
   HOUSEKEEPING_AFTER_MS: 10_000,

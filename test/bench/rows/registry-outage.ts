@@ -1,4 +1,10 @@
-import { startRegistry, type RegistryMood, REGISTRY_ISSUER } from "../registry-server.ts";
+import { hanging, resetting } from "../../support/program/registry-faults.ts";
+import {
+  type Fault,
+  REGISTRY_ISSUER,
+  type RegistryServer,
+  startRegistry,
+} from "../../support/program/registry-server.ts";
 import { type Bench, figure, interleave, ratioFigure, type Row, SCENE, SENDS_A_SECOND } from "../row.ts";
 import { pairedRatio } from "../statistics.ts";
 import { complaints, cpuRatio, deliveredRound, type WithCpu } from "./hook-to-floor.ts";
@@ -8,7 +14,17 @@ const CONNECTIONS = 16;
 const FRESH_MS = 5_000;
 /** Without a pause, so that validations expire under load and not between rounds; longer than they are fresh. */
 const STEADY_SECONDS = 8;
-const MOODS: readonly RegistryMood[] = ["up", "down", "hanging"];
+const FAULTS = { up: null, down: resetting, hanging } satisfies Record<string, Fault | null>;
+type RegistryMood = keyof typeof FAULTS;
+const MOODS = Object.keys(FAULTS) as RegistryMood[];
+
+const callsOf = ({ calls }: RegistryServer): number => calls.keys + calls.crl + calls.access;
+
+/** A registry as the bench keeps it. */
+async function newRegistry(): Promise<RegistryServer & { stop(): Promise<void> }> {
+  const registry = await startRegistry();
+  return { ...registry, stop: () => registry.down() };
+}
 
 const registryOutage: Row = {
   name: "registry-outage",
@@ -17,7 +33,7 @@ const registryOutage: Row = {
   async run(bench) {
     const scenes = await Promise.all(
       MOODS.map(async (mood) => {
-        const registry = bench.keep(await startRegistry());
+        const registry = bench.keep(await newRegistry());
         const proxy = await bench.proxy({
           REGISTRY_URL: registry.url,
           REGISTRY_ISSUER,
@@ -27,7 +43,7 @@ const registryOutage: Row = {
         await load.prepare({ ...SCENE, url: proxy.url, registryUrl: registry.url });
         await load.sign({ count: SENDS_A_SECOND });
         await load.run({ url: proxy.url, connections: CONNECTIONS, seconds: 1, expected: 202, deliver: true });
-        registry.become(mood);
+        registry.fail(FAULTS[mood]);
         return { mood, registry, load, url: proxy.url, run: deliveredRound(bench, load, proxy, CONNECTIONS) };
       }),
     );
@@ -65,7 +81,7 @@ const registryOutage: Row = {
 export default registryOutage;
 
 type Scene = {
-  registry: Awaited<ReturnType<typeof startRegistry>>;
+  registry: RegistryServer;
   load: ReturnType<Bench["load"]>;
   url: string;
 };
@@ -75,7 +91,7 @@ async function callsPerThousand(scene: Scene | undefined): Promise<number> {
   if (scene === undefined) throw new Error("nobody is up");
   const { registry, load, url } = scene;
   await load.sign({ count: STEADY_SECONDS * SENDS_A_SECOND });
-  registry.calls();
+  registry.forgetCalls();
   const { accepted } = await load.run({
     url,
     connections: CONNECTIONS,
@@ -83,5 +99,5 @@ async function callsPerThousand(scene: Scene | undefined): Promise<number> {
     expected: 202,
     deliver: true,
   });
-  return (registry.calls() / accepted) * 1_000;
+  return (callsOf(registry) / accepted) * 1_000;
 }

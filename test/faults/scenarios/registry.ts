@@ -1,6 +1,26 @@
 import { type Agent, hookOf, register, request, send, signedHeaders } from "../../support/program/agents.ts";
 import { startProgram } from "../../support/program/program.ts";
-import { MOODS, startFaultyRegistry } from "../registry-server.ts";
+import {
+  elsewhere,
+  endless,
+  failing,
+  hanging,
+  junk,
+  lying,
+  resetting,
+  slow,
+  trickling,
+  truncated,
+} from "../../support/program/registry-faults.ts";
+import {
+  ALWAYS_YES,
+  type Document,
+  type Fault,
+  keysDocument,
+  type RegistryServer,
+  reply,
+  startRegistry,
+} from "../../support/program/registry-server.ts";
 import { hasWorked, settle, sleep, told } from "../participants.ts";
 import { settled, startRecipients, startSenders } from "../traffic.ts";
 import { QUICK_RETRIES } from "./kills.ts";
@@ -17,14 +37,76 @@ const SHORT = {
   BREAKER_OPEN_MS: "500",
 };
 const MOOD_MS = 2_500;
+/** Longer than the program waits. */
+const SLOW_MS = 2_500;
 const LISTED_WITHIN_MS = 20_000;
+
+type Mood = { name: string; fault: Fault | null; documents?: readonly Document[] };
+
+/** How the registry is, one after the other: down, silent, slow, broken, sending elsewhere, and lying in ways that are signed. */
+function moodsOf(server: RegistryServer): readonly Mood[] {
+  const stranger = server.newKey(server.key.kid);
+  const lists =
+    (list: () => string): Fault =>
+    ({ response }) =>
+      reply(response, { status: 200, body: JSON.stringify({ crl: list() }) });
+  const old = server.list();
+  const anHourAgo = Math.floor(Date.now() / 1_000) - 7_200;
+  const doubled = keysDocument(server.key.entry, { ...stranger.entry, kid: server.key.kid });
+  return [
+    { name: "up", fault: null },
+    { name: "down", fault: resetting },
+    { name: "hanging", fault: hanging },
+    { name: "slow", fault: slow(SLOW_MS) },
+    { name: "failing", fault: failing },
+    { name: "junk", fault: junk },
+    { name: "truncated", fault: truncated },
+    { name: "endless", fault: endless },
+    { name: "dripping", fault: trickling },
+    { name: "elsewhere", fault: elsewhere(ALWAYS_YES) },
+    // What a liar would have: an empty list that the proxy believes.
+    {
+      name: "forged-crl",
+      fault: lists(() => server.list({ key: stranger, claims: { revocations: [] } })),
+      documents: ["crl"],
+    },
+    { name: "old-crl", fault: lists(() => old), documents: ["crl"] },
+    { name: "no-crl", fault: ({ response }) => reply(response, { status: 404, body: "{}" }), documents: ["crl"] },
+    {
+      name: "other-issuer",
+      fault: lists(() => server.list({ claims: { iss: "https://other.sallyport.example", revocations: [] } })),
+      documents: ["crl"],
+    },
+    // Rightly signed, and over.
+    {
+      name: "expired-crl",
+      fault: lists(() => server.list({ claims: { iat: anHourAgo, exp: anHourAgo + 3_600, revocations: [] } })),
+      documents: ["crl"],
+    },
+    // Rightly signed, and said to be something else.
+    {
+      name: "token-as-crl",
+      fault: lists(() => server.list({ header: { typ: "AIT" }, claims: { revocations: [] } })),
+      documents: ["crl"],
+    },
+    {
+      name: "doubled-key",
+      fault: ({ response }) => reply(response, { status: 200, body: doubled }),
+      documents: ["keys"],
+    },
+    { name: "odd-verdict", fault: lying, documents: ["access"] },
+  ];
+}
+
+const callsOf = ({ calls }: RegistryServer): number => calls.keys + calls.crl + calls.access;
 
 export const registry: Scenario = {
   name: "registry",
   does: "a registry that is down, hangs, is slow, answers junk, ends half-way, never ends, lies about keys, lists and verdicts",
   needs: ["moods", "accepted", "forged", "registryCalls", "triedRevoked"],
   async run({ history, random, say }) {
-    const server = await startFaultyRegistry();
+    const server = await startRegistry();
+    const moods = moodsOf(server);
     const program = await startProgram({ settings: { ...QUICK_RETRIES, ...SHORT, REGISTRY_URL: server.url } });
     try {
       const run = await settle(program, history, random, { pairs: 2, registryUrl: server.url });
@@ -61,8 +143,9 @@ export const registry: Scenario = {
       history.record({ kind: "invalidated", begunAtMs: performance.now(), atMs: performance.now(), authority });
 
       const figures: Record<string, number> = {};
-      for (const mood of MOODS) {
-        server.become(mood);
+      for (const { name: mood, fault, documents } of moods) {
+        server.fail(null);
+        server.fail(fault, documents);
         const [before, startedAtMs] = [accepted(history), performance.now()];
         while (performance.now() - startedAtMs < MOOD_MS) {
           // oxlint-disable no-await-in-loop -- tried again and again while the mood lasts
@@ -83,7 +166,7 @@ export const registry: Scenario = {
         // oxlint-enable no-await-in-loop
         say(`${mood}: ${figures[mood]} accepted`);
       }
-      server.become("up");
+      server.fail(null);
       await sleep(1_500);
       await tryRevoked();
       await senders.stop();
@@ -91,17 +174,17 @@ export const registry: Scenario = {
       recipients.stop();
       say(`answers: ${told(run)}`);
       return {
-        moods: MOODS.length,
+        moods: moods.length,
         ...figures,
         triedRevoked: count(history, "used"),
         accepted: accepted(history),
         forged: count(history, "forged"),
-        registryCalls: server.calls(),
+        registryCalls: callsOf(server),
       };
 
       async function tryForged(from: Agent, to: Agent): Promise<void> {
         const signed = hookOf(to.did, { forged: true });
-        const ait = server.forgedAit(from.did, from.publicX);
+        const ait = server.ait(from, {}, { key: server.newKey(server.key.kid) });
         const forgeries = {
           "an identity token of another key": { Authorization: `Claw ${ait}` },
           "an access token of nobody": { "X-Claw-Agent-Access": "A".repeat(43) },
@@ -116,7 +199,7 @@ export const registry: Scenario = {
       }
     } finally {
       await program.stop();
-      await server.stop();
+      await server.down();
     }
   },
 };
