@@ -1,4 +1,4 @@
-/** How the demo tells its story: chapters, and checks that can fail. */
+/** How the demo is shown: chapters, and checks that can fail. */
 
 /** How the demo speaks: chapters, and checks that are counted. */
 export type Story = {

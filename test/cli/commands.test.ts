@@ -63,7 +63,7 @@ describe("agent", () => {
     ["agent", "rekey"],
     ["agent", "revoke", "Scout"],
     ["pair", "remove", PEER_DID],
-  ])("%s %s wants --yes where nobody can be asked", async (...args) => {
+  ])("%s %s wants --yes where there is no terminal to ask on", async (...args) => {
     const { runner, seen } = await setUp();
     const before = seen.length;
     expect(await runner.run(args)).toMatchObject({ code: 2, err: expect.stringContaining("--yes") as string });
@@ -102,7 +102,7 @@ describe("send", () => {
   test.each([
     ["no JSON", ["send", PEER_DID, "hello"]],
     ["the message twice", ["send", PEER_DID, "1", "--text", "x"]],
-    ["a recipient that nobody knows", ["send", "bob", "1"]],
+    ["a recipient that is unknown here", ["send", "bob", "1"]],
     ["a wait that is too long", ["send", PEER_DID, "1", "--wait", "16"]],
     ["no recipient", ["send"]],
   ])("is a matter of usage with %s", async (_what, args) => {

@@ -23,9 +23,9 @@ async function setUp(answers: Answers = {}, override: Answering = () => undefine
       const shown = { publicKey, label, scopes };
       const digest = await pairingDigest(shown);
       const deviceId = await deviceIdOf(publicKey);
-      const told = { requestId: REQUEST_ID, deviceId, digest, expiresAtMs: Date.now() + 300_000 };
-      pending = { ...shown, ...told };
-      return { result: told };
+      const issued = { requestId: REQUEST_ID, deviceId, digest, expiresAtMs: Date.now() + 300_000 };
+      pending = { ...shown, ...issued };
+      return { result: issued };
     },
     "device.pair.list": () => ({ result: { pending: pending === null ? [] : [pending], paired: [] } }),
     "device.pair.approve": () => ({ result: { deviceId: "D".repeat(22), scopes: ["relay"], epoch: 1 } }),
@@ -64,7 +64,7 @@ describe("device request", () => {
     expect(seen.map(({ body }) => body).join()).not.toContain(keys.d);
   });
 
-  test("that was not heard is made again with the same key", async () => {
+  test("that was not answered is made again with the same key", async () => {
     let isDown = true;
     const { runner, file } = await setUp({}, ({ path }) =>
       path === "/rpc" && isDown ? problem(503, "PROXY_AUTH_DEPENDENCY_UNAVAILABLE") : undefined,
@@ -171,7 +171,7 @@ describe("a failure says what to do:", () => {
     });
   });
 
-  test("a device that nobody knows is looked up", async () => {
+  test("a device that is unknown is looked up", async () => {
     const { runner } = await setUp();
     expect((await runner.run(["device", "claim", "phone"])).code).toBe(3);
     expect(await runner.run(["device", "rotate", "phone"])).toMatchObject({

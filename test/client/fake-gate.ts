@@ -1,4 +1,4 @@
-/** A Sallyport of the test's own: answers as told, and looks at every proof as the real one does. */
+/** A Sallyport of the test's own: answers as its routes say, and looks at every proof as the real one does. */
 import type { Fetch } from "../../src/client/transport/http-call.ts";
 import { type AgentCredential, generateKeys, type Keys } from "../../src/client/index.ts";
 import { decodeBase64Url, encodeBase64Url } from "../../src/wire/base64url.ts";

@@ -82,7 +82,7 @@ describe("doctor", () => {
       ({ path }: { path: string }) => (path === "/ready" ? problem(503, "X") : undefined),
     ],
     [
-      "an agent that nobody trusts",
+      "an agent that no other trusts",
       "Scout: trust",
       ({ path }: { path: string }) => (path === "/pair/peers" ? { json: { peers: [] } } : undefined),
     ],

@@ -158,7 +158,7 @@ describe("a relay connection", () => {
     expect(sockets).toHaveLength(2);
   });
 
-  test("tells of a socket that did not open, and not of one that did", async () => {
+  test("reports a socket that did not open, and not one that did", async () => {
     const { socket, open, errors, sockets } = await setUp();
     socket().end(1006);
     expect(errors).toMatchObject([{ name: "UnreachableError", code: "UNREACHABLE" }]);
@@ -168,7 +168,7 @@ describe("a relay connection", () => {
     expect(errors).toHaveLength(1);
   });
 
-  test("closes for good when its own side says so, also while it waits", async () => {
+  test("closes permanently when its own side says so, also while it waits", async () => {
     const { relay, open, sockets, end } = await setUp();
     (await open()).end(1006);
     relay.close();

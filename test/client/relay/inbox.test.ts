@@ -31,7 +31,7 @@ describe("a message", () => {
     ]);
   });
 
-  test("is refused for good by a handler that says so", async () => {
+  test("is refused permanently by a handler that says so", async () => {
     const { open, errors } = await setUp({ onMessage: () => Promise.reject(new Refuse("not for me")) });
     const socket = await open();
     socket.push(delivery("d_1", 1));
@@ -98,7 +98,7 @@ describe("a message", () => {
     expect(socket.sent).toMatchObject([{ accepted: true }, { accepted: true }]);
   });
 
-  test("waits for the one before it of the same sender, and for nobody else's", async () => {
+  test("waits for the one before it of the same sender, and for no other sender's", async () => {
     const started: unknown[] = [];
     const releases = new Map<unknown, () => void>();
     const { open } = await setUp({
@@ -118,7 +118,7 @@ describe("a message", () => {
     expect(started).toEqual(["peer 1", "self 1", "peer 2"]);
   });
 
-  test("whose handler fails is handled before the later ones of its sender, which wait for it, and hinders nobody else", async () => {
+  test("whose handler fails is handled before the later ones of its sender, which wait for it, and hinders no other sender", async () => {
     const handled: unknown[] = [];
     let failures = 1;
     const { open, errors } = await setUp({

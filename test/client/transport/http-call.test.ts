@@ -256,7 +256,7 @@ describe("a clock that is wrong", () => {
 });
 
 describe("an installation", () => {
-  test("tells its time, and how far the own clock is off", async () => {
+  test("gives its time, and how far the own clock is off", async () => {
     const times = [NOON_MS, NOON_MS + 100];
     const gate = fakeGate({ "GET /v1/time": () => ({ json: { unixMs: NOON_MS + 5_050 } }) });
     const client = createInstallationClient({ baseUrl: BASE_URL, fetch: gate.fetch, now: () => times.shift() ?? 0 });
