@@ -12,6 +12,8 @@ import type { Home } from "../storage/home.ts";
 import { isRecordName } from "../storage/record-files.ts";
 import { CliError, EXIT, exitCodeOf, usage } from "../terminal/errors.ts";
 
+const CONFLICT = 409;
+
 /** What makes the server issue a credential for a key. */
 type Issue = (publicKey: string) => Promise<RegisteredAgent>;
 
@@ -66,38 +68,46 @@ async function issued(
 ): Promise<AgentRecord> {
   const record = await home.agents.change(name, async (stored) => {
     check(stored);
-    const keys = await keysOnDisk(home, name);
-    const { agentDid, ownerDid, ait, access, refreshToken } = await withAdvice(home, name, () => issue(keys.x));
-    return { name, baseUrl, agentDid, ownerDid, keys, ait, access, refreshToken };
+    const { keys, isFresh } = await keysOnDisk(home, name);
+    try {
+      const { agentDid, ownerDid, ait, access, refreshToken } = await issue(keys.x);
+      return { name, baseUrl, agentDid, ownerDid, keys, ait, access, refreshToken };
+    } catch (error) {
+      // What was refused is not known to the server; a key of an earlier run may be.
+      if (isRefusal(error) && isFresh) await home.newKeys.remove(name);
+      throw isRefusal(error) ? error : withAdvice(home, name, error);
+    }
   });
   await home.newKeys.remove(name);
   return record;
 }
 
 /** The key that an earlier run has left, whose answer may have been lost, or a fresh one. */
-async function keysOnDisk(home: Home, name: string): Promise<KeysJwk> {
-  const { keys } = await home.newKeys.change(
-    name,
-    async (left) => left ?? { name, keys: await exportKeys(await generateKeys()) },
-  );
-  return keys;
+async function keysOnDisk(home: Home, name: string): Promise<{ keys: KeysJwk; isFresh: boolean }> {
+  let isFresh = false;
+  const { keys } = await home.newKeys.change(name, async (left) => {
+    if (left !== null) return left;
+    isFresh = true;
+    return { name, keys: await exportKeys(await generateKeys()) };
+  });
+  return { keys, isFresh };
+}
+
+/** Whether the server has said no to the request, and not that it knows the key. */
+function isRefusal(error: unknown): boolean {
+  return error instanceof ProblemError && error.status < 500 && error.status !== CONFLICT;
 }
 
 /** The server may know the key although it did not say so: the failure says where it is kept. */
-async function withAdvice<T>(home: Home, name: string, issue: () => Promise<T>): Promise<T> {
-  try {
-    return await issue();
-  } catch (error) {
-    if (!(error instanceof SallyportError)) throw error;
-    const mayBeKnown = !(error instanceof ProblemError) || error.status >= 500 || error.status === 409;
-    if (!mayBeKnown) throw error;
-    const known = `\`sallyport agent list --all\` shows its DID, and \`sallyport agent rekey ${name} --did DID\` completes it`;
-    throw new CliError(error.code, error.message, {
-      exitCode: exitCodeOf(error),
-      advice: `The key is kept in ${home.newKeys.path(name)}. Run the same command again. If the key is taken by then, the agent was registered: ${known}.`,
-      cause: error,
-    });
-  }
+function withAdvice(home: Home, name: string, error: unknown): unknown {
+  if (!(error instanceof SallyportError)) return error;
+  const file = home.newKeys.path(name);
+  const completes = `\`sallyport agent list --all\` shows its DID, and \`sallyport agent rekey ${name} --did DID\` completes it`;
+  const advice =
+    error instanceof ProblemError && error.status === CONFLICT
+      ? `The server knows the key in ${file}. If it is this agent's, whose registration was not answered: ${completes}. If it is another's, move that file away and run this again.`
+      : `The key is kept in ${file}. Run the same command again. If the key is taken by then, the agent was registered: ${completes}.`;
+  return new CliError(error.code, error.message, { exitCode: exitCodeOf(error), advice, cause: error });
 }
 
 function mustBeName(name: string): void {

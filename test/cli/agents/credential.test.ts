@@ -43,6 +43,19 @@ describe("a new agent's key", () => {
     expect(await readdir(join(runner.home, "new-keys"))).toEqual([]);
   });
 
+  test("that the server refuses is not kept, and one that an earlier run has left is", async () => {
+    let answer: ReturnType<typeof problem> | { isLost: true } = problem(403, "PROXY_AUTH_FORBIDDEN");
+    const { runner, read } = await setUp(({ path }) => (path === "/v1/agents" ? answer : undefined));
+    expect((await runner.run(["agent", "register", "Scout"])).code).toBe(4);
+    expect(await readdir(join(runner.home, "new-keys"))).toEqual([]);
+    answer = { isLost: true };
+    await runner.run(["agent", "register", "Scout"]);
+    const kept = await read("new-keys/Scout.json");
+    answer = problem(403, "PROXY_AUTH_FORBIDDEN");
+    await runner.run(["agent", "register", "Scout"]);
+    expect(await read("new-keys/Scout.json")).toEqual(kept);
+  });
+
   test("that the server has registered although its answer was lost becomes the agent's by a re-key", async () => {
     let isLost = true;
     const { runner, read, sentKeys } = await setUp(({ path }) => {
