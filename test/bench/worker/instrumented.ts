@@ -7,9 +7,20 @@ import { HOOK } from "../../../src/auth/form.ts";
 import { runtimeOf } from "../../../src/runtime.ts";
 import { createLog } from "../../../src/telemetry/log.ts";
 
-type Counts = { rpcs: Record<string, number>; commits: number; alarms: number; statements: number };
+/** Rows as they are billed, entries of indexes among them. */
+type RowCounts = { inserted: number; updated: number; deleted: number };
+type Counts = {
+  rpcs: Record<string, number>;
+  commits: number;
+  alarms: number;
+  statements: number;
+  rows: Record<string, RowCounts>;
+};
 
 const WRITES = /^\s*(?:INSERT|UPDATE|DELETE|REPLACE)/i;
+const WRITTEN_TABLE = /^\s*(?:INSERT(?: OR \w+)? INTO|UPDATE|DELETE FROM|REPLACE INTO)\s+(\w+)/i;
+/** How many rows a statement has written is known once its rows have been read. */
+let written: { query: string; cursor: { rowsWritten: number } }[] = [];
 
 let counts: Counts = nothing();
 /** Storages that have written in this turn of the event loop: all of a turn is one commit. */
@@ -17,7 +28,7 @@ const dirty = new Set<SqlStorage>();
 const environments = new WeakMap<Env, Env>();
 
 function nothing(): Counts {
-  return { rpcs: {}, commits: 0, alarms: 0, statements: 0 };
+  return { rpcs: {}, commits: 0, alarms: 0, statements: 0, rows: {} };
 }
 
 /** The bindings with every RPC to a gate counted. The same object for the same environment: the proxy keys its runtime by it. */
@@ -53,7 +64,8 @@ function countStorage(storage: DurableObjectStorage): void {
   sql.isCounted = true;
   const exec = Reflect.get(sql, "exec") as (...args: unknown[]) => unknown;
   sql.exec = function count(this: SqlStorage, query: string, ...values: SqlStorageValue[]) {
-    if (WRITES.test(query)) {
+    const isWrite = WRITES.test(query);
+    if (isWrite) {
       counts.statements += 1;
       if (!dirty.has(this)) {
         dirty.add(this);
@@ -61,7 +73,9 @@ function countStorage(storage: DurableObjectStorage): void {
         setTimeout(() => dirty.delete(this), 0);
       }
     }
-    return Reflect.apply(exec, this, [query, ...values]);
+    const cursor = Reflect.apply(exec, this, [query, ...values]);
+    if (isWrite) written.push({ query, cursor: cursor as { rowsWritten: number } });
+    return cursor;
   } as SqlStorage["exec"];
   const all = Object.getPrototypeOf(storage) as DurableObjectStorage;
   const plain: { setAlarm: (at: number | Date) => Promise<void> } = { setAlarm: Reflect.get(all, "setAlarm") };
@@ -69,6 +83,16 @@ function countStorage(storage: DurableObjectStorage): void {
     counts.alarms += 1;
     return Reflect.apply(plain.setAlarm, this, [at]);
   };
+}
+
+function countRows(): void {
+  for (const { query, cursor } of written) {
+    const table = WRITTEN_TABLE.exec(query)?.[1] ?? "others";
+    const of = (counts.rows[table] ??= { inserted: 0, updated: 0, deleted: 0 });
+    const kind = /^\s*DELETE/i.test(query) ? "deleted" : /^\s*UPDATE/i.test(query) ? "updated" : "inserted";
+    of[kind] += cursor.rowsWritten;
+  }
+  written = [];
 }
 
 export class Gate extends PlainGate {
@@ -84,6 +108,7 @@ export default {
   async fetch(request: Request, env: Env, ctx: ExecutionContext): Promise<Response> {
     const path = new URL(request.url).pathname;
     if (path === "/bench/counts") {
+      countRows();
       const answer = Response.json(counts);
       counts = nothing();
       return answer;
