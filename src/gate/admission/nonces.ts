@@ -1,9 +1,9 @@
-/** Which nonces this agent's keys have used. The insert decides; nothing needs loading on wake. Contract §1, proof of possession. */
+/** Which nonces this agent's keys have used. The insert decides; a waking looks for the oldest alone. Contract §1, proof of possession. */
 import { readNumber, writeMeta } from "../../database/meta.ts";
 
 /** A nonce is remembered this much longer than its timestamp can be accepted. */
 const KEPT_BEYOND_WINDOW_S = 60;
-const PRUNED_AT_ONCE = 5_000;
+const PRUNE_BATCH_MAX = 5_000;
 const PRUNE_EVERY_MS = 60_000;
 
 export type NonceVerdict = "fresh" | "seen" | "outside-window" | "pruned";
@@ -22,7 +22,7 @@ export type Nonces = {
 export function createNonces(sql: SqlStorage, skewMaxSeconds: number): Nonces {
   /** The highest timestamp ever pruned: at or below it nothing is accepted, whatever the settings become. */
   let prunedThrough = readNumber(sql, "nonces_pruned_through_s") ?? -1;
-  let oldest = sql.exec<{ oldest: number | null }>("SELECT MIN(timestamp_s) AS oldest FROM nonces").one().oldest;
+  let oldest = oldestOf(sql);
   let lastPrunedMs = 0;
   const keptSeconds = skewMaxSeconds + KEPT_BEYOND_WINDOW_S;
 
@@ -37,7 +37,7 @@ export function createNonces(sql: SqlStorage, skewMaxSeconds: number): Nonces {
     judge(keyX, nonce, timestampSeconds, nowMs) {
       const refused = outside(timestampSeconds, nowMs);
       if (refused !== null) return refused;
-      return sql.exec("SELECT 1 FROM nonces WHERE nonce = ? AND key = ?", nonce, keyX).toArray().length > 0
+      return sql.exec("SELECT 1 FROM proof_nonces WHERE nonce = ? AND key = ?", nonce, keyX).toArray().length > 0
         ? "seen"
         : "fresh";
     },
@@ -46,7 +46,7 @@ export function createNonces(sql: SqlStorage, skewMaxSeconds: number): Nonces {
       const refused = outside(timestampSeconds, nowMs);
       if (refused !== null) return refused;
       const { rowsWritten } = sql.exec(
-        "INSERT INTO nonces (nonce, key, timestamp_s) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        "INSERT INTO proof_nonces (nonce, key, timestamp_s) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
         nonce,
         keyX,
         timestampSeconds,
@@ -62,27 +62,30 @@ export function createNonces(sql: SqlStorage, skewMaxSeconds: number): Nonces {
     prune(nowMs) {
       const cutoff = Math.ceil(nowMs / 1_000) - keptSeconds - 1;
       if (oldest === null || oldest > cutoff) return;
-      const boundary =
-        sql
-          .exec<{ timestamp_s: number }>(
-            "SELECT timestamp_s FROM nonces WHERE timestamp_s <= ? ORDER BY timestamp_s LIMIT 1 OFFSET ?",
-            cutoff,
-            PRUNED_AT_ONCE,
-          )
-          .toArray()[0]?.timestamp_s ?? cutoff;
-      const highest = sql
-        .exec<{ highest: number | null }>(
-          "SELECT MAX(timestamp_s) AS highest FROM nonces WHERE timestamp_s <= ?",
-          boundary,
+      // Past the window all of them are refused as too old: in which order they go does not matter.
+      const gone = sql
+        .exec<{ timestamp_s: number }>(
+          `DELETE FROM proof_nonces WHERE (nonce, key) IN (
+             SELECT nonce, key FROM proof_nonces WHERE timestamp_s <= ? LIMIT ?) RETURNING timestamp_s`,
+          cutoff,
+          PRUNE_BATCH_MAX,
         )
-        .one().highest;
-      sql.exec("DELETE FROM nonces WHERE timestamp_s <= ?", boundary);
-      if (highest !== null && highest > prunedThrough) {
+        .toArray();
+      const highest = gone.reduce((most, { timestamp_s: seconds }) => Math.max(most, seconds), -1);
+      if (highest > prunedThrough) {
         prunedThrough = highest;
         writeMeta(sql, "nonces_pruned_through_s", prunedThrough);
       }
-      oldest = sql.exec<{ oldest: number | null }>("SELECT MIN(timestamp_s) AS oldest FROM nonces").one().oldest;
-      lastPrunedMs = boundary < cutoff ? 0 : nowMs;
+      if (gone.length === PRUNE_BATCH_MAX) {
+        lastPrunedMs = 0;
+        return;
+      }
+      oldest = oldestOf(sql);
+      lastPrunedMs = nowMs;
     },
   };
+}
+
+function oldestOf(sql: SqlStorage): number | null {
+  return sql.exec<{ oldest: number | null }>("SELECT MIN(timestamp_s) AS oldest FROM proof_nonces").one().oldest;
 }

@@ -96,6 +96,12 @@ const MIGRATIONS: readonly string[] = [
   // What paired devices ask to be allowed besides.
   `CREATE TABLE scope_requests (
      device_id TEXT PRIMARY KEY, scopes TEXT NOT NULL, digest TEXT NOT NULL, expires_at_ms INTEGER NOT NULL) WITHOUT ROWID;`,
+
+  // Nonces without an index by time, which cost a row at each insert and deletion; pruning looks through the few minutes of them.
+  `CREATE TABLE proof_nonces (
+     nonce TEXT NOT NULL, key TEXT NOT NULL, timestamp_s INTEGER NOT NULL, PRIMARY KEY (nonce, key)) WITHOUT ROWID;
+   INSERT INTO proof_nonces (nonce, key, timestamp_s) SELECT nonce, key, timestamp_s FROM nonces;
+   DELETE FROM nonces;`,
 ];
 
 const EXISTS = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'schema_migrations'";

@@ -30,7 +30,7 @@ export class Gate extends PlainGate {
     const every = Math.floor(2 ** 32 / count);
     for (let from = 0; from < count; from += ROWS_AT_ONCE) {
       this.ctx.storage.sql.exec(
-        `${NUMBERS} INSERT INTO nonces (nonce, key, timestamp_s)
+        `${NUMBERS} INSERT INTO proof_nonces (nonce, key, timestamp_s)
          SELECT printf('%08x', i * ?3) || '-' || lower(hex(randomblob(4))), ?4, ?5 + i % 100 FROM n`,
         from,
         Math.min(count, from + ROWS_AT_ONCE),

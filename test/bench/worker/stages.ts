@@ -47,7 +47,7 @@ const SOCKET = "socket";
 const OPEN = { isShut: false, refusal: () => null };
 const ID = "01K00000000000000000000000" as Ulid;
 const PEER = `did:cdi:registry.sallyport.example:agent:${ID}` as AgentDid;
-const TABLES = ["nonces", "outbound", "inbound"];
+const TABLES = ["proof_nonces", "outbound", "inbound"];
 const FRAME = { v: 1, type: "deliver_ack", id: ID, ts: "2026-01-01T00:00:00.000Z", ackId: ID };
 
 async function repeat(stage: Stage, times: number): Promise<void> {
@@ -131,7 +131,7 @@ export class Gate extends PlainGate {
         queue.reported(PEER, queue.reportsFor(PEER), nowMs);
       },
       commit: async (turn) => {
-        sql.exec("INSERT INTO nonces (nonce, key, timestamp_s) VALUES (?, 'commit', 0)", `${nowMs} ${turn}`);
+        sql.exec("INSERT INTO proof_nonces (nonce, key, timestamp_s) VALUES (?, 'commit', 0)", `${nowMs} ${turn}`);
         await this.ctx.storage.sync();
       },
     };

@@ -49,7 +49,7 @@ describe("a nonce", () => {
     const rows = await onStorage((sql) => {
       const nonces = createNonces(sql, SKEW_S);
       nonces.use("key", "n", START_S + aheadS, START_MS);
-      const count = () => sql.exec<{ count: number }>("SELECT COUNT(*) AS count FROM nonces").one().count;
+      const count = () => sql.exec<{ count: number }>("SELECT COUNT(*) AS count FROM proof_nonces").one().count;
       nonces.prune(START_MS + keptS * 1_000);
       const atTheEnd = count();
       nonces.prune(START_MS + (keptS + 1) * 1_000);
@@ -92,7 +92,7 @@ describe("a nonce", () => {
       const nonces = createNonces(sql, SKEW_S);
       for (let n = 0; n < 6_000; n++) nonces.use("key", String(n), START_S + Math.floor(n / 100), START_MS);
       const laterMs = START_MS + 3_600_000;
-      const count = () => sql.exec<{ count: number }>("SELECT COUNT(*) AS count FROM nonces").one().count;
+      const count = () => sql.exec<{ count: number }>("SELECT COUNT(*) AS count FROM proof_nonces").one().count;
       nonces.prune(laterMs);
       const left = count();
       const due = nonces.nextDueMs() ?? Infinity;
@@ -191,7 +191,7 @@ describe("at the gate", () => {
       await runDurableObjectAlarm(gate);
       alarms += 1;
       // oxlint-disable-next-line no-await-in-loop
-      counts.push(await rowsOf(alice, "nonces"));
+      counts.push(await rowsOf(alice, "proof_nonces"));
     }
     expect(counts.at(-1)).toBe(0);
     expect(await rowsOf(alice, "outbound")).toBe(0);
