@@ -1,6 +1,7 @@
 /** Devices of an agent, and the relay sockets that they hold open. Devices never supersede: one may hold hundreds. */
-import { createHash, type KeyObject, randomUUID, sign } from "node:crypto";
+import type { KeyObject } from "node:crypto";
 import { type Agent, newKey, operator, request, send } from "../support/program/agents.ts";
+import { proofHeaders } from "../support/signing.ts";
 
 export type Device = { agent: Agent; id: string; privateKey: KeyObject; token: string };
 
@@ -40,7 +41,10 @@ export async function pairDevice(url: string, agent: Agent, scopes: readonly str
 /** Fetches the token that the device may have now. */
 export async function claimToken(url: string, device: Device): Promise<void> {
   const body = JSON.stringify({ agentDid: device.agent.did, deviceId: device.id });
-  const headers = { "Content-Type": "application/json", ...proof(device, "POST", CLAIM_PATH, body) };
+  const headers = {
+    "Content-Type": "application/json",
+    ...proofHeaders(device.privateKey, { method: "POST", path: CLAIM_PATH, body }),
+  };
   const answer = await send(url, { method: "POST", path: CLAIM_PATH, body }, headers);
   if (answer.status !== 200) throw new Error(`not claimed: ${answer.status} ${JSON.stringify(answer.body)}`);
   device.token = String(answer.body["token"]);
@@ -122,7 +126,7 @@ async function openSocket(url: string, device: Device, onDeliver?: () => void): 
   const headers = {
     Authorization: `Device ${device.token}`,
     "X-Claw-Agent-Did": device.agent.did,
-    ...proof(device, "GET", RELAY_PATH, ""),
+    ...proofHeaders(device.privateKey, { method: "GET", path: RELAY_PATH }),
   };
   // Node's WebSocket takes headers, unlike a browser's.
   const socket = new WebSocket(url.replace("http", "ws") + RELAY_PATH, { headers } as unknown as string[]);
@@ -157,19 +161,6 @@ async function openSocket(url: string, device: Device, onDeliver?: () => void): 
       }),
     closed,
     close: () => socket.close(1000, "done"),
-  };
-}
-
-function proof(device: Pick<Device, "privateKey">, method: string, path: string, body: string): Record<string, string> {
-  const timestamp = String(Math.floor(Date.now() / 1_000));
-  const nonce = randomUUID();
-  const hash = createHash("sha256").update(body).digest("base64url");
-  const text = ["CLAW-PROOF-V1", method, path, timestamp, nonce, hash].join("\n");
-  return {
-    "X-Claw-Timestamp": timestamp,
-    "X-Claw-Nonce": nonce,
-    "X-Claw-Body-SHA256": hash,
-    "X-Claw-Proof": sign(null, Buffer.from(text), device.privateKey).toString("base64url"),
   };
 }
 

@@ -1,5 +1,5 @@
 /** Everything that a caller can get wrong, against the real program: the exact answer, never a 500, and nothing fetched for it. */
-import { createHash, randomUUID, sign } from "node:crypto";
+import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import {
   type Agent,
@@ -18,6 +18,7 @@ import {
   type RegistryServer,
   startRegistry,
 } from "../support/program/registry-server.ts";
+import { proofHeaders } from "../support/signing.ts";
 import { type Proxy, startProxy } from "../support/program/proxy.ts";
 import { head, type RawAnswer, rawHttp } from "./raw-http.ts";
 import { connectRelay, openRelay, type RelayClient, ulid } from "../support/program/relay-client.ts";
@@ -102,12 +103,10 @@ function provenOver(
 ): Record<string, string> {
   const headers = signedHeaders(alice, signed);
   const { method, path, body = "" } = { ...signed, ...other };
-  const hash = other.bodySha256 ?? createHash("sha256").update(body).digest("base64url");
-  const text = ["CLAW-PROOF-V1", method, path, headers["X-Claw-Timestamp"], headers["X-Claw-Nonce"], hash].join("\n");
+  const [timestamp, nonce] = [headers["X-Claw-Timestamp"], headers["X-Claw-Nonce"]];
   return {
     ...headers,
-    "X-Claw-Body-SHA256": hash,
-    "X-Claw-Proof": sign(null, Buffer.from(text), alice.privateKey).toString("base64url"),
+    ...proofHeaders(alice.privateKey, { method, path, body, bodySha256: other.bodySha256, timestamp, nonce }),
   };
 }
 
@@ -821,14 +820,8 @@ describe("after all that", () => {
 /** The signed headers of a body that is no text. */
 function signedBytes(bytes: Uint8Array, nonce: string): Record<string, string> {
   const signed = hook();
-  const headers = signedHeaders(alice, { ...signed, nonce });
-  const hash = createHash("sha256").update(bytes).digest("base64url");
-  const text = ["CLAW-PROOF-V1", "POST", "/hooks/agent", headers["X-Claw-Timestamp"], nonce, hash].join("\n");
-  return {
-    ...headers,
-    "X-Claw-Body-SHA256": hash,
-    "X-Claw-Proof": sign(null, Buffer.from(text), alice.privateKey).toString("base64url"),
-  };
+  const proof = proofHeaders(alice.privateKey, { method: "POST", path: "/hooks/agent", body: bytes, nonce });
+  return { ...signedHeaders(alice, signed), ...proof };
 }
 
 /** Asks until the answer fits; for what other gates bring about. */
@@ -837,7 +830,7 @@ async function until<T>(ask: () => Promise<T>, fits: (answer: T) => boolean): Pr
     // oxlint-disable-next-line no-await-in-loop -- one look after the other
     const answer = await ask();
     if (fits(answer)) return answer;
-    if (tries >= 100) throw new Error(`never came: ${JSON.stringify(answer).slice(0, 500)}`);
+    if (tries >= 1_200) throw new Error(`never came: ${JSON.stringify(answer).slice(0, 500)}`);
     // oxlint-disable-next-line no-await-in-loop
     await new Promise((resolve) => setTimeout(resolve, 50));
   }

@@ -1,6 +1,7 @@
-import { createHash, type KeyObject, sign, randomUUID } from "node:crypto";
+import { createHash, type KeyObject } from "node:crypto";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { type Agent, type Answer, newKey, operator, pair, register, request, send } from "../support/program/agents.ts";
+import { proofHeaders } from "../support/signing.ts";
 import { type Proxy, startProxy } from "../support/program/proxy.ts";
 import { connectRelay, openRelay, type RelayClient } from "../support/program/relay-client.ts";
 
@@ -42,28 +43,10 @@ async function asAgent(method: string, params: unknown): Promise<RpcAnswer> {
   return (await request(proxy.url, agent, { method: "POST", path: "/rpc", body: rpcBody(method, params) })).body;
 }
 
-function proofOf(
-  device: { privateKey: KeyObject },
-  method: string,
-  path: string,
-  body: string,
-): Record<string, string> {
-  const timestamp = String(Math.floor(Date.now() / 1_000));
-  const nonce = randomUUID();
-  const hash = createHash("sha256").update(body).digest("base64url");
-  const text = ["CLAW-PROOF-V1", method, path, timestamp, nonce, hash].join("\n");
-  return {
-    "Content-Type": "application/json",
-    "X-Claw-Timestamp": timestamp,
-    "X-Claw-Nonce": nonce,
-    "X-Claw-Body-SHA256": hash,
-    "X-Claw-Proof": sign(null, Buffer.from(text), device.privateKey).toString("base64url"),
-  };
-}
-
 function asDevice(device: Device, path: string, body: string): Promise<Answer> {
   const headers = {
-    ...proofOf(device, "POST", path, body),
+    "Content-Type": "application/json",
+    ...proofHeaders(device.privateKey, { method: "POST", path, body }),
     Authorization: `Device ${device.token}`,
     "X-Claw-Agent-Did": agent.did,
   };
@@ -75,7 +58,10 @@ function claim(device: { id: string; privateKey: KeyObject }): Promise<Answer> {
   return send(
     proxy.url,
     { method: "POST", path: "/v1/devices/claim", body },
-    proofOf(device, "POST", "/v1/devices/claim", body),
+    {
+      "Content-Type": "application/json",
+      ...proofHeaders(device.privateKey, { method: "POST", path: "/v1/devices/claim", body }),
+    },
   );
 }
 

@@ -3,14 +3,16 @@
  * that is sent on another socket. What a call did is known by its name; in the database and at the recipient nothing that was
  * asked under the old authority may come after the answer.
  */
-import { createHash, type KeyObject, randomUUID, sign } from "node:crypto";
+import { type KeyObject, randomUUID } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type Agent, type Answer, newKey, operator, pair, register, request, send } from "../support/program/agents.ts";
+import { proofHeaders } from "../support/signing.ts";
 import { type Proxy, startProxy } from "../support/program/proxy.ts";
 import { connectRelay, type Frame, openRelay, type RelayClient, ulid } from "../support/program/relay-client.ts";
 
 const CALLS = 1_000;
 const LATE = 100;
+const JSON_BODY = { "Content-Type": "application/json" };
 const SOCKETS_OF_ONE_HOLDER = 32;
 const ALL_SCOPES = ["relay", "send", "tasks:read", "tasks:write", "devices", "admin"];
 const KINDS = ["device.token.rotate", "device.token.revoke", "device.pair.remove", "shared.auth.rotate"] as const;
@@ -42,24 +44,14 @@ const rpcBody = (method: string, params: unknown) => ({ jsonrpc: "2.0", id: 1, m
 const asOperator = (method: string, params: Record<string, unknown>): Promise<Record<string, unknown>> =>
   result(operator(proxy.url, "POST", "/rpc", rpcBody(method, { agentDid: agent.did, ...params })));
 
-function proofOf(privateKey: KeyObject, path: string, body: string): Record<string, string> {
-  const timestamp = String(Math.floor(Date.now() / 1_000));
-  const nonce = randomUUID();
-  const hash = createHash("sha256").update(body).digest("base64url");
-  const text = ["CLAW-PROOF-V1", "POST", path, timestamp, nonce, hash].join("\n");
-  return {
-    "Content-Type": "application/json",
-    "X-Claw-Timestamp": timestamp,
-    "X-Claw-Nonce": nonce,
-    "X-Claw-Body-SHA256": hash,
-    "X-Claw-Proof": sign(null, Buffer.from(text), privateKey).toString("base64url"),
-  };
-}
-
 function ask(holder: Holder, path: string, body: string): Promise<Answer> {
   const credential =
     holder.kind === "device"
-      ? { ...proofOf(holder.privateKey, path, body), Authorization: `Device ${holder.token}` }
+      ? {
+          ...JSON_BODY,
+          ...proofHeaders(holder.privateKey, { method: "POST", path, body }),
+          Authorization: `Device ${holder.token}`,
+        }
       : { "Content-Type": "application/json", Authorization: `Shared ${holder.secret}` };
   return send(proxy.url, { method: "POST", path, body }, { ...credential, "X-Claw-Agent-Did": agent.did });
 }
@@ -72,7 +64,14 @@ async function newDevice(scopes: string[]): Promise<Device> {
   const id = String(asked["deviceId"]);
   const path = "/v1/devices/claim";
   const claim = JSON.stringify({ agentDid: agent.did, deviceId: id });
-  const claimed = await send(proxy.url, { method: "POST", path, body: claim }, proofOf(privateKey, path, claim));
+  const claimed = await send(
+    proxy.url,
+    { method: "POST", path, body: claim },
+    {
+      ...JSON_BODY,
+      ...proofHeaders(privateKey, { method: "POST", path, body: claim }),
+    },
+  );
   return { kind: "device", id, privateKey, token: String(claimed.body["token"]) };
 }
 

@@ -1,6 +1,7 @@
 /** What the holders of a credential do with it: prove their key, call from somewhere, and write on a socket. */
-import { createHash, type KeyObject, randomUUID, sign } from "node:crypto";
+import type { KeyObject } from "node:crypto";
 import type { Agent } from "../support/program/agents.ts";
+import { proofHeaders } from "../support/signing.ts";
 import { type Letter, letterTo, recordLetter } from "./socket-senders.ts";
 import type { Run } from "./participants.ts";
 
@@ -68,16 +69,7 @@ export async function chatter(
   };
 }
 
+/** @returns the headers of a POST that is proven by a device's key */
 export function proofOf(privateKey: KeyObject, path: string, body: string): Record<string, string> {
-  const timestamp = String(Math.floor(Date.now() / 1_000));
-  const nonce = randomUUID();
-  const hash = createHash("sha256").update(body).digest("base64url");
-  const text = ["CLAW-PROOF-V1", "POST", path, timestamp, nonce, hash].join("\n");
-  return {
-    "Content-Type": "application/json",
-    "X-Claw-Timestamp": timestamp,
-    "X-Claw-Nonce": nonce,
-    "X-Claw-Body-SHA256": hash,
-    "X-Claw-Proof": sign(null, Buffer.from(text), privateKey).toString("base64url"),
-  };
+  return { "Content-Type": "application/json", ...proofHeaders(privateKey, { method: "POST", path, body }) };
 }

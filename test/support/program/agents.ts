@@ -1,5 +1,6 @@
-/** An agent of the tests' own: signs with Node's crypto and shares no code with the proxy, so that neither covers for the other. */
-import { createHash, generateKeyPairSync, type KeyObject, randomUUID, sign } from "node:crypto";
+/** Agents as clients of the running program: registered, signing, sending, paired. */
+import { generateKeyPairSync, type KeyObject } from "node:crypto";
+import { proofHeaders } from "../signing.ts";
 
 export const OPERATOR_TOKEN = "operator-token-of-the-tests-0123456789abcdef";
 
@@ -62,17 +63,10 @@ export function signedHeaders(
   agent: Agent,
   { method, path, body = "", headers = {}, timestamp, nonce, key }: Signed,
 ): Record<string, string> {
-  const ts = String(timestamp ?? Math.floor(Date.now() / 1_000));
-  const once = nonce ?? randomUUID();
-  const hash = createHash("sha256").update(body).digest("base64url");
-  const text = ["CLAW-PROOF-V1", method, path, ts, once, hash].join("\n");
   return {
     Authorization: `Claw ${agent.ait}`,
     "X-Claw-Agent-Access": agent.accessToken,
-    "X-Claw-Timestamp": ts,
-    "X-Claw-Nonce": once,
-    "X-Claw-Body-SHA256": hash,
-    "X-Claw-Proof": sign(null, Buffer.from(text), key ?? agent.privateKey).toString("base64url"),
+    ...proofHeaders(key ?? agent.privateKey, { method, path, body, timestamp, nonce }),
     ...(body === "" ? {} : { "Content-Type": "application/json" }),
     ...headers,
   };
