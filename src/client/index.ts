@@ -32,6 +32,7 @@ export {
   pairingDigest,
   type PendingDevice,
   type RequestedDevice,
+  type ScopeRequest,
   type RotatedDevice,
   type RotatedSecret,
   type Scope,

@@ -5,8 +5,9 @@ import { cleanUpBatch } from "../../src/apikeys/cleanup.ts";
 import { createApiKey } from "../../src/apikeys/create.ts";
 import { findApiKey } from "../../src/apikeys/store.ts";
 import { LINEAGE_MAX } from "../../src/authority/lineage.ts";
-import type { ApiKeyGrant } from "../../src/authority/reference.ts";
+import { type ApiKeyGrant, fencingTokens } from "../../src/authority/reference.ts";
 import { hashSecret } from "../../src/authority/secrets.ts";
+import { commitFenced } from "../../src/database/batch.ts";
 import type { GateLocal } from "../../src/call/gate.ts";
 import { runtimeOf } from "../../src/runtime.ts";
 import type { AgentDid } from "../../src/wire/did.ts";
@@ -107,7 +108,13 @@ describe("keys that a device made, and those that these made", () => {
   test("a batch that one of them had begun is undone in D1, be the gate dead", async () => {
     const { device, child } = await chain();
     const grant = await readEarly(child);
+    const { principal, generation } = grant;
+    const ref = { kind: "apiKey" as const, epoch: 0, expMs: null, principal, generation };
+    const fence = { assertCurrent() {}, fence: () => fencingTokens(agent.did, ref, generation) };
+    const begun = () => commitFenced(env.DB, fence, [env.DB.prepare("SELECT 1")]);
+    expect(await begun()).toMatchObject({ ok: true });
     await end("device.token.revoke", device);
+    expect(await begun()).toEqual({ ok: false, error: "authority-ended" });
     const [token] = await rows<{ epoch: number }>(
       "SELECT epoch FROM authority_epochs WHERE authority = ?1",
       `derived:${agent.did}/${device.deviceId}#admin`,
@@ -299,20 +306,39 @@ describe("a key that the operator makes while everything of the agent is ended",
   });
 });
 
+/** Puts many keys of an agent there, as they would have been made one by one. */
+async function insertKeys(of: Agent, count: number, maker: string, lineage: unknown): Promise<void> {
+  const ids = JSON.stringify(Array.from({ length: count }, () => newUlid(Date.now())));
+  await env.DB.prepare(
+    `INSERT INTO api_keys (api_key_id, key_hash, service_account_id, agent_did, tenant_id, name, scopes, generation,
+       created_at_ms, maker, lineage)
+     SELECT value, value, value, ?2, 't', 'many', 'tasks:read', 0, 0, ?3, ?4 FROM json_each(?1)`,
+  )
+    .bind(ids, of.did, maker, JSON.stringify(lineage))
+    .run();
+}
+
 describe("thousands of descendants", () => {
+  test("of an agent: it is ended in one bounded batch, and no key of it is let in; their rows go after", async () => {
+    const many = await register();
+    const key = await apiKeyOf(many, ["tasks:read"], many);
+    await insertKeys(many, 3_000, `agent:${many.did}`, []);
+    expect((await asOperator("/v1/agents/revoke", { agentDid: many.did })).status).toBe(200);
+    expect(await statusOf(key)).toBe(401);
+    expect((await result(operator, "apikey/list", { agentDid: many.did }))["apiKeys"]).toEqual([]);
+    const raised = await rows("SELECT 1 FROM authority_epochs WHERE instr(authority, ?1) > 0", many.did);
+    expect(raised.length).toBeLessThanOrEqual(3);
+    const deps = { db: env.DB, config: runtimeOf(env).config, now: Date.now };
+    while ((await cleanUpBatch(deps, many.did as AgentDid)) === "more"); // oxlint-disable-line no-await-in-loop
+    expect(await rows("SELECT 1 FROM api_keys WHERE agent_did = ?1", many.did)).toEqual([]);
+  });
+
   test("are over by one bounded batch, and their rows go in bounded ones, without the call that ended them", async () => {
     const device = await pairDevice(agent, ADMIN);
     const first = await apiKeyOf(agent, ["tasks:read"], device);
     const grant = await readEarly(first);
     const maker = `device:${agent.did}/${device.deviceId}`;
-    const ids = JSON.stringify(Array.from({ length: 2_500 }, () => newUlid(Date.now())));
-    await env.DB.prepare(
-      `INSERT INTO api_keys (api_key_id, key_hash, service_account_id, agent_did, tenant_id, name, scopes, generation,
-         created_at_ms, maker, lineage)
-       SELECT value, value, value, ?2, 't', 'many', 'tasks:read', 0, 0, ?3, ?4 FROM json_each(?1)`,
-    )
-      .bind(ids, agent.did, maker, JSON.stringify(grant.principal.lineage))
-      .run();
+    await insertKeys(agent, 2_500, maker, grant.principal.lineage);
     await end("device.token.revoke", device);
     expect(await callLate(grant)).toMatchObject({ ok: false });
     const left = async (): Promise<number> => (await rows("SELECT 1 FROM api_keys WHERE maker = ?1", maker)).length;

@@ -8,6 +8,7 @@ import {
   API_KEY_VARIABLE,
   expected,
 } from "../session/acting-credential.ts";
+import { remarkOnSecret } from "../devices/token.ts";
 import { scopeList } from "../devices/caller.ts";
 import type { Scope } from "../../client/index.ts";
 import type { Family } from "../session/command.ts";
@@ -23,13 +24,19 @@ const listed = z.object({
       name: z.string(),
       scopes: z.array(z.string()),
       agentDid: z.string(),
+      /** An older installation does not say it. */
+      maker: z.optional(z.nullable(z.string())),
       expiresAtMs: z.nullable(z.number()),
       lastUsedAtMs: z.nullable(z.number()),
     }),
   ),
   nextCursor: z.optional(z.string()),
 });
-const deleted = z.object({ apiKeyId: z.string(), deletedAtMs: z.number() });
+const deleted = z.object({
+  apiKeyId: z.string(),
+  deletedAtMs: z.number(),
+  sharedSecretKnown: z.optional(z.literal(true)),
+});
 
 type CreateOptions = Acting & { for?: string; scopes: Scope[]; expiresInDays?: number };
 type ListOptions = Acting & { for?: string };
@@ -92,9 +99,12 @@ async function list(session: Session, options: ListOptions): Promise<void> {
     orNever(each.expiresAtMs),
     orNever(each.lastUsedAtMs),
     each.agentDid,
+    each.maker ?? "-",
   ]);
   const words =
-    apiKeys.length === 0 ? "no keys" : table(["ID", "NAME", "SCOPES", "EXPIRES", "LAST USED", "AGENT"], rows);
+    apiKeys.length === 0
+      ? "no keys"
+      : table(["ID", "NAME", "SCOPES", "EXPIRES", "LAST USED", "AGENT", "MADE BY"], rows);
   await session.output.result({ apiKeys }, words);
 }
 
@@ -102,7 +112,8 @@ async function remove(session: Session, apiKeyId: string, options: Acting & { ye
   const { call } = await acting(session, options);
   await mustConfirm(session, options.yes, `End the key ${apiKeyId}?`);
   const gone = expected(deleted, await call("apikey/delete", { apiKeyId }));
-  await session.output.result(gone, `${apiKeyId} is over`);
+  await session.output.result(gone, `${apiKeyId} is over, and so is every key that it made`);
+  remarkOnSecret(session, gone);
 }
 
 const orNever = (ms: number | null): string => (ms === null ? "never" : timeText(ms));

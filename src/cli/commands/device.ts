@@ -160,14 +160,19 @@ async function keyed(
 
 async function list(session: Session, who: Who): Promise<void> {
   const { devices, agentDid } = await deviceCaller(session, who, "agent");
-  const { pending, paired } = await devices.list();
+  const { pending, paired, scopeRequests } = await devices.list();
   const names = new Map((await devicesHere(session, agentDid)).map(({ deviceId, name }) => [deviceId, name]));
   const words = [
     ...(pending.length === 0 ? [] : ["to be approved", ...pendingTable(pending), ""]),
     ...(paired.length === 0 ? ["no devices yet: sallyport device request NAME"] : pairedTable(paired, names)),
   ];
   await session.output.result(
-    { agentDid, pending, paired: paired.map((each) => ({ ...each, nameHere: names.get(each.deviceId) ?? null })) },
+    {
+      agentDid,
+      pending,
+      scopeRequests: scopeRequests ?? [],
+      paired: paired.map((each) => ({ ...each, nameHere: names.get(each.deviceId) ?? null })),
+    },
     words,
   );
 }
@@ -185,12 +190,12 @@ function pendingTable(pending: readonly PendingDevice[]): string[] {
 }
 
 function pairedTable(paired: readonly PairedDevice[], names: ReadonlyMap<string, string>): string[] {
-  const rows = paired.map(({ deviceId, label, scopes, status, lastUsedAtMs, expiresAtMs }) => [
+  const rows = paired.map(({ deviceId, label, scopes, status, connected, lastUsedAtMs, expiresAtMs }) => [
     deviceId,
     names.get(deviceId) ?? "-",
     label ?? "-",
     scopes.join(","),
-    status,
+    connected === true ? `${status}, connected` : status,
     lastUsedAtMs === null ? "never" : timeText(lastUsedAtMs),
     expiresAtMs === null ? "-" : timeText(expiresAtMs),
   ]);

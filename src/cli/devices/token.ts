@@ -86,6 +86,7 @@ export async function rotate(
   );
   const next = `next, where its key is: sallyport device claim ${target?.here?.name ?? "NAME"}`;
   await session.output.result(rotated, [`the token of ${deviceId} has ended (${fencedText(rotated.fenced)})`, next]);
+  remarkOnSecret(session, rotated);
 }
 
 async function rotateItself(session: Session, name: string, scopes: readonly Scope[] | undefined): Promise<void> {
@@ -117,6 +118,7 @@ export async function revoke(session: Session, given: string, options: Who & { y
     await session.home.devices.update(target.here.name, (stored) => Promise.resolve({ ...stored, token: null }));
   }
   await session.output.result(ended, `${target.deviceId} is revoked (${fencedText(ended.fenced)})`);
+  remarkOnSecret(session, ended);
 }
 
 /** Ends a device, takes it off the list, and deletes its file where it is on this machine. @throws CliError, RpcError */
@@ -129,6 +131,7 @@ export async function remove(session: Session, given: string, options: Who & { y
   );
   if (target.here !== null) await session.home.devices.remove(target.here.name);
   await session.output.result(ended, `${target.deviceId} is removed (${fencedText(ended.fenced)})`);
+  remarkOnSecret(session, ended);
 }
 
 async function chosen(session: Session, given: string, who: Who): Promise<{ caller: DeviceCaller; target: Target }> {
@@ -146,6 +149,12 @@ export function adviceForEndedDevice(name: string, detail: string): string {
     return `It is over permanently; pair anew: \`sallyport device request ${name}\`.`;
   }
   return adviceFor("PROXY_AUTH_CLIENT_INVALIDATED") ?? "";
+}
+
+/** The shared secret is the agent's own and outlasts who was told it: says so after the end of one who was. */
+export function remarkOnSecret(session: Session, ended: { sharedSecretKnown?: true | undefined }): void {
+  if (ended.sharedSecretKnown !== true) return;
+  session.output.remark("It knew the agent's shared secret, which is still in force: sallyport shared rotate");
 }
 
 /** @returns in words what an end has closed */

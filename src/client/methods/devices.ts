@@ -47,6 +47,8 @@ const pairedDevice = z.object({
   scopes: z.array(z.string()),
   approvedScopes: z.array(z.string()),
   epoch: z.number(),
+  /** Whether it has a relay socket open; an older installation does not say. */
+  connected: z.optional(z.boolean()),
   /** `waiting`: its token waits to be claimed. */
   status: z.enum(["waiting", "active", "revoked"]),
   pairedAtMs: z.number(),
@@ -55,9 +57,22 @@ const pairedDevice = z.object({
   expiresAtMs: z.nullable(z.number()),
   revokedAtMs: z.nullable(z.number()),
 });
-const listed = z.object({ pending: z.array(pendingDevice), paired: z.array(pairedDevice) });
+const scopeRequest = z.object({
+  deviceId: z.string(),
+  scopes: z.array(z.string()),
+  digest: z.string(),
+  expiresAtMs: z.number(),
+});
+const listed = z.object({
+  pending: z.array(pendingDevice),
+  paired: z.array(pairedDevice),
+  /** An older installation does not say. */
+  scopeRequests: z.optional(z.array(scopeRequest)),
+});
 const approved = z.object({ deviceId: z.string(), scopes: z.array(z.string()), epoch: z.number() });
 const fenced = z.object({ sockets: z.number(), inFlight: z.number() });
+/** The shared secret in force was handed out to what has ended: it stays, unless it is rotated. */
+const sharedSecretKnown = z.optional(z.literal(true));
 const rotated = z.object({
   deviceId: z.string(),
   scopes: z.array(z.string()),
@@ -66,14 +81,23 @@ const rotated = z.object({
   tokenDelivery: z.enum(["in-band", "claim"]),
   token: z.optional(z.string()),
   fenced,
+  sharedSecretKnown,
 });
-const ended = z.object({ deviceId: z.string(), epoch: z.number(), revokedAtMs: z.number(), fenced });
+const ended = z.object({
+  deviceId: z.string(),
+  epoch: z.number(),
+  revokedAtMs: z.number(),
+  fenced,
+  sharedSecretKnown,
+});
 const rotatedSecret = z.object({ generation: z.number(), secret: z.string(), fenced });
 
 /** A request that waits to be approved until `expiresAtMs`. */
 export type RequestedDevice = z.infer<typeof requested>;
 /** A request as it is shown to the one who approves it; `digest` stands for key, scopes and label. */
 export type PendingDevice = z.infer<typeof pendingDevice>;
+/** What a paired device asks to hold, itself included in what it holds already; `digest` stands for its key, this and its label. */
+export type ScopeRequest = z.infer<typeof scopeRequest>;
 /** A device as it is listed; times in milliseconds since 1970. */
 export type PairedDevice = z.infer<typeof pairedDevice>;
 /** A device whose token waits to be claimed. */
@@ -100,7 +124,15 @@ export type DeviceRequest = {
 export type Devices = {
   /** Asks for a device, for 5 minutes; the agent alone may. The same key refreshes its request. */
   request(device: DeviceRequest): Promise<RequestedDevice>;
-  list(): Promise<{ readonly pending: readonly PendingDevice[]; readonly paired: readonly PairedDevice[] }>;
+  list(): Promise<{
+    readonly pending: readonly PendingDevice[];
+    readonly paired: readonly PairedDevice[];
+    readonly scopeRequests?: readonly ScopeRequest[] | undefined;
+  }>;
+  /** Asks for more scopes, for 5 minutes; a device alone may, for itself. */
+  requestScopes(scopes: readonly Scope[]): Promise<ScopeRequest>;
+  /** Gives a device the scopes that it asked for, with the token that it has. No caller approves its own request, or beyond what it holds. */
+  approveScopes(request: { readonly deviceId: string; readonly digest: string }): Promise<ApprovedDevice>;
   /** Approves what was shown under this digest. No caller approves its own request, or beyond what it holds. */
   approve(request: { readonly requestId: string; readonly digest: string }): Promise<ApprovedDevice>;
   reject(requestId: string): Promise<void>;
@@ -127,6 +159,10 @@ export function createDevices(call: CallMethod, agentDid: string | null): Device
     list: async () => parseAnswer(listed, await call("device.pair.list", about)),
     approve: async ({ requestId, digest }) =>
       parseAnswer(approved, await call("device.pair.approve", { ...about, requestId, digest })),
+    requestScopes: async (scopes) =>
+      parseAnswer(scopeRequest, await call("device.scopes.request", { ...about, scopes })),
+    approveScopes: async ({ deviceId, digest }) =>
+      parseAnswer(approved, await call("device.scopes.approve", { ...about, deviceId, digest })),
     async reject(requestId) {
       await call("device.pair.reject", { ...about, requestId });
     },
