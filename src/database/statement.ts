@@ -3,9 +3,20 @@
  * them on the database or session that they are given. So a statement is made wherever its rule stands, goes into the batch of
  * its effect, and an error is D1's own and never repeats the values that were bound, as drizzle's errors do.
  */
-import { fillPlaceholders } from "drizzle-orm";
-import { drizzle } from "drizzle-orm/d1";
+import { fillPlaceholders, type SQL } from "drizzle-orm";
+import type { DrizzleD1Database } from "drizzle-orm/d1";
 import type { RunnableQuery } from "drizzle-orm/runnable-query";
+import {
+  type SelectedFieldsOrdered,
+  SQLiteAsyncDialect,
+  SQLiteDeleteBase,
+  SQLiteInsertBuilder,
+  SQLiteSelectBuilder,
+  type SQLiteSession,
+  type SQLiteTable,
+  SQLiteUpdateBuilder,
+} from "drizzle-orm/sqlite-core";
+import * as drizzleUtils from "drizzle-orm/utils";
 
 /** Where a statement runs: the database, or a session that fixes how fresh what it reads must be. */
 export type Store = Pick<D1Database, "prepare" | "batch">;
@@ -22,20 +33,70 @@ type Prepared = {
   mapResult(result: unknown, isFromBatch?: boolean): unknown;
 };
 
-/** drizzle prepares a statement on its database before it runs it; this one takes the text and runs nothing. */
-const NO_DATABASE = {
-  prepare: () => ({
-    bind() {
-      throw new Error("a statement runs by database/read.ts or database/batch.ts, never by itself");
+/** drizzle's own mapping of a row to the selected fields; it leaves it out of its types, not out of its package. */
+const { mapResultRow } = drizzleUtils as unknown as {
+  mapResultRow(fields: SelectedFieldsOrdered, row: unknown[], notNullable?: Record<string, boolean>): unknown;
+};
+
+/** What drizzle's builders ask to prepare a statement: its text is taken, and nothing is run. */
+const dialect = new SQLiteAsyncDialect();
+const session = {
+  prepareQuery: (written: ReturnType<Prepared["getQuery"]>, fields?: SelectedFieldsOrdered) => built(written, fields),
+} as unknown as SQLiteSession<"async", D1Result, Record<string, never>, Record<string, never>>;
+
+/** A statement that is awaited, as drizzle's own may be. */
+function refuse(): Promise<never> {
+  return Promise.reject(new Error("a statement runs by database/read.ts or database/batch.ts, never by itself"));
+}
+
+/** @param fields what the statement selects or returns, in order; a statement without gives D1's own result */
+function built(written: ReturnType<Prepared["getQuery"]>, fields: SelectedFieldsOrdered | undefined): Prepared {
+  const prepared = {
+    fields,
+    run: refuse,
+    all: refuse,
+    get: refuse,
+    values: refuse,
+    execute: refuse,
+    // Set by the builder of a select with joins.
+    joinsNotNullableMap: undefined as Record<string, boolean> | undefined,
+    getQuery: () => written,
+    mapResult(result: D1Result<Record<string, unknown>>): unknown {
+      if (fields === undefined) return result;
+      return result.results.map((row) => mapResultRow(fields, Object.values(row), prepared.joinsNotNullableMap));
     },
-  }),
-} as unknown as D1Database;
+  };
+  return prepared;
+}
+
+/** What is built of drizzle's: its own driver would run statements, and repeat bound values in its errors. */
+type Builder = Pick<DrizzleD1Database, "select" | "insert" | "update" | "delete"> & {
+  /** Rows of SQL that the builder cannot say. */
+  all<Row>(text: SQL): Statement<Row[]>;
+  /** D1's result of such SQL. */
+  run(text: SQL): Statement<D1Result>;
+};
 
 /**
- * Builds statements: `select`, `insert`, `update`, `delete`, `with` as drizzle documents them, and `all<Row>(sql`…`)` or
+ * Builds statements: `select`, `insert`, `update` and `delete` as drizzle documents them, and `all<Row>(sql`…`)` or
  * `run(sql`…`)` for SQL that the builder cannot say.
  */
-export const query = drizzle(NO_DATABASE);
+export const query: Builder = {
+  select: ((fields?: Record<string, never>) =>
+    new SQLiteSelectBuilder({ fields, session, dialect })) as unknown as Builder["select"],
+  insert: ((table: SQLiteTable) => new SQLiteInsertBuilder(table, session, dialect)) as unknown as Builder["insert"],
+  update: ((table: SQLiteTable) => new SQLiteUpdateBuilder(table, session, dialect)) as unknown as Builder["update"],
+  delete: ((table: SQLiteTable) => new SQLiteDeleteBase(table, session, dialect)) as unknown as Builder["delete"],
+  all: <Row>(text: SQL) =>
+    ({ getQuery: () => dialect.sqlToQuery(text), mapResult: (from: D1Result) => from.results }) as unknown as Statement<
+      Row[]
+    >,
+  run: (text: SQL) =>
+    ({
+      getQuery: () => dialect.sqlToQuery(text),
+      mapResult: (from: D1Result) => from,
+    }) as unknown as Statement<D1Result>,
+};
 
 /**
  * A statement whose text is written once for the isolate: building one takes 10 to 40 µs, binding it less than one.

@@ -38,9 +38,8 @@ test("statement: runs on a session as on the database", async () => {
 });
 
 test("statement: one that awaits itself is refused, so that no error repeats bound values", async () => {
-  await expect(query.select().from(authorityEpochs).get()).rejects.toMatchObject({
-    cause: { message: expect.stringContaining("never by itself") },
-  });
+  await expect(query.select().from(authorityEpochs).get()).rejects.toThrow("never by itself");
+  await expect(query.delete(authorityEpochs)).rejects.toThrow("never by itself");
 });
 
 test("statement: a prepared one is written once and takes its values each time", async () => {
