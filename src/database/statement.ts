@@ -40,9 +40,12 @@ const { mapResultRow } = drizzleUtils as unknown as {
 
 /** What drizzle's builders ask to prepare a statement: its text is taken, and nothing is run. */
 const dialect = new SQLiteAsyncDialect();
-const session = {
-  prepareQuery: (written: ReturnType<Prepared["getQuery"]>, fields?: SelectedFieldsOrdered) => built(written, fields),
-} as unknown as SQLiteSession<"async", D1Result, Record<string, never>, Record<string, never>>;
+const session = { prepareQuery: built, prepareOneTimeQuery: built } as unknown as SQLiteSession<
+  "async",
+  D1Result,
+  Record<string, never>,
+  Record<string, never>
+>;
 
 /** A statement that is awaited, as drizzle's own may be. */
 function refuse(): Promise<never> {
@@ -50,7 +53,7 @@ function refuse(): Promise<never> {
 }
 
 /** @param fields what the statement selects or returns, in order; a statement without gives D1's own result */
-function built(written: ReturnType<Prepared["getQuery"]>, fields: SelectedFieldsOrdered | undefined): Prepared {
+function built(written: ReturnType<Prepared["getQuery"]>, fields?: SelectedFieldsOrdered): Prepared {
   const prepared = {
     fields,
     run: refuse,
