@@ -39,7 +39,7 @@ export {
   SCOPES,
 } from "./methods/devices.ts";
 export * from "./transport/errors.ts";
-export { createInstallationClient, type InstallationClient } from "./installation.ts";
+export { createInstallationClient, type InstallationClient, type ServerTime } from "./installation.ts";
 export { deviceIdOf, exportKeys, generateKeys, importKeys, type Keys, type KeysJwk } from "./transport/keys.ts";
 export type { CallBatch, CallMethod, CallText, MethodCall, MethodParams, Outcome } from "./methods/rpc.ts";
 export {

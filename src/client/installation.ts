@@ -12,12 +12,23 @@ import * as z from "zod/mini";
 import { anonymous, type ConnectionOptions, createCaller, parseAnswer } from "./transport/http-call.ts";
 import { ProblemError, UnexpectedAnswerError } from "./transport/errors.ts";
 
-const time = z.object({ unixMs: z.number() });
+const time = z.object({ unixMs: z.number(), authorities: z.optional(z.array(z.string())) });
+
+/** What a client signs by. */
+export type ServerTime = {
+  /** The server's clock in milliseconds since 1970. */
+  readonly unixMs: number;
+  /** How far the own clock is behind it (negative: ahead), to half a round trip. */
+  readonly offsetMs: number;
+  readonly roundTripMs: number;
+  /** The hosts that a proof may name, as the server is called; undefined where it does not say. */
+  readonly authorities?: readonly string[];
+};
 
 /** What any caller may ask. */
 export type InstallationClient = {
-  /** The server's clock in milliseconds, and how far the own is behind it (negative: ahead), to half a round trip. */
-  serverTime(): Promise<{ unixMs: number; offsetMs: number; roundTripMs: number }>;
+  /** The server's clock, and the hosts that it is called by. */
+  serverTime(): Promise<ServerTime>;
   /** Resolves when it is alive. */
   health(): Promise<void>;
   /** Whether it can serve requests at the moment; `document` is what it says of its dependencies, null when it says nothing. */
@@ -32,12 +43,13 @@ export function createInstallationClient(options: ConnectionOptions): Installati
     async serverTime() {
       const sentAtMs = now();
       const { json } = await caller.call({ method: "GET", path: "/v1/time" }, anonymous);
-      const { unixMs } = parseAnswer(time, json);
+      const { unixMs, authorities } = parseAnswer(time, json);
       const arrivedAtMs = now();
       return {
         unixMs,
         offsetMs: Math.round(unixMs - (sentAtMs + arrivedAtMs) / 2),
         roundTripMs: arrivedAtMs - sentAtMs,
+        ...(authorities === undefined ? {} : { authorities }),
       };
     },
     async health() {

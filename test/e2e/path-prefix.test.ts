@@ -5,12 +5,19 @@ import { once } from "node:events";
 import { expect, onTestFinished, test } from "vitest";
 import { newRunner } from "../cli/program.ts";
 import { OPERATOR_TOKEN } from "../support/program/agents.ts";
+import { freePort } from "../support/program/ports.ts";
 import { startProxy } from "../support/program/proxy.ts";
 
 const PREFIX = "/gate";
 
-/** @returns the address under which everything of `target` is */
-async function startPrefixProxy(target: URL): Promise<string> {
+/**
+ * @param options `rewritesHost`: the server gets its own host name in `Host`, and not the one that was asked for
+ * @returns the address under which everything of `target` is
+ */
+async function startPrefixProxy(
+  target: URL,
+  { rewritesHost = false, port = 0 }: { rewritesHost?: boolean; port?: number } = {},
+): Promise<string> {
   const stripped = ({ url = "" }: IncomingMessage): string | null =>
     url.startsWith(`${PREFIX}/`) ? url.slice(PREFIX.length) : null;
   const server = createServer((incoming, outgoing) => {
@@ -19,7 +26,8 @@ async function startPrefixProxy(target: URL): Promise<string> {
       outgoing.writeHead(404).end();
       return;
     }
-    const { method, headers } = incoming;
+    const { method } = incoming;
+    const headers = rewritesHost ? { ...incoming.headers, host: target.host } : incoming.headers;
     const onward = request({ host: target.hostname, port: target.port, path, method, headers }, (answer) => {
       outgoing.writeHead(answer.statusCode ?? 502, answer.headers);
       answer.pipe(outgoing);
@@ -44,7 +52,7 @@ async function startPrefixProxy(target: URL): Promise<string> {
     for (const each of [socket, onward]) each.on("error", () => each.destroy());
     onTestFinished(() => void onward.destroy());
   });
-  server.listen(0, "127.0.0.1");
+  server.listen(port, "127.0.0.1");
   await once(server, "listening");
   onTestFinished(() => {
     server.closeAllConnections();
@@ -69,6 +77,31 @@ test("an address with a path works behind a proxy that takes the path off: regis
     state: "delivered",
   });
   expect(JSON.parse((await line)[0].toString())).toMatchObject({ message: { payload: 1 } });
+});
+
+test("a proxy that gives the server another host is refused at init with the reason, and works where the server knows it", async () => {
+  const port = await freePort();
+  const programs = [await startProxy(), await startProxy({ PUBLIC_AUTHORITIES: `127.0.0.1:${port}` })];
+  onTestFinished(async () => void (await Promise.all(programs.map((program) => program.stop()))));
+  const [unaware, aware] = programs.map(({ url }) => new URL(url));
+  if (unaware === undefined || aware === undefined) throw new Error("there are two");
+  const runner = await newRunner({ SALLYPORT_OPERATOR_TOKEN: OPERATOR_TOKEN });
+
+  const refused = await startPrefixProxy(unaware, { rewritesHost: true });
+  const init = await runner.run(["init", "--url", refused, "--human-name", "Ann"]);
+  expect(init).toMatchObject({ code: 3, err: expect.stringMatching(/OTHER_HOST[^]*PUBLIC_AUTHORITIES/) as string });
+  await runner.json(["init", "--url", refused, "--human-name", "Ann", "--no-check"]);
+  await runner.json(["agent", "register", "alice"]);
+  expect(await runner.run(["pair", "peers"])).toMatchObject({
+    code: 5,
+    err: expect.stringMatching(/PROXY_AUTH_INVALID_PROOF[^]*PUBLIC_AUTHORITIES/) as string,
+  });
+  expect((await runner.run(["doctor"])).out).toContain("FAIL  host");
+
+  const url = await startPrefixProxy(aware, { rewritesHost: true, port });
+  await runner.json(["init", "--url", url]);
+  await runner.json(["agent", "register", "bob"]);
+  expect(await runner.json(["pair", "peers", "--agent", "bob"])).toEqual({ peers: [] });
 });
 
 function never(): never {

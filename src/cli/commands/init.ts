@@ -1,6 +1,6 @@
 /** `sallyport init`: where the Sallyport is, who the user is, and the operator token where there is one. */
 import { createInstallationClient } from "../../client/index.ts";
-import { isSameOrigin, parseAddress } from "../session/address.ts";
+import { isSameOrigin, mustBeHostOf, parseAddress } from "../session/address.ts";
 import type { Family } from "../session/command.ts";
 import { askSecret, askText, operatorTokenIn, readInput } from "../session/input.ts";
 import { usage } from "../terminal/errors.ts";
@@ -37,7 +37,11 @@ async function init(session: Session, options: InitOptions): Promise<void> {
   const token = await operatorToken(session, options);
 
   // The server is asked before anything is written: a typing error in the address is found here.
-  if (options.check) await createInstallationClient(session.connection(baseUrl)).health();
+  if (options.check) {
+    const installation = createInstallationClient(session.connection(baseUrl));
+    await installation.health();
+    mustBeHostOf(baseUrl, (await installation.serverTime()).authorities);
+  }
   await home.bindOperatorToken();
   await home.settings.change((stored) => ({
     ...stored,

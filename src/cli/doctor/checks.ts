@@ -6,6 +6,7 @@ import {
   importKeys,
   type InstallationClient,
   ProblemError,
+  type ServerTime,
   UnreachableError,
 } from "../../client/index.ts";
 import { parseAitClaims } from "../../wire/ait.ts";
@@ -13,7 +14,7 @@ import { decodeUnverifiedJws } from "../../wire/jws.ts";
 import { isSecret, readCheckout } from "./local-settings.ts";
 import { devicesCheckup } from "./device-checks.ts";
 import { readiness } from "./readiness.ts";
-import { addressFinding, proxyFinding } from "./route.ts";
+import { addressFinding, hostFinding, proxyFinding } from "./route.ts";
 import { adviceFor, shownFailure } from "../terminal/errors.ts";
 import { failed, type Finding, finding, ok } from "./finding.ts";
 import type { AgentRecord } from "../storage/agent-files.ts";
@@ -42,7 +43,7 @@ export async function* checkup(session: Session): AsyncGenerator<Finding> {
   yield* checkoutSettings(session, set.baseUrl, isReached);
   if (isReached) {
     yield* readiness(installation);
-    yield await clock(installation);
+    yield* time(installation, set.baseUrl);
   }
   yield await operatorToken(session, isReached);
   yield* agents(session, isReached);
@@ -88,17 +89,22 @@ async function reachability(installation: InstallationClient): Promise<Finding> 
   }
 }
 
-async function clock(installation: InstallationClient): Promise<Finding> {
+async function* time(installation: InstallationClient, baseUrl: string): AsyncGenerator<Finding> {
   try {
-    const { offsetMs, roundTripMs } = await installation.serverTime();
-    const off = Math.abs(offsetMs);
-    const detail = `${(off / 1_000).toFixed(1)} s ${offsetMs >= 0 ? "behind" : "ahead of"} the server (± ${Math.ceil(roundTripMs / 2)} ms)`;
-    const advice = "Set this machine's clock: turn NTP on.";
-    if (off >= SKEW_FAIL_MS) return finding("clock", "fail", `${detail}: requests are refused beyond 300 s`, advice);
-    return off >= SKEW_WARN_MS ? finding("clock", "warn", detail, advice) : ok("clock", detail);
+    const said = await installation.serverTime();
+    yield clock(said);
+    yield hostFinding(baseUrl, said.authorities);
   } catch (error) {
-    return failed("clock", error);
+    yield failed("clock", error);
   }
+}
+
+function clock({ offsetMs, roundTripMs }: ServerTime): Finding {
+  const off = Math.abs(offsetMs);
+  const detail = `${(off / 1_000).toFixed(1)} s ${offsetMs >= 0 ? "behind" : "ahead of"} the server (± ${Math.ceil(roundTripMs / 2)} ms)`;
+  const advice = "Set this machine's clock: turn NTP on.";
+  if (off >= SKEW_FAIL_MS) return finding("clock", "fail", `${detail}: requests are refused beyond 300 s`, advice);
+  return off >= SKEW_WARN_MS ? finding("clock", "warn", detail, advice) : ok("clock", detail);
 }
 
 async function operatorToken(session: Session, isReached: boolean): Promise<Finding> {

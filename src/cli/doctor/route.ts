@@ -1,4 +1,5 @@
 /** What `doctor` says of the way to the server: its address, and the proxy between. */
+import { mustBeHostOf } from "../session/address.ts";
 import { isLoopback, proxySettings } from "../session/network.ts";
 import { failed, type Finding, finding, ok } from "./finding.ts";
 
@@ -26,5 +27,15 @@ export function proxyFinding(environment: NodeJS.ProcessEnv, baseUrl: string): F
     return ok("proxy", `${proxy.origin}, unless NO_PROXY names ${hostname}`);
   } catch (error) {
     return failed("proxy", error);
+  }
+}
+
+/** @param authorities the hosts that a proof may name, as the server says; undefined where it does not */
+export function hostFinding(baseUrl: string, authorities: readonly string[] | undefined): Finding {
+  try {
+    mustBeHostOf(baseUrl, authorities);
+    return ok("host", new URL(baseUrl).host);
+  } catch (error) {
+    return failed("host", error);
   }
 }

@@ -1,4 +1,5 @@
 /** Addresses of an installation, and the secrets that are bound to them. */
+import { authorityOf } from "../../wire/proof-v2.ts";
 import { CliError, EXIT, usage } from "../terminal/errors.ts";
 
 /**
@@ -18,6 +19,26 @@ export function parseAddress(text: string): string {
 /** @returns whether two addresses are of one origin (RFC 6454 §4) */
 export function isSameOrigin(one: string, other: string): boolean {
   return URL.parse(one)?.origin === URL.parse(other)?.origin;
+}
+
+/**
+ * Whether what is signed for an address is accepted behind it: a proxy in front may give the server another host name.
+ *
+ * @param authorities the hosts that a proof may name, as the server says; undefined where it does not
+ * @throws CliError `OTHER_HOST`
+ */
+export function mustBeHostOf(baseUrl: string, authorities: readonly string[] | undefined): void {
+  const authority = authorityOf(new URL(baseUrl));
+  if (authorities === undefined || authorities.includes(authority)) return;
+  const called = authorities[0] ?? "";
+  throw new CliError(
+    "OTHER_HOST",
+    `the server behind ${baseUrl} is called ${called}: what is signed for ${authority} is refused`,
+    {
+      exitCode: EXIT.setup,
+      advice: `Let the proxy in front pass the Host header on, or add ${authority} to the server's PUBLIC_AUTHORITIES.`,
+    },
+  );
 }
 
 /** A secret of this machine, and the address that it was given for. */

@@ -131,6 +131,9 @@ export function adviceFor(code: string): string | null {
       return "The agent has been revoked. Register it anew, or ask the operator why.";
     case "PROXY_AUTH_INVALID_TOKEN":
       return "Check the operator token (`sallyport init`); for an agent, run `sallyport agent rekey`.";
+    case "PROXY_AUTH_INVALID_PROOF":
+    case "PROXY_AUTH_INVALID_SIGNATURE_INPUT":
+      return "Behind a proxy that gives the server another host name than the address here, that host has to be among the server's PUBLIC_AUTHORITIES. Otherwise the key here is not the agent's: `sallyport doctor`.";
     case "PROXY_AUTH_TIMESTAMP_SKEW":
       return "Set this machine's clock (NTP); `sallyport doctor` says how far it is off.";
     case "PROXY_AUTH_FORBIDDEN":

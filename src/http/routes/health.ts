@@ -1,5 +1,6 @@
 /** Routes that anyone may ask: the time, and whether this proxy is alive and ready. */
 import type { Context, Handler } from "hono";
+import { provenRequest } from "../../auth/chain.ts";
 import { remoteGraphOf } from "../../authz/sync/remote.ts";
 import { currentSigningKey } from "../../identity/keys/signing-keys.ts";
 import { registryOf } from "../../identity/registry.ts";
@@ -10,8 +11,11 @@ import { chainScope, type HttpEnv } from "../middleware/request-context.ts";
 
 const NO_STORE = { "Cache-Control": "no-store" };
 
-/** `GET /v1/time`: for clients whose clock is off. */
-export const time: Handler<HttpEnv> = (c) => c.json({ unixMs: Date.now() }, 200, NO_STORE);
+/** `GET /v1/time`: what a client signs by. Its clock may be off, and a proxy in front may call this Worker by another host. */
+export const time: Handler<HttpEnv> = (c) => {
+  const { authorities } = provenRequest(c.req.raw, c.get("runtime").config.publicAuthorities);
+  return c.json({ unixMs: Date.now(), authorities }, 200, NO_STORE);
+};
 
 /** `GET /health`: this isolate runs, and nothing else is said. */
 export const health: Handler<HttpEnv> = (c) => c.json({ status: "ok" }, 200, NO_STORE);

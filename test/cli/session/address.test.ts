@@ -93,7 +93,7 @@ describe("a secret is sent to the origin that it was given for, and to no other:
     await runner.json(["pair", "peers"]);
     for (const file of ["operator.json", "agents/Scout.json", "devices/phone.json"])
       expect((await stored(file)).baseUrl).toBe(other.url);
-    expect(other.seen.map(({ path }) => path)).toEqual(["/health", "/v1/agents", "/pair/peers"]);
+    expect(other.seen.map(({ path }) => path)).toEqual(["/health", "/v1/time", "/v1/agents", "/pair/peers"]);
   });
 });
 
