@@ -2,7 +2,7 @@
 import type { FencingToken } from "../database/fencing.ts";
 import { RELAY_CLOSE_REASON } from "../wire/relay-close.ts";
 import type { AgentAuthority } from "./agent.ts";
-import type { Devices } from "./devices.ts";
+import type { Devices } from "./device/devices.ts";
 import type { ApiKeys } from "./ended-api-keys.ts";
 import { lineageHolds, lineageTokens } from "./lineage.ts";
 import { agentAuthority, apiKeyAuthority, deviceAuthority, issuedAuthority, sharedAuthority } from "./names.ts";

@@ -1,7 +1,7 @@
 /** What a call may ask of the gate that it runs in, and of other gates. */
 import type { AuditEvent } from "../audit/entry.ts";
 import type { EndAgent, EndAuthority, Fenced } from "../authority/authority.ts";
-import type { Devices } from "../authority/devices.ts";
+import type { Devices } from "../authority/device/devices.ts";
 import type { ApiKeys } from "../authority/ended-api-keys.ts";
 import type { SharedSecret } from "../authority/shared-secret.ts";
 import type { AgentDid } from "../wire/did.ts";

@@ -1,7 +1,7 @@
 /** Which devices a caller may manage, and the one refusal of everything about devices. Contract §5. */
 import { noteEndedMaker } from "../apikeys/cleanup.ts";
 import { subjectOf } from "../audit/entry.ts";
-import { type Device, lostAt } from "../authority/device.ts";
+import { type Device, lostAt } from "../authority/device/device.ts";
 import { lineageHolds } from "../authority/lineage.ts";
 import { derivedAuthority, deviceAuthority, ENDED_EPOCH } from "../authority/names.ts";
 import { scopesOf } from "../authority/principal.ts";

@@ -1,10 +1,15 @@
 /** Pairing a relay client with an agent: request, approval, rejection, removal, name. Contract §5, Devices. */
 import { cleanUpAfterCall } from "../apikeys/cleanup.ts";
-import { type Device, deviceIdOf } from "../authority/device.ts";
-import { PAIR_REQUEST_TTL_MS, PAIR_REQUESTS_MAX, pairDigest, type PairRequest } from "../authority/pair-requests.ts";
+import { type Device, deviceIdOf } from "../authority/device/device.ts";
+import {
+  PAIR_REQUEST_TTL_MS,
+  PAIR_REQUESTS_MAX,
+  pairDigest,
+  type PairRequest,
+} from "../authority/device/pair-requests.ts";
 import { originatorOf, scopesOf } from "../authority/principal.ts";
 import { isWithin, type Scope } from "../authority/scopes.ts";
-import type { ScopeRequest } from "../authority/scope-requests.ts";
+import type { ScopeRequest } from "../authority/device/scope-requests.ts";
 import { equalHashes } from "../authority/secrets.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { newUlid } from "../wire/ulid.ts";

@@ -1,8 +1,8 @@
 /** Widening what a paired device may do, without pairing it anew. Contract §5, Devices beside the above. */
-import type { Device } from "../authority/device.ts";
-import { pairDigest } from "../authority/pair-requests.ts";
+import type { Device } from "../authority/device/device.ts";
+import { pairDigest } from "../authority/device/pair-requests.ts";
 import { originatorOf, scopesOf } from "../authority/principal.ts";
-import { SCOPE_REQUEST_TTL_MS, type ScopeRequest } from "../authority/scope-requests.ts";
+import { SCOPE_REQUEST_TTL_MS, type ScopeRequest } from "../authority/device/scope-requests.ts";
 import { inOrder, isWithin, type Scope } from "../authority/scopes.ts";
 import { equalHashes } from "../authority/secrets.ts";
 import {

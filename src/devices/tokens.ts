@@ -1,7 +1,7 @@
 /** Rotating and ending the token of a device, with the guarantee of contract §5. */
 import { cleanUpAfterCall } from "../apikeys/cleanup.ts";
 import type { Fenced } from "../authority/authority.ts";
-import { type Device, newDeviceToken } from "../authority/device.ts";
+import { type Device, newDeviceToken } from "../authority/device/device.ts";
 import { scopesOf } from "../authority/principal.ts";
 import { isWithin, type Scope } from "../authority/scopes.ts";
 import {

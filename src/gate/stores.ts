@@ -1,7 +1,7 @@
 /** What a gate keeps: each store once, on its own tables, as they are when it wakes. */
 import { type AuditOutbox, createAuditOutbox } from "../audit/outbox.ts";
 import { type AgentAuthority, createAgentAuthority } from "../authority/agent.ts";
-import { createDevices, type Devices } from "../authority/devices.ts";
+import { createDevices, type Devices } from "../authority/device/devices.ts";
 import { type ApiKeys, createApiKeys } from "../authority/ended-api-keys.ts";
 import { type AuthorityRef, endReason } from "../authority/reference.ts";
 import { createSharedSecret, type SharedSecret } from "../authority/shared-secret.ts";

@@ -2,7 +2,7 @@
 import { describe, expect, test } from "vitest";
 import document from "../../docs/security.md?raw";
 import { createAgentAuthority } from "../../src/authority/agent.ts";
-import { createDevices } from "../../src/authority/devices.ts";
+import { createDevices } from "../../src/authority/device/devices.ts";
 import { createApiKeys } from "../../src/authority/ended-api-keys.ts";
 import { RECHECKS } from "../../src/authority/rechecks.ts";
 import { type AuthorityRef, endReason, fencingTokens } from "../../src/authority/reference.ts";

@@ -2,7 +2,8 @@
 import type { AuditOutbox } from "../../audit/outbox.ts";
 import type { Lockout } from "../../auth/limits/lockout.ts";
 import type { AgentAuthority } from "../../authority/agent.ts";
-import { type Device, type Devices, newDeviceToken } from "../../authority/devices.ts";
+import { type Device, newDeviceToken } from "../../authority/device/device.ts";
+import type { Devices } from "../../authority/device/devices.ts";
 import type { AgentDid } from "../../wire/did.ts";
 import type { ClaimProof } from "../protocol/calls.ts";
 import { GateRefusal } from "../protocol/refusal.ts";

@@ -1,6 +1,7 @@
 /** Admission of a device token, whose hash only the gate holds. */
 import type { AgentAuthority } from "../../authority/agent.ts";
-import type { Device, Devices } from "../../authority/devices.ts";
+import type { Device } from "../../authority/device/device.ts";
+import type { Devices } from "../../authority/device/devices.ts";
 import { holderOf } from "../../authority/holder.ts";
 import type { AuthorityRef } from "../../authority/reference.ts";
 import type { AgentDid, HumanDid } from "../../wire/did.ts";

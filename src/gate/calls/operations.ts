@@ -2,7 +2,7 @@
 import type { AuditedBy, AuditOutbox } from "../../audit/outbox.ts";
 import { refusalError } from "../../auth/reasons.ts";
 import type { AgentAuthority } from "../../authority/agent.ts";
-import type { Devices } from "../../authority/devices.ts";
+import type { Devices } from "../../authority/device/devices.ts";
 import type { ApiKeys } from "../../authority/ended-api-keys.ts";
 import type { AuthorityRef } from "../../authority/reference.ts";
 import type { SharedSecret } from "../../authority/shared-secret.ts";

@@ -10,7 +10,7 @@
  */
 import type { AgentAuthority } from "../../authority/agent.ts";
 import type { EndAgent, EndAuthority, Fenced } from "../../authority/authority.ts";
-import type { Devices } from "../../authority/devices.ts";
+import type { Devices } from "../../authority/device/devices.ts";
 import type { ApiKeys } from "../../authority/ended-api-keys.ts";
 import { agentAuthority, deviceAuthority, issuedAuthority, sharedAuthority } from "../../authority/names.ts";
 import type { AuthorityRef } from "../../authority/reference.ts";

@@ -1,8 +1,8 @@
 /** Devices and pairing requests as the methods show them. */
 import * as z from "zod/mini";
-import type { Device } from "../../authority/devices.ts";
-import type { PairRequest } from "../../authority/pair-requests.ts";
-import type { ScopeRequest } from "../../authority/scope-requests.ts";
+import type { Device } from "../../authority/device/device.ts";
+import type { PairRequest } from "../../authority/device/pair-requests.ts";
+import type { ScopeRequest } from "../../authority/device/scope-requests.ts";
 import { count, timeMs } from "../schemas.ts";
 
 export const shownDevice = z.object({

@@ -1,7 +1,7 @@
 /** How many devices an agent may have, and how much a list of them says: it has no pages. */
 import { describe, expect, test } from "vitest";
-import type { Device } from "../../../src/authority/devices.ts";
-import { pairDigest, type PairRequest } from "../../../src/authority/pair-requests.ts";
+import type { Device } from "../../../src/authority/device/device.ts";
+import { pairDigest, type PairRequest } from "../../../src/authority/device/pair-requests.ts";
 import { SCOPES } from "../../../src/authority/scopes.ts";
 import type { CallContext } from "../../../src/call/context.ts";
 import type { GateLocal } from "../../../src/call/gate.ts";

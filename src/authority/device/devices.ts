@@ -2,16 +2,14 @@
  * Relay clients paired with this agent, in the agent's gate: device keys, token hashes, scopes, epochs. A row and its epoch are
  * the one truth about a device; ending one is writing its row. Contract §2 and §5.
  */
-import { RELAY_CLOSE_REASON } from "../wire/relay-close.ts";
+import { RELAY_CLOSE_REASON } from "../../wire/relay-close.ts";
 import { createChangeLimit } from "./change-limit.ts";
 import { type Device, deviceOf, type DeviceRow, withLost } from "./device.ts";
-import type { DeviceOrigin } from "./lineage.ts";
+import type { DeviceOrigin } from "../lineage.ts";
 import { createPairRequests, type PairRequest, type PairRequests } from "./pair-requests.ts";
 import { createScopeRequests, type ScopeRequests } from "./scope-requests.ts";
-import { inOrder, type Scope } from "./scopes.ts";
-import { equalHashes } from "./secrets.ts";
-
-export { type Device, newDeviceToken } from "./device.ts";
+import { inOrder, type Scope } from "../scopes.ts";
+import { equalHashes } from "../secrets.ts";
 
 const LAST_USED_RESOLUTION_MS = 60_000;
 

@@ -1,8 +1,8 @@
 /** One relay client paired with an agent: its row, and what of its scopes it has lost. Contract §2 and §5. */
-import { decodeBase64Url } from "../wire/base64url.ts";
-import { sha256Base64Url } from "../wire/proof.ts";
-import { type Scope, SCOPES } from "./scopes.ts";
-import { hashSecret, newSecret, SECRET_PREFIXES } from "./secrets.ts";
+import { decodeBase64Url } from "../../wire/base64url.ts";
+import { sha256Base64Url } from "../../wire/proof.ts";
+import { type Scope, SCOPES } from "../scopes.ts";
+import { hashSecret, newSecret, SECRET_PREFIXES } from "../secrets.ts";
 
 const DEVICE_ID_LENGTH = 22;
 

@@ -1,6 +1,6 @@
 /** Requests of relay clients to be paired with an agent, in the agent's gate (contract §5, Devices). */
-import { sha256Base64Url } from "../wire/proof.ts";
-import { inOrder, type Scope } from "./scopes.ts";
+import { sha256Base64Url } from "../../wire/proof.ts";
+import { inOrder, type Scope } from "../scopes.ts";
 
 export const PAIR_REQUEST_TTL_MS = 300_000;
 

@@ -1,5 +1,5 @@
 /** What paired devices ask to be allowed besides, in the agent's gate (contract §5, Devices). */
-import type { Scope } from "./scopes.ts";
+import type { Scope } from "../scopes.ts";
 
 export const SCOPE_REQUEST_TTL_MS = 300_000;
 

@@ -5,8 +5,8 @@ import {
   CHANGES_PER_DAY_MAX,
   CHANGES_PER_HOLDER_MAX,
   createChangeLimit,
-} from "../../src/authority/change-limit.ts";
-import { onStorage } from "../support/gate.ts";
+} from "../../../src/authority/device/change-limit.ts";
+import { onStorage } from "../../support/gate.ts";
 
 const DAY_MS = 86_400_000;
 const START_MS = 20_000 * DAY_MS;

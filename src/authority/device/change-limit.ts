@@ -2,7 +2,7 @@
  * How often an agent's devices are changed by those who act for it: each change is an entry of the audit, which is kept for a year,
  * and most are a write of the one database.
  */
-import { readText, writeMeta } from "../database/meta.ts";
+import { readText, writeMeta } from "../../database/meta.ts";
 
 /** In one minute of the clock. In memory: a gate that is asked so often does not sleep. */
 export const CHANGES_PER_HOLDER_MAX = 30;
