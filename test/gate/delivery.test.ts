@@ -193,7 +193,7 @@ describe("a message", () => {
     await eventually(async () => expect(await due()).toEqual([{ receipt_due: 0 }]));
   });
 
-  test("that nobody acknowledges is tried again after 30 seconds, by the alarm alone", async () => {
+  test("that is not acknowledged is tried again after 30 seconds, by the alarm alone", async () => {
     const relay = await listen(bob, "nothing");
     await sent(alice, bob, {});
     await eventually(() => expect(relay.deliveries()).toHaveLength(1));
@@ -221,7 +221,7 @@ describe("a message", () => {
     const relay = await listen(bob, "nothing");
     const ids = [await sent(alice, bob, 1), await sent(alice, bob, 2)];
     await inTime(() => expect(relay.deliveries()).toHaveLength(2));
-    const heard = (): Promise<void> => {
+    const processed = (): Promise<void> => {
       relay.say({ type: "heartbeat" });
       const acks = relay.frames.filter(({ type }) => type === "heartbeat_ack").length;
       return eventually(() =>
@@ -231,7 +231,7 @@ describe("a message", () => {
     for (let turn = 0; turn < 3; turn++) {
       pass(20_000);
       relay.say({ type: "deliver_working", ackId: ids[0] });
-      await heard();
+      await processed();
       await runDurableObjectAlarm(gateStub(bob));
     }
     expect(await gateStub(bob).attempts(ids[0] ?? "")).toBe(1);
@@ -257,7 +257,7 @@ describe("a message", () => {
     expect(relay.deliveries()).toHaveLength(1);
   });
 
-  test("is told of for 24 hours after its end, and then not found; a stranger never learns of it", async () => {
+  test("is known for 24 hours after its end, and then not found; a stranger never learns of it", async () => {
     await listen(bob);
     const deliveryId = await sent(alice, bob, {});
     await eventually(async () => expect(await stateOf(alice, deliveryId)).toBe("delivered"));
@@ -425,7 +425,7 @@ describe("a fence for a peer", () => {
     await eventually(async () =>
       expect(await statusOf(alice, queued)).toMatchObject({ state: "dead_lettered", reason: "trust removed" }),
     );
-    // The sender's gate has not heard of it, and goes by a cached trust.
+    // The sender's gate has not been notified, and goes by a cached trust.
     const cached = await sent(alice, bob, "by cached trust");
     await inTime(async () =>
       expect(await statusOf(alice, cached)).toMatchObject({ state: "dead_lettered", reason: "trust removed" }),
@@ -533,7 +533,7 @@ describe("an idle gate", () => {
     await eventually(() => expect(relay.deliveries().map(({ payload }) => payload)).toEqual([1, 2]));
   });
 
-  test("that nobody has proved anything to has no tables", async () => {
+  test("that no caller has proved anything to has no tables", async () => {
     const stranger = newAgentDid();
     expect(await gateStub(stranger).attempts("01K0000000000000000000000A")).toBeNull();
     expect(

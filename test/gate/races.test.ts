@@ -1,4 +1,4 @@
-/** What happens to one thing in a gate while another is under way: upgrades among themselves, sends and a re-key, faults of the disk and a repeat. */
+/** What happens to one thing in a gate while another is in progress: upgrades among themselves, sends and a re-key, faults of the disk and a repeat. */
 import { runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, describe, expect, onTestFinished, test, vi } from "vitest";
@@ -85,7 +85,7 @@ describe("sockets of one agent that are opened at once", () => {
   });
 });
 
-describe("a relay ticket that nobody was given", () => {
+describe("a relay ticket that was given to no caller", () => {
   test("wakes nothing that was asleep", async () => {
     const did = newAgentDid();
     const relay = await listen(did);
@@ -131,7 +131,7 @@ describe("a message to an agent that is being re-keyed", () => {
     expect(await rows(bob, "SELECT state FROM inbound")).toEqual([{ state: 0 }]);
   });
 
-  test("waits also where nobody knows what became of the re-key, over an eviction", async () => {
+  test("waits also where it is unknown what became of the re-key, over an eviction", async () => {
     const [alice, bob] = [newAgentDid(), newAgentDid()];
     await send(bob, alice, "so that there is a gate");
     deed = rekey(() => Promise.reject(new Error("D1_ERROR: Network connection lost.")));
@@ -153,7 +153,7 @@ describe("a message to an agent that is being re-keyed", () => {
 });
 
 describe("an end that the disk did not take", () => {
-  test("of a peer's trust holds when it is told again", async () => {
+  test("of a peer's trust holds when it is repeated", async () => {
     const [alice, bob] = [newAgentDid(), newAgentDid()];
     await listen(bob, "nothing").then(({ socket }) => socket.close(1000));
     await gateStub(bob).receive(alice, [queuedMessage({ envelope: envelope(alice, 1) })]);
@@ -167,7 +167,7 @@ describe("an end that the disk did not take", () => {
     expect(await rows(bob, "SELECT DISTINCT reason FROM inbound")).toEqual([{ reason: "trust removed" }]);
   });
 
-  test("of an identity token holds when it is told again", async () => {
+  test("of an identity token holds when it is repeated", async () => {
     const did = newAgentDid();
     const admission = admissionOf(did);
     await send(did, newAgentDid(), 1, { admission });
@@ -185,7 +185,7 @@ describe("an end that the disk did not take", () => {
     });
   });
 
-  /** Awaited on the spot: an RPC promise that is handed on counts as one that nobody handles. */
+  /** Awaited on the spot: an RPC promise that is handed on counts as one that is not handled. */
   async function outcomeOf(work: () => Promise<unknown>): Promise<string> {
     try {
       await work();
@@ -211,7 +211,7 @@ describe("a full outbox", () => {
     });
   };
 
-  test("is told to a method as what it is, to a send only when nothing else refuses it", async () => {
+  test("is reported to a method as what it is, to a send only when nothing else refuses it", async () => {
     const [alice, bob] = [newAgentDid(), newAgentDid()];
     const idempotency = { key: "once", bodySha256: "a hash" };
     const deliveryId = await sent(alice, bob, { hello: 1 }, { idempotency });

@@ -101,7 +101,7 @@ export type Outbox = {
   receiptsConfirmed(deliveryIds: readonly string[]): void;
   /** What the sender may know of one of its messages; null after 24 hours. */
   status(deliveryId: string, nowMs: number): OutboxStatus | null;
-  /** Forgets what ended more than 24 hours ago, some thousand rows a turn; receipts that nobody has come for, later. */
+  /** Forgets what ended more than 24 hours ago, some thousand rows a turn; receipts that were not confirmed, later. */
   prune(nowMs: number): void;
   /** When pruning is next worth waking for, at most once an hour; null while there is nothing to forget. */
   nextPruneMs(): number | null;

@@ -6,7 +6,7 @@ import type { DeliveryOutcome, Envelope } from "../protocol/transfer.ts";
 import type { GroupCommit } from "../storage/group-commit.ts";
 import type { Outbox, Receipt } from "./outbox.ts";
 
-/** A report that nobody waits for goes into whatever commit comes next, or into its own by then. */
+/** A report that no request waits for goes into whatever commit comes next, or into its own by then. */
 const SETTLED_WITHIN_MS = 50;
 
 /** The sender's half of a delivery. */
@@ -18,7 +18,7 @@ export type Submissions = {
    * @throws GateRefusal
    */
   submit(send: Submission, body: string): Promise<SubmissionReply>;
-  /** Waits until a message of this agent has ended, `waitMs` at most; then also tells what still waits for its recipient. */
+  /** Waits until a message of this agent has ended, `waitMs` at most; then also says how many still wait for its recipient. */
   awaitDelivery(deliveryId: string, waitMs: number): Promise<{ delivered: boolean; queueDepth: number }>;
   /** Records what became of messages that were handed over. Repeats change nothing. */
   settle(outcomes: readonly DeliveryOutcome[]): Promise<void>;

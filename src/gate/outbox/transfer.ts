@@ -1,7 +1,7 @@
 /** Hands the outbox over to the recipients' gates. Never on a request's path. */
 import { errorFields, type Log } from "../../telemetry/log.ts";
 import type { AgentDid } from "../../wire/did.ts";
-import { askPeer, type PeerGate } from "../protocol/peer.ts";
+import { createPeerCalls, type PeerGate } from "../protocol/peer.ts";
 import { TRANSFER_IN_PROGRESS_BYTES_MAX } from "../protocol/transfer.ts";
 import type { GroupCommit } from "../storage/group-commit.ts";
 import type { Outbox } from "./outbox.ts";
@@ -39,6 +39,7 @@ export type TransferDeps = {
 
 /** @returns the transfer of one gate. */
 export function createTransfer({ self, outbox, commits, gateStub, expire, now, log }: TransferDeps): Transfer {
+  const peers = createPeerCalls();
   /** Bytes of bodies in the hand-overs that are in progress. */
   let bytesInProgress = 0;
 
@@ -48,7 +49,7 @@ export function createTransfer({ self, outbox, commits, gateStub, expire, now, l
     const bytes = messages.reduce((sum, message) => sum + message.bytes, 0);
     bytesInProgress += bytes;
     try {
-      const { taken } = await askPeer(() => gateStub(to).receive(self, messages));
+      const { taken } = await peers.ask(() => gateStub(to).receive(self, messages));
       outbox.handedOver(to, messages.length, taken, now());
     } catch (error) {
       outbox.handOverFailed(to, now());

@@ -12,7 +12,7 @@ export type Envelope = {
   traceparent?: string;
   /** The trust epoch that the sender was judged by; absent where pairing is not consulted. */
   trustEpoch?: number;
-  /** Somebody waits for the end of it (`Prefer: wait`): nothing on its way waits for company. */
+  /** A request waits for the end of it (`Prefer: wait`): it is not batched. */
   isAwaited?: true;
 };
 
@@ -43,5 +43,5 @@ export const TRANSFER_IN_PROGRESS_BYTES_MAX = 8 * 1_048_576;
 /** What a queue or an outbox holds at most, in bytes of bodies. */
 export const HELD_BYTES_MAX = 64 * 1_048_576;
 
-/** Between two reports to the same gate, unless a request waits: nobody waits for them as a recipient does for a message. */
+/** Between two reports to the same gate, unless a request waits for one of them. */
 export const REPORT_TICK_MS = 500;

@@ -55,7 +55,7 @@ export type ReceptionDeps = {
 export function createReception(deps: ReceptionDeps): Reception {
   const { limits, senders, rows, deadLetters, pending, onTaken } = deps;
 
-  /** Why one more message finds no room, as the caller is told. */
+  /** Why one more message finds no room, as the caller learns. */
   const assertRoom = (sender: string, bytes: number): void => {
     const isFull = sender !== PROXY_SENDER && exceedsQueue(senders.total(), bytes, limits.queueMax);
     if (isFull || exceedsShare(senders.usage(sender), bytes, limits.queueMax))

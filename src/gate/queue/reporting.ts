@@ -2,7 +2,7 @@
 import { backoffMs } from "../../resilience/backoff.ts";
 import { errorFields, type Log } from "../../telemetry/log.ts";
 import type { AgentDid } from "../../wire/did.ts";
-import { askPeer, PEER_RETRY, PEER_TIMEOUT_MS, type PeerGate } from "../protocol/peer.ts";
+import { createPeerCalls, PEER_RETRY, PEER_TIMEOUT_MS, type PeerGate } from "../protocol/peer.ts";
 import { type DeliveryOutcome, REPORT_TICK_MS } from "../protocol/transfer.ts";
 import type { GroupCommit } from "../storage/group-commit.ts";
 
@@ -82,13 +82,14 @@ export type ReportingDeps = {
 
 /** @returns the reporting of one gate; one report at a time goes to each sender's gate. */
 export function createReporting({ queue, commits, gateStub, now, log }: ReportingDeps): Reporting {
+  const peers = createPeerCalls();
   const bySender = new Map<AgentDid, Progress>();
 
   const report = async (sender: AgentDid, progress: Progress): Promise<void> => {
     const outcomes = queue.reportsFor(sender);
     progress.isBusy = true;
     try {
-      await askPeer(() => gateStub(sender).settle(outcomes));
+      await peers.ask(() => gateStub(sender).settle(outcomes));
       progress.failures = 0;
       progress.dueAtMs = now() + REPORT_TICK_MS;
       // Free before the next group: what has ended meanwhile is looked at there, and nowhere else.

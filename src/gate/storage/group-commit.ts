@@ -1,12 +1,12 @@
 /**
  * Many effects, one commit. A Durable Object has no natural group commit: each event that writes pays its own fsync. An effect
- * that comes in a lull is applied at once; those that follow closely wait for the next turn of the event loop and are applied
+ * that comes while idle is applied at once; those that follow closely wait for the next turn of the event loop and are applied
  * together, synchronously. The output gate then holds every answer until that one commit is on disk.
  */
 import { ProxyError } from "../../wire/problem.ts";
 import { GateRefusal } from "../protocol/refusal.ts";
 
-/** What follows a commit within this time is company, and waits for more; what comes later would wait for nobody. */
+/** What follows a commit within this time is batched; what comes later finds the gate idle. */
 const LULL_MS = 5;
 
 export type GroupCommit = {
@@ -14,7 +14,7 @@ export type GroupCommit = {
    * Applies `effect` in the next group, each in a savepoint of its own: one that refuses undoes itself alone. One that fails
    * otherwise may have changed memory, which nothing undoes: the object starts anew, and nothing of the group has happened.
    *
-   * @param withinMs how long the effect may wait for company; 0 is the next turn at the latest.
+   * @param withinMs how long the effect may wait for others; 0 is the next turn at the latest.
    */
   commit<T>(effect: () => T, withinMs?: number): Promise<T>;
   /** The same for an effect that refuses before it writes, and so needs no savepoint, which costs more than the write. */
@@ -43,7 +43,7 @@ export function createGroupCommit(
   let timerDueMs = Infinity;
   let isFlushing = false;
   let flushedAtMs = -Infinity;
-  /** Whether the last group with anything in it was one effect alone: where there was company, more is to be expected. */
+  /** Whether the last group with anything in it was one effect alone: where there were several, more are to be expected. */
   let wasAlone = true;
 
   const flush = (): void => {

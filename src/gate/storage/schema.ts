@@ -1,5 +1,5 @@
 /**
- * The gate's own tables, in SQLite inside the object, and how they come to be. A gate that nobody has proved anything to
+ * The gate's own tables, in SQLite inside the object, and how they come to be. A gate that no caller has proved anything to
  * has no tables at all: reading what is not there creates nothing, and the schema is laid at the first verified call.
  */
 
@@ -53,7 +53,7 @@ const MIGRATIONS: readonly string[] = [
 
   `CREATE TABLE ended_api_keys (api_key_id TEXT PRIMARY KEY, forget_at_ms INTEGER) WITHOUT ROWID;`,
 
-  // A dead letter that waits again, of which its sender's gate has not heard yet.
+  // A dead letter that waits again, of which its sender's gate has not been notified yet.
   `ALTER TABLE queue ADD COLUMN revived INTEGER NOT NULL DEFAULT 0;`,
 
   // The rate by holder. What was counted before counts for the agent itself.

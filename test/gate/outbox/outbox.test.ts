@@ -47,7 +47,7 @@ function verdict(work: () => unknown): string {
   }
 }
 
-/** Hands a batch over as the exchange does; the recipient takes what it is told to. */
+/** Hands a batch over as the transfer does; the recipient takes what the test says. */
 function handOver(outbox: Outbox, to: AgentDid, taken: number | "all", nowMs: number): number {
   const batch = outbox.nextBatch(to);
   outbox.handedOver(to, batch.length, taken === "all" ? batch.length : taken, nowMs);
@@ -307,18 +307,18 @@ describe("handing over", () => {
 });
 
 describe("what became of a message", () => {
-  test("is told until 24 hours after its end, however it ended", async () => {
+  test("is known until 24 hours after its end, however it ended", async () => {
     const seen = await onOutbox(({ outbox, accept }) => {
       const [one, two, three] = [accept({}, START_MS), accept(), accept()] as [string, string, string];
       handOver(outbox, bob, "all", START_MS);
       outbox.settle([delivered(one), { ...dead(two), atMs: START_MS + 5 }], START_MS + 5);
       const at = (id: string, afterMs: number) => outbox.status(id, START_MS + 5 + afterMs)?.state ?? null;
       return {
-        told: [outbox.status(one, START_MS + 5), outbox.status(two, START_MS + 5)],
+        known: [outbox.status(one, START_MS + 5), outbox.status(two, START_MS + 5)],
         states: [at(one, DAY_MS - 1), at(one, DAY_MS), at(two, DAY_MS), at(three, 10 * DAY_MS), at("unknown", 0)],
       };
     });
-    expect(seen.told).toMatchObject([
+    expect(seen.known).toMatchObject([
       { state: "delivered", attempts: 1, updatedAtMs: START_MS + 5 },
       { state: "dead_lettered", reason: "expired", attempts: 0, updatedAtMs: START_MS + 5 },
     ]);
@@ -379,7 +379,7 @@ describe("receipts of dead letters", () => {
     ]);
   });
 
-  test("that nobody comes for keep nothing else from being forgotten, and go after a week", async () => {
+  test("that are not confirmed keep nothing else from being forgotten, and go after a week", async () => {
     const seen = await onOutbox(({ outbox, sql }) => {
       const put = (n: number, receiptDue: number) =>
         sql.exec(

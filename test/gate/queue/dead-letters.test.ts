@@ -15,7 +15,7 @@ import {
 } from "../../support/queue-desk.ts";
 
 describe("a dead letter that is replayed", () => {
-  test("is owed to its sender as waiting again until that gate knows, over an eviction", async () => {
+  test("is pending for its sender as waiting again until that gate knows, over an eviction", async () => {
     const seen = await onQueue(({ queue, take, anew }) => {
       const one = queuedMessage();
       take(alice, [one]);
@@ -23,11 +23,11 @@ describe("a dead letter that is replayed", () => {
       queue.reported(alice, queue.reportsFor(alice), START_MS);
       queue.replay(one.deliveryId, START_MS + 1);
       const woken = anew();
-      const owed = woken.reportsFor(alice);
-      woken.reported(alice, owed, START_MS);
-      return { id: one.deliveryId, owed, after: anew().pendingReports() };
+      const pending = woken.reportsFor(alice);
+      woken.reported(alice, pending, START_MS);
+      return { id: one.deliveryId, pending, after: anew().pendingReports() };
     });
-    expect(seen.owed).toMatchObject([{ deliveryId: seen.id, waitsAgain: true, atMs: START_MS + 1 }]);
+    expect(seen.pending).toMatchObject([{ deliveryId: seen.id, waitsAgain: true, atMs: START_MS + 1 }]);
     expect(seen.after).toEqual([]);
   });
 });
@@ -163,14 +163,14 @@ describe("dead letters", () => {
 
   test("are forgotten after their time, delivered ones once they are reported, and nothing that is pending", async () => {
     const seen = await onQueue(({ queue, take, sql }) => {
-      const [delivered, dead, owed] = many(3) as [QueuedMessage, QueuedMessage, QueuedMessage];
+      const [delivered, dead, pending] = many(3) as [QueuedMessage, QueuedMessage, QueuedMessage];
       const count = () => sql.exec<{ n: number }>("SELECT COUNT(*) AS n FROM inbound").one().n;
       take(alice, [delivered, dead]);
       acknowledge(queue, delivered.deliveryId, true, null, START_MS);
       acknowledge(queue, dead.deliveryId, false, null, START_MS);
       queue.reported(alice, queue.reportsFor(alice), START_MS);
-      take(alice, [owed]);
-      acknowledge(queue, owed.deliveryId, true, null, START_MS);
+      take(alice, [pending]);
+      acknowledge(queue, pending.deliveryId, true, null, START_MS);
       const due: (number | null)[] = [];
       const counts: number[] = [];
       for (const afterMs of [599_999, 600_000, LIMITS.deadLetterRetentionMs - 1, LIMITS.deadLetterRetentionMs]) {

@@ -37,7 +37,7 @@ const socket = (socketId: string, inFlight = 0, missed = 0, over: Partial<Socket
 
 describe("the next message of one sender", () => {
   test.each<[string, QueueEntry[], string | null]>([
-    ["none of an empty lane", [], null],
+    ["none of an empty queue", [], null],
     ["the first that waits", [entry(1), entry(2)], "0001"],
     ["the one behind those on their way", [pushed(1, "s"), entry(2), entry(3)], "0002"],
     ["none while the first waits for its retry", [entry(1, { dueAtMs: 101, attempts: 1 }), entry(2)], null],
@@ -53,8 +53,8 @@ describe("the next message of one sender", () => {
       [...Array.from({ length: SENDER_WINDOW - 1 }, (_, n) => pushed(n, "s")), entry(99)],
       "0099",
     ],
-  ])("is %s", (_, lane, expected) => {
-    expect(nextOfSender(lane, 100)?.deliveryId ?? null).toBe(expected);
+  ])("is %s", (_, sender, expected) => {
+    expect(nextOfSender(sender, 100)?.deliveryId ?? null).toBe(expected);
   });
 });
 
@@ -88,14 +88,14 @@ describe("the socket for a message", () => {
       [socket("a")],
       "a",
     ],
-  ])("is %s", (_, lane, sockets, expected) => {
-    expect(chooseSocket(lane, sockets, lane[lane.length - 1]?.bytes ?? 0)?.socketId ?? null).toBe(expected);
+  ])("is %s", (_, sender, sockets, expected) => {
+    expect(chooseSocket(sender, sockets, sender[sender.length - 1]?.bytes ?? 0)?.socketId ?? null).toBe(expected);
   });
 });
 
 /** What can happen to a queue, as fast-check draws it. */
 type Event =
-  | { kind: "arrive"; lane: number }
+  | { kind: "arrive"; sender: number }
   | { kind: "pump" }
   | { kind: "acknowledge"; nth: number }
   | { kind: "time out"; nth: number }
@@ -103,7 +103,7 @@ type Event =
   | { kind: "pass" };
 
 const event = fc.oneof<fc.Arbitrary<Event>[]>(
-  fc.record({ kind: fc.constant("arrive" as const), lane: fc.nat({ max: 3 }) }),
+  fc.record({ kind: fc.constant("arrive" as const), sender: fc.nat({ max: 3 }) }),
   fc.record({ kind: fc.constant("pump" as const) }),
   fc.record({ kind: fc.constant("acknowledge" as const), nth: fc.nat({ max: 50 }) }),
   fc.record({ kind: fc.constant("time out" as const), nth: fc.nat({ max: 50 }) }),
@@ -115,13 +115,13 @@ const event = fc.oneof<fc.Arbitrary<Event>[]>(
 class Model {
   nowMs = 0;
   serial = 0;
-  lanes = new Map<string, QueueEntry[]>();
+  senders = new Map<string, QueueEntry[]>();
   missed = new Map<string, number>();
   /** Where those before and behind it were when each went. */
   pushes: { deliveryId: string; socketId: string; ahead: (string | null)[]; behind: (string | null)[] }[] = [];
 
   all(): QueueEntry[] {
-    return [...this.lanes.values()].flat();
+    return [...this.senders.values()].flat();
   }
 
   pump(sockets: string[]): QueueEntry[] {
@@ -131,12 +131,12 @@ class Model {
     const went: QueueEntry[] = [];
     for (let progress = true; progress;) {
       progress = false;
-      for (const lane of this.lanes.values()) {
-        const next = nextOfSender(lane, this.nowMs);
-        const load = next === null ? null : chooseSocket(lane, loads, next.bytes);
+      for (const sender of this.senders.values()) {
+        const next = nextOfSender(sender, this.nowMs);
+        const load = next === null ? null : chooseSocket(sender, loads, next.bytes);
         if (next === null || load === null) continue;
-        const at = lane.indexOf(next);
-        const whereabouts = lane.map(({ socketId }) => socketId);
+        const at = sender.indexOf(next);
+        const whereabouts = sender.map(({ socketId }) => socketId);
         const { deliveryId } = next;
         this.pushes.push({
           deliveryId,
@@ -157,8 +157,8 @@ class Model {
 
   /** What is behind a message that is to be retried comes again after it. */
   fail(one: QueueEntry): void {
-    const lane = this.lanes.get(one.sender) ?? [];
-    for (const later of lane.slice(lane.indexOf(one))) {
+    const sender = this.senders.get(one.sender) ?? [];
+    for (const later of sender.slice(sender.indexOf(one))) {
       later.socketId = null;
       later.dueAtMs = this.nowMs;
     }
@@ -166,18 +166,18 @@ class Model {
   }
 
   end(one: QueueEntry): void {
-    const lane = this.lanes.get(one.sender) ?? [];
-    lane.splice(lane.indexOf(one), 1);
+    const sender = this.senders.get(one.sender) ?? [];
+    sender.splice(sender.indexOf(one), 1);
   }
 
   apply(happened: Event): void {
     const onTheirWay = this.all().filter(({ socketId }) => socketId !== null);
     switch (happened.kind) {
       case "arrive": {
-        const lane = `did:${happened.lane}`;
-        this.lanes.set(lane, [
-          ...(this.lanes.get(lane) ?? []),
-          entry((this.serial += 1), { sender: lane, dueAtMs: this.nowMs }),
+        const sender = `did:${happened.sender}`;
+        this.senders.set(sender, [
+          ...(this.senders.get(sender) ?? []),
+          entry((this.serial += 1), { sender, dueAtMs: this.nowMs }),
         ]);
         return;
       }
@@ -221,7 +221,7 @@ describe("whatever happens to the sockets", () => {
   );
 
   property.prop([fc.array(event, { maxLength: 120 })])(
-    "nobody starves: with time and an open socket that answers, everything is delivered, each sender's in order",
+    "no sender starves: with time and an open socket that answers, everything is delivered, each sender's in order",
     (events) => {
       const model = new Model();
       for (const each of events) model.apply(each);
@@ -244,9 +244,9 @@ describe("whatever happens to the sockets", () => {
     "a sender whose message waits for its retry holds back no other",
     (mine, others) => {
       const model = new Model();
-      for (let n = 0; n <= mine; n++) model.apply({ kind: "arrive", lane: 0 });
-      for (let n = 0; n <= others; n++) model.apply({ kind: "arrive", lane: 1 });
-      const [first] = model.lanes.get("did:0") ?? [];
+      for (let n = 0; n <= mine; n++) model.apply({ kind: "arrive", sender: 0 });
+      for (let n = 0; n <= others; n++) model.apply({ kind: "arrive", sender: 1 });
+      const [first] = model.senders.get("did:0") ?? [];
       if (first === undefined) throw new Error("nothing waits");
       first.dueAtMs = 1_000_000;
       const went = model.pump(["s0"]);

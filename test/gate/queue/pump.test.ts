@@ -43,7 +43,7 @@ describe("pushing", () => {
     });
   });
 
-  test("fails an attempt that nobody acknowledged in 30 seconds, and retries within its jitter", async () => {
+  test("fails an attempt that was not acknowledged in 30 seconds, and retries within its jitter", async () => {
     const seen = await onQueue(({ queue, take }) => {
       take(alice, many(1));
       queue.pump(() => SOCKET, START_MS);

@@ -15,7 +15,7 @@ import {
   ids,
 } from "../../support/queue-desk.ts";
 
-describe("taking over", () => {
+describe("receiving", () => {
   test("takes a fifth of the queue from one sender, from the start, and the rest when there is room", async () => {
     const seen = await onQueue(({ queue, take }) => {
       const mine = many(120);
@@ -115,29 +115,29 @@ describe("taking over", () => {
       queue.expire(HEALTHY, START_MS + LIMITS.ttlMs);
       return {
         pushed: queue.pump(() => SOCKET, START_MS),
-        owed: queue.pendingReports(),
+        pending: queue.pendingReports(),
         due: queue.nextDueMs(true, START_MS),
       };
     });
-    expect(seen).toEqual({ pushed: [], owed: [], due: null });
+    expect(seen).toEqual({ pushed: [], pending: [], due: null });
   });
 });
 
 describe("reports", () => {
-  test("are owed until the sender's gate has them, over an eviction too", async () => {
+  test("are pending until the sender's gate has them, over an eviction too", async () => {
     const seen = await onQueue(({ queue, take, anew }) => {
       const [one] = many(1) as [QueuedMessage];
       take(alice, [one]);
       acknowledge(queue, one.deliveryId, true, null, START_MS);
       const woken = anew();
-      const owed = woken.reportsFor(alice);
-      woken.reported(alice, owed, START_MS);
-      return { owed, rest: woken.pendingReports(), afterwards: anew().pendingReports() };
+      const pending = woken.reportsFor(alice);
+      woken.reported(alice, pending, START_MS);
+      return { pending, rest: woken.pendingReports(), afterwards: anew().pendingReports() };
     });
-    expect(seen).toMatchObject({ owed: [{ delivered: true }], rest: [], afterwards: [] });
+    expect(seen).toMatchObject({ pending: [{ delivered: true }], rest: [], afterwards: [] });
   });
 
-  test("of a dead letter that was replayed while its report was under way: it still waits, and is reported anew", async () => {
+  test("of a dead letter that was replayed while its report was in progress: it still waits, and is reported anew", async () => {
     const seen = await onQueue(({ queue, take, anew }) => {
       const [one] = many(1) as [QueuedMessage];
       take(alice, [one]);
@@ -153,11 +153,11 @@ describe("reports", () => {
     expect(seen).toMatchObject({ pushed: 1, reports: [{ waitsAgain: true }, { delivered: true }] });
   });
 
-  test("are owed to nobody for the proxy's own messages and for senders that are no agents", async () => {
+  test("are pending for none of the proxy's own messages and for senders that are no agents", async () => {
     const seen = await onQueue(({ queue }) => {
-      for (const lane of [PROXY_SENDER, "service_account:x"]) {
+      for (const sender of [PROXY_SENDER, "service_account:x"]) {
         const one = queuedMessage();
-        queue.putLocal(lane, one, START_MS);
+        queue.putLocal(sender, one, START_MS);
         acknowledge(queue, one.deliveryId, true, null, START_MS);
       }
       return queue.pendingReports();

@@ -5,7 +5,7 @@ import { eventually, pass, queuedMessage, START_MS, stopClock } from "../../supp
 beforeEach(() => stopClock());
 afterEach(() => void vi.useRealTimers());
 
-/** Lets a message of the peer's arrive, be pushed and end here, so that a report is owed. */
+/** Lets a message of the peer's arrive, be pushed and end here, so that a report is pending. */
 function endOne(queue: Desk["queue"], isAwaited = false): void {
   const envelope = JSON.stringify({ fromAgentDid: peer, ...(isAwaited ? { isAwaited } : {}) });
   const one = queuedMessage({ createdAtMs: START_MS, envelope });
@@ -18,13 +18,13 @@ function endOne(queue: Desk["queue"], isAwaited = false): void {
 }
 
 describe("a report", () => {
-  test("that comes due while another is under way goes by itself when that has been answered", async () => {
+  test("that comes due while another is in progress goes by itself when that has been answered", async () => {
     await betweenGates(async ({ queue, commit, settlements }) => {
       await commit(() => endOne(queue));
       await eventually(() => expect(settlements).toHaveLength(1));
       await commit(() => endOne(queue));
       eachNth(settlements, 0).answer();
-      // Nobody does anything now but the clock.
+      // Nothing happens now but the clock.
       await eventually(() => {
         pass(50);
         expect(settlements).toHaveLength(2);
@@ -35,7 +35,7 @@ describe("a report", () => {
     });
   });
 
-  test("that somebody waits for goes at once, also after one that was under way", async () => {
+  test("that a request waits for goes at once, also after one that was in progress", async () => {
     await betweenGates(async ({ queue, commit, settlements }) => {
       await commit(() => endOne(queue));
       await eventually(() => expect(settlements).toHaveLength(1));
@@ -55,7 +55,7 @@ describe("a report", () => {
     });
   });
 
-  test("that somebody waits for leaves a gate alone that has just failed", async () => {
+  test("that a request waits for leaves a gate alone that has just failed", async () => {
     await betweenGates(async ({ queue, commit, settlements }) => {
       await commit(() => endOne(queue, true));
       await eventually(() => expect(settlements).toHaveLength(1));
@@ -67,7 +67,7 @@ describe("a report", () => {
     });
   });
 
-  test("under way is owed all the same, so that the gate stays armed", async () => {
+  test("in progress is pending all the same, so that the gate stays armed", async () => {
     await betweenGates(async ({ queue, reporting, commit, settlements }) => {
       expect(reporting.nextDueMs(Date.now())).toBeNull();
       await commit(() => endOne(queue));

@@ -45,7 +45,7 @@ const never = (error: unknown): void => {
 };
 
 describe("a group commit", () => {
-  test("makes two of 64 effects that come together: the first after a lull, and all the others", async () => {
+  test("makes two of 64 effects that come together: the first while idle, and all the others", async () => {
     const groups = await onTable(async ({ insert, rows, groups: seen, storage }) => {
       const commits = committing(
         storage,
@@ -60,7 +60,7 @@ describe("a group commit", () => {
     expect(groups).toEqual([1, 63]);
   });
 
-  test("has applied an effect that comes in a lull when the call returns", async () => {
+  test("has applied an effect that comes while idle when the call returns", async () => {
     await onTable(async ({ insert, rows, storage }) => {
       const commits = committing(storage, () => {}, never);
       const committed = commits.commit(() => insert(1));
