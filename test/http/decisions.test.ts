@@ -134,7 +134,7 @@ describe("a request that is refused on its way to the gate", () => {
   });
 
   test("is decided where an API key cannot be looked up", async () => {
-    const failing = { withSession: () => failing, prepare: () => failing, bind: () => failing, first: away };
+    const failing = { withSession: () => failing, prepare: () => failing, bind: () => failing, first: away, all: away };
     const settings = { ...env, DB: failing } as unknown as Env;
     const headers = { Authorization: `Bearer spk_${"A".repeat(43)}` };
     const answer = await ask("/rpc", { method: "POST", body: "{}", headers, settings });
