@@ -5,11 +5,12 @@
  */
 import { and, asc, eq, inArray, isNull, or, type SQL, sql } from "drizzle-orm";
 import { apiKeyAuthority, issuedAuthority } from "../authority/names.ts";
+import { bulkOutboxStatements } from "../authz/sync/outbox.ts";
 import type { CallContext } from "../call/context.ts";
 import { runBatch } from "../database/batch.ts";
 import { names } from "../database/columns.ts";
 import { readAll, readFirst } from "../database/read.ts";
-import { apiKeyCleanup, apiKeys, authzOutbox, relationships } from "../database/schema.ts";
+import { apiKeyCleanup, apiKeys, relationships } from "../database/schema.ts";
 import { query, type Statement } from "../database/statement.ts";
 import { DeadlineExceeded, withDeadline } from "../resilience/deadline.ts";
 import { errorFields, type Log } from "../telemetry/log.ts";
@@ -113,13 +114,9 @@ function deleteStatements({ config, now }: CleanupDeps, ids: readonly string[]):
     sql`SELECT DISTINCT ${apiKeys.maker}, ${apiKeys.agentDid}, ${nowMs} FROM ${apiKeys}
       WHERE ${apiKeys.maker} IN (SELECT value FROM json_each(${makers}))`,
   );
-  const { id, op, object, principal, parent, relation, createdAtMs, dueAtMs } = authzOutbox;
-  const withdrawn = query.run(
-    sql`INSERT INTO ${authzOutbox} (${names(id, op, object, principal, parent, relation, createdAtMs, dueAtMs)})
-      SELECT 'end-' || ${apiKeys.apiKeyId}, 'deregister', 'agent:' || ${apiKeys.agentDid},
-        'service_account:' || ${apiKeys.serviceAccountId}, 'tenant:' || ${apiKeys.tenantId}, 'executor', ${nowMs}, ${nowMs}
-      FROM ${apiKeys} WHERE ${isDeleted} ON CONFLICT DO NOTHING`,
-  );
+  const withdrawn = sql`SELECT 'end-' || ${apiKeys.apiKeyId}, 'deregister', 'agent:' || ${apiKeys.agentDid},
+    'service_account:' || ${apiKeys.serviceAccountId}, 'tenant:' || ${apiKeys.tenantId}, 'executor', ${apiKeys.tenantId}
+    FROM ${apiKeys} WHERE ${isDeleted}`;
   const grants = query
     .delete(relationships)
     .where(
@@ -131,5 +128,10 @@ function deleteStatements({ config, now }: CleanupDeps, ids: readonly string[]):
         inArray(relationships.relation, ["member", "executor"]),
       ),
     );
-  return [children, ...(config.authzGraph === "d1" ? [] : [withdrawn]), grants, query.delete(apiKeys).where(isDeleted)];
+  return [
+    children,
+    ...(config.authzGraph === "d1" ? [] : bulkOutboxStatements(withdrawn, nowMs)),
+    grants,
+    query.delete(apiKeys).where(isDeleted),
+  ];
 }

@@ -8,15 +8,16 @@ import { type Actor, actorOf } from "../authz/actor.ts";
 import { agentObject, serviceAccountSubject, tenantObject } from "../authz/grants.ts";
 import { graphUnavailable } from "../authz/permission.ts";
 import { commitWrite, dualWrite } from "../authz/sync/dual-write.ts";
-import { logDeferred, outboxStatement, pending } from "../authz/sync/outbox.ts";
+import { logDeferred, nextVersion, outboxStatements, pending } from "../authz/sync/outbox.ts";
 import { type GraphChange, remoteGraphOf } from "../authz/sync/remote.ts";
 import type { CallContext } from "../call/context.ts";
 import type { GateLocal } from "../call/gate.ts";
 import { type Made, noteDatabaseSize, quotaExceeded, quotaStatements } from "../call/quotas.ts";
 import { isOnFor } from "../config.ts";
-import { isGuard } from "../database/batch.ts";
+import { isGuard, runBatch } from "../database/batch.ts";
 import type { Statement } from "../database/statement.ts";
 import { findKeyTarget, type KeyTarget, keyGrantStatements } from "../authz/key-grants.ts";
+import { assertReachable } from "../authz/enforcement.ts";
 import type { AgentDid } from "../wire/did.ts";
 import { ProxyError, proxyErrorFrom } from "../wire/problem.ts";
 import { newUlid } from "../wire/ulid.ts";
@@ -52,6 +53,7 @@ export async function createApiKey(
 
   const key = newSecret(SECRET_PREFIXES.apiKey);
   const keyHash = await hashSecret(key);
+  assertReachable(ctx.config, "FGAC_AGENT_API_KEYS_DUAL_WRITE", { tenantId, isEnforced: target.isEnforced });
   const made = { apiKeyId: newUlid(nowMs), serviceAccountId: newUlid(nowMs), agentDid, tenantId };
   const row = insertApiKey({
     ...made,
@@ -148,24 +150,27 @@ function endedMeanwhile(): ProxyError {
   return new ProxyError("PROXY_CONFLICT", { detail: "The agent's credentials were ended at the same moment." });
 }
 
+type TenantChange = GraphChange & { tenantId: string };
+
 /** @returns what a remote graph is notified of for a key's service account */
-export function grantChange(key: { serviceAccountId: string; agentDid: string; tenantId: string }): GraphChange {
+export function grantChange(key: { serviceAccountId: string; agentDid: string; tenantId: string }): TenantChange {
   return {
     op: "register",
     object: agentObject(key.agentDid),
     principal: serviceAccountSubject(key.serviceAccountId),
     parent: tenantObject(key.tenantId),
     relation: "executor",
+    tenantId: key.tenantId,
   };
 }
 
-async function grantAtRemote(ctx: CallContext, change: GraphChange): Promise<void> {
-  const granted = await remoteGraphOf(ctx.config)?.apply(change);
+async function grantAtRemote(ctx: CallContext, change: TenantChange): Promise<void> {
+  const granted = await remoteGraphOf(ctx.config)?.apply(change, await nextVersion(ctx.db));
   if (granted !== undefined && !granted.ok) throw graphUnavailable(`the remote graph: ${granted.error}`);
 }
 
 /** The grant stands and the key does not: the outbox takes the grant back. */
-async function takeBack(ctx: CallContext, change: GraphChange): Promise<void> {
-  const statement = outboxStatement(ctx.db, pending({ ...change, op: "deregister" }, ctx.now()), ctx.now());
-  await statement.run().catch((error: unknown) => logDeferred(ctx.log, change.object, error));
+async function takeBack(ctx: CallContext, change: TenantChange): Promise<void> {
+  const statements = outboxStatements([pending({ ...change, op: "deregister" }, ctx.now())], ctx.now());
+  await runBatch(ctx.db, statements).catch((error: unknown) => logDeferred(ctx.log, change.object, error));
 }

@@ -26,6 +26,8 @@ export type KeyTarget = {
   /** null where there is no such agent. */
   tenantId: string | null;
   isRevoked: boolean;
+  /** Whether the graph decides for the tenant. */
+  isEnforced: boolean;
   /** Membership of the tenant. */
   member: boolean;
   /** The right to make tasks for the agent. */
@@ -58,9 +60,13 @@ export async function findKeyTarget(ctx: CallContext, actor: Actor | null, agent
     sql`WITH target (tenant_id) AS (SELECT ${tenantOf(agent)}) SELECT ${selected(shown)} FROM target`,
   );
   const found = await readFirst(ctx.db.withSession("first-primary"), select);
-  const target = { tenantId: found?.tenantId ?? null, isRevoked: (found?.revokedAtMs ?? null) !== null };
+  const target = {
+    tenantId: found?.tenantId ?? null,
+    isRevoked: (found?.revokedAtMs ?? null) !== null,
+    isEnforced: isEnforced(ctx.config, found?.enforce ?? null),
+  };
   if (actor === null || found === null) return { ...target, member: true, executor: true };
-  if (!isEnforced(ctx.config, found.enforce)) {
+  if (!target.isEnforced) {
     const isLeft = found.wasTaken === 0;
     return { ...target, member: isLeft && found.memberIsOut === 0, executor: isLeft && found.executorIsOut === 0 };
   }

@@ -3,7 +3,8 @@ import type { CallContext } from "../call/context.ts";
 import type { BatchItem } from "../database/batch.ts";
 import type { RegistrationStatements } from "../identity/hooks.ts";
 import { agentGrants, agentObject, tenantObject, userSubject } from "./grants.ts";
-import { dualWrite, outboxStatements } from "./sync/dual-write.ts";
+import { dualWrite } from "./sync/dual-write.ts";
+import { outboxStatements } from "./sync/outbox.ts";
 import { type Grant, grantStatement } from "./sync/withdrawn-grants.ts";
 
 export type NewAgent = { agentDid: string; ownerDid: string; tenantId: string };
@@ -26,12 +27,13 @@ export function agentStatements(
       principal: userSubject(agent.ownerDid),
       parent: tenantObject(agent.tenantId),
       relation: null,
+      tenantId: agent.tenantId,
     },
   ]);
   const grants = agentGrants(agent);
   return [
     grantStatement(joins ? grants.map((grant) => backedByOwner(grant, agent)) : grants, nowMs),
-    ...outboxStatements(ctx.db, dual, nowMs),
+    ...outboxStatements(dual.changes, nowMs),
   ];
 }
 

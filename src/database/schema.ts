@@ -7,6 +7,7 @@ export { audit, auditRetention } from "./schema/audit.ts";
 export { authorityEpochs, fence } from "./schema/authority.ts";
 export {
   authzOutbox,
+  authzOutboxState,
   grantsTaken,
   relationships,
   shareGuard,

@@ -69,15 +69,16 @@ export function createJobs(deps: JobDeps, nowMs: number): Job[] {
       retryPendingNotifications(trust, JOB_LIMITS.notifications).then(outcomeOf),
     ),
     eachRound("pending fences", () => retryPendingFences(trust, JOB_LIMITS.fences).then(outcomeOf)),
-    eachRound(
-      "graph outbox",
-      done(() => drainGraphOutbox(graph)),
-    ),
+    eachRound("graph outbox", () => drainGraphOutbox(graph)),
     ...(config.registryUrl === "embedded" ? [datingJob(db)] : revocationJobs(deps)),
     {
       name: "reconciliation",
       everyMs: RECONCILE_EVERY_MS,
-      run: done(async () => kv.put("reconciliation", await reconcilePage(graph, kv.get<Progress>("reconciliation")))),
+      run: async () => {
+        const progress = await reconcilePage(graph, kv.get<Progress>("reconciliation"));
+        kv.put("reconciliation", progress);
+        return progress.cursor === null ? "done" : "more";
+      },
     },
     eachRound("keys of ended makers", () => cleanUpKeys(graph)),
     retention("audit retention", async (limit) =>

@@ -2,7 +2,9 @@
 import { auditStatement } from "../audit/entry.ts";
 import { type Actor, actorOf } from "../authz/actor.ts";
 import { agentObject, taskGrants, taskObject } from "../authz/grants.ts";
+import { assertReachable } from "../authz/enforcement.ts";
 import { graphUnavailable } from "../authz/permission.ts";
+import { isEnforced } from "../authz/tenants.ts";
 import { writeTuples } from "../authz/store/tuples.ts";
 import { commitWrite, dualWrite, pushToRemote } from "../authz/sync/dual-write.ts";
 import type { CallContext } from "../call/context.ts";
@@ -29,7 +31,7 @@ export type NewTask = {
  *
  * @throws ProxyError PROXY_NOT_FOUND where the actor may not, whatever the reason; PROXY_CONFLICT for a name that is taken by
  *         a task that the actor may read; AUTHZ_UNAVAILABLE with `data.taskId` when a remote graph did not take it: the task
- *         stands, and the outbox goes on trying; PROXY_QUOTA_EXCEEDED
+ *         stands, and the outbox goes on sending; PROXY_QUOTA_EXCEEDED
  */
 export async function createTask(ctx: CallContext, wanted: NewTask): Promise<ShownTask> {
   const actor = actorOf(ctx.principal);
@@ -42,10 +44,16 @@ export async function createTask(ctx: CallContext, wanted: NewTask): Promise<Sho
   if (target.tenantId === null || target.isRevoked) throw noSuchTask("no such agent, or a revoked one");
   if (target.existing !== null) throw await nameTaken(ctx, actor, target);
 
+  const { tenantId } = target;
+  assertReachable(ctx.config, "FGAC_TASKS_DUAL_WRITE", {
+    tenantId,
+    isEnforced: isEnforced(ctx.config, target.enforce),
+  });
+
   const nowMs = ctx.now();
   const row: TaskRow = {
     taskId: newUlid(nowMs),
-    tenantId: target.tenantId,
+    tenantId,
     name: wanted.name,
     agentDid: wanted.agentDid,
     status: "running",
@@ -99,10 +107,17 @@ export async function createTask(ctx: CallContext, wanted: NewTask): Promise<Sho
 const bytesOf = (text: string): number => new TextEncoder().encode(text).length;
 
 /** What a remote graph hears of a task: each of its owners, or nobody where the operator made it. */
-export function registrations(row: Pick<TaskRow, "taskId" | "agentDid">, owners: readonly string[]) {
+export function registrations(row: Pick<TaskRow, "taskId" | "agentDid" | "tenantId">, owners: readonly string[]) {
   const principals = owners.length === 0 ? [null] : owners;
   const object = taskObject(row.taskId);
-  return principals.map((principal) => ({ object, principal, parent: agentObject(row.agentDid), relation: null }));
+  const { tenantId } = row;
+  return principals.map((principal) => ({
+    object,
+    principal,
+    parent: agentObject(row.agentDid),
+    relation: null,
+    tenantId,
+  }));
 }
 
 async function nameTaken(ctx: CallContext, actor: Actor | null, target: Target): Promise<ProxyError> {

@@ -32,7 +32,9 @@ export async function changeShare(ctx: CallContext, op: "register" | "deregister
   const row = await permittedTask(ctx, actorOf(ctx.principal), { taskId: share.taskId }, "delete");
   const object = taskObject(row.taskId);
   const tuple = { object, relation, subject };
-  const dual = dualWrite(ctx, op, [{ object, principal: subject, parent: agentObject(row.agentDid), relation }]);
+  const dual = dualWrite(ctx, op, [
+    { object, principal: subject, parent: agentObject(row.agentDid), relation, tenantId: row.tenantId },
+  ]);
   const nowMs = ctx.now();
   const made = { kind: "tuples" as const, agentDid: row.agentDid, tenantId: row.tenantId, bytes: SHARE_BYTES };
   await commitOn(

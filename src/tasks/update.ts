@@ -3,6 +3,7 @@ import { eq, sql } from "drizzle-orm";
 import { auditOfEffectStatement, auditStatement } from "../audit/entry.ts";
 import { actorOf } from "../authz/actor.ts";
 import { agentObject, taskObject } from "../authz/grants.ts";
+import { forgetWithdrawnStatement } from "../authz/sync/withdrawn-grants.ts";
 import { deleteTuplesOf } from "../authz/store/tuples.ts";
 import { commitWrite, dualWrite, pushToRemote } from "../authz/sync/dual-write.ts";
 import { logDeferred } from "../authz/sync/outbox.ts";
@@ -48,7 +49,7 @@ export async function deleteTask(ctx: CallContext, key: TaskKey, operatorsAgent:
   const row = await permittedTask(ctx, actorOf(ctx.principal), key, "delete", operatorsAgent);
   const object = taskObject(row.taskId);
   const dual = dualWrite(ctx, "deregister", [
-    { object, principal: null, parent: agentObject(row.agentDid), relation: null },
+    { object, principal: null, parent: agentObject(row.agentDid), relation: null, tenantId: row.tenantId },
   ]);
   const [removed] = await commitOn(
     ctx,
@@ -56,6 +57,7 @@ export async function deleteTask(ctx: CallContext, key: TaskKey, operatorsAgent:
     [
       query.delete(tasks).where(eq(tasks.taskId, row.taskId)).returning(),
       ...deleteTuplesOf(object),
+      forgetWithdrawnStatement("task", row.taskId),
       auditStatement(ctx, {
         action: "task.delete",
         subject: object,

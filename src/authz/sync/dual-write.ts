@@ -1,6 +1,6 @@
 /**
- * Writing both: a row and its tuples in one commit, and, where the graph is a remote one, what it has yet to hear in the same
- * commit and what is pushed to the graph after it.
+ * Writing both: a row and its tuples in one commit, and, where the graph is a remote one, what is pending for it in the same
+ * commit and the sending after it.
  */
 import { authorityEnded } from "../../call/caller.ts";
 import type { CallContext } from "../../call/context.ts";
@@ -8,15 +8,9 @@ import type { Config } from "../../config.ts";
 import { type BatchItem, type BatchResults, commitFenced, type Undone } from "../../database/batch.ts";
 import { count } from "../../telemetry/metrics.ts";
 import { err, ok, type Result } from "../../wire/result.ts";
-import {
-  type NotTold,
-  outboxStatement,
-  pending,
-  type PendingChange,
-  sendPending,
-  supersededStatement,
-} from "./outbox.ts";
+import { outboxStatements, pending, type PendingChange } from "./outbox.ts";
 import { type ExceptionClass, type GraphChange, remoteGraphOf } from "./remote.ts";
+import { type NotTaken, sendPending } from "./sending.ts";
 
 /** What a write of the graph needs of its call. */
 export type GraphWriter = Pick<CallContext, "db" | "config" | "now" | "log" | "authority" | "bookmarks">;
@@ -32,21 +26,10 @@ export type DualWrite = {
 export function dualWrite(
   around: { config: Config; now: () => number },
   op: GraphChange["op"],
-  changes: readonly Omit<GraphChange, "op">[],
+  changes: readonly Omit<PendingChange, "op" | "id">[],
 ): DualWrite {
   if (around.config.authzGraph === "d1") return { op, changes: [] };
   return { op, changes: changes.map((change) => pending({ ...change, op }, around.now())) };
-}
-
-/** @returns the outbox rows of a dual write, for its commit */
-export function outboxStatements(db: D1Database, { changes }: DualWrite, nowMs: number): D1PreparedStatement[] {
-  const [first] = changes;
-  if (first === undefined) return [];
-  return [
-    ...changes.map((change) => outboxStatement(db, change, nowMs)),
-    // Nothing waits for an owner who is new with the object.
-    ...(first.op === "deregister" || first.relation !== null ? [supersededStatement(db, nowMs, first.object)] : []),
-  ];
 }
 
 /** Why a commit was undone, where the caller can be told something better than that. */
@@ -71,7 +54,7 @@ export async function commitWrite<const Items extends readonly BatchItem[]>(
   const session = ctx.db.withSession("first-primary");
   ctx.authority.assertCurrent();
   tally("attempt", "none");
-  const pushed = dual === null ? [] : outboxStatements(ctx.db, dual, ctx.now());
+  const pushed = dual === null ? [] : outboxStatements(dual.changes, ctx.now());
   const committed = await commitFenced(session, ctx.authority, [...statements, ...pushed]).catch((error: unknown) => {
     tally("failure", "store");
     throw error;
@@ -86,9 +69,10 @@ export async function commitWrite<const Items extends readonly BatchItem[]>(
   return ok(committed.value.slice(0, statements.length) as BatchResults<Items>);
 }
 
-/** Tells a remote graph what was committed. @returns why it did not take all of it, or null; the outbox has the rest */
-export async function pushToRemote(ctx: GraphWriter, dual: DualWrite): Promise<NotTold | null> {
+/** Notifies a remote graph of what was committed. @returns why it did not take all of it, or null; the outbox has the rest */
+export async function pushToRemote(ctx: GraphWriter, dual: DualWrite): Promise<NotTaken | null> {
   const graph = remoteGraphOf(ctx.config);
   if (graph === null || dual.changes.length === 0) return null;
-  return sendPending(ctx.db, graph, dual.changes, ctx);
+  const { db, now, log } = ctx;
+  return sendPending({ db, graph, now, log }, dual.changes);
 }

@@ -1,269 +1,276 @@
 /**
- * What a remote graph has yet to hear. A row is written in the commit of what it tells of, and goes when the graph has taken
- * it: by the call that wrote it, or else by housekeeping. For each object the oldest goes first, only a deregister waits for
- * nothing but its own; and what was deregistered later is not registered any more.
+ * What is pending for a remote graph, as statements. A row is written in the commit of what it tells of, and goes when the graph
+ * has taken it: by the call that wrote it, or else by housekeeping (drain.ts). The newest change of a subject supersedes the older
+ * ones; a register waits behind the older registers of its object, so that nothing is granted on what the graph does not know yet;
+ * a removal waits only for what is being sent of the same subject. Each statement finds its rows by an index.
  */
+import { and, eq, isNotNull, isNull, lte, type SQL, sql } from "drizzle-orm";
+import { alias, type SQLiteColumn } from "drizzle-orm/sqlite-core";
+import { names } from "../../database/columns.ts";
+import { readFirst } from "../../database/read.ts";
+import { authzOutbox, authzOutboxState } from "../../database/schema.ts";
+import { query, type Statement, type Store } from "../../database/statement.ts";
 import { errorFields, type Log } from "../../telemetry/log.ts";
-import { gauge } from "../../telemetry/metrics.ts";
 import { newUlid } from "../../wire/ulid.ts";
-import { type ExceptionClass, type GraphChange, REMOTE_CALL_MAX_MS, type RemoteGraph } from "./remote.ts";
+import { type ExceptionClass, type GraphChange, REMOTE_CALL_MAX_MS } from "./remote.ts";
 
-/** A change with the id of its row. */
-export type PendingChange = GraphChange & { id: string };
+/** A change with the id of its row, and the tenant whose turn it waits for. */
+export type PendingChange = GraphChange & { id: string; tenantId: string };
 
 const RETRY_INITIAL_MS = 1_000;
 const RETRY_MAX_MS = 300_000;
-/** How long a parked row rests: whoever refused it may have been mended. */
+/** How long a parked row rests: the fault may be mended by then. */
 const PARKED_RETRY_MS = 3_600_000;
-const SENT_AT_ONCE = 50;
+/** A register that waits behind another is looked at again after this; what it waits for brings it forward. */
+const BEHIND_RETRY_MS = 600_000;
 /** A row is held anew directly before it is sent, and for longer than the sending can take: nobody else sends it meanwhile. */
-const LEASE_MS = REMOTE_CALL_MAX_MS * 2;
+export const LEASE_MS = REMOTE_CALL_MAX_MS * 2;
+/** When a removal that was taken is read back: an older grant that timed out may reach the service after it. */
+const READ_BACK_AFTER_MS = [10_000, 60_000] as const;
+/** A removal that the service takes and can say nothing of is read back no longer than this. */
+const READ_BACK_MAX_MS = 600_000;
+/** Rows that the gauges count; beyond it they say this number. */
+const COUNTED_MAX = 10_000;
 
-/** @returns the statement that puts a change into the outbox, held under its own id by the caller, who sends it after the commit */
-export function outboxStatement(db: D1Database, change: PendingChange, nowMs: number): D1PreparedStatement {
-  return db
-    .prepare(
-      `INSERT INTO authz_outbox
-         (id, op, object, principal, parent, relation, created_at_ms, due_at_ms, lease_until_ms, lease_id)
-       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, ?1)`,
-    )
-    .bind(
-      change.id,
-      change.op,
-      change.object,
-      change.principal,
-      change.parent,
-      change.relation,
-      nowMs,
-      nowMs + REMOTE_CALL_MAX_MS,
-    );
-}
+const o = authzOutbox;
+const older = alias(authzOutbox, "older");
+const later = alias(authzOutbox, "later");
+const rowid = sql.raw('"authz_outbox".rowid');
+const LET_GO = { leaseUntilMs: 0, leaseId: null } as const;
+
+/** The version of what is written in the same batch, after {@link nextVersionStatement}. */
+export const VERSION = sql`(SELECT ${authzOutboxState.version} FROM ${authzOutboxState} WHERE ${authzOutboxState.id} = 1)`;
 
 /** @returns the change with an id for its row */
-export function pending(change: GraphChange, nowMs: number): PendingChange {
+export function pending(change: GraphChange & { tenantId: string }, nowMs: number): PendingChange {
   return { ...change, id: newUlid(nowMs) };
 }
 
-/**
- * Deletes what a later row has made pointless, since it says the same or the opposite of the same subject, or takes everybody
- * out; not what somebody is sending.
- *
- * @param object of which alone; null for all
- */
-export function supersededStatement(db: D1Database, nowMs: number, object: string | null): D1PreparedStatement {
-  return db
-    .prepare(
-      `DELETE FROM authz_outbox WHERE lease_until_ms <= ?1 AND ${object === null ? "?2 IS NULL" : "object = ?2"}
-         AND EXISTS (SELECT 1 FROM authz_outbox AS later
-           WHERE later.object = authz_outbox.object AND later.rowid > authz_outbox.rowid
-             AND (${isForAll("later")} OR (${isOfSame("later", "authz_outbox")} AND NOT ${isForAll("authz_outbox")})))`,
-    )
-    .bind(nowMs, object);
+/** @returns the statement that raises the version; it stands before the rows of its batch */
+export function nextVersionStatement(): Statement<D1Result> {
+  return query
+    .insert(authzOutboxState)
+    .values({ id: 1, version: 1 })
+    .onConflictDoUpdate({ target: authzOutboxState.id, set: { version: sql`${authzOutboxState.version} + 1` } });
 }
 
-const isForAll = (row: string): string => `(${row}.op = 'deregister' AND ${row}.principal IS NULL)`;
-const isOfSame = (row: string, other: string): string =>
-  `(${row}.principal IS ${other}.principal AND ${row}.relation IS ${other}.relation)`;
+/** Gives out a version for a change that is sent before there is a row of it. @throws ProxyError when D1 fails */
+export async function nextVersion(db: D1Database): Promise<number> {
+  const { version } = authzOutboxState;
+  const raise = query
+    .insert(authzOutboxState)
+    .values({ id: 1, version: 1 })
+    .onConflictDoUpdate({ target: authzOutboxState.id, set: { version: sql`${version} + 1` } })
+    .returning({ version });
+  return (await readFirst(db, raise))?.version ?? 1;
+}
 
 /**
- * Whether a row waits behind an older one of its object: a register behind every register that is not parked, so that nothing
- * is granted on what the graph does not know yet; each behind what is being sent of the same subject. Who is taken out waits
- * for nobody's grant.
+ * The statements that put changes into the outbox, each held under its own id by the caller, who sends it after the commit. What
+ * they supersede goes, but for what is being sent.
  */
-const isBehind = (row: string): string => `EXISTS (SELECT 1 FROM authz_outbox AS older
-  WHERE older.object = ${row}.object AND older.rowid < ${row}.rowid
-    AND (${isOfSame("older", row)} OR ${isForAll("older")} OR ${isForAll(row)}
-      OR (older.op = 'register' AND ${row}.op = 'register' AND older.parked_at_ms IS NULL)))`;
+export function outboxStatements(changes: readonly PendingChange[], nowMs: number): Statement<D1Result>[] {
+  const [first] = changes;
+  if (first === undefined) return [];
+  // Nothing waits for an owner who is new with the object.
+  const isNew = first.op === "register" && first.relation === null;
+  return [
+    nextVersionStatement(),
+    ...changes.flatMap((change) => [
+      ...(isNew ? [] : [supersedeStatement(change, nowMs)]),
+      insertStatement(change, nowMs),
+    ]),
+    ...(isNew ? [] : [wakeStatement(first.object, nowMs)]),
+  ];
+}
+
+function insertStatement(change: PendingChange, nowMs: number): Statement<D1Result> {
+  const { id, op, object, principal, parent, relation, tenantId } = change;
+  const held = { leaseId: id, leaseUntilMs: nowMs + REMOTE_CALL_MAX_MS, dueAtMs: nowMs, createdAtMs: nowMs };
+  return query
+    .insert(authzOutbox)
+    .values({ id, op, object, principal, parent, relation, tenantId, ...held, version: sql`${VERSION}` });
+}
+
+/**
+ * The statements that put many changes into the outbox at once, for housekeeping to send.
+ *
+ * @param select a SELECT with a WHERE of id, op, object, principal, parent, relation and tenant, in this order
+ */
+export function bulkOutboxStatements(select: SQL, nowMs: number): Statement<D1Result>[] {
+  const columns = names(o.id, o.op, o.object, o.principal, o.parent, o.relation, o.tenantId);
+  return [
+    nextVersionStatement(),
+    query.run(sql`INSERT INTO ${authzOutbox} (${columns}, ${names(o.createdAtMs, o.dueAtMs, o.version)})
+      SELECT *, ${nowMs}, ${nowMs}, ${VERSION} FROM (${select}) WHERE TRUE ON CONFLICT (${names(o.id)}) DO NOTHING`),
+  ];
+}
+
+/** Deletes what a change of a subject makes pointless: what was said of the same subject before, or of everybody. */
+function supersedeStatement(change: GraphChange, nowMs: number): Statement<D1Result> {
+  const isIdle = lte(o.leaseUntilMs, nowMs);
+  if (isForAll(change)) return query.delete(authzOutbox).where(and(eq(o.object, change.object), isIdle));
+  return query.delete(authzOutbox).where(and(isOfSubject(change), sql`NOT ${isForAllRow(o)}`, isIdle));
+}
+
+/** Brings the first register of an object forward, which may have waited behind what has gone. */
+export function wakeStatement(object: string, nowMs: number): Statement<D1Result> {
+  const first = sql`(SELECT MIN(older.rowid) FROM ${authzOutbox} AS older
+    WHERE ${older.object} = ${object} AND ${older.op} = 'register' AND ${older.parkedAtMs} IS NULL)`;
+  return query
+    .update(authzOutbox)
+    .set({ dueAtMs: nowMs })
+    .where(sql`${rowid} = ${first} AND ${o.attempts} = 0 AND ${o.dueAtMs} > ${nowMs}`);
+}
+
+type Row = Record<"op" | "object" | "principal" | "relation", SQLiteColumn>;
+const isForAll = ({ op, principal }: GraphChange): boolean => op === "deregister" && principal === null;
+const isForAllRow = (row: Row): SQL => sql`(${row.op} = 'deregister' AND ${row.principal} IS NULL)`;
+const isOfSubject = ({ object, principal, relation }: GraphChange): SQL =>
+  sql`(${o.object} = ${object} AND ${o.principal} IS ${principal} AND ${o.relation} IS ${relation})`;
+const isOfSameRow = (row: Row): SQL =>
+  sql`${row.object} = ${o.object} AND ${row.principal} IS ${o.principal} AND ${row.relation} IS ${o.relation}`;
+const isHeldBy = (id: string, leaseId: string): SQL | undefined => and(eq(o.id, id), eq(o.leaseId, leaseId));
+
+/** Deletes a row that a later one has made pointless; returns it then. */
+export function dropSupersededStatement(id: string, leaseId: string): Statement<{ id: string }[]> {
+  const isSuperseded = sql`(
+    EXISTS (SELECT 1 FROM ${authzOutbox} AS later WHERE ${later.object} = ${o.object} AND ${later.principal} IS NULL
+      AND ${later.op} = 'deregister' AND later.rowid > ${rowid})
+    OR (NOT ${isForAllRow(o)} AND EXISTS (SELECT 1 FROM ${authzOutbox} AS later WHERE ${isOfSameRow(later)} AND later.rowid > ${rowid})))`;
+  return query
+    .delete(authzOutbox)
+    .where(and(isHeldBy(id, leaseId), isSuperseded))
+    .returning({ id: o.id });
+}
+
+/** Deletes the older rows that a row supersedes and that nobody is sending. */
+export function clearOlderStatement(change: GraphChange & { id: string }, nowMs: number): Statement<D1Result> {
+  const isOlder = sql`${rowid} < (SELECT later.rowid FROM ${authzOutbox} AS later WHERE ${later.id} = ${change.id})`;
+  const superseded = isForAll(change)
+    ? eq(o.object, change.object)
+    : and(isOfSubject(change), sql`NOT ${isForAllRow(o)}`);
+  return query.delete(authzOutbox).where(and(superseded, isOlder, lte(o.leaseUntilMs, nowMs)));
+}
 
 /**
  * Holds a row for one sending, if it is still there, still held under this lease, and behind no other. What was deregistered
  * since it was read, and what somebody else has taken over, must not be sent from memory.
  */
-function holdStatement(db: D1Database, id: string, leaseId: string, nowMs: number): D1PreparedStatement {
-  return db
-    .prepare(
-      `UPDATE authz_outbox SET lease_until_ms = ?3 WHERE id = ?1 AND lease_id = ?2 AND NOT ${isBehind("authz_outbox")}
-       RETURNING id`,
-    )
-    .bind(id, leaseId, nowMs + LEASE_MS);
+export function holdStatement(
+  change: GraphChange & { id: string },
+  leaseId: string,
+  nowMs: number,
+): Statement<{ version: number }[]> {
+  const isFree = sql.join(
+    behindWhich(change, nowMs).map(
+      (condition) => sql`NOT EXISTS (SELECT 1 FROM ${authzOutbox} AS older WHERE ${condition})`,
+    ),
+    sql` AND `,
+  );
+  return query
+    .update(authzOutbox)
+    .set({ leaseUntilMs: nowMs + LEASE_MS })
+    .where(and(isHeldBy(change.id, leaseId), isFree))
+    .returning({ version: o.version });
+}
+
+/** What a row waits behind, each by its index. */
+function behindWhich(change: GraphChange, nowMs: number): SQL[] {
+  const isOlder = sql`older.rowid < ${rowid}`;
+  const isBeingSent = sql`${older.leaseUntilMs} > ${nowMs}`;
+  const removalOfAll = sql`${older.object} = ${o.object} AND ${older.principal} IS NULL AND ${older.op} = 'deregister' AND ${isOlder}
+    AND ${older.acceptedAtMs} IS NULL`;
+  if (isForAll(change)) return [sql`${older.object} = ${o.object} AND ${isOlder} AND ${isBeingSent}`];
+  const sameSubject = sql`${isOfSameRow(older)} AND ${isOlder} AND ${isBeingSent}`;
+  if (change.op === "deregister") return [removalOfAll, sameSubject];
+  const registers = sql`${older.object} = ${o.object} AND ${older.op} = 'register' AND ${older.parkedAtMs} IS NULL AND ${isOlder}`;
+  return [removalOfAll, sameSubject, registers];
 }
 
 /** Strikes off what the graph has taken; not a row that is somebody else's by now. */
-function takenStatement(db: D1Database, id: string, leaseId: string): D1PreparedStatement {
-  return db.prepare("DELETE FROM authz_outbox WHERE id = ?1 AND lease_id = ?2").bind(id, leaseId);
+export function takenStatement(id: string, leaseId: string): Statement<D1Result> {
+  return query.delete(authzOutbox).where(isHeldBy(id, leaseId));
 }
 
-/** Not failed and not told: an older row of the same object goes first, or somebody else has taken this one over. */
-export type NotTold = ExceptionClass | "waits";
-
-/**
- * Sends what has just been committed, in order, up to the first that fails or has to wait.
- *
- * @returns why the graph did not take all of it, or null when it has
- */
-export async function sendPending(
-  db: D1Database,
-  graph: RemoteGraph,
-  changes: readonly PendingChange[],
-  { now, log }: { now: () => number; log: Log },
-): Promise<NotTold | null> {
-  const session = db.withSession("first-primary");
-  /** What is settled, written with the next statement that has to be. */
-  const settled: D1PreparedStatement[] = [];
-  const letGo = (from: number, error: ExceptionClass | null): void => {
-    settled.push(...changes.slice(from).map(({ id }) => failedStatement(db, id, id, error, now())));
-  };
-  let notTold: NotTold | null = null;
-  for (const [index, change] of changes.entries()) {
-    // oxlint-disable-next-line no-await-in-loop -- one after the other, in their order
-    const held = (await session.batch([...settled.splice(0), holdStatement(db, change.id, change.id, now())])).at(-1);
-    if (held?.results.length !== 1) {
-      notTold = "waits";
-      letGo(index, null);
-      break;
-    }
-    // oxlint-disable-next-line no-await-in-loop -- the same
-    const applied = await graph.apply(change);
-    if (!applied.ok) {
-      notTold = applied.error;
-      if (isRefusedForGood(change, applied.error)) {
-        logParked(log, change, applied.error);
-        settled.push(parkStatement(db, change.id, change.id, applied.error, now()));
-        letGo(index + 1, null);
-      } else letGo(index, applied.error);
-      break;
-    }
-    settled.push(takenStatement(db, change.id, change.id));
-  }
-  if (settled.length > 0) await session.batch(settled);
-  return notTold;
-}
-
-/** What became of one round. */
-export type Drained = { sent: number; failed: number; depth: number };
-
-type OutboxRow = {
-  place: number;
-  id: string;
-  op: GraphChange["op"];
-  object: string;
-  principal: string | null;
-  parent: string | null;
-  relation: string | null;
-  attempts: number;
-  due_at_ms: number;
-  parked_at_ms: number | null;
-};
-
-/** One round over what is due and behind nothing else, each held while it is sent. */
-export async function drainOutbox(deps: {
-  db: D1Database;
-  graph: RemoteGraph;
-  now: () => number;
-  log: Log;
-}): Promise<Drained> {
-  const { db, graph, now, log } = deps;
-  const leaseId = newUlid(now());
-  const [, leased] = await db.batch<OutboxRow>([
-    supersededStatement(db, now(), null),
-    db
-      .prepare(
-        `UPDATE authz_outbox SET lease_id = ?1, lease_until_ms = ?2 WHERE rowid IN (
-           SELECT rowid FROM authz_outbox AS due
-           WHERE due_at_ms <= ?3 AND lease_until_ms <= ?3 AND NOT ${isBehind("due")} ORDER BY due_at_ms, rowid LIMIT ?4)
-         RETURNING rowid AS place, id, op, object, principal, parent, relation, attempts, due_at_ms, parked_at_ms`,
-      )
-      .bind(leaseId, now() + LEASE_MS, now(), SENT_AT_ONCE),
-  ]);
-  const due = (leased?.results ?? []).toSorted(
-    (one, other) => one.due_at_ms - other.due_at_ms || one.place - other.place,
-  );
-  let sent = 0;
-  let failed = 0;
-  for (const row of due) {
-    // oxlint-disable-next-line no-await-in-loop -- a service that was down is not met with everything at once
-    if ((await holdStatement(db, row.id, leaseId, now()).first()) === null) continue;
-    // oxlint-disable-next-line no-await-in-loop -- the same
-    const applied = await graph.apply(row);
-    const parks = !applied.ok && isRefusedForGood(row, applied.error);
-    const statement = applied.ok
-      ? takenStatement(db, row.id, leaseId)
-      : (parks ? parkStatement : failedStatement)(db, row.id, leaseId, applied.error, now());
-    // oxlint-disable-next-line no-await-in-loop -- struck off before the next is sent
-    await statement.run();
-    if (applied.ok) {
-      sent += 1;
-      continue;
-    }
-    failed += 1;
-    if (parks && row.parked_at_ms === null) logParked(log, row, applied.error);
-    else
-      log.warn("authz.outbox_waits", {
-        object: row.object,
-        op: row.op,
-        attempts: row.attempts + 1,
-        exceptionClass: applied.error,
-      });
-    if (applied.error === "breaker_open") break;
-  }
-  await db
-    .prepare("UPDATE authz_outbox SET lease_until_ms = 0, lease_id = NULL WHERE lease_id = ?1")
-    .bind(leaseId)
-    .run();
-  const depth = (await db.prepare("SELECT COUNT(*) AS n FROM authz_outbox").first<number>("n")) ?? 0;
-  gauge("task_fgac_outbox_depth", {}, depth);
-  gauge("task_fgac_outbox_parked", {}, await countParked(db));
-  return { sent, failed, depth };
-}
-
-/** Lets go of a row and says when it is tried again; a row that only waited for older ones is tried at once. */
-function failedStatement(
-  db: D1Database,
+/** Keeps a removal that the graph has taken, to be read back. @param acceptedAtMs when it took it first; null: now */
+export function acceptedStatement(
   id: string,
   leaseId: string,
-  error: ExceptionClass | null,
+  acceptedAtMs: number | null,
   nowMs: number,
-): D1PreparedStatement {
-  return db
-    .prepare(
-      `UPDATE authz_outbox SET lease_until_ms = 0, lease_id = NULL, last_error = ?3,
-         attempts = attempts + CASE WHEN ?3 IS NULL THEN 0 ELSE 1 END,
-         due_at_ms = ?4 + CASE WHEN ?3 IS NULL THEN 0 ELSE MIN(?6, ?5 * (1 << MIN(attempts, 20))) END
-       WHERE id = ?1 AND lease_id = ?2`,
-    )
-    .bind(id, leaseId, error, nowMs, RETRY_INITIAL_MS, RETRY_MAX_MS);
+): Statement<D1Result> {
+  const takenAtMs = acceptedAtMs ?? nowMs;
+  const nextMs = READ_BACK_AFTER_MS.map((afterMs) => takenAtMs + afterMs).find((atMs) => atMs > nowMs);
+  if (nextMs === undefined) return takenStatement(id, leaseId);
+  return query
+    .update(authzOutbox)
+    .set({ ...LET_GO, acceptedAtMs: takenAtMs, dueAtMs: nextMs, attempts: 0, lastError: null })
+    .where(isHeldBy(id, leaseId));
 }
 
-/** Whether the graph will say the same next time, as far as one can tell. A deregister is never given up: it is tried again. */
-function isRefusedForGood({ op }: Pick<GraphChange, "op">, error: ExceptionClass): boolean {
-  return op === "register" && error === "http_4xx";
+/** @returns whether a removal of which the service can say nothing has been read back for long enough */
+export function isReadBackLongEnough(acceptedAtMs: number, nowMs: number): boolean {
+  return nowMs - acceptedAtMs >= READ_BACK_MAX_MS;
 }
 
-/** Lets go of a row that was refused for good: it stays, is in no other's way, and is tried now and then. */
-function parkStatement(
-  db: D1Database,
+/** Lets go of a row and says when it is tried again. */
+export function failedStatement(
   id: string,
   leaseId: string,
   error: ExceptionClass,
   nowMs: number,
-): D1PreparedStatement {
-  return db
-    .prepare(
-      `UPDATE authz_outbox SET lease_until_ms = 0, lease_id = NULL, last_error = ?3, attempts = attempts + 1,
-         parked_at_ms = COALESCE(parked_at_ms, ?4), due_at_ms = ?4 + ?5
-       WHERE id = ?1 AND lease_id = ?2`,
-    )
-    .bind(id, leaseId, error, nowMs, PARKED_RETRY_MS);
+): Statement<D1Result> {
+  const backoffMs = sql`MIN(${RETRY_MAX_MS}, ${RETRY_INITIAL_MS} * (1 << MIN(${o.attempts}, 20)))`;
+  return query
+    .update(authzOutbox)
+    .set({ ...LET_GO, lastError: error, attempts: sql`${o.attempts} + 1`, dueAtMs: sql`${nowMs} + ${backoffMs}` })
+    .where(isHeldBy(id, leaseId));
 }
 
-function logParked(log: Log, { object, op, principal }: GraphChange, exceptionClass: ExceptionClass): void {
+/** Lets go of a row that was not sent: it is due at once, but for a register that waits until what is before it has gone. */
+export function releasedStatement(id: string, leaseId: string, isBehind: boolean, nowMs: number): Statement<D1Result> {
+  return query
+    .update(authzOutbox)
+    .set({
+      ...LET_GO,
+      dueAtMs: isBehind ? sql`${nowMs} + IIF(${o.op} = 'register', ${BEHIND_RETRY_MS}, 0)` : nowMs,
+    })
+    .where(isHeldBy(id, leaseId));
+}
+
+/** Lets go of a row that was refused permanently: it stays, is in no other's way, and is tried now and then. */
+export function parkStatement(id: string, leaseId: string, error: ExceptionClass, nowMs: number): Statement<D1Result> {
+  return query
+    .update(authzOutbox)
+    .set({
+      ...LET_GO,
+      lastError: error,
+      attempts: sql`${o.attempts} + 1`,
+      parkedAtMs: sql`COALESCE(${o.parkedAtMs}, ${nowMs})`,
+      dueAtMs: nowMs + PARKED_RETRY_MS,
+    })
+    .where(isHeldBy(id, leaseId));
+}
+
+/** Whether the graph will say the same next time, as far as one can tell. A deregister is never given up: it is tried again. */
+export function isRefusedPermanently({ op }: Pick<GraphChange, "op">, error: ExceptionClass): boolean {
+  return op === "register" && error === "http_4xx";
+}
+
+/** How many rows a condition holds for, as far as they are counted. */
+function counted(condition: SQL): SQL<number> {
+  return sql<number>`(SELECT COUNT(*) FROM (SELECT 1 FROM ${authzOutbox} WHERE ${condition} LIMIT ${COUNTED_MAX}))`;
+}
+
+/** @returns how many rows a remote graph has not taken yet, and how many it has refused permanently; each 10,000 at most */
+export async function countPending(db: Store): Promise<{ depth: number; parked: number }> {
+  const counts = sql`SELECT ${counted(isNull(o.acceptedAtMs))} AS depth, ${counted(isNotNull(o.parkedAtMs))} AS parked`;
+  return (await readFirst(db, query.all<{ depth: number; parked: number }>(counts))) ?? { depth: 0, parked: 0 };
+}
+
+export function logParked(log: Log, { object, op, principal }: GraphChange, exceptionClass: ExceptionClass): void {
   log.error("authz.outbox_parked", { object, op, principal, exceptionClass });
-}
-
-/** @returns how many rows a remote graph has refused for good */
-export async function countParked(db: D1Database): Promise<number> {
-  const select = db.prepare("SELECT COUNT(*) AS n FROM authz_outbox WHERE parked_at_ms IS NOT NULL");
-  return (await select.first<number>("n")) ?? 0;
 }
 
 /** Logs what a caller need not wait for: the outbox has it. */

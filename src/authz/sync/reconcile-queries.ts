@@ -1,8 +1,7 @@
 /** The SQL of reconciliation: what a phase looks at in one page, what it repairs and removes, and one tenant's drift. */
 import { type SQL, sql } from "drizzle-orm";
 import { alias } from "drizzle-orm/sqlite-core";
-import { names } from "../../database/columns.ts";
-import { agents, apiKeys, authzOutbox, relationships, tasks } from "../../database/schema.ts";
+import { agents, apiKeys, relationships, tasks } from "../../database/schema.ts";
 import { query, type Statement } from "../../database/statement.ts";
 import {
   a,
@@ -16,6 +15,7 @@ import {
   TASK_IS_NOBODYS,
   TASK_LACKS,
 } from "./missing-grants.ts";
+import { bulkOutboxStatements } from "./outbox.ts";
 import { isWithdrawn, type TupleSql } from "./withdrawn-grants.ts";
 
 export const PHASES = ["tasks", "apikeys", "agents", "task-tuples", "key-tuples"] as const;
@@ -116,50 +116,40 @@ export function repairStatements(
 
 /** Notifies a remote graph of what one page repairs and removes, by the outbox; goes before that, as it looks at what is missing. */
 export function notifyStatements(phase: Phase, ids: string, nowMs: number): Statement<D1Result>[] {
-  const owner = TASK_GRANTS.owner;
+  const select = changesOf(phase, ids);
+  return select === null ? [] : bulkOutboxStatements(select, nowMs);
+}
+
+/** The changes of a page: id, op, object, principal, parent, relation, tenant. */
+function changesOf(phase: Phase, ids: string): SQL | null {
+  const { tuple: owner, isMissing: hasNoOwner } = TASK_GRANTS.owner;
   switch (phase) {
     case "tasks":
       // An owner only where the task has none: the row's creator may have been taken out, and another put in.
-      return [
-        insert(sql`SELECT 'repair-task-' || ${t.taskId}, 'register', 'task:' || ${t.taskId},
-          IIF(${owner.isMissing}, ${owner.tuple.subjectType} || ':' || ${owner.tuple.subjectId}, NULL), 'agent:' || ${t.agentDid},
-          NULL, ${nowMs}, ${nowMs} FROM ${tasks} AS t WHERE ${t.taskId} ${named(ids)} AND ${TASK_LACKS}`),
-      ];
+      return sql`SELECT 'repair-task-' || ${t.taskId}, 'register', 'task:' || ${t.taskId},
+        IIF(${hasNoOwner}, ${owner.subjectType} || ':' || ${owner.subjectId}, NULL), 'agent:' || ${t.agentDid}, NULL, ${t.tenantId}
+        FROM ${tasks} AS t WHERE ${t.taskId} ${named(ids)} AND ${TASK_LACKS}`;
     case "apikeys":
-      return [
-        insert(sql`SELECT 'repair-key-' || ${k.apiKeyId}, 'register', 'agent:' || ${k.agentDid},
-          'service_account:' || ${k.serviceAccountId}, 'tenant:' || ${k.tenantId}, 'executor', ${nowMs}, ${nowMs}
-          FROM ${apiKeys} AS k WHERE ${k.apiKeyId} ${named(ids)} AND ${KEY_LACKS}`),
-      ];
+      return sql`SELECT 'repair-key-' || ${k.apiKeyId}, 'register', 'agent:' || ${k.agentDid},
+        'service_account:' || ${k.serviceAccountId}, 'tenant:' || ${k.tenantId}, 'executor', ${k.tenantId}
+        FROM ${apiKeys} AS k WHERE ${k.apiKeyId} ${named(ids)} AND ${KEY_LACKS}`;
     case "agents":
-      return [
-        insert(sql`SELECT 'repair-agent-' || ${a.agentDid}, 'register', 'agent:' || ${a.agentDid}, 'user:' || ${a.ownerDid},
-          'tenant:' || ${a.tenantId}, NULL, ${nowMs}, ${nowMs} FROM ${agents} AS a WHERE ${a.agentDid} ${named(ids)} AND ${AGENT_LACKS}`),
-      ];
+      return sql`SELECT 'repair-agent-' || ${a.agentDid}, 'register', 'agent:' || ${a.agentDid}, 'user:' || ${a.ownerDid},
+        'tenant:' || ${a.tenantId}, NULL, ${a.tenantId} FROM ${agents} AS a WHERE ${a.agentDid} ${named(ids)} AND ${AGENT_LACKS}`;
     case "task-tuples":
-      return [
-        insert(sql`SELECT 'remove-task-' || value, 'deregister', 'task:' || value, NULL, NULL, NULL, ${nowMs}, ${nowMs}
-          FROM json_each(${ids}) WHERE NOT EXISTS (SELECT 1 FROM ${tasks} WHERE ${tasks.taskId} = value)`),
-      ];
+      // Its parent and its tenant are known by its tuples alone.
+      return sql`SELECT 'remove-task-' || value, 'deregister', 'task:' || value, NULL, ${idOfTask("parent", "agent:")}, NULL,
+        COALESCE(${idOfTask("tenant", "")}, '') FROM json_each(${ids})
+        WHERE NOT EXISTS (SELECT 1 FROM ${tasks} WHERE ${tasks.taskId} = value)`;
     case "key-tuples":
-      return [];
+      return null;
   }
 }
 
-function insert(select: SQL): Statement<D1Result> {
-  return query.run(sql`INSERT INTO ${authzOutbox} (${OUTBOX_COLUMNS}) ${select} ON CONFLICT DO NOTHING`);
+function idOfTask(relation: "parent" | "tenant", prefix: "agent:" | ""): SQL {
+  return sql`(SELECT ${prefix} || ${r.subjectId} FROM ${relationships} AS r
+    WHERE ${r.objectType} = 'task' AND ${r.objectId} = value AND ${r.relation} = ${relation} LIMIT 1)`;
 }
-
-const OUTBOX_COLUMNS = names(
-  authzOutbox.id,
-  authzOutbox.op,
-  authzOutbox.object,
-  authzOutbox.principal,
-  authzOutbox.parent,
-  authzOutbox.relation,
-  authzOutbox.createdAtMs,
-  authzOutbox.dueAtMs,
-);
 
 function selectOf(from: SQL, tuple: TupleSql, nowMs: number, condition: SQL): SQL {
   return sql`SELECT ${sql.raw(`'${tuple.objectType}'`)}, ${tuple.objectId}, ${sql.raw(`'${tuple.relation}'`)},

@@ -9,7 +9,7 @@ import { type AuditedCall, auditStatement } from "../../audit/entry.ts";
 import type { Log } from "../../telemetry/log.ts";
 import { gauge } from "../../telemetry/metrics.ts";
 import { readAll } from "../../database/read.ts";
-import { countParked } from "./outbox.ts";
+import { countPending } from "./outbox.ts";
 import { lookStatement, notifyStatements, type Phase, PHASES, repairStatements } from "./reconcile-queries.ts";
 
 /** Rows and objects that one page looks at. */
@@ -84,7 +84,7 @@ export async function reconcile(deps: ReconcileDeps, options: ReconcileOptions):
       if (isLast) break;
     }
   }
-  const parked = deps.config.authzGraph === "d1" ? 0 : await countParked(deps.db);
+  const parked = deps.config.authzGraph === "d1" ? 0 : (await countPending(deps.db)).parked;
   return { ...total(), ...(parked === 0 ? {} : { parked }) };
 }
 

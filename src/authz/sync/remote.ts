@@ -38,6 +38,7 @@ export const EXCEPTION_CLASSES = [
   "http_4xx",
   "http_5xx",
   "unexpected_answer",
+  "still_granted",
   "breaker_open",
   "store",
 ] as const;
@@ -58,7 +59,16 @@ export type GraphChange = {
 };
 
 export type RemoteGraph = {
-  apply(change: GraphChange): Promise<Result<void, ExceptionClass>>;
+  /**
+   * Makes a change, and reads a removal back: it has been made when the service says that the grant does not stand, or has taken
+   * it and cannot say. That it found nothing to remove proves nothing, as a route that is being deployed says the same.
+   *
+   * @param version rises with every change: the service may refuse one that comes late
+   */
+  apply(change: GraphChange, version: number): Promise<Result<void, ExceptionClass>>;
+  /** Whether what a removal takes stands, as the service says; an error where it does not say. */
+  stands(removal: GraphChange): Promise<Result<boolean, ExceptionClass>>;
+  /** Yes and no are what the service says in so many words; anything else is an error. */
   check(question: { subject: string; relation: string; object: string }): Promise<Result<boolean, ExceptionClass>>;
   /** The next ids of a type after `cursor`, in their order. */
   search(
@@ -156,28 +166,43 @@ export function createRemoteGraph(deps: RemoteGraphDeps): RemoteGraph {
     }
   };
 
+  const check: RemoteGraph["check"] = ({ subject, relation, object }) =>
+    call("check", { principal: subject, resource: resourceOf(object), operation: relation }, null, verdictOf);
+
+  const send = (change: GraphChange, version: number): Promise<Result<"done" | "not-found", ExceptionClass>> => {
+    const { op, object, principal, parent, relation } = change;
+    const body = {
+      principal,
+      resource: resourceOf(object),
+      parent,
+      version,
+      ...(relation === null ? {} : { relation }),
+    };
+    return call(op, body, op, ({ status }) => {
+      if (status >= 200 && status < 300) return ok("done");
+      return op === "deregister" && status === 404 ? ok("not-found") : err(classOf(status));
+    });
+  };
+
+  const stands: RemoteGraph["stands"] = async (removal) => {
+    const question = readBackQuestion(removal);
+    return question === null ? err("unexpected_answer") : check(question);
+  };
+
   return {
     breaker,
+    check,
+    stands,
 
-    apply: ({ op, object, principal, parent, relation }) =>
-      call(
-        op,
-        { principal, resource: resourceOf(object), parent, ...(relation === null ? {} : { relation }) },
-        op,
-        ({ status }) => {
-          if (status >= 200 && status < 300) return ok(undefined);
-          // What is not there need not go.
-          if (op === "deregister" && status === 404) return ok(undefined);
-          return err(classOf(status));
-        },
-      ),
-
-    check: ({ subject, relation, object }) =>
-      call("check", { principal: subject, resource: resourceOf(object), operation: relation }, null, ({ status }) => {
-        if (status === 200) return ok(true);
-        if (status === 403) return ok(false);
-        return err(classOf(status));
-      }),
+    async apply(change, version) {
+      const answered = await send(change, version);
+      if (!answered.ok) return answered;
+      if (change.op === "register") return ok(undefined);
+      const standing = await stands(change);
+      if (standing.ok) return standing.value ? err("still_granted") : ok(undefined);
+      if (answered.value === "not-found") return err("http_404");
+      return CANNOT_SAY.has(standing.error) ? ok(undefined) : standing;
+    },
 
     search: ({ subject, relation, type }, { limit, cursor }) =>
       call(
@@ -194,6 +219,34 @@ export function createRemoteGraph(deps: RemoteGraphDeps): RemoteGraph {
         },
       ),
   };
+}
+
+/** A service that answers so to a question about a relation knows permissions alone. */
+const CANNOT_SAY: ReadonlySet<ExceptionClass> = new Set(["http_404", "http_4xx", "unexpected_answer"]);
+
+/** Who must not have what any more: the subject its relation; of a whole object its parent's right to read it. Null: nobody is known. */
+function readBackQuestion({ object, principal, parent, relation }: GraphChange) {
+  if (principal !== null) return { subject: principal, relation: relation ?? "owner", object };
+  return parent === null ? null : { subject: parent, relation: "read", object };
+}
+
+/** 200 with `{"allowed": true}` is yes; 200 with `{"allowed": false}`, or 403, is no. */
+function verdictOf({ status, body }: Answer): Result<boolean, ExceptionClass> {
+  if (status === 403) return ok(false);
+  if (status !== 200) return err(classOf(status));
+  const value = jsonIn(body);
+  const allowed = typeof value === "object" && value !== null && "allowed" in value ? value.allowed : null;
+  return typeof allowed === "boolean" ? ok(allowed) : err("unexpected_answer");
+}
+
+/** @returns undefined for what is no JSON */
+function jsonIn(body: Uint8Array): unknown {
+  try {
+    return JSON.parse(new TextDecoder().decode(body));
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined;
+    throw error;
+  }
 }
 
 /** One graph an isolate and setting: its breaker remembers. */
@@ -239,13 +292,7 @@ function classOf(status: number): ExceptionClass {
 
 /** `{"items": ["<id>", …]}`, or items that name their `selector`. */
 function idsIn(body: Uint8Array): string[] | null {
-  let value: unknown;
-  try {
-    value = JSON.parse(new TextDecoder().decode(body));
-  } catch (error) {
-    if (error instanceof SyntaxError) return null;
-    throw error;
-  }
+  const value = jsonIn(body);
   const items = typeof value === "object" && value !== null && "items" in value ? value.items : null;
   if (!Array.isArray(items)) return null;
   const ids = items.map((item: unknown) => {

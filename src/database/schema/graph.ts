@@ -68,8 +68,19 @@ export const authzOutbox = sqliteTable(
     lastError: text("last_error"),
     /** When the remote graph refused it permanently. */
     parkedAtMs: integer("parked_at_ms"),
+    /** Whose turn it waits for. */
+    tenantId: text("tenant_id").notNull().default(""),
+    /** Rises with every change. */
+    version: integer("version").notNull().default(0),
+    /** When the remote graph took a removal, which is read back for a while. */
+    acceptedAtMs: integer("accepted_at_ms"),
   },
   (table) => [
+    index("authz_outbox_by_turn").on(table.op, table.tenantId, table.dueAtMs),
+    index("authz_outbox_by_subject").on(table.object, table.principal, table.relation),
+    index("authz_outbox_registers")
+      .on(table.object)
+      .where(sql`${table.op} = 'register' AND ${table.parkedAtMs} IS NULL`),
     index("authz_outbox_by_object").on(table.object, table.id),
     index("authz_outbox_by_due").on(table.dueAtMs),
     index("authz_outbox_parked")
@@ -77,6 +88,17 @@ export const authzOutbox = sqliteTable(
       .where(sql`${table.parkedAtMs} IS NOT NULL`),
     check("authz_outbox_op", sql`${table.op} IN ('register', 'deregister')`),
   ],
+);
+
+/** One row: the last version of a change for a remote graph, and the tenant whose turn was last. */
+export const authzOutboxState = sqliteTable(
+  "authz_outbox_state",
+  {
+    id: integer("id").primaryKey(),
+    version: integer("version").notNull(),
+    turn: text("turn").notNull().default(""),
+  },
+  (table) => [check("authz_outbox_state_id", sql`${table.id} = 1`)],
 );
 
 /** A tenant without a row is as FGAC_ENFORCE says. */

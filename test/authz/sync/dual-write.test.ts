@@ -1,7 +1,7 @@
 /** Tasks and keys beside a remote graph: what it hears, what stands when it hears nothing, and what the outbox makes good. */
 import { env } from "cloudflare:workers";
 import { afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
-import { drainOutbox } from "../../../src/authz/sync/outbox.ts";
+import { drainOutbox } from "../../../src/authz/sync/drain.ts";
 import { createRemoteGraph } from "../../../src/authz/sync/remote.ts";
 import type { Reply } from "../../../src/call/reply.ts";
 import { runtimeOf } from "../../../src/runtime.ts";
@@ -30,7 +30,9 @@ beforeEach(async () => {
     const body = JSON.parse(init.body as string) as {
       principal: string | null;
       resource: { type: string; selector: string };
+      operation?: string;
     };
+    if (isReadBack(body)) return Response.json({ allowed: false });
     told.push({
       op: url.slice(url.lastIndexOf("/") + 1),
       principal: body.principal,
@@ -38,6 +40,7 @@ beforeEach(async () => {
     });
     const answer = answers.length > 1 ? answers.shift() : answers[0];
     if (answer === "reset") throw new TypeError("connection reset");
+    if (answer === 200 && body.operation !== undefined) return Response.json({ allowed: true });
     return new Response(null, { status: answer ?? 200 });
   });
   await env.DB.prepare("DELETE FROM authz_outbox").run();
@@ -46,6 +49,12 @@ afterEach(() => {
   vi.unstubAllGlobals();
   vi.restoreAllMocks();
 });
+
+/** A removal is read back by its relation, or by whether the agent may still read the task. */
+function isReadBack({ principal, operation }: { principal: string | null; operation?: string }): boolean {
+  if (operation === "read") return told.at(-1)?.op === "deregister" && principal === `agent:${agent.did}`;
+  return operation !== undefined && operation !== "create_task";
+}
 
 async function call(caller: Caller, method: string, params: unknown): Promise<Reply> {
   return runtimeOf(settings).dispatcher.dispatch(await contextOf(caller, env.DB, { settings }), "rpc", method, params);
@@ -58,7 +67,7 @@ async function made(caller: Caller = operator): Promise<string> {
 }
 
 const outbox = (): Promise<{ op: string; object: string; principal: string | null }[]> =>
-  rows("SELECT op, object, principal FROM authz_outbox ORDER BY rowid");
+  rows("SELECT op, object, principal FROM authz_outbox WHERE accepted_at_ms IS NULL ORDER BY rowid");
 
 /** A round of housekeeping, as late as every row is due. */
 async function drain(): Promise<void> {

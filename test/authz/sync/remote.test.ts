@@ -12,8 +12,13 @@ type Sent = { path: string; body: unknown };
 /** What the service does with one attempt: a status, a broken connection, or nothing at all. */
 type Deed = number | "reset" | "silence" | { status: number; body: string };
 
-function serviceThat(deeds: readonly Deed[], breakerFailures = 5) {
+const NO: Deed = { status: 200, body: '{"allowed":false}' };
+const YES: Deed = { status: 200, body: '{"allowed":true}' };
+
+/** @param readBack what it answers to questions; null: they are deeds like others */
+function serviceThat(deeds: readonly Deed[], breakerFailures = 5, readBack: Deed | null = null) {
   const sent: Sent[] = [];
+  const readBacks: Sent[] = [];
   const pauses: number[] = [];
   const counted: string[] = [];
   let nowMs = 0;
@@ -21,8 +26,9 @@ function serviceThat(deeds: readonly Deed[], breakerFailures = 5) {
     url: "https://authz.example",
     settings: { breakerFailures, breakerWindowMs: 60_000, breakerOpenMs: 30_000 },
     async fetch(url, init) {
-      const deed = deeds[Math.min(sent.length, deeds.length - 1)] ?? 200;
-      sent.push({ path: new URL(url).pathname, body: JSON.parse(init.body as string) });
+      const isReadBack = readBack !== null && url.endsWith("/check");
+      const deed = isReadBack ? readBack : (deeds[Math.min(sent.length, deeds.length - 1)] ?? 200);
+      (isReadBack ? readBacks : sent).push({ path: new URL(url).pathname, body: JSON.parse(init.body as string) });
       if (deed === "reset") throw new TypeError("connection reset");
       if (deed === "silence")
         return new Promise<Response>((_, reject) =>
@@ -40,7 +46,7 @@ function serviceThat(deeds: readonly Deed[], breakerFailures = 5) {
       if (name.startsWith("task_fgac_dual_write_")) counted.push([name.slice(21), ...Object.values(labels)].join(" "));
     },
   });
-  return { graph, sent, pauses, counted, pass: (ms: number) => void (nowMs += ms) };
+  return { graph, sent, readBacks, pauses, counted, pass: (ms: number) => void (nowMs += ms) };
 }
 
 const register: GraphChange = {
@@ -54,12 +60,12 @@ const deregister: GraphChange = { ...register, op: "deregister", principal: null
 
 describe.each([register, deregister])("$op", (change) => {
   test("tells the service who, what and under whom", async () => {
-    const { graph, sent } = serviceThat([200]);
-    expect(await graph.apply(change)).toEqual({ ok: true, value: undefined });
+    const { graph, sent } = serviceThat([200], 5, NO);
+    expect(await graph.apply(change, 7)).toEqual({ ok: true, value: undefined });
     expect(sent).toEqual([
       {
         path: `/v1/authz/${change.op}`,
-        body: { principal: change.principal, resource: { type: "task", selector: "1" }, parent: "agent:a" },
+        body: { principal: change.principal, resource: { type: "task", selector: "1" }, parent: "agent:a", version: 7 },
       },
     ]);
   });
@@ -70,8 +76,8 @@ describe.each([register, deregister])("$op", (change) => {
     [504, "http_504"],
     ["reset", "connection"],
   ])("is tried again after %s, and succeeds", async (deed) => {
-    const { graph, sent, pauses } = serviceThat([deed, deed, deed, 204]);
-    expect((await graph.apply(change)).ok).toBe(true);
+    const { graph, sent, pauses } = serviceThat([deed, deed, deed, 204], 5, NO);
+    expect((await graph.apply(change, 7)).ok).toBe(true);
     expect(sent).toHaveLength(4);
     expect(pauses).toEqual([200, 400, 800]);
   });
@@ -82,8 +88,8 @@ describe.each([register, deregister])("$op", (change) => {
     [504, "http_504"],
     ["reset", "connection"],
   ])("is given up after four attempts that end in %s", async (deed, exceptionClass) => {
-    const { graph, sent } = serviceThat([deed]);
-    expect(await graph.apply(change)).toEqual({ ok: false, error: exceptionClass });
+    const { graph, sent } = serviceThat([deed], 5, NO);
+    expect(await graph.apply(change, 7)).toEqual({ ok: false, error: exceptionClass });
     expect(sent).toHaveLength(4);
   });
 
@@ -96,8 +102,8 @@ describe.each([register, deregister])("$op", (change) => {
     [501, "http_5xx"],
     [302, "unexpected_answer"],
   ])("is not tried again after %d", async (status, exceptionClass) => {
-    const { graph, sent } = serviceThat([status]);
-    expect(await graph.apply(change)).toEqual({ ok: false, error: exceptionClass });
+    const { graph, sent } = serviceThat([status], 5, NO);
+    expect(await graph.apply(change, 7)).toEqual({ ok: false, error: exceptionClass });
     expect(sent).toHaveLength(1);
     expect(EXCEPTION_CLASSES).toContain(exceptionClass);
   });
@@ -107,23 +113,80 @@ test(
   "an attempt that is not answered in its time is a time-out, and tried again",
   { timeout: REMOTE_TIMEOUT_MS * 3 },
   async () => {
-    const { graph, sent } = serviceThat(["silence", 200]);
-    expect((await graph.apply(register)).ok).toBe(true);
+    const { graph, sent } = serviceThat(["silence", 200], 5, NO);
+    expect((await graph.apply(register, 7)).ok).toBe(true);
     expect(sent).toHaveLength(2);
   },
 );
 
-test("what is not there any more counts as deregistered, and not as registered", async () => {
-  expect((await serviceThat([404]).graph.apply(deregister)).ok).toBe(true);
-  expect(await serviceThat([404]).graph.apply(register)).toEqual({ ok: false, error: "http_404" });
+describe("a removal", () => {
+  const removal: GraphChange = { ...register, op: "deregister", relation: "viewer" };
+
+  test("is made when the service says that the grant does not stand", async () => {
+    const { graph, readBacks } = serviceThat([200], 5, NO);
+    expect(await graph.apply(removal, 7)).toEqual({ ok: true, value: undefined });
+    expect(readBacks).toEqual([
+      {
+        path: "/v1/authz/check",
+        body: { principal: "user:anne", resource: { type: "task", selector: "1" }, operation: "viewer" },
+      },
+    ]);
+  });
+
+  test.each<[Deed, Deed, unknown]>([
+    [200, YES, { ok: false, error: "still_granted" }],
+    [404, NO, { ok: true, value: undefined }],
+    [404, 403, { ok: true, value: undefined }],
+    [404, YES, { ok: false, error: "still_granted" }],
+    // Of a route that is being deployed the service says nothing.
+    [404, 404, { ok: false, error: "http_404" }],
+    [404, 200, { ok: false, error: "http_404" }],
+    [404, 400, { ok: false, error: "http_404" }],
+    [200, 500, { ok: false, error: "http_5xx" }],
+    [200, 503, { ok: false, error: "http_503" }],
+    // It has taken it, and knows permissions alone.
+    [200, 400, { ok: true, value: undefined }],
+    [204, 404, { ok: true, value: undefined }],
+  ])("answered with %j and read back with %j", async (deed, readBack, outcome) => {
+    expect(await serviceThat([deed], 5, readBack).graph.apply(removal, 7)).toEqual(outcome);
+  });
+
+  test("of everybody is read back by the parent, and proves nothing by a 404 where nobody can be asked about", async () => {
+    const { graph, readBacks } = serviceThat([404], 5, NO);
+    expect((await graph.apply(deregister, 7)).ok).toBe(true);
+    expect(readBacks[0]?.body).toMatchObject({ principal: "agent:a", operation: "read" });
+    expect(await graph.apply({ ...deregister, parent: null }, 7)).toEqual({ ok: false, error: "http_404" });
+  });
+});
+
+test("what is not there cannot be registered", async () => {
+  expect(await serviceThat([404]).graph.apply(register, 7)).toEqual({ ok: false, error: "http_404" });
 });
 
 describe("a check", () => {
   const question = { subject: "user:anne", relation: "read", object: "task:1" };
 
   test.each<[Deed, unknown]>([
-    [200, { ok: true, value: true }],
+    [YES, { ok: true, value: true }],
+    [NO, { ok: true, value: false }],
     [403, { ok: true, value: false }],
+    [200, { ok: false, error: "unexpected_answer" }],
+    [
+      { status: 200, body: "{}" },
+      { ok: false, error: "unexpected_answer" },
+    ],
+    [
+      { status: 200, body: '{"allowed":"true"}' },
+      { ok: false, error: "unexpected_answer" },
+    ],
+    [
+      { status: 200, body: "<html>sign in</html>" },
+      { ok: false, error: "unexpected_answer" },
+    ],
+    [
+      { status: 200, body: "true" },
+      { ok: false, error: "unexpected_answer" },
+    ],
     [404, { ok: false, error: "http_404" }],
     [201, { ok: false, error: "unexpected_answer" }],
     [301, { ok: false, error: "unexpected_answer" }],
@@ -165,17 +228,17 @@ describe("a search", () => {
 describe("the breaker", () => {
   test("opens after as many calls in vain as the setting says, asks nobody while it is open, and closes by one probe", async () => {
     const { graph, sent, pass } = serviceThat([...Array.from({ length: 8 }, () => 503), 200], 2);
-    await graph.apply(register);
-    await graph.apply(register);
+    await graph.apply(register, 7);
+    await graph.apply(register, 7);
     expect(sent).toHaveLength(8);
-    expect(await graph.apply(register)).toEqual({ ok: false, error: "breaker_open" });
+    expect(await graph.apply(register, 7)).toEqual({ ok: false, error: "breaker_open" });
     expect(await graph.check({ subject: "user:anne", relation: "read", object: "task:1" })).toEqual({
       ok: false,
       error: "breaker_open",
     });
     expect(sent).toHaveLength(8);
     pass(30_001);
-    expect((await graph.apply(register)).ok).toBe(true);
+    expect((await graph.apply(register, 7)).ok).toBe(true);
     expect(graph.breaker.snapshot().state).toBe("closed");
   });
 });
@@ -200,7 +263,7 @@ describe("the counters", () => {
     ],
   ])("tell of %s by operation and exception class", async (_name, deeds, expected) => {
     const { graph, counted } = serviceThat(deeds);
-    await graph.apply(register);
+    await graph.apply(register, 7);
     expect(counted).toEqual(expected);
   });
 
