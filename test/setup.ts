@@ -9,3 +9,11 @@ import { vi } from "vitest";
 vi.resetModules();
 await reset();
 await applyD1Migrations(env.DB, env.TEST_MIGRATIONS);
+
+// Housekeeping does its rounds when a test asks for one, and never amid another that takes its time.
+const { Housekeeping } = await import("../src/housekeeping/housekeeping.ts");
+const { housekeeping } = await import("./support/housekeeping.ts");
+const { arm } = Housekeeping.prototype;
+Housekeeping.prototype.arm = async function armIfAsked(this: InstanceType<typeof Housekeeping>): Promise<void> {
+  if (housekeeping.isArmed) await arm.call(this);
+};

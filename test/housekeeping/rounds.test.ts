@@ -6,6 +6,7 @@ import { Housekeeping, JOB_TIMEOUT_MS } from "../../src/housekeeping/housekeepin
 import { createRevocationPushes } from "../../src/housekeeping/revocation-push.ts";
 import type { RoundLimits, RoundReport } from "../../src/resilience/round.ts";
 import worker from "../../src/worker.ts";
+import { housekeeping } from "../support/housekeeping.ts";
 import { silentLog } from "../support/silent-log.ts";
 
 const LIMITS: RoundLimits = { calls: 100, parallel: 16, durationMs: 20_000, callTimeoutMs: 30 };
@@ -116,6 +117,7 @@ test("a round: a job that hangs is given up, logged, and the next ones are done"
 });
 
 test("the alarm: one that the platform has given up is armed again by the cron", async () => {
+  housekeeping.isArmed = true;
   const main = env.HOUSEKEEPING.getByName("main");
   await runInDurableObject(main, (_object, { storage }) => storage.deleteAlarm());
   await worker.scheduled(createScheduledController(), env);
