@@ -19,7 +19,7 @@ export type Actor = {
 
 /**
  * @returns the actor, or null for the operator, who is above the graph
- * @throws ProxyError PROXY_AUTH_FORBIDDEN for a credential that stands for nobody
+ * @throws ProxyError PROXY_AUTH_FORBIDDEN for a credential that stands for no subject
  */
 export function actorOf(principal: Principal): Actor | null {
   const none = { userId: null, serviceAccountId: null };

@@ -14,7 +14,7 @@ type Named = { member: "object" | "subject" | "tenantId"; type: string; id: stri
 /**
  * Makes sure that what a question names is there: as a row, or in some tuple, a contextual one included.
  *
- * @param question texts that have not been validated yet: what is malformed is left to whoever validates it
+ * @param question texts that have not been validated yet: what is malformed is left to the validation of the question
  * @throws ProxyError PROXY_NOT_FOUND naming the member; PROXY_AUTH_DEPENDENCY_UNAVAILABLE when D1 fails
  */
 export async function assertExisting(

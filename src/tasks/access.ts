@@ -13,7 +13,7 @@ import { findTask, findTasksForOperator, type Found, type Target, type TaskKey, 
 
 export type TaskPermission = "read" | "update" | "cancel" | "delete";
 
-/** Asked for in place of what is not there: nobody is related to it. */
+/** Asked for in place of what is not there: no subject is related to it. */
 const DUMMY_TASK = taskObject("00000000000000000000000000");
 const DUMMY_AGENT = agentObject("none");
 
@@ -72,7 +72,7 @@ async function ask(
   return false;
 }
 
-/** While the graph does not decide: the creator does, and whoever owns the task's agent. Contract §6, `FGAC_ENFORCE`. */
+/** While the graph does not decide: the creator does, and the owner of the task's agent. Contract §6, `FGAC_ENFORCE`. */
 function mayByCreator(actor: Actor, row: TaskRow, found: Pick<Found, "agentOwner" | "callerTenantId">): boolean {
   // A person may have agents in several tenants; an agent or a service account is in one.
   if (actor.kind !== "device" && found.callerTenantId !== row.tenantId) return false;
@@ -109,7 +109,7 @@ export async function mayCreate(ctx: CallContext, actor: Actor, agentDid: string
   return actor.agentDid === agentDid || target.owner === actor.userId;
 }
 
-/** Whether the actor may read the task whose name it wanted. Asked of nobody's task too, so that a refusal costs the same. */
+/** Whether the actor may read the task whose name it wanted. Asked of the dummy task too, so that a refusal costs the same. */
 export async function mayReadExisting(ctx: CallContext, actor: Actor, target: Target): Promise<boolean> {
   const row = target.existing;
   const enforced = isEnforced(ctx.config, target.enforce);

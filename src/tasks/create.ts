@@ -1,4 +1,4 @@
-/** `task/create`: the row, its creator, its tuples and what a remote graph has to hear, in one commit. */
+/** `task/create`: the row, its creator, its tuples and what is pending for a remote graph, in one commit. */
 import { auditStatement } from "../audit/entry.ts";
 import { type Actor, actorOf } from "../authz/actor.ts";
 import { agentObject, taskGrants, taskObject } from "../authz/grants.ts";
@@ -8,10 +8,11 @@ import { isEnforced } from "../authz/tenants.ts";
 import { writeTuples } from "../authz/store/tuples.ts";
 import { commitWrite, dualWrite, pushToRemote } from "../authz/sync/dual-write.ts";
 import type { CallContext } from "../call/context.ts";
-import { noteDatabaseSize, quotaExceeded, quotaStatements } from "../call/quotas.ts";
+import { type Made, noteDatabaseSize, quotaExceeded, quotaStatements } from "../call/quotas.ts";
 import { isOnFor } from "../config.ts";
 import { isGuard, violates } from "../database/batch.ts";
 import { tasks } from "../database/schema.ts";
+import type { Statement } from "../database/statement.ts";
 import { ProxyError } from "../wire/problem.ts";
 import type { AgentDid } from "../wire/did.ts";
 import { newUlid } from "../wire/ulid.ts";
@@ -36,22 +37,51 @@ export type NewTask = {
 export async function createTask(ctx: CallContext, wanted: NewTask): Promise<ShownTask> {
   const actor = actorOf(ctx.principal);
   const target = await findTarget(ctx.db, actor, wanted);
-  if (actor !== null && !(await mayCreate(ctx, actor, wanted.agentDid, target))) {
-    // As dear as the refusal of a name that somebody else has.
-    if (wanted.name !== null) await mayReadExisting(ctx, actor, { ...target, existing: null });
-    throw noSuchTask("the graph does not grant create_task");
-  }
+  if (actor !== null) await assertMayCreate(ctx, actor, wanted, target);
   if (target.tenantId === null || target.isRevoked) throw noSuchTask("no such agent, or a revoked one");
   if (target.existing !== null) throw await nameTaken(ctx, actor, target);
-
   const { tenantId } = target;
-  assertReachable(ctx.config, "FGAC_TASKS_DUAL_WRITE", {
-    tenantId,
-    isEnforced: isEnforced(ctx.config, target.enforce),
-  });
+  const reach = { tenantId, isEnforced: isEnforced(ctx.config, target.enforce) };
+  assertReachable(ctx.config, "FGAC_TASKS_DUAL_WRITE", reach);
 
-  const nowMs = ctx.now();
-  const row: TaskRow = {
+  const row = rowOf(actor, wanted, tenantId, ctx.now());
+  const owners = actor?.owners ?? [];
+  const writesBoth = isOnFor(ctx.config.fgacTasksDualWrite, tenantId);
+  const dual = writesBoth ? dualWrite(ctx, "register", registrations(row, owners)) : null;
+  const made = madeBy(row);
+  const committed = await commitWrite(
+    ctx,
+    [...quotaStatements(ctx, made), ...taskStatements(ctx, row, owners, writesBoth)],
+    dual,
+  );
+  if (committed.ok) noteDatabaseSize(committed.value[0]);
+  if (!committed.ok) {
+    if (isGuard(committed.error, "quota_has_room")) throw await quotaExceeded(ctx, made);
+    if (!violates(committed.error, tasks.name, tasks.tenantId)) throw new ProxyError("PROXY_CONFLICT");
+    // Another call was faster with this name.
+    throw await nameTaken(ctx, actor, await findTarget(ctx.db, actor, wanted));
+  }
+  if (dual !== null) {
+    const failed = await pushToRemote(ctx, dual);
+    if (failed !== null) throw graphUnavailable(`the remote graph: ${failed}`, { taskId: row.taskId });
+  }
+  return shownTask(row);
+}
+
+async function assertMayCreate(
+  ctx: CallContext,
+  actor: Actor,
+  { agentDid, name }: NewTask,
+  target: Target,
+): Promise<void> {
+  if (await mayCreate(ctx, actor, agentDid, target)) return;
+  // As many reads as the refusal of a name that another task has.
+  if (name !== null) await mayReadExisting(ctx, actor, { ...target, existing: null });
+  throw noSuchTask("the graph does not grant create_task");
+}
+
+function rowOf(actor: Actor | null, wanted: NewTask, tenantId: string, nowMs: number): TaskRow {
+  return {
     taskId: newUlid(nowMs),
     tenantId,
     name: wanted.name,
@@ -64,49 +94,39 @@ export async function createTask(ctx: CallContext, wanted: NewTask): Promise<Sho
     createdAtMs: nowMs,
     updatedAtMs: nowMs,
   };
-  const owners = actor?.owners ?? [];
-  const writesBoth = isOnFor(ctx.config.fgacTasksDualWrite, row.tenantId);
-  const dual = writesBoth ? dualWrite(ctx, "register", registrations(row, owners)) : null;
-  const grants = taskGrants({ taskId: row.taskId, tenantId: row.tenantId, agentDid: row.agentDid, owners });
-  const made = {
-    kind: "tasks" as const,
-    agentDid: row.agentDid,
-    tenantId: row.tenantId,
-    bytes: bytesOf(row.params) + bytesOf(row.metadata),
+}
+
+/** The row, its tuples where the tenant's are written, and its entry in the audit. */
+function taskStatements(
+  ctx: CallContext,
+  row: TaskRow,
+  owners: readonly string[],
+  writesBoth: boolean,
+): Statement<D1Result>[] {
+  const { taskId, tenantId, agentDid } = row;
+  const grants = taskGrants({ taskId, tenantId, agentDid, owners });
+  const entry = {
+    action: "task.create",
+    subject: taskObject(taskId),
+    agentDid,
+    result: "ok",
+    details: { name: row.name },
   };
-  const committed = await commitWrite(
-    ctx,
-    [
-      ...quotaStatements(ctx, made),
-      insertTask(row),
-      ...(writesBoth ? writeTuples(grants, { nowMs }) : []),
-      auditStatement(ctx, {
-        action: "task.create",
-        subject: taskObject(row.taskId),
-        agentDid: row.agentDid,
-        result: "ok",
-        details: { name: row.name },
-      }),
-    ],
-    dual,
-  );
-  if (committed.ok) noteDatabaseSize(committed.value[0]);
-  if (!committed.ok) {
-    if (isGuard(committed.error, "quota_has_room")) throw await quotaExceeded(ctx, made);
-    if (!violates(committed.error, tasks.name, tasks.tenantId)) throw new ProxyError("PROXY_CONFLICT");
-    // Somebody was faster with this name.
-    throw await nameTaken(ctx, actor, await findTarget(ctx.db, actor, wanted));
-  }
-  if (dual !== null) {
-    const failed = await pushToRemote(ctx, dual);
-    if (failed !== null) throw graphUnavailable(`the remote graph: ${failed}`, { taskId: row.taskId });
-  }
-  return shownTask(row);
+  return [
+    insertTask(row),
+    ...(writesBoth ? writeTuples(grants, { nowMs: row.createdAtMs }) : []),
+    auditStatement(ctx, entry),
+  ];
+}
+
+/** What the row counts for in the quotas. */
+function madeBy({ agentDid, tenantId, params, metadata }: TaskRow): Made {
+  return { kind: "tasks", agentDid, tenantId, bytes: bytesOf(params) + bytesOf(metadata) };
 }
 
 const bytesOf = (text: string): number => new TextEncoder().encode(text).length;
 
-/** What a remote graph hears of a task: each of its owners, or nobody where the operator made it. */
+/** @returns what a remote graph is notified of for a task: each of its owners, or none where the operator made it */
 export function registrations(row: Pick<TaskRow, "taskId" | "agentDid" | "tenantId">, owners: readonly string[]) {
   const principals = owners.length === 0 ? [null] : owners;
   const object = taskObject(row.taskId);

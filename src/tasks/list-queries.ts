@@ -98,7 +98,7 @@ function grantedBranch({ actor, ids, enforced }: Permitted, page: PageLimits): S
     WHERE ${isEnforced(sql`${t.tenantId}`, enforced)} AND ${isMember(sql`${t.tenantId}`, actor.subject)}${ofAgent(page)}`;
 }
 
-/** One branch for each index that leads to the actor's own tasks, so that nobody else's are passed on the way. */
+/** One branch for each index that leads to the actor's own tasks, so that no other's are passed on the way. */
 function creatorsBranches(by: Permitted, page: PageLimits): SQL[] {
   const { actor, reach, enforced, upTo } = by;
   const conditions = sql.join(

@@ -25,6 +25,7 @@ export type ShownTask = Pick<
   | "updatedAtMs"
 > & { params: JsonText; metadata: JsonText };
 
+/** @returns a task as the wire shows it; `params` and `metadata` are the text that came */
 export function shownTask(row: TaskRow): ShownTask {
   return {
     taskId: row.taskId,

@@ -43,7 +43,7 @@ export async function cancelTask(ctx: CallContext, key: TaskKey, operatorsAgent:
 
 /**
  * Deletes a task and every tuple it stands in. By name, the name is resolved first and the row is deleted by its id, so that
- * a task that takes the name meanwhile is not deleted in its place. A remote graph that is down hears of it by the outbox.
+ * a task that takes the name meanwhile is not deleted in its place. A remote graph that is down is notified by the outbox.
  */
 export async function deleteTask(ctx: CallContext, key: TaskKey, operatorsAgent: string | null): Promise<ShownTask> {
   const row = await permittedTask(ctx, actorOf(ctx.principal), key, "delete", operatorsAgent);

@@ -170,6 +170,7 @@ export function tooComplex(reason: string): AuthzError {
   return { code: "authorization_model_resolution_too_complex", reason };
 }
 
+/** @returns whether an error says that the question lies beyond the engine's bounds, and not that it is malformed */
 export function isTooComplex({ code }: AuthzError): boolean {
   return code === "authorization_model_resolution_too_complex";
 }

@@ -5,7 +5,7 @@ import { tooComplex } from "../engine/check.ts";
 /** The bounds of a call: statements, and entries of the graph that they follow, reach or return. */
 export type BudgetLimits = { statements: number; entries: number };
 
-/** A list or a check of somebody's own. */
+/** A list or a check of an agent, a device or an API key. */
 export const CALL_LIMITS: BudgetLimits = { statements: 24, entries: 200_000 };
 /** The operator's listing of everything that a subject may reach, up to 20,000 objects in one answer. */
 export const OPERATOR_LIMITS: BudgetLimits = { statements: 64, entries: 600_000 };

@@ -15,7 +15,7 @@ import { type NotTaken, sendPending } from "./sending.ts";
 /** What a write of the graph needs of its call. */
 export type GraphWriter = Pick<CallContext, "db" | "config" | "now" | "log" | "authority" | "bookmarks">;
 
-/** A dual write: which way, and what a remote graph is told of it. */
+/** A dual write: which way, and what a remote graph is notified of. */
 export type DualWrite = {
   op: GraphChange["op"];
   /** Empty where the graph is D1's own. */

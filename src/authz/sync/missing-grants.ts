@@ -29,9 +29,9 @@ const TASK_PARENT: TupleSql = { ...TASK_OWNER, relation: "parent", subjectType: 
 
 const NOT_OWNED = sql`NOT ${hasAny(TASK_OWNER)}`;
 /** A task that has no owner, and whose row does not say who made it. */
-export const TASK_IS_NOBODYS = sql`(${NOT_OWNED} AND NOT ${HAS_CREATOR})`;
+export const TASK_IS_OWNERLESS = sql`(${NOT_OWNED} AND NOT ${HAS_CREATOR})`;
 
-/** What a task may lack, each with when it does: an object of its own stands in one tenant and has one parent, whoever set them. */
+/** What a task may lack, each with when it does: an object of its own stands in one tenant and has one parent, whichever they are. */
 export const TASK_GRANTS = {
   tenant: { tuple: TASK_TENANT, isMissing: isLacking(TASK_TENANT) },
   parent: { tuple: TASK_PARENT, isMissing: isLacking(TASK_PARENT) },
@@ -86,7 +86,7 @@ function hasAny({ objectType, objectId, relation }: TupleSql): SQL {
     AND ${g.objectId} = ${objectId} AND ${g.relation} = ${literal(relation)})`;
 }
 
-/** Whether nobody at all stands in this relation, and nobody took from it what the row would give. */
+/** Whether no subject stands in this relation, and what the row would give was not withdrawn. */
 function isLacking(tuple: TupleSql): SQL {
   return sql`(NOT ${hasAny(tuple)} AND NOT ${isWithdrawn(tuple)})`;
 }

@@ -23,7 +23,7 @@ const RETRY_MAX_MS = 300_000;
 const PARKED_RETRY_MS = 3_600_000;
 /** A register that waits behind another is looked at again after this; what it waits for brings it forward. */
 const BEHIND_RETRY_MS = 600_000;
-/** A row is held anew directly before it is sent, and for longer than the sending can take: nobody else sends it meanwhile. */
+/** A row is held anew directly before it is sent, and for longer than the sending can take: no other round sends it meanwhile. */
 export const LEASE_MS = REMOTE_CALL_MAX_MS * 2;
 /** When a removal that was taken is read back: an older grant that timed out may reach the service after it. */
 const READ_BACK_AFTER_MS = [10_000, 60_000] as const;
@@ -144,7 +144,7 @@ export function dropSupersededStatement(id: string, leaseId: string): Statement<
     .returning({ id: o.id });
 }
 
-/** Deletes the older rows that a row supersedes and that nobody is sending. */
+/** Deletes the older rows that a row supersedes and that are not being sent. */
 export function clearOlderStatement(change: GraphChange & { id: string }, nowMs: number): Statement<D1Result> {
   const isOlder = sql`${rowid} < (SELECT later.rowid FROM ${authzOutbox} AS later WHERE ${later.id} = ${change.id})`;
   const superseded = isForAll(change)
@@ -155,7 +155,7 @@ export function clearOlderStatement(change: GraphChange & { id: string }, nowMs:
 
 /**
  * Holds a row for one sending, if it is still there, still held under this lease, and behind no other. What was deregistered
- * since it was read, and what somebody else has taken over, must not be sent from memory.
+ * since it was read, and what another round has taken over, must not be sent from memory.
  */
 export function holdStatement(
   change: GraphChange & { id: string },
@@ -188,7 +188,7 @@ function behindWhich(change: GraphChange, nowMs: number): SQL[] {
   return [removalOfAll, sameSubject, registers];
 }
 
-/** Strikes off what the graph has taken; not a row that is somebody else's by now. */
+/** Strikes off what the graph has taken; not a row that another round holds by now. */
 export function takenStatement(id: string, leaseId: string): Statement<D1Result> {
   return query.delete(authzOutbox).where(isHeldBy(id, leaseId));
 }
@@ -269,6 +269,7 @@ export async function countPending(db: Store): Promise<{ depth: number; parked: 
   return (await readFirst(db, query.all<{ depth: number; parked: number }>(counts))) ?? { depth: 0, parked: 0 };
 }
 
+/** Logs a change that a remote graph has refused permanently. */
 export function logParked(log: Log, { object, op, principal }: GraphChange, exceptionClass: ExceptionClass): void {
   log.error("authz.outbox_parked", { object, op, principal, exceptionClass });
 }

@@ -12,7 +12,7 @@ import {
   KEY_LACKS,
   t,
   TASK_GRANTS,
-  TASK_IS_NOBODYS,
+  TASK_IS_OWNERLESS,
   TASK_LACKS,
 } from "./missing-grants.ts";
 import { bulkOutboxStatements } from "./outbox.ts";
@@ -22,7 +22,7 @@ export const PHASES = ["tasks", "apikeys", "agents", "task-tuples", "key-tuples"
 export type Phase = (typeof PHASES)[number];
 
 /** One row or object that was looked at: whether it lacks grants or an owner, and how many tuples of it have no row. */
-export type LookRow = { id: string; lacks: 0 | 1; nobody: 0 | 1; tuples: number };
+export type LookRow = { id: string; lacks: 0 | 1; ownerless: 0 | 1; tuples: number };
 
 export type LookOptions = {
   /** The id after which the page begins. */
@@ -51,23 +51,23 @@ export function lookStatement(
     tenants === null ? sql`TRUE` : sql`${column} IN (SELECT value FROM json_each(${JSON.stringify(tenants)}))`;
   switch (phase) {
     case "tasks":
-      return query.all<LookRow>(sql`SELECT ${t.taskId} AS id, ${TASK_LACKS} AS lacks, ${TASK_IS_NOBODYS} AS nobody, 0 AS tuples
+      return query.all<LookRow>(sql`SELECT ${t.taskId} AS id, ${TASK_LACKS} AS lacks, ${TASK_IS_OWNERLESS} AS ownerless, 0 AS tuples
         FROM ${tasks} AS t WHERE ${t.taskId} > ${after} AND ${among(sql`${t.tenantId}`)} ORDER BY ${t.taskId} LIMIT ${limit}`);
     case "apikeys":
-      return query.all<LookRow>(sql`SELECT ${k.apiKeyId} AS id, ${KEY_LACKS} AS lacks, 0 AS nobody, 0 AS tuples
+      return query.all<LookRow>(sql`SELECT ${k.apiKeyId} AS id, ${KEY_LACKS} AS lacks, 0 AS ownerless, 0 AS tuples
         FROM ${apiKeys} AS k WHERE ${k.apiKeyId} > ${after} AND ${among(sql`${k.tenantId}`)} ORDER BY ${k.apiKeyId} LIMIT ${limit}`);
     case "agents":
-      return query.all<LookRow>(sql`SELECT ${a.agentDid} AS id, ${AGENT_LACKS} AS lacks, 0 AS nobody, 0 AS tuples
+      return query.all<LookRow>(sql`SELECT ${a.agentDid} AS id, ${AGENT_LACKS} AS lacks, 0 AS ownerless, 0 AS tuples
         FROM ${agents} AS a WHERE ${a.agentDid} > ${after} AND ${among(sql`${a.tenantId}`)} ORDER BY ${a.agentDid} LIMIT ${limit}`);
     case "task-tuples":
-      return query.all<LookRow>(sql`SELECT id, 0 AS lacks, 0 AS nobody,
+      return query.all<LookRow>(sql`SELECT id, 0 AS lacks, 0 AS ownerless,
           CASE WHEN EXISTS (SELECT 1 FROM ${tasks} WHERE ${tasks.taskId} = id) THEN 0 ELSE
             (SELECT COUNT(*) FROM ${relationships} AS r
               WHERE ${r.objectType} = 'task' AND ${r.objectId} = id AND ${r.createdAtMs} <= ${madeBeforeMs}) END AS tuples
         FROM (SELECT DISTINCT ${r.objectId} AS id FROM ${relationships} AS r
           WHERE ${r.objectType} = 'task' AND ${r.objectId} > ${after} ORDER BY ${r.objectId} LIMIT ${limit}) ORDER BY id`);
     case "key-tuples":
-      return query.all<LookRow>(sql`SELECT id, 0 AS lacks, 0 AS nobody,
+      return query.all<LookRow>(sql`SELECT id, 0 AS lacks, 0 AS ownerless,
           CASE WHEN EXISTS (SELECT 1 FROM ${apiKeys} WHERE ${apiKeys.serviceAccountId} = id) THEN 0 ELSE
             (SELECT COUNT(*) FROM ${relationships} AS r
               WHERE ${r.subjectId} = id AND ${IS_KEY_GRANT} AND ${r.createdAtMs} <= ${madeBeforeMs}) END AS tuples

@@ -37,10 +37,10 @@ export type Report = {
   repaired: number;
   /** Tuples without a row. */
   removed: number;
-  /** Tasks whose owner nobody knows: made by the operator, or before creators were kept. */
+  /** Tasks whose owner is unknown: made by the operator, or before creators were kept. */
   unattributable: number;
   drift: number;
-  /** Rows of the outbox that a remote graph refused for good, on the last page; absent where there are none. */
+  /** Rows of the outbox that a remote graph refused permanently, on the last page; absent where there are none. */
   parked?: number;
   nextCursor?: string;
 };
@@ -106,7 +106,7 @@ async function look({ db, now }: ReconcileDeps, phase: Phase, after: string, opt
     ids: found.map(({ id }) => id),
     repair: found.filter(({ lacks }) => lacks === 1).map(({ id }) => id),
     remove: found.filter(({ tuples }) => tuples > 0).map(({ id, tuples }) => ({ id, tuples })),
-    unattributable: found.filter(({ nobody }) => nobody === 1).length,
+    unattributable: found.filter(({ ownerless }) => ownerless === 1).length,
   };
 }
 

@@ -46,12 +46,12 @@ export type ExceptionClass = (typeof EXCEPTION_CLASSES)[number];
 
 const TRANSIENT: ReadonlySet<ExceptionClass> = new Set(["timeout", "connection", "http_502", "http_503", "http_504"]);
 
-/** What the graph is told: somebody owns a resource (or has another relation to it), or no longer. */
+/** A change of the graph: a principal owns a resource (or has another relation to it), or no longer. */
 export type GraphChange = {
   op: "register" | "deregister";
   /** `type:id` */
   object: string;
-  /** A subject; null: nobody, or for a deregister everybody. */
+  /** A subject; null: none, or for a deregister every subject. */
   principal: string | null;
   parent: string | null;
   /** null for an owner. */
@@ -91,6 +91,7 @@ export type RemoteGraphDeps = {
 
 type Answer = { status: number; body: Uint8Array };
 
+/** @returns the service behind its breaker; every call ends within {@link REMOTE_CALL_MAX_MS} */
 export function createRemoteGraph(deps: RemoteGraphDeps): RemoteGraph {
   const breaker = createBreaker({
     dependency: "authz",
@@ -224,7 +225,7 @@ export function createRemoteGraph(deps: RemoteGraphDeps): RemoteGraph {
 /** A service that answers so to a question about a relation knows permissions alone. */
 const CANNOT_SAY: ReadonlySet<ExceptionClass> = new Set(["http_404", "http_4xx", "unexpected_answer"]);
 
-/** Who must not have what any more: the subject its relation; of a whole object its parent's right to read it. Null: nobody is known. */
+/** Who must not have what any more: the subject its relation; of a whole object its parent's right to read it. Null where no parent is known. */
 function readBackQuestion({ object, principal, parent, relation }: GraphChange) {
   if (principal !== null) return { subject: principal, relation: relation ?? "owner", object };
   return parent === null ? null : { subject: parent, relation: "read", object };

@@ -20,10 +20,10 @@ import {
 } from "./outbox.ts";
 import type { ExceptionClass, GraphChange, RemoteGraph } from "./remote.ts";
 
-/** Not failed and not taken: an older row of the same object goes first, or somebody else has taken this one over. */
+/** Not failed and not taken: an older row of the same object goes first, or another round has taken this one over. */
 export type NotTaken = ExceptionClass | "waits";
 
-/** A row that somebody holds. */
+/** A row that is held for sending. */
 export type HeldRow = GraphChange & { id: string } & Pick<
     typeof authzOutbox.$inferSelect,
     "acceptedAtMs" | "parkedAtMs" | "attempts"
@@ -41,6 +41,7 @@ export type Sender = {
   settle(): Promise<void>;
 };
 
+/** @returns a sender for rows of one round or one call; `settle` is called once all are sent */
 export function createSender({ db, graph, now, log }: Deps): Sender {
   const session = db.withSession("first-primary");
   /** What is settled, written with the next statement that has to be. */

@@ -1,7 +1,7 @@
 /**
  * What an operator took by hand. It is recorded in the commit that takes it, tuple by tuple, so that nothing gives it back by
  * itself: not reconciliation, to which a grant that was taken looks like one that was lost, nor a registration, nor an agent's
- * first call. What somebody did not hold when an API key was made is recorded for the key in the same way.
+ * first call. What its maker did not hold when an API key was made is recorded for the key in the same way.
  */
 import { type SQL, sql } from "drizzle-orm";
 import { alias } from "drizzle-orm/sqlite-core";
@@ -52,7 +52,7 @@ export function isTaken(type: "agent" | "service_account", id: SQL): SQL {
     WHERE ${grantsTaken.subjectType} = ${literal(type)} AND ${grantsTaken.subjectId} = ${id})`;
 }
 
-/** A grant that stands by itself; one with `backedBy` is nobody's to have while that other one is withdrawn. */
+/** A grant that stands by itself; one with `backedBy` is not given while that other one is withdrawn. */
 export type Grant = Tuple & { readonly backedBy?: Tuple };
 
 /**
