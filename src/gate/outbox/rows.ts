@@ -3,6 +3,7 @@ import { readText, writeMeta } from "../../database/meta.ts";
 import type { AgentDid } from "../../wire/did.ts";
 import { newUlid } from "../../wire/ulid.ts";
 import type { DeliveryOutcome } from "../protocol/transfer.ts";
+import { byId } from "../storage/ids.ts";
 import type { Row } from "../storage/tables.ts";
 
 /** Held here, taken over by the recipient's gate, and how it ended. */
@@ -111,16 +112,17 @@ export function createOutboxRows(sql: SqlStorage): OutboxRows {
       );
     },
 
-    delivered: (deliveryIds, nowMs) =>
-      sql
+    delivered(deliveryIds, nowMs) {
+      const { where, value } = byId(deliveryIds);
+      return sql
         .exec<ReceiptRow>(
           `UPDATE outbound SET state = 2, body = NULL, envelope = '{}', attempts = 1, updated_at_ms = ?, receipt_due = 0
-             WHERE delivery_id IN (SELECT value FROM json_each(?)) AND state < 2
-             RETURNING delivery_id, to_did, origin_frame_id, reason`,
+             WHERE ${where} AND state < 2 RETURNING delivery_id, to_did, origin_frame_id, reason`,
           nowMs,
-          JSON.stringify(deliveryIds),
+          value,
         )
-        .toArray(),
+        .toArray();
+    },
 
     ended({ deliveryId, delivered, reason, attempts, atMs }) {
       sql.exec(

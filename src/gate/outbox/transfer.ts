@@ -43,6 +43,15 @@ export function createTransfer({ self, outbox, commits, gateStub, expire, now, l
   /** Bytes of bodies in the hand-overs that are in progress. */
   let bytesInProgress = 0;
 
+  /** What could not be recorded as expired is so at the next failure. */
+  const endExpired = async (to: AgentDid): Promise<void> => {
+    try {
+      await expire(to);
+    } catch (error) {
+      log.warn("handover.failed", { to, messages: 0, ...errorFields(error) });
+    }
+  };
+
   const handOver = async (to: AgentDid): Promise<void> => {
     const messages = outbox.nextBatch(to);
     if (messages.length === 0) return;
@@ -54,7 +63,7 @@ export function createTransfer({ self, outbox, commits, gateStub, expire, now, l
     } catch (error) {
       outbox.handOverFailed(to, now());
       log.warn("handover.failed", { to, messages: messages.length, ...errorFields(error) });
-      if (outbox.hasExpired(to, now())) await expire(to);
+      if (outbox.hasExpired(to, now())) await endExpired(to);
     } finally {
       bytesInProgress -= bytes;
     }

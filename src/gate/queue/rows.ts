@@ -1,5 +1,6 @@
 /** The rows of a recipient's queue, one a message. Statements alone: what they mean is decided by the queue. */
 import type { QueuedMessage } from "../protocol/transfer.ts";
+import { byId } from "../storage/ids.ts";
 import type { Row } from "../storage/tables.ts";
 import type { QueueEntry } from "./dispatch.ts";
 
@@ -58,10 +59,8 @@ export function createQueueRows(sql: SqlStorage, deadLetterRetentionMs: number):
       sql.exec<QueueRow>(`SELECT ${COLUMNS} FROM inbound WHERE state = 0 OR reported = 0 ORDER BY delivery_id`),
 
     known(deliveryIds) {
-      const rows = sql.exec<Pick<QueueRow, "delivery_id">>(
-        "SELECT delivery_id FROM inbound WHERE delivery_id IN (SELECT value FROM json_each(?))",
-        JSON.stringify(deliveryIds),
-      );
+      const { where, value } = byId(deliveryIds);
+      const rows = sql.exec<Pick<QueueRow, "delivery_id">>(`SELECT delivery_id FROM inbound WHERE ${where}`, value);
       return new Set([...rows.toArray().map((row) => row.delivery_id), ...deliveryIds.filter(repeats.has)]);
     },
 
@@ -109,12 +108,13 @@ export function createQueueRows(sql: SqlStorage, deadLetterRetentionMs: number):
     },
 
     delivered(deliveryIds, isPending, nowMs) {
+      const { where, value } = byId(deliveryIds);
       sql.exec(
         `UPDATE inbound SET state = 1, body = NULL, envelope = '{}', updated_at_ms = ?, socket_id = NULL, is_pushed = 0, reported = ?
-           WHERE delivery_id IN (SELECT value FROM json_each(?))`,
+           WHERE ${where}`,
         nowMs,
         isPending ? 0 : 1,
-        JSON.stringify(deliveryIds),
+        value,
       );
     },
 
@@ -132,10 +132,8 @@ export function createQueueRows(sql: SqlStorage, deadLetterRetentionMs: number):
 
     reported({ delivered, dead }, nowMs) {
       if (delivered.length > 0) {
-        sql.exec(
-          "DELETE FROM inbound WHERE delivery_id IN (SELECT value FROM json_each(?))",
-          JSON.stringify(delivered),
-        );
+        const { where, value } = byId(delivered);
+        sql.exec(`DELETE FROM inbound WHERE ${where}`, value);
         repeats.remember(delivered, nowMs);
       }
       if (dead.length > 0) {
