@@ -1,6 +1,7 @@
 /**
  * Whether an actor may do something with a task. One question is asked of the graph and its answer stands: nothing that was
- * refused is asked again in other words. A refusal is the answer for a task that does not exist and costs the same reads.
+ * refused is asked again in other words. A refusal to an actor that may not read the task is the answer for a task that does not
+ * exist, and costs the same reads; one that may read it is told which permission is missing.
  */
 import type { Actor } from "../authz/actor.ts";
 import { agentObject, taskObject } from "../authz/grants.ts";
@@ -17,14 +18,15 @@ export type TaskPermission = "read" | "update" | "cancel" | "delete";
 const DUMMY_TASK = taskObject("00000000000000000000000000");
 const DUMMY_AGENT = agentObject("none");
 
-/** The one refusal of everything here. */
+/** The refusal to whom the task is unknown. */
 export const noSuchTask = (reason: string): ProxyError => new ProxyError("PROXY_NOT_FOUND", { reason });
 
 /**
  * Finds a task that the actor may do this with.
  *
  * @param actor null for the operator
- * @throws ProxyError PROXY_NOT_FOUND; AUTHZ_UNAVAILABLE when the graph cannot say
+ * @throws ProxyError PROXY_NOT_FOUND; PROXY_AUTH_FORBIDDEN with `data.permission` where the actor may read it and no more;
+ *         AUTHZ_UNAVAILABLE when the graph cannot say
  */
 export async function permittedTask(
   ctx: CallContext,
@@ -47,10 +49,18 @@ async function decideOn(ctx: CallContext, actor: Actor, found: Found, permission
   const row = found.row !== null && isVisible(found.row) ? found.row : null;
   const enforced = isEnforced(config, row === null ? found.callerEnforce : found.taskEnforce);
   const object = row !== null && isUlid(row.taskId) ? taskObject(row.taskId) : DUMMY_TASK;
-  const granted = await ask(ctx, enforced, { subject: actor.subject, relation: permission, object });
+  const { subject } = actor;
+  const granted = await ask(ctx, enforced, { subject, relation: permission, object });
+  if (row !== null && (!enforced || granted)) return row;
+  // Decides which refusal it is, and nothing else; asked of the dummy task too, so that every refusal costs the same.
+  const mayRead = permission !== "read" && (await ask(ctx, enforced, { subject, relation: "read", object }));
   if (row === null) throw noSuchTask("no such task, one of another tenant, or neither creator nor the agent's owner");
-  if (!enforced || granted) return row;
-  throw noSuchTask(`the graph does not grant ${permission}`);
+  if (!mayRead) throw noSuchTask(`the graph does not grant ${permission}`);
+  throw new ProxyError("PROXY_AUTH_FORBIDDEN", {
+    reason: `the graph grants read and not ${permission}`,
+    detail: `This takes the permission ${permission} on the task.`,
+    data: { permission },
+  });
 }
 
 /**

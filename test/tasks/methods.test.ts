@@ -96,7 +96,7 @@ describe("a task", () => {
       relation: "viewer",
     });
     expect((await result(key, "task/get", { taskId: made.taskId }))["task"]).toMatchObject({ status: "canceled" });
-    expect(await codeOf(key, "message/send", { taskId: made.taskId, content: 1 })).toBe("PROXY_NOT_FOUND");
+    expect(await codeOf(key, "message/send", { taskId: made.taskId, content: 1 })).toBe("PROXY_AUTH_FORBIDDEN");
     await result(agent, "task/unshare", {
       taskId: made.taskId,
       subject: `service_account:${key.serviceAccountId}`,

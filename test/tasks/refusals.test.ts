@@ -79,7 +79,8 @@ describe.each(CALLERS)("%s", (_name, caller) => {
 
   test.each(METHODS)("costs %s as many reads as a task that does not exist", async (method, extra, byName) => {
     const missing = await readsOf(caller(), method, { ...extra, taskId: newUlid(Date.now()) });
-    expect(missing).toBe(2);
+    // Whether the task may be read decides which refusal it is.
+    expect(missing).toBe(method === "task/get" ? 2 : 3);
     expect(await readsOf(caller(), method, { ...extra, taskId: task.taskId })).toBe(missing);
     if (!byName) return;
     expect(await readsOf(caller(), method, { ...extra, taskName: "secret" })).toBe(missing);
@@ -133,6 +134,28 @@ describe("whoever may not", () => {
       expect(JSON.stringify(await result(caller, "task/list", {}))).not.toContain(task.taskId);
       expect(JSON.stringify(await result(caller, "task/list", { agentDid: agent.did }))).not.toContain(task.taskId);
     }
+  });
+});
+
+describe("a reader", () => {
+  test.each([
+    ["task/cancel", {}, "cancel"],
+    ["task/delete", {}, "delete"],
+    ["message/send", { content: 1 }, "update"],
+    ["event/send", { content: 1 }, "update"],
+    ["task/share", { subject: "user:anne", relation: "viewer" }, "delete"],
+    ["task/unshare", { subject: "user:anne", relation: "viewer" }, "delete"],
+  ])("is told by %s which permission is missing, by id and by name", async (method, extra, permission) => {
+    const name = `shown to a reader by ${method}`;
+    const shown = await createTask(operator, { agentDid: agent.did, name });
+    const writes = [{ object: `task:${shown.taskId}`, relation: "viewer", subject: `agent:${sibling.did}` }];
+    await result(operator, "authz/write", { writes });
+    const keys = method.endsWith("share") ? [{ taskId: shown.taskId }] : [{ taskId: shown.taskId }, { taskName: name }];
+    for (const by of keys) {
+      const refused = await rpc(sibling, method, { ...extra, ...by });
+      expect(refused.error?.data).toMatchObject({ code: "PROXY_AUTH_FORBIDDEN", permission });
+    }
+    expect(await codeOf(key, method, { ...extra, taskId: shown.taskId })).toBe("PROXY_NOT_FOUND");
   });
 });
 
