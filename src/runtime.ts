@@ -127,6 +127,25 @@ function createRuntime(env: Env): Runtime {
     operators: createOperatorTokens(config.operatorTokens),
     logLimit,
   });
+  const lockout = createLockout();
+  return {
+    config,
+    registry,
+    registryScope,
+    trust,
+    chain,
+    dispatcher: createMethods(registry),
+    lockout,
+    unknownAgentGuesses: createLockout(),
+    knownAgents: createKnownAgents(config),
+    looks: createSecretLooks(lockout, 2 * config.rateLimitPerAgent),
+    bodies,
+    logLimit,
+  };
+}
+
+/** Every method that can be called, and what folders commit with one another. */
+function createMethods(registry: Registry): Dispatcher {
   const identityHooks: IdentityHooks = {
     keysChanged: () => registry.keys.expectChange(),
     atRegistration: [agentRegistration],
@@ -136,7 +155,7 @@ function createRuntime(env: Env): Runtime {
     ],
     afterEnd: [cleanUpAfterCall],
   };
-  const dispatcher = createDispatcher([
+  return createDispatcher([
     ...identityMethods(identityHooks),
     ...inviteMethods(identityHooks),
     ...trustMethods,
@@ -147,19 +166,4 @@ function createRuntime(env: Env): Runtime {
     ...authzMethods,
     ...auditMethods,
   ]);
-  const lockout = createLockout();
-  return {
-    config,
-    registry,
-    registryScope,
-    trust,
-    chain,
-    dispatcher,
-    lockout,
-    unknownAgentGuesses: createLockout(),
-    knownAgents: createKnownAgents(config),
-    looks: createSecretLooks(lockout, 2 * config.rateLimitPerAgent),
-    bodies,
-    logLimit,
-  };
 }

@@ -19,16 +19,24 @@ export type AuditEntry = AuditEvent & {
   requestId: string | null;
 };
 
-export type AuditOutbox = ReturnType<typeof createAuditOutbox>;
+export type AuditOutbox = {
+  isEmpty(): boolean;
+  /** Part of the caller's transaction. */
+  record(event: AuditEvent, by: AuditedBy, nowMs: number): void;
+  /** The oldest entries, {@link ENTRIES_AT_ONCE} at most. */
+  next(): AuditEntry[];
+  /** D1 has them. */
+  done(entries: readonly AuditEntry[]): void;
+};
 
-export function createAuditOutbox(sql: SqlStorage) {
+/** @param sql the gate's own database */
+export function createAuditOutbox(sql: SqlStorage): AuditOutbox {
   let waiting = sql.exec<{ waiting: number }>("SELECT COUNT(*) AS waiting FROM audit_outbox").one().waiting;
 
   return {
-    isEmpty: (): boolean => waiting === 0,
+    isEmpty: () => waiting === 0,
 
-    /** Part of the caller's transaction. */
-    record(event: AuditEvent, by: AuditedBy, nowMs: number): void {
+    record(event, by, nowMs) {
       const actor = by.principal === null ? "sallyport" : subjectOf(by.principal);
       const entry: AuditEntry = {
         ...event,
@@ -42,15 +50,13 @@ export function createAuditOutbox(sql: SqlStorage) {
       waiting += 1;
     },
 
-    /** The oldest entries. */
-    next: (): AuditEntry[] =>
+    next: () =>
       sql
         .exec<{ entry: string }>("SELECT entry FROM audit_outbox ORDER BY id LIMIT ?", ENTRIES_AT_ONCE)
         .toArray()
         .map(({ entry }) => JSON.parse(entry) as AuditEntry),
 
-    /** D1 has them. */
-    done(entries: readonly AuditEntry[]): void {
+    done(entries) {
       for (const { id } of entries)
         waiting -= sql.exec("DELETE FROM audit_outbox WHERE id = ?", id).rowsWritten > 0 ? 1 : 0;
     },

@@ -44,6 +44,7 @@ export type AgentAuthority = {
   prune(nowMs: number): void;
 };
 
+/** @param sql the gate's own database; memory mirrors it */
 export function createAgentAuthority(sql: SqlStorage): AgentAuthority {
   let epoch = readNumber(sql, "agent_epoch") ?? 0;
   /** What began below this epoch is over, whatever its token. */

@@ -29,6 +29,7 @@ export type ApiKeys = {
   prune(nowMs: number): void;
 };
 
+/** @param sql the gate's own database; memory mirrors it */
 export function createApiKeys(sql: SqlStorage): ApiKeys {
   let generation = readNumber(sql, "api_key_generation") ?? 0;
   const ended = new Set(

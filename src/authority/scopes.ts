@@ -11,5 +11,6 @@ export const SHARED_SCOPES: readonly Scope[] = ["relay", "send"];
 /** Scopes in their one order, each once. */
 export const inOrder = (scopes: readonly Scope[]): Scope[] => SCOPES.filter((scope) => scopes.includes(scope));
 
+/** Whether all scopes are among those of the bounds. */
 export const isWithin = (scopes: readonly Scope[], bounds: readonly Scope[]): boolean =>
   scopes.every((scope) => bounds.includes(scope));

@@ -26,6 +26,7 @@ export type SharedSecret = {
   replace(next: string | null, knownTo: readonly string[]): number;
 };
 
+/** @param sql the gate's own database; memory mirrors it */
 export function createSharedSecret(sql: SqlStorage): SharedSecret {
   let generation = readNumber(sql, "shared_generation") ?? 0;
   let sha256 = readText(sql, "shared_sha256");

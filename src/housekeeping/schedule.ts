@@ -35,6 +35,7 @@ export function turnBegun(last: Turn | undefined, nowMs: number): Turn {
   return { atMs: nowMs, failures: (last?.failures ?? 0) + 1, more: false };
 }
 
+/** @returns the schedule after a turn that has ended */
 export function turnEnded(begun: Turn, outcome: JobOutcome): Turn {
   return outcome === "failed" ? begun : { atMs: begun.atMs, failures: 0, more: outcome === "more" };
 }

@@ -22,6 +22,7 @@ export type ChangeLimit = {
   count(holder: string, nowMs: number): number;
 };
 
+/** @param sql the gate's own database */
 export function createChangeLimit(sql: SqlStorage): ChangeLimit {
   let minuteMs = 0;
   const inMinute = new Map<string, number>();

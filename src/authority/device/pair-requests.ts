@@ -51,6 +51,7 @@ type PairRequestRow = {
   expires_at_ms: number;
 };
 
+/** @param sql the gate's own database */
 export function createPairRequests(sql: SqlStorage): PairRequests {
   const select = (condition: string, ...bindings: (string | number)[]): PairRequest[] =>
     sql

@@ -24,6 +24,7 @@ export type ScopeRequests = {
 
 type Row = { device_id: string; scopes: string; digest: string; expires_at_ms: number };
 
+/** @param sql the gate's own database */
 export function createScopeRequests(sql: SqlStorage): ScopeRequests {
   const select = (condition: string, ...bindings: (string | number)[]): ScopeRequest[] =>
     sql

@@ -19,6 +19,7 @@ export type Nonces = {
   prune(nowMs: number): void;
 };
 
+/** @param skewMaxSeconds how far a timestamp may be off, by the gate's clock */
 export function createNonces(sql: SqlStorage, skewMaxSeconds: number): Nonces {
   /** The highest timestamp ever pruned: at or below it nothing is accepted, whatever the settings become. */
   let prunedThrough = readNumber(sql, "nonces_pruned_through_s") ?? -1;

@@ -7,6 +7,7 @@ export type PeerFences = {
   raise(peer: AgentDid, trustEpoch: number): void;
 };
 
+/** @param sql the gate's own database; memory mirrors it */
 export function createPeerFences(sql: SqlStorage): PeerFences {
   const fences = new Map<string, number>(
     sql

@@ -12,6 +12,7 @@ export type Calls = {
   drain(): Promise<boolean>;
 };
 
+/** @returns the calls in flight of one gate, none at first */
 export function createCalls(): Calls {
   const running = new Map<Promise<unknown>, () => boolean>();
   const endedCalls = (): Promise<unknown>[] => [...running].filter(([, ended]) => ended()).map(([call]) => call);

@@ -11,12 +11,14 @@ export type Upgrade = { requestId: string; origin: string | null } & (
   | { ticketSha256: string; protocol: string }
 );
 
+/** @returns the header value by which an upgrade crosses to a gate, read by {@link readUpgrade} */
 export function writeUpgrade(upgrade: Upgrade): string {
   return JSON.stringify(upgrade, (_name, value: unknown) =>
     value instanceof Uint8Array ? { bytes: encodeBase64Url(value) } : value,
   );
 }
 
+/** @returns what {@link writeUpgrade} wrote */
 export function readUpgrade(text: string): Upgrade {
   return JSON.parse(text, (_name, value: unknown) => {
     const bytes = typeof value === "object" && value !== null && "bytes" in value ? value.bytes : null;
