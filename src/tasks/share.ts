@@ -7,13 +7,16 @@ import { agentObject, taskObject } from "../authz/grants.ts";
 import { graphUnavailable } from "../authz/permission.ts";
 import { SALLYPORT_MODEL } from "../authz/store/sallyport-model.ts";
 import { deleteTuples, writeTuples } from "../authz/store/tuples.ts";
+import { enforceOf, isEnforced, isMember } from "../authz/tenants.ts";
 import { dualWrite, pushToRemote } from "../authz/sync/dual-write.ts";
 import type { CallContext } from "../call/context.ts";
 import { quotaExceeded, quotaStatements } from "../call/quotas.ts";
 import { isGuard } from "../database/batch.ts";
+import { type RowOf, selected } from "../database/columns.ts";
 import { guard } from "../database/guard.ts";
+import { readFirst } from "../database/read.ts";
 import { relationships } from "../database/schema.ts";
-import type { Statement } from "../database/statement.ts";
+import { query, type Statement } from "../database/statement.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { permittedTask } from "./access.ts";
 import { commitOn } from "./commit.ts";
@@ -23,13 +26,14 @@ export type Share = { taskId: string; subject: string; relation: "editor" | "vie
 /**
  * Shares a task with a subject, or takes it back.
  *
- * @throws ProxyError PROXY_BAD_REQUEST for a subject that cannot be one, PROXY_CONFLICT for one too many; PROXY_QUOTA_EXCEEDED
+ * @throws ProxyError PROXY_BAD_REQUEST for a subject that cannot be one, or that the tenant's gate would refuse; PROXY_CONFLICT for one too many; PROXY_QUOTA_EXCEEDED
  */
 export async function changeShare(ctx: CallContext, op: "register" | "deregister", share: Share): Promise<Share> {
   const { relation, subject } = share;
   const wellFormed = validateTuple(SALLYPORT_MODEL, { object: taskObject("any"), relation, subject });
   if (!wellFormed.ok) throw new ProxyError("PROXY_BAD_REQUEST", { detail: `subject: ${wellFormed.error}` });
   const row = await permittedTask(ctx, actorOf(ctx.principal), { taskId: share.taskId }, "delete");
+  if (op === "register") await assertPassesGate(ctx, row.tenantId, subject);
   const object = taskObject(row.taskId);
   const tuple = { object, relation, subject };
   const dual = dualWrite(ctx, op, [
@@ -62,6 +66,24 @@ export async function changeShare(ctx: CallContext, op: "register" | "deregister
 
 /** A tuple and its entry in the audit. */
 const SHARE_BYTES = 1_024;
+
+/**
+ * Refuses a share that would grant nothing: of a tenant for which the graph decides, only members reach tasks. Who is in a group
+ * is known when the group's member asks.
+ *
+ * @throws ProxyError PROXY_BAD_REQUEST
+ */
+async function assertPassesGate(ctx: CallContext, tenantId: string, subject: string): Promise<void> {
+  if (subject.includes("#")) return;
+  const tenant = sql`${tenantId}`;
+  const shown = { enforce: enforceOf(tenant), isMember: isMember(tenant, subject) };
+  const select = query.all<RowOf<typeof shown>>(sql`SELECT ${selected(shown)}`);
+  const found = await readFirst(ctx.db.withSession("first-primary"), select);
+  if (found === null || found.isMember === 1 || !isEnforced(ctx.config, found.enforce)) return;
+  throw new ProxyError("PROXY_BAD_REQUEST", {
+    detail: "subject: is no member of the task's tenant, which alone may reach it; make it a member first.",
+  });
+}
 
 /** Shares of one task, editors and viewers together. */
 export const SHARES_MAX = 1_000;

@@ -5,6 +5,7 @@ import type { CallContext } from "../../src/call/context.ts";
 import { noteDatabaseSize, quotaStatements } from "../../src/call/quotas.ts";
 import { runtimeOf } from "../../src/runtime.ts";
 import {
+  admit,
   type Agent,
   apiKeyOf,
   createTask,
@@ -104,6 +105,7 @@ describe("bytes of a tenant", () => {
 
   test("count what sharing leaves in the audit too: to share and unshare without end is refused", async () => {
     const { taskId } = await createTask(agent, { agentDid: agent.did });
+    await admit(agent, "user:anne");
     const share = { taskId, subject: "user:anne", relation: "viewer" };
     await result(agent, "task/share", share);
     const once = await bytesUsed();

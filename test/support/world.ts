@@ -132,6 +132,12 @@ export async function createTask(caller: Caller, params: Record<string, unknown>
   return (await result(caller, "task/create", params, settings))["task"] as Task;
 }
 
+/** Makes subjects members of an agent's tenant, as the operator does before others share with them. */
+export async function admit({ tenantId }: Agent, ...subjects: string[]): Promise<void> {
+  const writes = subjects.map((subject) => ({ object: `tenant:${tenantId}`, relation: "member", subject }));
+  await result(operator, "authz/write", { writes });
+}
+
 export async function rows<T = Record<string, unknown>>(sql: string, ...values: unknown[]): Promise<T[]> {
   return (
     await env.DB.prepare(sql)

@@ -4,11 +4,22 @@ import { beforeAll, describe, expect, test } from "vitest";
 import type { Reply } from "../../src/call/reply.ts";
 import { runtimeOf } from "../../src/runtime.ts";
 import { contextOf } from "../support/db-spy.ts";
-import { type Agent, apiKeyOf, createTask, operator, register, result, rows, tuplesOf } from "../support/world.ts";
+import {
+  admit,
+  type Agent,
+  apiKeyOf,
+  createTask,
+  operator,
+  register,
+  result,
+  rows,
+  tuplesOf,
+} from "../support/world.ts";
 
 let agent: Agent;
 beforeAll(async () => {
   agent = await register();
+  await admit(agent, "user:bob");
 }, 60_000);
 
 /** A database in which something else is committed between what a call reads and what it writes. */

@@ -13,6 +13,7 @@ import {
   register,
   result,
   rows,
+  rpc,
   type Task,
   tuplesOf,
 } from "../support/world.ts";
@@ -162,6 +163,28 @@ describe("a task", () => {
     const own = await createTask(key, { agentDid: agent.did });
     await result(key, "event/send", { taskId: own.taskId, content: ["an event"] });
     expect(task.taskId).not.toBe(own.taskId);
+  });
+});
+
+describe("a share with a subject that the tenant's gate would refuse", () => {
+  test("is a bad request that says so, and a group's members are judged when they ask", async () => {
+    const { taskId } = await createTask(agent, { agentDid: agent.did });
+    const share = { taskId, relation: "viewer" };
+    for (const subject of [`agent:${stranger.did}`, `user:${stranger.ownerDid}`, "service_account:none"]) {
+      const refused = await rpc(agent, "task/share", { ...share, subject });
+      expect(refused.error?.data).toMatchObject({ code: "PROXY_BAD_REQUEST" });
+      expect(JSON.stringify(refused.error)).toContain("no member of the task's tenant");
+    }
+    expect((await tuplesOf(`task:${taskId}`)).filter((tuple) => tuple.startsWith("viewer"))).toEqual([]);
+    await result(agent, "task/share", { ...share, subject: "group:staff#member" });
+    expect(await codeOf(stranger, "task/share", { ...share, subject: "user:anne" })).toBe("PROXY_NOT_FOUND");
+  });
+
+  test("is taken where the graph does not decide for the tenant", async () => {
+    const { taskId } = await createTask(stranger, { agentDid: stranger.did });
+    await result(operator, "authz/enforce", { tenantId: stranger.tenantId, enforce: false });
+    await result(stranger, "task/share", { taskId, subject: "user:anne", relation: "viewer" });
+    await result(operator, "authz/enforce", { tenantId: stranger.tenantId, enforce: true });
   });
 });
 

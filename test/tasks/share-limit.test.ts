@@ -2,7 +2,18 @@
 import { env } from "cloudflare:workers";
 import { beforeEach, expect, test } from "vitest";
 import { SHARES_MAX } from "../../src/tasks/share.ts";
-import { type Agent, codeOf, createTask, register, result, rows, rpc, type Task, tuplesOf } from "../support/world.ts";
+import {
+  admit,
+  type Agent,
+  codeOf,
+  createTask,
+  register,
+  result,
+  rows,
+  rpc,
+  type Task,
+  tuplesOf,
+} from "../support/world.ts";
 
 let agent: Agent;
 let task: Task;
@@ -10,6 +21,7 @@ const share = (subject: string, relation = "viewer") => ({ taskId: task.taskId, 
 
 beforeEach(async () => {
   agent = await register();
+  await admit(agent, "user:last", "user:one-more");
   task = await createTask(agent, { agentDid: agent.did });
   await env.DB.prepare(
     `INSERT INTO relationships (object_type, object_id, relation, subject_type, subject_id, subject_relation, created_at_ms)

@@ -34,8 +34,11 @@ beforeAll(async () => {
   own = await createTask(victim, { agentDid: victim.did });
   huge = await createTask(stranger, { agentDid: stranger.did });
   later = await createTask(victim, { agentDid: victim.did });
-  await result(stranger, "task/share", { taskId: huge.taskId, subject: `agent:${victim.did}`, relation: "viewer" });
-  await result(stranger, "task/share", { taskId: huge.taskId, subject: `user:${victim.ownerDid}`, relation: "viewer" });
+  // Shared while they were members of its tenant.
+  const strangers = [`agent:${victim.did}`, `user:${victim.ownerDid}`];
+  await result(operator, "authz/write", {
+    writes: strangers.map((subject) => ({ object: `task:${huge.taskId}`, relation: "viewer", subject })),
+  });
   await result(stranger, "task/share", { taskId: huge.taskId, subject: `agent:${friend.did}`, relation: "viewer" });
   await env.DB.prepare(
     `INSERT INTO relationships (object_type, object_id, relation, subject_type, subject_id, subject_relation, created_at_ms)

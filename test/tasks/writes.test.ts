@@ -5,6 +5,7 @@ import type { Reply } from "../../src/call/reply.ts";
 import { runtimeOf } from "../../src/runtime.ts";
 import { contextOf, FENCE, watch } from "../support/db-spy.ts";
 import {
+  admit,
   type Agent,
   apiKeyOf,
   type Caller,
@@ -24,6 +25,7 @@ let key: Holder;
 
 beforeAll(async () => {
   agent = await register();
+  await admit(agent, "user:anne");
   device = await pairDevice(agent, ["tasks:read", "tasks:write"]);
   key = await apiKeyOf(agent, ["tasks:read", "tasks:write", "admin"]);
 }, 60_000);

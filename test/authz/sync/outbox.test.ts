@@ -7,7 +7,7 @@ import type { Reply } from "../../../src/call/reply.ts";
 import { runtimeOf } from "../../../src/runtime.ts";
 import type { Log } from "../../../src/telemetry/log.ts";
 import { contextOf } from "../../support/db-spy.ts";
-import { type Agent, type Caller, operator, register, rows } from "../../support/world.ts";
+import { admit, type Agent, type Caller, operator, register, rows } from "../../support/world.ts";
 
 type Body = {
   principal: string | null;
@@ -38,6 +38,7 @@ const log: Log = {
 
 beforeAll(async () => {
   agent = await register();
+  await admit(agent, "user:amy", "user:bob", "user:carl", "user:eve");
 }, 60_000);
 
 beforeEach(async () => {
