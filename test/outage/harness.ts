@@ -38,11 +38,55 @@ export const FAULTS = {
 export type Key = { kid: string; x: string; status: "active" | "revoked" };
 export type Line = { level: string; event: string } & Record<string, unknown>;
 
-export type Harness = Awaited<ReturnType<typeof newHarness>>;
+type Revoked = { jti: string; agentDid: string };
+
+/** The registry's side: what it serves, how it fails, and how often it was asked. */
+export type HarnessRegistry = {
+  keys: Key[];
+  revoked: Revoked[];
+  /** The list of this moment where null. */
+  crl: Fault | null;
+  faults: Partial<Record<Document, Fault>>;
+  calls: Record<Document, number>;
+  inFlight: Record<Document, number>;
+  mostInFlight: Record<Document, number>;
+  fail(fault: Fault | null, documents?: Document[]): void;
+  /** Answers in the place of this registry where it does not fail. */
+  forwardTo: ((request: Request) => Promise<Response>) | null;
+  forward(to: (request: Request) => Promise<Response>): void;
+  forgetCalls(): void;
+  signedCrl(at: { iat: number; revoked?: Revoked[] }): Promise<Response>;
+};
+
+/** A Worker of its own, with nothing in its memory. `send` says the status, and the code where it is no 202. */
+export type Isolate = {
+  ask(request: Request): Promise<Response>;
+  send(agent: Agent, to: Agent, how?: Signed): Promise<string>;
+};
+
+export type Harness = {
+  registry: HarnessRegistry;
+  /** @param more settings and bindings of this one */
+  newIsolate(more?: Record<string, unknown>): Isolate;
+  /** Lines of the log so far. */
+  lines: Line[];
+  linesOf(event: string): Line[];
+  nowMs(): number;
+  nowSeconds(): number;
+  /** Moves the clock. */
+  pass(ms: number): void;
+  /** Lets the clock run while `work` goes on: a gate is idle only when what it has put off is due and done. */
+  during<T>(work: Promise<T>): Promise<T>;
+  /** An agent that the registry has issued an identity to, under this key or another. */
+  newAgent(under?: { kid?: string; key?: CryptoKey }): Promise<Agent>;
+  /** Trust as a confirmed ticket leaves it. */
+  pair(a: Agent, b: Agent): Promise<void>;
+  newKey(kid: string): Promise<{ key: Key; privateKey: CryptoKey }>;
+};
 let harnesses = 0;
 
 /** @param settings of the proxy, by name */
-export async function newHarness(settings: Record<string, string> = {}) {
+export async function newHarness(settings: Record<string, string> = {}): Promise<Harness> {
   harnesses += 1;
   // The second level outlives isolates, and here test cases: each begins without one.
   const { keys: kept } = await env.CACHE.list();
@@ -53,12 +97,11 @@ export async function newHarness(settings: Record<string, string> = {}) {
   vi.setSystemTime(nowMs);
   const nowSeconds = (): number => Math.floor(nowMs / 1_000);
 
-  const registry = {
-    keys: [{ kid: KID, x: await registryX(), status: "active" }] as Key[],
-    /** The list of this moment, or the JWS of another. */
-    revoked: [] as { jti: string; agentDid: string }[],
-    crl: null as Fault | null,
-    faults: {} as Partial<Record<Document, Fault>>,
+  const registry: HarnessRegistry = {
+    keys: [{ kid: KID, x: await registryX(), status: "active" }],
+    revoked: [],
+    crl: null,
+    faults: {},
     calls: { keys: 0, crl: 0, access: 0 },
     inFlight: { keys: 0, crl: 0, access: 0 },
     mostInFlight: { keys: 0, crl: 0, access: 0 },
@@ -68,9 +111,8 @@ export async function newHarness(settings: Record<string, string> = {}) {
         else registry.faults[document] = fault;
       }
     },
-    /** Answers in the place of this registry where it does not fail. */
-    forwardTo: null as ((request: Request) => Promise<Response>) | null,
-    forward(to: (request: Request) => Promise<Response>): void {
+    forwardTo: null,
+    forward(to) {
       registry.forwardTo = to;
     },
     forgetCalls(): void {
@@ -142,7 +184,6 @@ export async function newHarness(settings: Record<string, string> = {}) {
       nowMs += ms;
       vi.setSystemTime(nowMs);
     },
-    /** Lets the clock run while `work` goes on: a gate is idle only when what it has put off is due and done. */
     async during<T>(work: Promise<T>): Promise<T> {
       const clock = setInterval(() => {
         nowMs += 250;
@@ -154,11 +195,9 @@ export async function newHarness(settings: Record<string, string> = {}) {
         clearInterval(clock);
       }
     },
-    /** An agent that the registry has issued an identity to, under this key or another. */
     newAgent(under: { kid?: string; key?: CryptoKey } = {}): Promise<Agent> {
       return newAgentAt(nowSeconds(), nowMs, under);
     },
-    /** Trust as a confirmed ticket leaves it. */
     async pair(a: Agent, b: Agent): Promise<void> {
       const [low, high] = [a.did, b.did].toSorted((one, other) => (one < other ? -1 : 1));
       await env.DB.prepare(

@@ -3,15 +3,13 @@ import { afterEach, expect, test, vi } from "vitest";
 import { encodeBase64Url } from "../../src/wire/base64url.ts";
 import type { AgentDid } from "../../src/wire/did.ts";
 import { newKeyPair, rawPublicKey } from "../auth/fixture.ts";
-import { type Agent, FAULTS, MINUTE_MS, newHarness, type Harness } from "./harness.ts";
+import { type Agent, FAULTS, type Isolate, MINUTE_MS, newHarness } from "./harness.ts";
 
 vi.setConfig({ testTimeout: 60_000 });
 afterEach(() => {
   vi.restoreAllMocks();
   vi.useRealTimers();
 });
-
-type Isolate = ReturnType<Harness["newIsolate"]>;
 
 async function operator(isolate: Isolate, path: string, body: unknown): Promise<Record<string, unknown>> {
   const headers = { Authorization: `Bearer ${env.OPERATOR_TOKEN}`, "Content-Type": "application/json" };

@@ -211,17 +211,9 @@ export async function startProgram({
     kill,
     query(sql) {
       const id = (queries += 1);
-      return new Promise((resolve, reject) => {
-        const timer = setTimeout(() => reject(new Error("the database did not answer in time")), QUERY_WITHIN_MS);
-        const settle =
-          <T>(end: (value: T) => void) =>
-          (value: T): void => {
-            clearTimeout(timer);
-            end(value);
-          };
-        waiting.set(id, { resolve: settle(resolve), reject: settle(reject) });
-        child?.send({ kind: "query", id, sql } satisfies HostQuery);
-      });
+      const rows = new Promise<Record<string, unknown>[]>((resolve, reject) => waiting.set(id, { resolve, reject }));
+      child?.send({ kind: "query", id, sql } satisfies HostQuery);
+      return inTime(rows);
     },
     residentBytes: () =>
       child?.pid === undefined ? 0 : workersOf(child.pid).reduce((sum, { residentBytes }) => sum + residentBytes, 0),
@@ -231,6 +223,13 @@ export async function startProgram({
       rmSync(workDir, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 });
     },
   };
+}
+
+/** @throws Error when the database has not answered in its time */
+function inTime<T>(answer: Promise<T>): Promise<T> {
+  const { promise: late, reject } = Promise.withResolvers<never>();
+  const timer = setTimeout(() => reject(new Error("the database did not answer in time")), QUERY_WITHIN_MS);
+  return Promise.race([answer, late]).finally(() => clearTimeout(timer));
 }
 
 /** The workerd processes of a group, and their resident memory. Linux alone says it; elsewhere there are none. */
