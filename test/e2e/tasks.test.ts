@@ -160,7 +160,9 @@ describe("the command", () => {
       task: { taskId: task.taskId, params: { n: 1 } },
     });
     expect(await runner.json(["task", "list"])).toMatchObject({ tasks: [{ taskId: task.taskId }], nextCursor: null });
-    await runner.json(["task", "share", task.taskId, "user:anne", "--as", "editor"]);
+    const refused = await runner.run(["task", "share", task.taskId, "user:anne", "--as", "editor"]);
+    expect(refused).toMatchObject({ code: 4 });
+    await runner.json(["task", "share", task.taskId, "group:readers#member", "--as", "editor"]);
     const why = await runner.run(["authz", "explain", `agent:${task.agentDid}`, "delete", `task:${task.taskId}`]);
     expect(why).toMatchObject({
       code: 0,
