@@ -5,8 +5,9 @@
 import { DurableObject } from "cloudflare:workers";
 import { createLockout } from "../auth/limits/lockout.ts";
 import { refusalError } from "../auth/reasons.ts";
-import type { AgentAuthority } from "../authority/agent.ts";
+import type { Device } from "../authority/device/device.ts";
 import { holderOf } from "../authority/holder.ts";
+import { deviceAuthority } from "../authority/names.ts";
 import { scopesOf } from "../authority/principal.ts";
 import type { AuthorityRef } from "../authority/reference.ts";
 import type { LocalMessage } from "../call/gate.ts";
@@ -14,7 +15,6 @@ import type { Reply } from "../call/reply.ts";
 import { runBatch } from "../database/batch.ts";
 import { raiseStatements } from "../database/fencing.ts";
 import type { Bookmarks } from "../database/session.ts";
-import { startDeadline } from "../resilience/deadline.ts";
 import { runInOrder } from "../rpc/batch.ts";
 import { refusal } from "../rpc/dispatcher.ts";
 import { answerRpcBody } from "../rpc/json-rpc.ts";
@@ -26,7 +26,7 @@ import { JsonText } from "../wire/json-text.ts";
 import { problemResponse, ProxyError, proxyErrorFrom } from "../wire/problem.ts";
 import { RELAY_CLOSE } from "../wire/relay-close.ts";
 import { peekMethod } from "../wire/rpc.ts";
-import { admitAgent } from "./admission/agent.ts";
+import { admitAgent, agentRef } from "./admission/agent.ts";
 import { admitApiKey } from "./admission/api-key.ts";
 import { claimDeviceToken } from "./admission/device-claim.ts";
 import { admitDeviceToken } from "./admission/device-token.ts";
@@ -34,10 +34,11 @@ import { admitShared } from "./admission/shared-secret.ts";
 import { countFurtherCall } from "./admission/rate-limit.ts";
 import type { Claim, ClaimAnswer, GateAnswer, GateCall, GateCaller } from "./protocol/calls.ts";
 import { GateRefusal } from "./protocol/refusal.ts";
-import type { AgentAdmission, Submission, SubmissionReply, WaitingSender } from "./protocol/submission.ts";
+import type { Submission, SubmissionReply, WaitingSender } from "./protocol/submission.ts";
 import type { DeliveryOutcome, QueuedMessage, TransferResult } from "./protocol/transfer.ts";
 import { readUpgrade, type Upgrade, UPGRADE_HEADER } from "./protocol/upgrade.ts";
 import type { Session } from "./relay/sockets.ts";
+import { createTrustEpoch } from "./trust-epoch.ts";
 import { createGateState, type GateState } from "./state.ts";
 import { hasSchema } from "./storage/schema.ts";
 
@@ -76,7 +77,7 @@ export class Gate extends DurableObject<Env> {
       config: this.#runtime.config,
       dispatcher: () => this.#runtime.dispatcher,
       gateStub: (did) => this.env.GATE.getByName(did),
-      trustEpoch: (to, how) => this.#trustEpoch(self, to, how),
+      trustEpoch: createTrustEpoch({ self, ctx: this.ctx, runtime: this.#runtime, log: this.#log }),
       log: this.#log,
       onBroken: (error) => {
         this.#log.error("gate.broken", errorFields(error));
@@ -99,8 +100,6 @@ export class Gate extends DurableObject<Env> {
     }
     await this.#ensureOpen().maintenance.alarm();
   }
-
-  // ---- messages ----------------------------------------------------------------------------------------------------
 
   /**
    * Takes a send: nonce, flags, rate and the message itself in one commit.
@@ -152,8 +151,6 @@ export class Gate extends DurableObject<Env> {
     return commits.commit(() => intake.putLocal(message));
   }
 
-  // ---- endings -----------------------------------------------------------------------------------------------------
-
   /** A peer below this trust epoch is out, here and from now on; on disk before the answer. */
   async fencePeer(peer: AgentDid, trustEpoch: number): Promise<void> {
     const { commits, intake } = this.#ensureOpen();
@@ -172,8 +169,6 @@ export class Gate extends DurableObject<Env> {
     // Also when this is repeated: the first time may have failed here.
     await runBatch(this.env.DB, raiseStatements([{ authority: `agent:${this.#self}`, epoch: authority.epoch() }]));
   }
-
-  // ---- calls -------------------------------------------------------------------------------------------------------
 
   /** Admits one authenticated request and runs its calls in their order, each under the caller's authority. */
   async call(request: GateCall): Promise<GateAnswer> {
@@ -237,26 +232,25 @@ export class Gate extends DurableObject<Env> {
   async claim(claim: Claim): Promise<ClaimAnswer> {
     return this.#refusable(async (): Promise<ClaimAnswer> => {
       const { deviceTokenTtlMs: tokenTtlMs } = this.#runtime.config;
-      const { device, token, expiresAtMs } = await claimDeviceToken(this.#open, this.#lockout, {
-        ...claim,
-        tokenTtlMs,
-      });
+      const handedOver = await claimDeviceToken(this.#open, this.#lockout, { ...claim, tokenTtlMs });
+      const { device, token, expiresAtMs } = handedOver;
+      if (handedOver.hasEndedToken) await this.#endClaimedOver(device);
       this.#log.info("device.claimed", { requestId: claim.requestId, deviceId: device.deviceId, epoch: device.epoch });
       return { ok: true, token, scopes: device.scopes, epoch: device.epoch, expiresAtMs };
     });
   }
 
-  async #trustEpoch(self: AgentDid, to: AgentDid, how: { fresh: boolean } = { fresh: false }): Promise<number> {
-    const { config, trust } = this.#runtime;
-    const deadline = startDeadline(config.authDeadlineMs, Date.now);
+  /** Completes the end of the token that a claim has replaced, as any end of an authority is completed before its answer. */
+  async #endClaimedOver(device: Device): Promise<void> {
+    const { self, devices, revocation, commits, relay } = this.#ensureOpen();
     try {
-      const background = (work: Promise<unknown>): void => this.ctx.waitUntil(work);
-      const scope = { now: Date.now, log: this.#log, background, signal: deadline.signal };
-      const judged = await trust.judge(self, to, scope, how);
-      if (!judged.ok) throw refusalError(judged.error);
-      return judged.value.epoch;
+      await revocation.complete([{ authority: deviceAuthority(self, device.deviceId), epoch: device.epoch }]);
+    } catch (error) {
+      // The new token is in no answer: the device fetches another.
+      devices.leaveToClaim(device);
+      throw error;
     } finally {
-      deadline.end();
+      await commits.commit(() => relay.sweep(Date.now()));
     }
   }
 
@@ -268,8 +262,6 @@ export class Gate extends DurableObject<Env> {
       throw error;
     }
   }
-
-  // ---- sockets -----------------------------------------------------------------------------------------------------
 
   /** The socket upgrade, the one request that cannot be an RPC. */
   override async fetch(request: Request): Promise<Response> {
@@ -352,9 +344,4 @@ export class Gate extends DurableObject<Env> {
     this.#log.warn("relay.socket_error", errorFields(error));
     if (session !== null) this.#ensureOpen().relay.gone(session);
   }
-}
-
-/** The authority that an admitted request of the agent runs under. */
-function agentRef(authority: Pick<AgentAuthority, "epoch">, { principal }: AgentAdmission): AuthorityRef {
-  return { kind: "agent", epoch: authority.epoch(), jti: principal.jti, expMs: principal.expMs, principal };
 }

@@ -11,7 +11,7 @@ import { newUlid } from "../wire/ulid.ts";
 import { admitAgent } from "./admission/agent.ts";
 import { createCalls } from "./calls/in-flight.ts";
 import { createOperations } from "./calls/operations.ts";
-import { createRevocation } from "./calls/revocation.ts";
+import { createRevocation, type Revocation } from "./calls/revocation.ts";
 import { createRunner, type Runner } from "./calls/runner.ts";
 import { createMaintenance, type Maintenance } from "./maintenance.ts";
 import { createDeliveryIds } from "./outbox/delivery-id.ts";
@@ -31,6 +31,7 @@ export type GateState = GateStores & {
   relay: Relay;
   submissions: Submissions;
   intake: Intake;
+  revocation: Revocation;
   runner: Runner;
   maintenance: Maintenance;
 };
@@ -111,5 +112,5 @@ export function createGateState(deps: GateStateDeps): GateState {
     });
   });
   commits.beforeCommit(maintenance.beforeCommit);
-  return { ...stores, self, commits, relay, submissions, intake, runner, maintenance };
+  return { ...stores, self, commits, relay, submissions, intake, revocation, runner, maintenance };
 }

@@ -4,6 +4,9 @@ import { sha256Base64Url } from "../../wire/proof.ts";
 import { type Scope, SCOPES } from "../scopes.ts";
 import { hashSecret, newSecret, SECRET_PREFIXES } from "../secrets.ts";
 
+/** Contract §5: a device whose answer to its own rotation was lost may claim once within this time. */
+export const RECLAIM_MS = 60_000;
+
 const DEVICE_ID_LENGTH = 22;
 
 export type EndedAs = "rotated" | "revoked" | "removed";
@@ -25,6 +28,11 @@ export type Device = {
   tokenExpiresAtMs: number | null;
   /** A new token may be fetched, once, by a proof of the device's key. */
   tokenWaits: boolean;
+  /**
+   * Until when it may be fetched although one is in force: the device has rotated itself, and the answer may have been lost.
+   * Milliseconds since the epoch; null when that was not so, or has been made use of.
+   */
+  reclaimUntilMs: number | null;
   pairedAtMs: number;
   rotatedAtMs: number | null;
   lastUsedAtMs: number | null;
@@ -74,6 +82,9 @@ export type DeviceRow = {
   ended_as: EndedAs | null;
 };
 
+/** What stands in the column `token_waits`. */
+export const TOKEN_WAITS = { no: 0, yes: 1, ifLost: 2 } as const;
+
 export function deviceOf(row: DeviceRow): Device {
   return {
     deviceId: row.device_id,
@@ -85,7 +96,8 @@ export function deviceOf(row: DeviceRow): Device {
     lostScopes: row.lost_scopes === null ? lostBefore(row) : (JSON.parse(row.lost_scopes) as LostScopes),
     tokenSha256: row.token_sha256,
     tokenExpiresAtMs: row.token_expires_at_ms,
-    tokenWaits: row.token_waits === 1,
+    tokenWaits: row.token_waits === TOKEN_WAITS.yes,
+    reclaimUntilMs: row.token_waits === TOKEN_WAITS.ifLost ? (row.rotated_at_ms ?? 0) + RECLAIM_MS : null,
     pairedAtMs: row.paired_at_ms,
     rotatedAtMs: row.rotated_at_ms,
     lastUsedAtMs: row.last_used_at_ms,

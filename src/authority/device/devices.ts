@@ -4,7 +4,7 @@
  */
 import { RELAY_CLOSE_REASON } from "../../wire/relay-close.ts";
 import { createChangeLimit } from "./change-limit.ts";
-import { type Device, deviceOf, type DeviceRow, withLost } from "./device.ts";
+import { type Device, deviceOf, type DeviceRow, RECLAIM_MS, TOKEN_WAITS, withLost } from "./device.ts";
 import type { DeviceOrigin } from "../lineage.ts";
 import { createPairRequests, type PairRequest, type PairRequests } from "./pair-requests.ts";
 import { createScopeRequests, type ScopeRequests } from "./scope-requests.ts";
@@ -42,7 +42,7 @@ export type Devices = {
   pair(request: PairRequest, nowMs: number): Device;
   /** Ends the token so far. With a new token it is in force at once; without, it waits to be fetched. */
   rotate(device: Device, scopes: readonly Scope[], token: KeptToken | null, nowMs: number): Device;
-  /** Hands out the token that waits; the epoch stays, nothing was in force under it. */
+  /** Hands out the token that waits. The epoch stays where nothing was in force under it; a token that was ends, and its epoch with it. */
   claim(device: Device, token: KeptToken): Device;
   /** Adds to what was approved for a device and what it holds; its token stays. */
   widen(device: Device, scopes: readonly Scope[]): Device;
@@ -138,6 +138,7 @@ export function createDevices(sql: SqlStorage): Devices {
         tokenSha256: null,
         tokenExpiresAtMs: null,
         tokenWaits: true,
+        reclaimUntilMs: null,
         pairedAtMs: nowMs,
         rotatedAtMs: null,
         lastUsedAtMs: null,
@@ -156,11 +157,22 @@ export function createDevices(sql: SqlStorage): Devices {
         tokenSha256: token?.sha256 ?? null,
         tokenExpiresAtMs: token?.expiresAtMs ?? null,
         tokenWaits: token === null,
+        reclaimUntilMs: token === null ? null : nowMs + RECLAIM_MS,
         rotatedAtMs: nowMs,
       });
     },
-    claim: (device, token) =>
-      save({ ...device, tokenSha256: token.sha256, tokenExpiresAtMs: token.expiresAtMs, tokenWaits: false }),
+    claim(device, token) {
+      const replaces = device.tokenSha256 !== null;
+      if (replaces) retireToken(sql, device);
+      return save({
+        ...device,
+        epoch: device.epoch + (replaces ? 1 : 0),
+        tokenSha256: token.sha256,
+        tokenExpiresAtMs: token.expiresAtMs,
+        tokenWaits: false,
+        reclaimUntilMs: null,
+      });
+    },
     widen: (device, scopes) =>
       save({
         ...device,
@@ -178,6 +190,7 @@ export function createDevices(sql: SqlStorage): Devices {
         tokenSha256: null,
         tokenExpiresAtMs: null,
         tokenWaits: false,
+        reclaimUntilMs: null,
         endedAtMs: nowMs,
         endedAs,
       });
@@ -185,7 +198,7 @@ export function createDevices(sql: SqlStorage): Devices {
     leaveToClaim(device) {
       const current = devices.get(device.deviceId);
       if (current === undefined || current.epoch !== device.epoch || current.endedAtMs !== null) return;
-      save({ ...current, tokenSha256: null, tokenExpiresAtMs: null, tokenWaits: true });
+      save({ ...current, tokenSha256: null, tokenExpiresAtMs: null, tokenWaits: true, reclaimUntilMs: null });
     },
     rename: (device, label) => void save({ ...device, label }),
     used(device, nowMs) {
@@ -237,7 +250,7 @@ function saveRow(sql: SqlStorage, device: Device): void {
     JSON.stringify(device.lostScopes),
     device.tokenSha256,
     device.tokenExpiresAtMs,
-    device.tokenWaits ? 1 : 0,
+    device.tokenWaits ? TOKEN_WAITS.yes : device.reclaimUntilMs === null ? TOKEN_WAITS.no : TOKEN_WAITS.ifLost,
     device.pairedAtMs,
     device.rotatedAtMs,
     device.lastUsedAtMs,

@@ -1,6 +1,7 @@
 /** What a verified request brings to its gate, and how the gate decides on it: flags, window, nonce, rate, in this order. */
 import { AGENT_HOLDER } from "../../authority/holder.ts";
 import type { AgentAuthority } from "../../authority/agent.ts";
+import type { AuthorityRef } from "../../authority/reference.ts";
 import { GateRefusal } from "../protocol/refusal.ts";
 import type { AgentAdmission } from "../protocol/submission.ts";
 import type { AccessValidations } from "./access-validations.ts";
@@ -56,4 +57,9 @@ export function admitAgent(
   stores.accessValidations.recordOwner(principal.ownerDid);
   if (access !== undefined && access.validatedAtMs !== null)
     stores.accessValidations.validated(access.keyHash, access.validatedAtMs);
+}
+
+/** @returns the authority that an admitted request of the agent runs under */
+export function agentRef(authority: Pick<AgentAuthority, "epoch">, { principal }: AgentAdmission): AuthorityRef {
+  return { kind: "agent", epoch: authority.epoch(), jti: principal.jti, expMs: principal.expMs, principal };
 }

@@ -27,6 +27,9 @@ export type ClaimStores = {
   audit: Pick<AuditOutbox, "record">;
 };
 
+/** A new token, and whether it has ended one that was in force: the caller completes that end before it answers. */
+export type HandedOver = { device: Device; token: string; expiresAtMs: number; hasEndedToken: boolean };
+
 /**
  * The one-time hand-over of a new device token, made at this moment.
  *
@@ -37,7 +40,7 @@ export async function claimDeviceToken(
   stores: ClaimStores | null,
   lockout: Lockout,
   claim: { deviceId: string; proof: ClaimProof; address: string | null; requestId: string; tokenTtlMs: number },
-): Promise<{ device: Device; token: string; expiresAtMs: number }> {
+): Promise<HandedOver> {
   const known = stores?.devices.findActive(claim.deviceId) ?? null;
   const proven = await hasProof(known?.publicKey ?? DUMMY_KEY, claim.proof);
   const fresh = await newDeviceToken();
@@ -50,7 +53,8 @@ export async function claimDeviceToken(
     useProof(stores.nonces, device.publicKey, claim.proof, nowMs);
     countRequest(stores.rate, { holder: `device:${device.deviceId}` }, nowMs);
     // No refusal, which would be undone: the proof is used up, or it could be shown again when there is a token.
-    if (!device.tokenWaits) return null;
+    const mayReclaim = device.reclaimUntilMs !== null && nowMs < device.reclaimUntilMs;
+    if (!device.tokenWaits && !mayReclaim) return null;
     const expiresAtMs = nowMs + claim.tokenTtlMs;
     const claimed = stores.devices.claim(device, { sha256: fresh.sha256, expiresAtMs });
     const { principal } = deviceRef(stores, claimed, expiresAtMs);
@@ -65,7 +69,7 @@ export async function claimDeviceToken(
       { principal, origin: claim.address, requestId: claim.requestId },
       nowMs,
     );
-    return { device: claimed, token: fresh.token, expiresAtMs };
+    return { device: claimed, token: fresh.token, expiresAtMs, hasEndedToken: claimed.epoch !== device.epoch };
   });
   if (handedOver === null) throw new GateRefusal("gate-nothing-to-claim");
   return handedOver;

@@ -43,6 +43,13 @@ export type Revocation = {
    */
   end<T>(call: EndingCall, end: EndAuthority<T>): Promise<{ applied: T; fenced: Fenced }>;
   /**
+   * Completes an end that is written already: steps 2 to 4.
+   *
+   * @param raise the fencing tokens in D1, each to where it has to stand
+   * @throws ProxyError DRAIN_TIMEOUT as above
+   */
+  complete(raise: readonly FencingToken[]): Promise<void>;
+  /**
    * Ends everything of this agent, or everything issued before `keepJti`.
    *
    * @throws ProxyError DRAIN_TIMEOUT as above, or what `commit` throws; the agent stays ended where its outcome is unknown
@@ -122,6 +129,10 @@ export function createRevocation(deps: RevocationDeps): Revocation {
         Promise.all([raiseAtPrimary(env.DB, raise(applied), commitWith?.(applied) ?? []), drain()]),
       );
       return { applied, fenced };
+    },
+
+    async complete(raise) {
+      await withinDrainTime(() => Promise.all([raiseAtPrimary(env.DB, raise, []), drain()]));
     },
 
     async endAgent(call, { reason, keepJti, commit }) {

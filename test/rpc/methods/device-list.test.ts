@@ -26,6 +26,7 @@ const device = (n: number, over: Partial<Device> = {}): Device => ({
   tokenSha256: null,
   tokenExpiresAtMs: NOW_MS,
   tokenWaits: true,
+  reclaimUntilMs: null,
   pairedAtMs: NOW_MS,
   rotatedAtMs: NOW_MS,
   lastUsedAtMs: NOW_MS,
