@@ -172,13 +172,17 @@ async function forgeries({ alice, bob, carol }: Cast, bobsInbox: Inbox): Promise
       "PROXY_AUTH_INVALID_PROOF",
     );
   });
-  await check("a signature by a key that is not Alice's", async () =>
-    refused(
-      await signedMessage({ ...alice, keys: await generateKeys() }, bob.client.agentDid, {}),
-      401,
-      "PROXY_AUTH_INVALID_PROOF",
-    ),
-  );
+  await check("a signature by a key that is not Alice's", async () => {
+    // It names Alice's key, as a forger would.
+    const forged = { ...(await generateKeys()), publicKey: alice.keys.publicKey };
+    const signed = await signedMessage({ ...alice, keys: forged }, bob.client.agentDid, {});
+    return refused(signed, 401, "PROXY_AUTH_INVALID_PROOF");
+  });
+  await check("another recipient than the one that was signed", async () => {
+    const signed = await signedMessage(alice, bob.client.agentDid, {});
+    signed.headers.set("X-Claw-Recipient-Agent-Did", carol.client.agentDid);
+    return refused(signed, 401, "PROXY_AUTH_INVALID_PROOF");
+  });
   await check("a recipient that Alice is not paired with", async () =>
     refused(await signedMessage(alice, carol.client.agentDid, {}), 403, "PROXY_AUTH_FORBIDDEN"),
   );
