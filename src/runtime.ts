@@ -9,6 +9,7 @@ import { type Chain, createChain } from "./auth/chain.ts";
 import { createOperatorTokens } from "./auth/credential.ts";
 import { type BodyBudget, createBodyBudget } from "./auth/limits/body-budget.ts";
 import { createRefusalMemory } from "./auth/limits/refusal-memory.ts";
+import { createRateWindow, type RateWindow } from "./auth/limits/rate-window.ts";
 import { createSecretLooks, type SecretLooks } from "./auth/limits/secret-looks.ts";
 import { createReplayMemory, nonceAgeMs } from "./auth/replay.ts";
 import { createTokenMemory } from "./auth/token.ts";
@@ -48,6 +49,8 @@ export type Runtime = {
   /** Guesses at secrets of agents that do not exist, by agent and address, as the gates of those that do count them. */
   readonly unknownAgentGuesses: Lockout;
   readonly knownAgents: KnownAgents;
+  /** How often an agent's sends may cost the parsing of a body. */
+  readonly sends: RateWindow;
   /** How often a secret without a proof may cost a read. */
   readonly looks: SecretLooks;
   /** The budget for bodies of callers who are not known yet. */
@@ -138,6 +141,7 @@ function createRuntime(env: Env): Runtime {
     lockout,
     unknownAgentGuesses: createLockout(),
     knownAgents: createKnownAgents(config),
+    sends: createRateWindow(2 * config.rateLimitPerAgent),
     looks: createSecretLooks(lockout, 2 * config.rateLimitPerAgent),
     bodies,
     logLimit,

@@ -92,6 +92,7 @@ export const REASONS = {
   "credential-looked-up-too-often": at("credential", "PROXY_RATE_LIMIT_EXCEEDED"),
   "credential-unavailable": at("credential", "PROXY_AUTH_DEPENDENCY_UNAVAILABLE"),
   // what the route itself finds wrong with a verified request; the diagnostics name the code that it answers with
+  "sends-far-too-many": at("route", "PROXY_RATE_LIMIT_EXCEEDED"),
   "route-refused": at("route", "PROXY_BAD_REQUEST"),
   // what the gate decides in its hop
   "gate-nonce-replayed": at("gate", "PROXY_AUTH_REPLAY"),

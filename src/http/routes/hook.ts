@@ -2,6 +2,7 @@
 import type { Context, Handler } from "hono";
 import type { PassedAgent } from "../../auth/passed.ts";
 import type { RouteNeeds } from "../../auth/form.ts";
+import { refusal } from "../../auth/reasons.ts";
 import type { Submission, SubmissionReply } from "../../gate/protocol/submission.ts";
 import { errorFields } from "../../telemetry/log.ts";
 import { inSpan } from "../../telemetry/span.ts";
@@ -14,9 +15,12 @@ import { readSend, type Send } from "../send.ts";
 /** `POST /hooks/agent`, contract §3. @returns a handler that answers 202 once the message is on disk */
 export function hook(needs: RouteNeeds): Handler<HttpEnv> {
   return async (c) => {
-    const { chain } = c.get("runtime");
+    const { chain, sends } = c.get("runtime");
     const scope = chainScope(c);
     let passed = (await authenticate(c, needs)) as PassedAgent;
+    // The gate counts exactly, and after the body has been parsed: far beyond the rate it is not.
+    const tooManyMs = sends.waitMs(passed.proof.keyX, Date.now());
+    if (tooManyMs > 0) throw refusedByGate(c, passed, { ...refusal("sends-far-too-many"), retryAfterMs: tooManyMs });
     const request = await beforeTheHop(c, passed, () => readSend(c, passed.body));
     let reply = await submit(c, passed, request);
     if (!reply.ok && reply.refusal.reason === "gate-peer-fenced") {
