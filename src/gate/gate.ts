@@ -240,7 +240,7 @@ export class Gate extends DurableObject<Env> {
     });
   }
 
-  /** Completes the end of the token that a claim has replaced, as any end of an authority is completed before its answer. */
+  /** Completes the end of the token that a claim has replaced: every end of an authority is completed before its answer. */
   async #endClaimedOver(device: Device): Promise<void> {
     const { self, devices, revocation, commits, relay } = this.#ensureOpen();
     try {

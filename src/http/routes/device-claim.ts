@@ -1,23 +1,23 @@
 /** `POST /v1/devices/claim`: a device fetches its new token by a proof of its own key. Contract §3. */
 import type { Context, Handler } from "hono";
-import { readRequestBody } from "../../auth/body.ts";
-import { provenRequest } from "../../auth/chain.ts";
-import { checkBodyHash, readProof } from "../../auth/proof.ts";
+import type { ProofForm } from "../../auth/proof.ts";
 import { type Refusal, refusal, refusalError } from "../../auth/reasons.ts";
 import type { ClaimAnswer } from "../../gate/protocol/calls.ts";
-import { type BodyLimits, discardBody } from "../../resilience/bounded-body.ts";
+import type { BodyLimits } from "../../resilience/bounded-body.ts";
 import { type AgentDid, didAuthority, parseAgentDid } from "../../wire/did.ts";
 import { ProxyError } from "../../wire/problem.ts";
-import { sha256Base64Url } from "../../wire/proof.ts";
 import { gateFailed, gateStub, refuseUnknownAgent } from "../gate-client.ts";
 import type { HttpEnv } from "../middleware/request-context.ts";
 import { refuseBeyond } from "../middleware/rate-limit.ts";
+import { readProvenBody } from "../proven-body.ts";
 
 const DEVICE_ID_PATTERN = /^[A-Za-z0-9_-]{22}$/;
 const RETRY_AFTER_MS = 60_000;
 const textDecoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 /** A claim has some 150 bytes, sent at once; nobody has proved anything before it is read. */
 const CLAIM_BODY: BodyLimits = { maxBytes: 4_096, timeoutMs: 5_000 };
+
+type DeviceClaim = { agentDid: AgentDid; deviceId: string };
 
 /** Whatever is wrong with a claim, its answer is the same. */
 const REFUSED: Refusal = { reason: "gate-credential-refused" };
@@ -47,35 +47,17 @@ export const claimDevice: Handler<HttpEnv> = async (c) => {
   return c.json({ token, scopes, epoch, expiresAtMs }, 200, { "Cache-Control": "no-store" });
 };
 
-/** Cheap before dear: the proof's headers, then a small body, its hash, and only then what it says. */
-async function readClaim(c: Context<HttpEnv>) {
-  const { config, bodies } = c.get("runtime");
-  const { skewMaxSeconds, proofV1, publicAuthorities } = config;
-  const rules = { nowMs: Date.now(), skewMaxSeconds, proofV1 };
-  const proof = readProof(provenRequest(c.req.raw, publicAuthorities), rules);
-  if (!proof.ok) {
-    await discardBody(c.req.raw.body);
-    throw refused(c, proof.error);
-  }
-  const from = { address: c.get("address"), budget: bodies, now: Date.now };
-  const body = await readRequestBody(c.req.raw, from, CLAIM_BODY);
-  if (!body.ok) {
-    await discardBody(c.req.raw.body);
-    if (body.error.reason !== "body-too-large") throw refusalError(body.error);
-    throw new ProxyError("PROXY_BODY_TOO_LARGE", { detail: "The body may have at most 4 KiB." });
-  }
-  const { bytes, share } = body.value;
-  try {
-    const hashed = checkBodyHash(proof.value, await sha256Base64Url(bytes));
-    if (!hashed.ok) throw refused(c, hashed.error);
-    const claim = parseClaim(bytes);
-    // Whoever is of another authority is nobody here: no gate is woken to say so.
-    if (didAuthority(claim.agentDid) !== config.registryAuthority)
-      throw refused(c, refusal("credential-agent-foreign"));
-    return { claim, proof: proof.value };
-  } finally {
-    share.release();
-  }
+/** @throws ProxyError */
+async function readClaim(c: Context<HttpEnv>): Promise<{ claim: DeviceClaim; proof: ProofForm }> {
+  const { registryAuthority } = c.get("runtime").config;
+  const { params: claim, proof } = await readProvenBody(c, {
+    limits: CLAIM_BODY,
+    parse: parseClaim,
+    refused: (why) => refused(c, why),
+  });
+  // Whoever is of another authority is nobody here: no gate is woken to say so.
+  if (didAuthority(claim.agentDid) !== registryAuthority) throw refused(c, refusal("credential-agent-foreign"));
+  return { claim, proof };
 }
 
 /** The reason goes to the log, once a minute for each address; the wire gets the one 401. */
@@ -87,7 +69,7 @@ function refused(c: Context<HttpEnv>, why: Refusal): ProxyError {
 }
 
 /** @throws ProxyError PROXY_BAD_REQUEST for what is no claim */
-function parseClaim(body: Uint8Array): { agentDid: AgentDid; deviceId: string } {
+function parseClaim(body: Uint8Array): DeviceClaim {
   let value: { agentDid?: unknown; deviceId?: unknown } | null;
   try {
     value = JSON.parse(textDecoder.decode(body)) as typeof value;

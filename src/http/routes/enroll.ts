@@ -1,8 +1,6 @@
 /** `POST /v1/agents/enroll`: whoever holds an invite registers an agent by a proof of the agent's own key. Contract §2, §3. */
 import type { Context, Handler } from "hono";
-import { readRequestBody } from "../../auth/body.ts";
-import { provenRequest } from "../../auth/chain.ts";
-import { checkBodyHash, checkProof, type ProofForm, readProof } from "../../auth/proof.ts";
+import { checkProof, type ProofForm } from "../../auth/proof.ts";
 import { refusalError } from "../../auth/reasons.ts";
 import { hashSecret, hasSecretForm, SECRET_PREFIXES } from "../../authority/secrets.ts";
 import { writtenReply } from "../../call/reply.ts";
@@ -11,13 +9,14 @@ import { parsePublicKey } from "../../identity/public-key.ts";
 import { type BodyLimits, discardBody } from "../../resilience/bounded-body.ts";
 import { decodeBase64Url } from "../../wire/base64url.ts";
 import { ProxyError } from "../../wire/problem.ts";
-import { importEd25519PublicKey, sha256Base64Url } from "../../wire/proof.ts";
+import { importEd25519PublicKey } from "../../wire/proof.ts";
 import { countGuess } from "../authenticate.ts";
 import { jsonResponse } from "../json-response.ts";
 import type { HttpEnv } from "../middleware/request-context.ts";
 import { refuseBeyond } from "../middleware/rate-limit.ts";
 import { workerContext } from "../operator-context.ts";
 import { bodyParams, memberOf, type Params } from "../params.ts";
+import { readProvenBody } from "../proven-body.ts";
 
 const RETRY_AFTER_MS = 60_000;
 /** Some 300 bytes, sent at once; nobody has proved anything before it is read. */
@@ -28,7 +27,11 @@ export const enroll: Handler<HttpEnv> = async (c) => {
   // Counted with the claims of devices: both are made by those who have nothing yet.
   await refuseBeyond(c, c.env.RATE_LIMIT_CLAIM, c.get("address") ?? "unknown", RETRY_AFTER_MS);
   const secret = await readInvite(c);
-  const { params, proof } = await readEnrollment(c);
+  const { params, proof } = await readProvenBody<Params>(c, {
+    limits: ENROLL_BODY,
+    parse: (bytes) => bodyParams()(c, bytes),
+    refused: refusalError,
+  });
   await prove(params, proof);
   const principal = await inviteOf(c, secret);
   const ctx = { ...workerContext(c), principal };
@@ -51,33 +54,6 @@ async function readInvite(c: Context<HttpEnv>): Promise<string> {
   if (scheme.toLowerCase() !== "invite") throw new ProxyError("PROXY_AUTH_INVALID_SCHEME");
   countGuess(c);
   throw new ProxyError("PROXY_AUTH_INVALID_TOKEN", { reason: "invite-malformed" });
-}
-
-/** Cheap before dear: the proof's headers, then a small body, its hash, and only then what it says. */
-async function readEnrollment(c: Context<HttpEnv>): Promise<{ params: Params; proof: ProofForm }> {
-  const { config, bodies } = c.get("runtime");
-  const { skewMaxSeconds, proofV1, publicAuthorities } = config;
-  const rules = { nowMs: Date.now(), skewMaxSeconds, proofV1 };
-  const proof = readProof(provenRequest(c.req.raw, publicAuthorities), rules);
-  if (!proof.ok) {
-    await discardBody(c.req.raw.body);
-    throw refusalError(proof.error);
-  }
-  const from = { address: c.get("address"), budget: bodies, now: Date.now };
-  const body = await readRequestBody(c.req.raw, from, ENROLL_BODY);
-  if (!body.ok) {
-    await discardBody(c.req.raw.body);
-    if (body.error.reason !== "body-too-large") throw refusalError(body.error);
-    throw new ProxyError("PROXY_BODY_TOO_LARGE", { detail: "The body may have at most 8 KiB." });
-  }
-  const { bytes, share } = body.value;
-  try {
-    const hashed = checkBodyHash(proof.value, await sha256Base64Url(bytes));
-    if (!hashed.ok) throw refusalError(hashed.error);
-    return { params: bodyParams()(c, bytes), proof: proof.value };
-  } finally {
-    share.release();
-  }
 }
 
 /** The newcomer holds the key that it wants registered. @throws ProxyError */

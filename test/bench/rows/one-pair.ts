@@ -1,51 +1,10 @@
-import { type Figure, figure, interleave, ratioFigure, type Row, SENDS_A_SECOND } from "../row.ts";
-import { complaints } from "./hook-to-floor.ts";
+import { toOneRow } from "../to-one.ts";
 
-const CONNECTIONS = [1, 2, 16];
-
-/** One sender and one recipient, as a busy pair of agents is: what it delivers, and whether it is ever refused. */
-const onePair: Row = {
+/** One sender and one recipient, as a busy pair of agents is. */
+export default toOneRow({
   name: "one-pair",
   about: "one sender to one recipient, closed loop, everything delivered and acknowledged, beside the floor",
-  async run(bench) {
-    const [proxy, floor] = await Promise.all([bench.proxy(), bench.floor()]);
-    const load = bench.load();
-    await load.prepare({ senders: 1, recipients: 1, fan: 1, connect: true, url: proxy.url });
-    const figures: Figure[] = [];
-    const notes: string[] = [];
-    for (const connections of CONNECTIONS) {
-      const plan = { connections, seconds: bench.seconds, expected: 202, settle: false };
-      // oxlint-disable-next-line no-await-in-loop -- one level after the other
-      const runs = await interleave(
-        bench.rounds,
-        {
-          floor: () => load.run({ ...plan, url: floor.url, deliver: false }),
-          hook: () => load.run({ ...plan, url: proxy.url, deliver: true }),
-        },
-        () => load.sign({ count: Math.ceil(bench.seconds * SENDS_A_SECOND) }),
-      );
-      const delivered = runs.hook.map(({ deliveredPerSecond }) => deliveredPerSecond ?? 0);
-      const answered = runs.floor.map(({ acceptedPerSecond }) => acceptedPerSecond);
-      const at = `at ${connections} ${connections === 1 ? "connection" : "connections"}`;
-      figures.push(
-        figure(`pair ${at}, delivered`, "/s", delivered),
-        ratioFigure(`pair to floor ${at}`, delivered, answered),
-        figure(
-          `pair ${at}, p50 of the 202`,
-          "ms",
-          runs.hook.map(({ latencyMs }) => latencyMs.p50),
-        ),
-        figure(
-          `pair ${at}, p99 of the 202`,
-          "ms",
-          runs.hook.map(({ latencyMs }) => latencyMs.p99),
-        ),
-      );
-      const hook = runs.hook.map((run) => ({ ...run, unsettled: [] }));
-      notes.push(...complaints(`pair ${at}`, hook));
-    }
-    return { figures, notes };
-  },
-};
-
-export default onePair;
+  title: "pair",
+  senders: 1,
+  connectionCounts: [1, 2, 16],
+});
