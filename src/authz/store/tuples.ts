@@ -29,7 +29,7 @@ export type TupleStore = Store;
 const TUPLES_PER_STATEMENT = 1_000;
 
 /** The tuple itself, in the order of {@link columnsOf}. */
-const KEY = [
+export const TUPLE_KEY = [
   relationships.objectType,
   relationships.objectId,
   relationships.relation,
@@ -37,7 +37,7 @@ const KEY = [
   relationships.subjectId,
   relationships.subjectRelation,
 ] as const;
-const KEY_NAMES = names(...KEY);
+const KEY_NAMES = names(...TUPLE_KEY);
 /** The tuple in a row of `json_each`, as {@link columnsOf} lays it out. */
 export const TUPLE_OF_JSON = sql.raw("value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5");
 
@@ -60,7 +60,7 @@ export function writeTuples(
     query
       .insert(relationships)
       .select(sql`SELECT ${TUPLE_OF_JSON}, ${nowMs} FROM json_each(${chunk}) WHERE TRUE`)
-      .onConflictDoNothing({ target: [...KEY] }),
+      .onConflictDoNothing({ target: [...TUPLE_KEY] }),
   );
 }
 
@@ -137,7 +137,7 @@ export async function readTuples(
     .select()
     .from(relationships)
     .where(and(...conditions))
-    .orderBy(...KEY.map((column) => asc(column)))
+    .orderBy(...TUPLE_KEY.map((column) => asc(column)))
     .limit(page.limit + 1);
   const found = await readAll(db, select);
   const rows = found.slice(0, page.limit);

@@ -9,7 +9,7 @@ import { names } from "../../database/columns.ts";
 import { grantsTaken, relationships, withdrawnGrants } from "../../database/schema.ts";
 import { query, type Statement } from "../../database/statement.ts";
 import { parseTuple, type Tuple } from "../engine/tuple.ts";
-import { assertAllowed, columnsOf, TUPLE_OF_JSON } from "../store/tuples.ts";
+import { assertAllowed, columnsOf, TUPLE_KEY, TUPLE_OF_JSON } from "../store/tuples.ts";
 
 const r = alias(relationships, "r");
 const w = alias(withdrawnGrants, "w");
@@ -70,16 +70,7 @@ export function grantStatement(grants: readonly Grant[], nowMs: number): Stateme
       sql`SELECT ${TUPLE_OF_JSON}, ${nowMs} FROM json_each(${rows})
         WHERE NOT EXISTS (${withdrawnOf(0)}) AND NOT EXISTS (${withdrawnOf(6)})`,
     )
-    .onConflictDoNothing({
-      target: [
-        relationships.objectType,
-        relationships.objectId,
-        relationships.relation,
-        relationships.subjectType,
-        relationships.subjectId,
-        relationships.subjectRelation,
-      ],
-    });
+    .onConflictDoNothing({ target: [...TUPLE_KEY] });
 }
 
 /** The withdrawal of the tuple that begins at a position of a row of `json_each`. */
