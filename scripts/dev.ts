@@ -128,6 +128,8 @@ async function serve(): Promise<void> {
     "--persist-to",
     stateDir,
     "--show-interactive-dev-session=false",
+    "--var",
+    "DEVELOPMENT:on",
   ];
   const child = wrangler([...args, ...wranglerArguments], "inherit");
   claim.servedBy(child.pid ?? null);

@@ -10,6 +10,8 @@ export type Config = {
   readonly registryIssuer: string;
   /** Host name of the issuer: the authority of every DID that this installation knows. */
   readonly registryAuthority: string;
+  /** Whether this is a machine of somebody who tries it, where an issuer that is nobody's does no harm. */
+  readonly development: boolean;
   readonly registrySigningSecret: string | null;
   readonly registryTimeoutMs: number;
   readonly authDeadlineMs: number;
@@ -235,6 +237,7 @@ function readSettings(read: SettingReader, refuse: Refuse): Config {
     quotaKeysPerAgent: integer("QUOTA_KEYS_PER_AGENT", 1_000, 1, 1_000_000),
     quotaBytesPerTenant: integer("QUOTA_BYTES_PER_TENANT", 1_073_741_824, 1_048_576, 1_099_511_627_776),
     rateLimitPerIp: oneOf("RATE_LIMIT_PER_IP", "on", ["on", "off"]) === "on",
+    development: oneOf("DEVELOPMENT", "off", ["on", "off"]) === "on",
     metrics: oneOf("METRICS", "on", ["on", "off"]) === "on",
     fgacTasksDualWrite: tenants("FGAC_TASKS_DUAL_WRITE"),
     fgacAgentApiKeysDualWrite: tenants("FGAC_AGENT_API_KEYS_DUAL_WRITE"),

@@ -7,6 +7,7 @@ import { auditFamily } from "./commands/audit.ts";
 import { authzFamily } from "./commands/authz.ts";
 import { deadLettersFamily } from "./commands/dead-letters.ts";
 import { deviceFamily } from "./commands/device.ts";
+import { deployFamily } from "./commands/deploy.ts";
 import { doctorFamily } from "./commands/doctor.ts";
 import { initFamily } from "./commands/init.ts";
 import { listenFamily } from "./commands/listen.ts";
@@ -35,6 +36,7 @@ const FAMILIES: readonly Family[] = [
   authzFamily,
   trustFamily,
   auditFamily,
+  deployFamily,
   doctorFamily,
 ];
 

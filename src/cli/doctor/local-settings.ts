@@ -40,7 +40,8 @@ export async function readCheckout(startFolder: string): Promise<Checkout | null
   };
 }
 
-async function checkoutAbove(folder: string): Promise<string | null> {
+/** @returns the checkout of Sallyport that a folder is in, or null */
+export async function checkoutAbove(folder: string): Promise<string | null> {
   const manifest = await textOf(join(folder, "package.json"));
   if (
     manifest !== null &&

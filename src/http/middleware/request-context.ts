@@ -2,10 +2,12 @@
 import type { Context, MiddlewareHandler } from "hono";
 import type { ChainScope } from "../../auth/chain.ts";
 import type { Decision } from "../../auth/decision.ts";
+import type { Config, SettingProblem } from "../../config.ts";
 import type { Bookmarks } from "../../database/session.ts";
 import { BadSettings, type Runtime, runtimeOf } from "../../runtime.ts";
 import { createLog, errorFields, type Log } from "../../telemetry/log.ts";
 import { countedAddress } from "../../wire/address.ts";
+import { isPublicName, isReservedName } from "../../wire/host-names.ts";
 import { DATABASE_OUT_OF_REACH, problemResponse, proxyErrorFrom } from "../../wire/problem.ts";
 
 export type HttpEnv = {
@@ -33,7 +35,10 @@ export const requestContext: MiddlewareHandler<HttpEnv> = async (c, next) => {
   c.set("address", countedAddress(c.req.header("CF-Connecting-IP") ?? ""));
   c.set("log", log);
   try {
-    c.set("runtime", runtimeOf(c.env));
+    const runtime = runtimeOf(c.env);
+    const problem = issuerProblem(runtime.config, c.req.url);
+    if (problem !== null) throw new BadSettings([problem]);
+    c.set("runtime", runtime);
   } catch (error) {
     if (!(error instanceof BadSettings)) throw error;
     for (const { setting, problem } of error.problems) log.error("setting.refused", { setting, problem });
@@ -43,6 +48,17 @@ export const requestContext: MiddlewareHandler<HttpEnv> = async (c, next) => {
   if (c.res.status !== 101 && !c.res.headers.has("X-Request-Id")) c.res.headers.set("X-Request-Id", requestId);
   return undefined;
 };
+
+/**
+ * DIDs are for life, and their authority is the host of the issuer: an installation that the public reaches issues none under a
+ * name that can be nobody's, such as the one that stands in `wrangler.toml` to begin with.
+ */
+function issuerProblem(config: Config, url: string): SettingProblem | null {
+  const { registryUrl, registryAuthority: authority, development } = config;
+  if (registryUrl !== "embedded" || development || !isReservedName(authority)) return null;
+  if (!isPublicName(new URL(url).hostname)) return null;
+  return { setting: "REGISTRY_ISSUER", problem: `${authority} can be nobody's own; choose a name that is yours` };
+}
 
 /** The one place where what was thrown becomes an answer: a refusal says its code, anything else only that it failed. */
 export function errorResponse(thrown: Error, c: Context<HttpEnv>): Response {
