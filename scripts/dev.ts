@@ -1,21 +1,34 @@
 /**
  * `npm run dev`: serves the proxy on this machine. Makes its secrets where there are none, applies the migrations, starts
- * wrangler, and prints one line when it answers. Arguments after `--` go to wrangler.
+ * wrangler, and prints one line when it answers, and what to do next. Arguments after `--` go to wrangler, except `--json-logs`: the
+ * Worker's log as it is, which is also what a pipe gets.
  *
  * `PORT` (8787) is where it listens, `STATE_DIR` (`.wrangler/state`) is where it keeps everything it writes.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  unwatchFile,
+  watchFile,
+  writeFileSync,
+} from "node:fs";
 import { createServer } from "node:net";
-import { join, resolve } from "node:path";
+import { join, relative, resolve } from "node:path";
+import { createInterface } from "node:readline";
+import { shownLine } from "./dev-log.ts";
 import { claimState, type StateClaim } from "./state-claim.ts";
 
 const root = join(import.meta.dirname, "..");
 /** Started directly: its launcher passes no signal on, and would leave a serving process behind. */
 const wranglerProgram = join(root, "node_modules/wrangler/wrangler-dist/cli.js");
 const READY_WITHIN_MS = 60_000;
-const FREE_WITHIN_MS = 2_000;
+const FREE_WITHIN_MS = 5_000;
+const SECRETS_LOOKED_AT_EVERY_MS = 500;
 const SECRETS = ["OPERATOR_TOKEN", "REGISTRY_SIGNING_SECRET"];
 /** What wrangler reads; linked, so that a proxy with a state folder of its own writes nothing into the checkout. */
 const READ_BY_WRANGLER = ["wrangler.toml", "src", "migrations", "package.json"];
@@ -24,7 +37,9 @@ const port = process.env["PORT"] ?? "8787";
 const url = `http://127.0.0.1:${port}`;
 const ownStateDir = process.env["STATE_DIR"];
 const stateDir = resolve(root, ownStateDir ?? ".wrangler/state");
-const wranglerArguments = process.argv.slice(2);
+const JSON_LOGS = "--json-logs";
+const wranglerArguments = process.argv.slice(2).filter((argument) => argument !== JSON_LOGS);
+const logForm = process.argv.includes(JSON_LOGS) || !process.stdout.isTTY ? "json" : "readable";
 
 let running: ChildProcess | null = null;
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => stop(signal));
@@ -118,7 +133,7 @@ async function migrate(): Promise<void> {
   process.exit(1);
 }
 
-async function serve(): Promise<void> {
+async function serve(): Promise<never> {
   const args = [
     "dev",
     "--ip",
@@ -131,10 +146,36 @@ async function serve(): Promise<void> {
     "--var",
     "DEVELOPMENT:on",
   ];
-  const child = wrangler([...args, ...wranglerArguments], "inherit");
+  const child = wrangler([...args, ...wranglerArguments], "pipe");
   claim.servedBy(child.pid ?? null);
-  void announce(child);
-  process.exit((await ended(child)) ?? 1);
+  let isReady = false;
+  /** What it says of its bindings on the way; wanted only where it does not come up. */
+  const before: string[] = [];
+  for (const stream of [child.stdout, child.stderr]) {
+    if (stream !== null)
+      createInterface({ input: stream }).on("line", (line) => (isReady ? show(line) : before.push(line)));
+  }
+  void announce(child).then(() => (isReady = true));
+  const secretsFile = join(root, ".dev.vars");
+  let isRestarting = false;
+  // wrangler looks at the file in its own folder, if at all, and not where it is linked.
+  watchFile(secretsFile, { interval: SECRETS_LOOKED_AT_EVERY_MS, persistent: false }, ({ mtimeMs }) => {
+    if (mtimeMs === 0 || isRestarting) return;
+    isRestarting = true;
+    console.error(".dev.vars has changed: starting again with what it says now");
+    child.kill("SIGTERM");
+  });
+  const status = (await ended(child)) ?? 1;
+  unwatchFile(secretsFile);
+  if (isRestarting && (await isFreeSoon(Number(port)))) return serve();
+  if (!isReady) for (const line of before) console.error(line);
+  return process.exit(status);
+}
+
+function show(line: string): void {
+  const shown = shownLine(line, logForm, Date.now());
+  if (shown?.stream === "out") console.log(shown.text);
+  else if (shown?.stream === "err") console.error(shown.text);
 }
 
 function wrangler(args: string[], output: "pipe" | "inherit"): ChildProcess {
@@ -171,11 +212,31 @@ async function announce(child: ChildProcess): Promise<void> {
     );
     if (answered === true) {
       console.log(`sallyport ready on ${url}`);
+      if (logForm === "readable") console.log(whatNext());
       return;
     }
     await new Promise((resolveLater) => setTimeout(resolveLater, 100));
   }
   if (child.exitCode === null) console.error(`no answer on ${url} within ${READY_WITHIN_MS / 1_000} s`);
+}
+
+/** For a person who has just started it: where things are, and three commands. */
+function whatNext(): string {
+  const given = SECRETS.every(isGiven);
+  const shownState = stateDir.startsWith(root) ? relative(root, stateDir) : stateDir;
+  return [
+    "",
+    `  operator token   ${given ? "as given" : "in .dev.vars"}`,
+    `  state            ${shownState}`,
+    "",
+    "  next, in another terminal:",
+    `    bin/sallyport init --url ${url} --operator-token-file ${given ? "FILE" : ".dev.vars"}`,
+    "    bin/sallyport agent register alice",
+    "    bin/sallyport doctor",
+    "",
+    `  A line for each request and each decision follows; ${JSON_LOGS} shows the log as it is.`,
+    "",
+  ].join("\n");
 }
 
 /** A proxy that was just ended may hold its port for a moment longer. */
