@@ -39,6 +39,7 @@ export default defineConfig(async () => {
             exclude: [
               "test/e2e/**",
               "test/cli/**",
+              "test/connect/**",
               "test/scripts/**",
               "test/conformance/**",
               "test/bench/**",
@@ -57,7 +58,7 @@ export default defineConfig(async () => {
         {
           test: {
             name: "node",
-            include: ["test/{e2e,cli,scripts,conformance,bench,faults,fuzz,soak,scale}/**/*.test.ts"],
+            include: ["test/{e2e,cli,connect,scripts,conformance,bench,faults,fuzz,soak,scale}/**/*.test.ts"],
             globalSetup: ["./test/support/program/build-once.ts"],
             // Real processes on a machine that may be busy: patience, and on CI one more try.
             testTimeout: 180_000,

@@ -5,10 +5,12 @@ import { agentFamily } from "./commands/agent.ts";
 import { apiKeyFamily } from "./commands/apikey.ts";
 import { auditFamily } from "./commands/audit.ts";
 import { authzFamily } from "./commands/authz.ts";
+import { connectFamily } from "./commands/connect.ts";
 import { deadLettersFamily } from "./commands/dead-letters.ts";
 import { deviceFamily } from "./commands/device.ts";
 import { deployFamily } from "./commands/deploy.ts";
 import { doctorFamily } from "./commands/doctor.ts";
+import { inboxFamily } from "./commands/inbox.ts";
 import { initFamily } from "./commands/init.ts";
 import { listenFamily } from "./commands/listen.ts";
 import { messageFamily } from "./commands/message.ts";
@@ -28,6 +30,8 @@ const FAMILIES: readonly Family[] = [
   pairFamily,
   messageFamily,
   listenFamily,
+  connectFamily,
+  inboxFamily,
   deadLettersFamily,
   deviceFamily,
   sharedFamily,

@@ -11,6 +11,7 @@
 import * as z from "zod/mini";
 import { ACCESS_HEADER } from "../wire/registry-documents.ts";
 import { createDeadLetters, type DeadLetters } from "./methods/dead-letters.ts";
+import { createDeliveryReceipts, type DeliveryReceipts } from "./methods/delivery-receipts.ts";
 import { createDevices, type Devices } from "./methods/devices.ts";
 import { createPairing, type Pairing } from "./methods/pairing.ts";
 import {
@@ -107,6 +108,8 @@ export type AgentClient = {
   /** What became of a message of the last 24 hours. */
   deliveryStatus(deliveryId: string): Promise<DeliveryStatus>;
   readonly deadLetters: DeadLetters;
+  /** What its own program made of what it has acknowledged. */
+  readonly deliveryReceipts: DeliveryReceipts;
   readonly pairing: Pairing;
   /** Its relay clients. */
   readonly devices: Devices;
@@ -151,6 +154,7 @@ export function createAgentClient(options: AgentClientOptions): AgentClient {
     },
 
     deadLetters: createDeadLetters(send, null),
+    deliveryReceipts: createDeliveryReceipts(send, options.credential.agentDid),
     pairing: createPairing(send),
     devices: createDevices(callMethod, null),
     call: callMethod,

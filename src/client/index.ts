@@ -22,6 +22,7 @@ export {
 } from "./transport/agent-credential.ts";
 export type { AuditEntry, AuditPage, AuditQuery } from "./methods/audit.ts";
 export type { ConnectionOptions, Fetch } from "./transport/http-call.ts";
+export type { DeliveryReceipts, HandlingReport } from "./methods/delivery-receipts.ts";
 export type { DeadLetter, DeadLetterPage, DeadLetters } from "./methods/dead-letters.ts";
 export {
   type ApprovedDevice,

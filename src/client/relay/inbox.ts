@@ -2,7 +2,7 @@
 import { backoffMs } from "../../resilience/backoff.ts";
 import { deliverAckFrame, deliverWorkingFrame, frameHead } from "../../wire/frame-encoder.ts";
 import type { DeliverFrame } from "../../wire/frames.ts";
-import { Refuse } from "../transport/errors.ts";
+import { NotNow, Refuse } from "../transport/errors.ts";
 
 /** A message for this agent. */
 export type IncomingMessage = {
@@ -25,8 +25,8 @@ export type IncomingMessage = {
 
 /**
  * Handles a message. When it returns or resolves, the message is acknowledged; when it throws {@link Refuse}, it is refused
- * permanently; when it throws anything else, it is delivered again, after a second and then after ever longer, and so are the
- * later messages of its sender, after it.
+ * permanently; when it throws {@link NotNow}, it is delivered again after the time that says; when it throws anything else, after a
+ * second and then after ever longer. The later messages of its sender come after it.
  */
 export type OnMessage = (message: IncomingMessage) => void | Promise<void>;
 
@@ -101,8 +101,10 @@ export function createInbox({ onMessage, onError, nowMs, workingMs }: InboxOptio
       if (error instanceof Refuse) return { accepted: false, reason: error.message };
       const failures = before + 1;
       sender.failed = { deliveryId: frame.deliveryId, failures };
-      onError(error);
-      return { accepted: false, retryAfterMs: backoffMs(failures, RETRY, Math.random()) };
+      const wanted = error instanceof NotNow ? error.retryAfterMs : undefined;
+      // Who asks for a time has said all that there is to say.
+      if (wanted === undefined) onError(error);
+      return { accepted: false, retryAfterMs: wanted ?? backoffMs(failures, RETRY, Math.random()) };
     } finally {
       clearInterval(working);
     }

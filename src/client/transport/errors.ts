@@ -180,3 +180,17 @@ export class RelayStoppedError extends SallyportError {
 export class Refuse extends Error {
   override readonly name = "Refuse";
 }
+
+/** Thrown by a message handler that cannot take the message now: it is delivered again after that time, its sender's later ones after it. */
+export class NotNow extends Error {
+  override readonly name = "NotNow";
+  /** 0 to 3,600,000 milliseconds; undefined: a second at first, then ever longer. */
+  readonly retryAfterMs: number | undefined;
+
+  /** @param message for this side's own log; the sender does not see it */
+  constructor(message: string, retryAfterMs?: number) {
+    super(message);
+    this.retryAfterMs =
+      retryAfterMs === undefined ? undefined : Math.min(Math.max(0, Math.round(retryAfterMs)), 3_600_000);
+  }
+}
