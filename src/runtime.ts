@@ -20,6 +20,7 @@ import { type Config, parseConfig, type SettingProblem } from "./config.ts";
 import { deliveryMethods } from "./rpc/methods/deliveries.ts";
 import { createLockout, type Lockout } from "./auth/limits/lockout.ts";
 import { embeddedRegistryFetch } from "./identity/documents/documents.ts";
+import { groupMethods } from "./rpc/methods/groups.ts";
 import { identityMethods } from "./rpc/methods/identity.ts";
 import { inviteMethods } from "./rpc/methods/invites.ts";
 import type { IdentityHooks } from "./identity/hooks.ts";
@@ -33,6 +34,7 @@ import { createLogLimit, type LogLimit } from "./telemetry/log-limit.ts";
 import { taskMethods } from "./rpc/methods/tasks.ts";
 import { trustMethods } from "./rpc/methods/trust.ts";
 import { createKnownAgents, type KnownAgents } from "./identity/known-agents.ts";
+import { leaveAllStatements, lookUpMembership } from "./trust/groups/rows.ts";
 import { lookUpTrust } from "./trust/pairs.ts";
 import { endTicketsStatement } from "./trust/ticket-store.ts";
 
@@ -114,7 +116,13 @@ function createRuntime(env: Env): Runtime {
       return deadline.signal;
     },
   });
-  const trust = createTrustStage({ settings: config, lookUp: (a, b) => lookUpTrust(db, a, b), log, ...counted });
+  const trust = createTrustStage({
+    settings: config,
+    lookUp: (a, b) => lookUpTrust(db, a, b),
+    lookUpGroup: (groupId) => lookUpMembership(db, groupId),
+    log,
+    ...counted,
+  });
   const bodies = createBodyBudget();
   const logLimit = createLogLimit();
   const chain = createChain({
@@ -155,6 +163,7 @@ function createMethods(registry: Registry): Dispatcher {
     atRegistration: [agentRegistration],
     atEnd: [
       (_ctx, agentDid) => [endTicketsStatement(agentDid)],
+      (_ctx, agentDid, cause) => (cause === "revoked" ? leaveAllStatements(agentDid) : []),
       (ctx, agentDid) => [noteEndedAgent(agentDid, ctx.now())],
     ],
     afterEnd: [cleanUpAfterCall],
@@ -163,6 +172,7 @@ function createMethods(registry: Registry): Dispatcher {
     ...identityMethods(identityHooks),
     ...inviteMethods(identityHooks),
     ...trustMethods,
+    ...groupMethods,
     ...deliveryMethods,
     ...deviceMethods,
     ...taskMethods,

@@ -25,7 +25,7 @@ import type { RefusalMemory } from "./limits/refusal-memory.ts";
 import { checkReplay, type ReplayMemory } from "./replay.ts";
 import { checkRevocation } from "./revocation.ts";
 import { checkToken, type TokenMemory, type VerifiedAit } from "./token.ts";
-import type { TrustStage } from "./trust.ts";
+import { forgetSend, judgeSend, type TrustStage } from "./trust.ts";
 
 export type ChainSettings = {
   readonly registryIssuer: string;
@@ -175,14 +175,12 @@ export function createChain(deps: ChainDeps): Chain {
 
     async rejudgeTrust(passed, scope) {
       if (passed.trust === null) return ok(passed);
-      const { recipientDid } = passed.trust;
-      trust.forget(passed.principal.agentDid, recipientDid);
+      forgetSend(trust, passed.principal.agentDid, passed.trust);
       const deadline = startDeadline(settings.authDeadlineMs, scope.now);
-      const judged = await trust.judge(passed.principal.agentDid, recipientDid, registryScope(scope, deadline), {
-        fresh: true,
-      });
+      const within = registryScope(scope, deadline);
+      const judged = await judgeSend(trust, passed.principal.agentDid, passed.trust, within, { fresh: true });
       deadline.end();
-      if (judged.ok) return ok({ ...passed, trust: { recipientDid, epoch: judged.value.epoch } });
+      if (judged.ok) return ok({ ...passed, trust: judged.value.trust });
       close(passed.decision, judged.error, scope);
       return err(refusalError(judged.error));
     },
@@ -193,7 +191,7 @@ export function createChain(deps: ChainDeps): Chain {
         const { keyX, nonce } = passed.proof;
         if (refused === null || refused.reason === "gate-nonce-replayed") replays.remember(keyX, nonce, scope.now());
         if (refused?.reason === "gate-peer-fenced" && passed.trust !== null) {
-          trust.forget(passed.principal.agentDid, passed.trust.recipientDid);
+          forgetSend(trust, passed.principal.agentDid, passed.trust);
         }
       }
       close(passed.decision, refused, scope);
@@ -259,12 +257,12 @@ async function checkTrustAndAccess(
   timed: Timed,
 ): Promise<Result<Pick<PassedAgent, "trust" | "access">, Refusal>> {
   let trust: PassedAgent["trust"] = null;
-  const { recipientDid } = form;
-  if (recipientDid !== null) {
-    const judged = await timed("trust", () => deps.trust.judge(ait.claims.sub, recipientDid, scope));
+  const { addressee } = form;
+  if (addressee !== null) {
+    const judged = await timed("trust", () => judgeSend(deps.trust, ait.claims.sub, addressee, scope));
     if (!judged.ok) return judged;
     decision.caches.trust = judged.value.cache;
-    trust = { recipientDid, epoch: judged.value.epoch };
+    ({ trust } = judged.value);
   }
   if (form.access === null) return ok({ trust, access: null });
   const accessToken = form.access;
@@ -276,7 +274,7 @@ async function checkTrustAndAccess(
 
 /** A refusal that the caller has earned, and not one because somebody could not be asked. */
 function isCallersDoing({ reason }: Refusal): boolean {
-  return reason === "peer-not-trusted" || reason === "access-invalid";
+  return reason === "peer-not-trusted" || reason === "group-not-trusted" || reason === "access-invalid";
 }
 
 /** Devices, shared secrets, API keys: sealed here, decided in the gate. The operator: decided here. */

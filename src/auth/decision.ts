@@ -20,6 +20,8 @@ export type Decision = {
   /** As the credential says, verified or not: a refusal may name an agent that never made the request. */
   agentDid: string | null;
   recipientDid: string | null;
+  /** Of a send in a group. */
+  groupId?: string;
   /** By how much the signer's clock is ahead, in milliseconds. */
   skewMs: number | null;
   readonly caches: Partial<Record<CacheName, CacheState | "unavailable">>;
@@ -107,6 +109,7 @@ export function decisionFields(decision: Decision): Fields {
     recipientDid: decision.recipientDid,
     skewMs: decision.skewMs,
   };
+  if (decision.groupId !== undefined) fields["groupId"] = decision.groupId;
   for (const [name, state] of Object.entries(caches)) fields[`${name}Cache`] = state;
   for (const [stage, durationMs] of Object.entries(durationsMs)) if (durationMs > 0) fields[`${stage}Ms`] = durationMs;
   if (outcome === null) return fields;

@@ -1,5 +1,5 @@
 /** The form of everything that a caller's headers say, cheapest first, before anything is fetched or hashed. */
-import { type AgentDid, didAuthority } from "../wire/did.ts";
+import { didAuthority } from "../wire/did.ts";
 import { ACCESS_HEADER } from "../wire/registry-documents.ts";
 import { err, ok, type Result } from "../wire/result.ts";
 import { readAccessToken } from "./access.ts";
@@ -14,7 +14,7 @@ import type { Decision } from "./decision.ts";
 import { type ProofForm, type ProvenRequest, readProof } from "./proof.ts";
 import { type Refusal, refusal } from "./reasons.ts";
 import { readAit, type TokenMemory, type UnverifiedAit, type VerifiedAit } from "./token.ts";
-import { readRecipient } from "./trust.ts";
+import { type Addressee, readAddressee } from "./trust.ts";
 
 /** What a route asks of its callers. */
 export type RouteNeeds = {
@@ -23,7 +23,7 @@ export type RouteNeeds = {
   readonly accepts: readonly CredentialKind[];
   /** Whether an agent also shows its access token; `if-sent`: it may, and one that is sent is judged. */
   readonly access: boolean | "if-sent";
-  /** The request is a send to the agent that the recipient header names. */
+  /** The request is a send to the agent, or in the group, that its headers name. */
   readonly recipient: boolean;
 };
 
@@ -38,7 +38,8 @@ export type AgentForm = {
   readonly token: string;
   readonly proof: ProofForm;
   readonly access: string | null;
-  readonly recipientDid: AgentDid | null;
+  /** Null where the route is no send. */
+  readonly addressee: Addressee | null;
 };
 
 export type FormDeps = {
@@ -102,16 +103,19 @@ function readAgentForm(
   const isShown = needs.access === "if-sent" ? request.headers.has(ACCESS_HEADER) : needs.access;
   const access = isShown ? readAccessToken(request.headers) : ok(null);
   if (!access.ok) return access;
-  const recipient = needs.recipient ? readRecipient(request.headers, sender) : ok(null);
-  if (!recipient.ok) return recipient;
-  decision.recipientDid = recipient.value;
+  const addressee = needs.recipient ? readAddressee(request.headers, sender) : ok(null);
+  if (!addressee.ok) return addressee;
+  if (addressee.value !== null && addressee.value.kind !== "group") {
+    decision.recipientDid = addressee.value.recipientDid;
+  }
+  if (addressee.value !== null && addressee.value.kind !== "pair") decision.groupId = addressee.value.groupId;
   return ok({
     kind: "agent",
     ait: ait.value,
     token,
     proof: proof.value,
     access: access.value,
-    recipientDid: recipient.value,
+    addressee: addressee.value,
   });
 }
 

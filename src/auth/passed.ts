@@ -1,10 +1,22 @@
 /** What the chain hands on: a request that passed every stage before the gate. */
 import type { AgentPrincipal } from "../authority/principal.ts";
 import type { AgentDid } from "../wire/did.ts";
+import type { GroupId } from "../wire/group-id.ts";
 import type { AccessVerdict } from "./access.ts";
 import type { Credential } from "./credential.ts";
 import type { Decision } from "./decision.ts";
 import type { BodyShare } from "./limits/body-budget.ts";
+
+/** To whom a send may go, and by which epoch, of the pair or of the group, it was judged. */
+export type SendTrust =
+  | { readonly kind: "pair"; readonly recipientDid: AgentDid; readonly epoch: number }
+  | { readonly kind: "member"; readonly groupId: GroupId; readonly recipientDid: AgentDid; readonly epoch: number }
+  | {
+      readonly kind: "group";
+      readonly groupId: GroupId;
+      readonly recipientDids: readonly AgentDid[];
+      readonly epoch: number;
+    };
 
 /** A request that passed; what is left to decide is the gate's. */
 export type Passed =
@@ -18,8 +30,8 @@ export type Passed =
         readonly timestampMs: number;
         readonly skewMs: number;
       };
-      /** The trust epoch that a send was judged by; null where the route names no recipient. */
-      readonly trust: { readonly recipientDid: AgentDid; readonly epoch: number } | null;
+      /** To whom a send may go, and the epoch that it was judged by; null where the route is none. */
+      readonly trust: SendTrust | null;
       /** Null where the route needs no access token. */
       readonly access: AccessVerdict | null;
       readonly body: Uint8Array;

@@ -76,6 +76,9 @@ export const REASONS = {
   "recipient-malformed": at("trust", "PROXY_HOOK_RECIPIENT_INVALID"),
   "recipient-is-sender": at("trust", "PROXY_HOOK_RECIPIENT_INVALID"),
   "peer-not-trusted": at("trust", "PROXY_AUTH_FORBIDDEN"),
+  "group-malformed": at("trust", "PROXY_BAD_REQUEST"),
+  // no such group, or one of the two is not in it: one and the same to whoever asks
+  "group-not-trusted": at("trust", "PROXY_AUTH_FORBIDDEN"),
   "trust-unavailable": at("trust", "PROXY_TRUST_UNAVAILABLE"),
   "trust-overloaded": at("trust", "PROXY_AUTH_DEPENDENCY_UNAVAILABLE"),
   // 6 access
@@ -134,6 +137,7 @@ export function refusal(reason: Reason, diagnostics?: Fields): Refusal {
 /** Where the table of codes would say too little about what the caller itself sent. */
 const DETAILS: Partial<Record<Reason, string>> = {
   "recipient-is-sender": "An agent cannot send to itself.",
+  "group-malformed": "X-Claw-Group-Id must be the id of a group, grp_ and a ULID.",
   "body-too-slow": "The body took too long to arrive.",
   "body-broken-off": "The body broke off.",
 };

@@ -8,9 +8,13 @@ import { type CachedCall, cachedCall, type CallScope, loadNow } from "../resilie
 import { createDependency, type DependencyCall } from "../resilience/dependency.ts";
 import { type CacheState, createStaleCache, type Freshness } from "../resilience/stale-cache.ts";
 import type { Log } from "../telemetry/log.ts";
+import type { Membership } from "../trust/groups/rows.ts";
 import type { Trust } from "../trust/pairs.ts";
 import { type AgentDid, parseAgentDid } from "../wire/did.ts";
+import { GROUP_HEADER, type GroupId, parseGroupId } from "../wire/group-id.ts";
 import { err, ok, type Result } from "../wire/result.ts";
+import { createGroupTrust, type GroupTrust, trustFailure } from "./group-trust.ts";
+import type { SendTrust } from "./passed.ts";
 import { type Refusal, refusal } from "./reasons.ts";
 
 export const RECIPIENT_HEADER = "X-Claw-Recipient-Agent-Did";
@@ -28,6 +32,8 @@ export type TrustDeps = {
   readonly settings: TrustSettings;
   /** Reads the store at its primary; throws when it fails. */
   readonly lookUp: (sender: AgentDid, recipient: AgentDid) => Promise<Trust>;
+  /** Reads who is in a group, likewise; null where there is no such group. */
+  readonly lookUpGroup: (groupId: GroupId) => Promise<Membership | null>;
   /** For what belongs to no request: each change of the breaker, once. */
   readonly log: Log;
   /** Called with each change of the breaker, and how each call ended: to be counted. */
@@ -49,6 +55,8 @@ export type TrustStage = {
     how?: { fresh: boolean },
   ): Promise<Result<TrustVerdict, Refusal>>;
   forget(sender: AgentDid, recipient: AgentDid): void;
+  /** Sends in a group, by membership. */
+  readonly groups: GroupTrust;
   breaker(): BreakerSnapshot;
   /** Pairs remembered, and so served while the store fails. */
   size(): number;
@@ -65,17 +73,18 @@ export function createTrustStage(deps: TrustDeps): TrustStage {
   const { settings, lookUp, log, maxEntries = PAIRS_REMEMBERED } = deps;
   const { trustTtlMs: freshMs, storeTimeoutMs } = settings;
   const staleMs = Math.max(freshMs, settings.trustMaxStaleMs);
+  const freshness: Freshness = {
+    refreshAheadMs: Math.floor(freshMs * REFRESH_AHEAD_RATIO),
+    freshMs,
+    // Only while the one request that reads it again is out may the others go by the old answer.
+    revalidateMs: Math.min(freshMs + storeTimeoutMs, staleMs),
+    staleMs,
+  };
   const cache = createStaleCache<Trust>({
     maxEntries,
     // A pair that is not trusted is kept for no time at all, and still must not push out one that is.
     isNegative: ({ trusted }) => !trusted,
-    freshness: {
-      refreshAheadMs: Math.floor(freshMs * REFRESH_AHEAD_RATIO),
-      freshMs,
-      // Only while the one request that reads it again is out may the others go by the old answer.
-      revalidateMs: Math.min(freshMs + storeTimeoutMs, staleMs),
-      staleMs,
-    },
+    freshness,
   });
   const dependency = createDependency({
     name: "trust",
@@ -108,10 +117,7 @@ export function createTrustStage(deps: TrustDeps): TrustStage {
         },
       };
       const served = how.fresh ? await loadNow(call) : await cachedCall(call);
-      if (!served.ok) {
-        const { reason, retryAfterMs } = served.error;
-        return err(reason === "busy" ? { reason: "trust-overloaded", retryAfterMs } : refusal("trust-unavailable"));
-      }
+      if (!served.ok) return err(trustFailure(served.error));
       const { value, cache: state } = served.value;
       if (value.trusted) return ok({ epoch: value.epoch, cache: state });
       cache.delete(key);
@@ -119,9 +125,28 @@ export function createTrustStage(deps: TrustDeps): TrustStage {
     },
 
     forget: (sender, recipient) => cache.delete(pairKey(sender, recipient)),
+    groups: createGroupTrust({ dependency, freshness, lookUp: deps.lookUpGroup }),
     breaker: () => dependency.breaker.snapshot(),
     size: () => cache.size(),
   };
+}
+
+/** To whom a send goes: to an agent by pairing, to one in a group, or to all of a group. */
+export type Addressee =
+  | { readonly kind: "pair"; readonly recipientDid: AgentDid }
+  | { readonly kind: "member"; readonly groupId: GroupId; readonly recipientDid: AgentDid }
+  | { readonly kind: "group"; readonly groupId: GroupId };
+
+/** The addressee of a send, by its headers. */
+export function readAddressee(headers: Headers, sender: AgentDid): Result<Addressee, Refusal> {
+  const group = headers.get(GROUP_HEADER);
+  const groupId = group === null ? null : parseGroupId(group);
+  if (group !== null && groupId === null) return err(refusal("group-malformed"));
+  if (groupId !== null && !headers.has(RECIPIENT_HEADER)) return ok({ kind: "group", groupId });
+  const recipient = readRecipient(headers, sender);
+  if (!recipient.ok) return recipient;
+  const recipientDid = recipient.value;
+  return ok(groupId === null ? { kind: "pair", recipientDid } : { kind: "member", groupId, recipientDid });
 }
 
 /** The recipient of a send, by its header. */
@@ -131,6 +156,42 @@ export function readRecipient(headers: Headers, sender: AgentDid): Result<AgentD
   const recipient = parseAgentDid(text);
   if (recipient === null) return err(refusal("recipient-malformed"));
   return recipient === sender ? err(refusal("recipient-is-sender")) : ok(recipient);
+}
+
+/**
+ * Judges a send: by pairing, or by the members of the group that it is sent in.
+ *
+ * @param how.fresh asks the store whatever is remembered
+ */
+export async function judgeSend(
+  stage: TrustStage,
+  sender: AgentDid,
+  to: Addressee,
+  scope: CallScope,
+  how?: { fresh: boolean },
+): Promise<Result<{ trust: SendTrust; cache: CacheState }, Refusal>> {
+  if (to.kind === "pair") {
+    const judged = await stage.judge(sender, to.recipientDid, scope, how);
+    if (!judged.ok) return judged;
+    const { epoch, cache } = judged.value;
+    return ok({ trust: { kind: "pair", recipientDid: to.recipientDid, epoch }, cache });
+  }
+  const { groupId } = to;
+  const recipient = to.kind === "member" ? to.recipientDid : null;
+  const judged = await stage.groups.judge({ sender, groupId, recipient }, scope, how);
+  if (!judged.ok) return judged;
+  const { epoch, recipients: recipientDids, cache } = judged.value;
+  const trust: SendTrust =
+    recipient === null
+      ? { kind: "group", groupId, recipientDids, epoch }
+      : { kind: "member", groupId, recipientDid: recipient, epoch };
+  return ok({ trust, cache });
+}
+
+/** Drops what was remembered and is out of date. */
+export function forgetSend(stage: TrustStage, sender: AgentDid, judged: SendTrust): void {
+  if (judged.kind === "pair") stage.forget(sender, judged.recipientDid);
+  else stage.groups.forget(judged.groupId);
 }
 
 /** A pair has no direction, so both share one entry. */

@@ -6,6 +6,7 @@ import type { ApiKeys } from "../authority/ended-api-keys.ts";
 import type { SharedSecret } from "../authority/shared-secret.ts";
 import type { AgentDid } from "../wire/did.ts";
 import type { JsonText } from "../wire/json-text.ts";
+import type { GroupFence } from "./group-fence.ts";
 
 export type DeliveryStatus = {
   deliveryId: string;
@@ -74,6 +75,8 @@ export type GateLocal = {
   send(to: AgentDid, message: LocalMessage): { deliveryId: string };
   /** A peer below this trust epoch is out; what it has queued here unpushed is dead-lettered. Durable before the call's answer. */
   fencePeer(peer: AgentDid, trustEpoch: number): void;
+  /** What was judged by an older list of a group's members is out. Durable before the call's answer. */
+  fenceGroup(fence: GroupFence): void;
   /** A relay ticket that carries this call's authority to a socket, once and for 30 s. */
   issueRelayTicket(): Promise<{ ticket: string; expiresAtMs: number }>;
   /** What became of a message that this agent sent; null when there is none, or none any more. */

@@ -59,8 +59,8 @@ export function quotaStatements(
   return [...counted, guard(sql`${hasRows} AND ${hasBytes}`, "quota_has_room")];
 }
 
-/** @throws ProxyError PROXY_QUOTA_EXCEEDED */
-function assertDatabaseHasRoom(): void {
+/** For what is bounded by itself. @throws ProxyError PROXY_QUOTA_EXCEEDED where the whole database has no room */
+export function assertDatabaseHasRoom(): void {
   if (databaseBytes <= DATABASE_BYTES_MAX) return;
   throw refusal(
     "database",

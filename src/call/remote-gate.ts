@@ -5,6 +5,7 @@ import { ProxyError, proxyErrorFrom } from "../wire/problem.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { AgentDid } from "../wire/did.ts";
 import type { LocalMessage } from "./gate.ts";
+import type { GroupFence } from "./group-fence.ts";
 import type { WrittenReply } from "./reply.ts";
 
 /** Another agent's gate, as far as a call may use it. */
@@ -13,6 +14,8 @@ export type RemoteGate = {
   notify(message: LocalMessage): Promise<{ deliveryId: string }>;
   /** Keeps a peer below a trust epoch out; on disk before the answer. */
   fencePeer(peer: AgentDid, trustEpoch: number): Promise<void>;
+  /** Keeps what was judged by an older list of a group's members out; on disk before the answer. */
+  fenceGroup(fence: GroupFence): Promise<void>;
   /** Attempts so far on a message that waits there, or null. */
   attempts(deliveryId: string): Promise<number | null>;
   /** Runs calls of the operator there. */

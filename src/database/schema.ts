@@ -14,6 +14,7 @@ export {
   tenantEnforcement,
   withdrawnGrants,
 } from "./schema/graph.ts";
+export { agentGroups, groupFences, groupMembers, groupTokens } from "./schema/groups.ts";
 export { inviteGuard, invites, inviteUses } from "./schema/invites.ts";
 export { quotaGuard, quotaUsage } from "./schema/quotas.ts";
 export {

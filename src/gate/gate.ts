@@ -5,12 +5,11 @@
 import { DurableObject } from "cloudflare:workers";
 import { createLockout } from "../auth/limits/lockout.ts";
 import { refusalError } from "../auth/reasons.ts";
-import type { Device } from "../authority/device/device.ts";
 import { holderOf } from "../authority/holder.ts";
-import { deviceAuthority } from "../authority/names.ts";
 import { scopesOf } from "../authority/principal.ts";
 import type { AuthorityRef } from "../authority/reference.ts";
 import type { LocalMessage } from "../call/gate.ts";
+import type { GroupFence } from "../call/group-fence.ts";
 import type { Reply } from "../call/reply.ts";
 import { runBatch } from "../database/batch.ts";
 import { raiseStatements } from "../database/fencing.ts";
@@ -31,14 +30,21 @@ import { admitApiKey } from "./admission/api-key.ts";
 import { claimDeviceToken } from "./admission/device-claim.ts";
 import { admitDeviceToken } from "./admission/device-token.ts";
 import { admitShared } from "./admission/shared-secret.ts";
+import { endClaimedOver } from "./calls/claimed-over.ts";
 import { countFurtherCall } from "./admission/rate-limit.ts";
 import type { Claim, ClaimAnswer, GateAnswer, GateCall, GateCaller } from "./protocol/calls.ts";
 import { GateRefusal } from "./protocol/refusal.ts";
-import type { Submission, SubmissionReply, WaitingSender } from "./protocol/submission.ts";
+import type {
+  GroupSubmission,
+  GroupSubmissionReply,
+  Submission,
+  SubmissionReply,
+  WaitingSender,
+} from "./protocol/submission.ts";
 import type { DeliveryOutcome, QueuedMessage, TransferResult } from "./protocol/transfer.ts";
 import { readUpgrade, type Upgrade, UPGRADE_HEADER } from "./protocol/upgrade.ts";
-import type { Session } from "./relay/sockets.ts";
-import { createTrustEpoch } from "./trust-epoch.ts";
+import { sendDueReceipts } from "./relay/due-receipts.ts";
+import { createSendTrust } from "./send-trust.ts";
 import { createGateState, type GateState } from "./state.ts";
 import { hasSchema } from "./storage/schema.ts";
 
@@ -77,7 +83,7 @@ export class Gate extends DurableObject<Env> {
       config: this.#runtime.config,
       dispatcher: () => this.#runtime.dispatcher,
       gateStub: (did) => this.env.GATE.getByName(did),
-      trustEpoch: createTrustEpoch({ self, ctx: this.ctx, runtime: this.#runtime, log: this.#log }),
+      trust: createSendTrust({ self, ctx: this.ctx, runtime: this.#runtime, log: this.#log }),
       log: this.#log,
       onBroken: (error) => {
         this.#log.error("gate.broken", errorFields(error));
@@ -112,6 +118,16 @@ export class Gate extends DurableObject<Env> {
     const reply = await this.#refusable((): Promise<SubmissionReply> =>
       submissions.submit(JSON.parse(submission) as Submission, body),
     );
+    return JSON.stringify(reply);
+  }
+
+  /** Takes a send to all of a group, likewise: JSON texts of a {@link GroupSubmission} and a {@link GroupSubmissionReply}. */
+  async submitToGroup(submission: string, body: string): Promise<string> {
+    const { submissions } = this.#ensureOpen();
+    const reply = await this.#refusable(async (): Promise<GroupSubmissionReply> => {
+      const deliveries = await submissions.submitToGroup(JSON.parse(submission) as GroupSubmission, body);
+      return { ok: true, deliveries };
+    });
     return JSON.stringify(reply);
   }
 
@@ -155,6 +171,12 @@ export class Gate extends DurableObject<Env> {
   async fencePeer(peer: AgentDid, trustEpoch: number): Promise<void> {
     const { commits, intake } = this.#ensureOpen();
     await commits.commit(() => intake.fencePeer(peer, trustEpoch));
+  }
+
+  /** What was judged by an older list of a group's members is out, here and from now on; on disk before the answer. */
+  async fenceGroup(fence: GroupFence): Promise<void> {
+    const { commits, intake } = this.#ensureOpen();
+    await commits.commit(() => intake.fenceGroup(fence));
   }
 
   /** Identity tokens that a registry has revoked: what runs under them ends here, though this agent may be idle. */
@@ -234,24 +256,10 @@ export class Gate extends DurableObject<Env> {
       const { deviceTokenTtlMs: tokenTtlMs } = this.#runtime.config;
       const handedOver = await claimDeviceToken(this.#open, this.#lockout, { ...claim, tokenTtlMs });
       const { device, token, expiresAtMs } = handedOver;
-      if (handedOver.hasEndedToken) await this.#endClaimedOver(device);
+      if (handedOver.hasEndedToken) await endClaimedOver(this.#ensureOpen(), device);
       this.#log.info("device.claimed", { requestId: claim.requestId, deviceId: device.deviceId, epoch: device.epoch });
       return { ok: true, token, scopes: device.scopes, epoch: device.epoch, expiresAtMs };
     });
-  }
-
-  /** Completes the end of the token that a claim has replaced: every end of an authority is completed before its answer. */
-  async #endClaimedOver(device: Device): Promise<void> {
-    const { self, devices, revocation, commits, relay } = this.#ensureOpen();
-    try {
-      await revocation.complete([{ authority: deviceAuthority(self, device.deviceId), epoch: device.epoch }]);
-    } catch (error) {
-      // The new token is in no answer: the device fetches another.
-      devices.leaveToClaim(device);
-      throw error;
-    } finally {
-      await commits.commit(() => relay.sweep(Date.now()));
-    }
   }
 
   async #refusable<T>(work: () => Promise<T>): Promise<T | { ok: false; refusal: GateRefusal["refusal"] }> {
@@ -300,7 +308,7 @@ export class Gate extends DurableObject<Env> {
       socketId: session.socketId,
       sockets: sockets.size(),
     });
-    if (session.scopes.includes("relay")) void this.#sendDueReceipts(session);
+    if (session.scopes.includes("relay")) void sendDueReceipts(this.#open, session);
     return new Response(null, {
       status: 101,
       webSocket: pair[0],
@@ -309,20 +317,6 @@ export class Gate extends DurableObject<Env> {
         ...("protocol" in upgrade ? { "Sec-WebSocket-Protocol": upgrade.protocol } : {}),
       },
     });
-  }
-
-  /** Sends the receipts of this agent's dead letters that are due over a socket that has just opened, a batch a commit. */
-  async #sendDueReceipts(session: Session): Promise<void> {
-    const { outbox, commits, relay } = this.#ensureOpen();
-    let last: string | null = null;
-    do {
-      // oxlint-disable-next-line no-await-in-loop -- one batch after the other
-      last = await commits.commit((): string | null => {
-        const due = outbox.receiptsDue(last);
-        relay.sendReceipts(due, session);
-        return due.at(-1)?.deliveryId ?? null;
-      });
-    } while (last !== null);
   }
 
   override webSocketMessage(socket: WebSocket, message: string | ArrayBuffer): void {

@@ -20,7 +20,7 @@ import { createTransfer } from "./outbox/transfer.ts";
 import type { PeerGate } from "./protocol/peer.ts";
 import { createIntake, type Intake } from "./queue/intake.ts";
 import { createReporting } from "./queue/reporting.ts";
-import type { TrustEpoch } from "./relay/enqueue.ts";
+import type { SendTrust } from "./relay/enqueue.ts";
 import { createRelay, type Relay } from "./relay/relay.ts";
 import { createGroupCommit, type GroupCommit } from "./storage/group-commit.ts";
 import { createGateStores, type GateStores } from "./stores.ts";
@@ -43,7 +43,7 @@ export type GateStateDeps = {
   config: Config;
   dispatcher: () => Dispatcher;
   gateStub: (did: AgentDid) => PeerGate & RemoteGate;
-  trustEpoch: TrustEpoch;
+  trust: SendTrust;
   log: Log;
   /** Memory and disk may differ: the object must start anew. */
   onBroken: (error: unknown) => void;
@@ -51,21 +51,20 @@ export type GateStateDeps = {
 
 /** @returns everything of one gate; nothing below the gate's own file is given the whole of it. */
 export function createGateState(deps: GateStateDeps): GateState {
-  const { ctx, env, self, config, gateStub, trustEpoch, log } = deps;
+  const { ctx, env, self, config, gateStub, trust, log } = deps;
   const now = Date.now;
   const background = (work: Promise<unknown>): void => ctx.waitUntil(work);
 
-  const stores = createGateStores(ctx, config, log);
+  const stores = createGateStores(ctx, self, config, log);
   const commits = createGroupCommit(ctx.storage, deps.onBroken);
   const common = { ...stores, commits, self, now, log };
 
-  const relay = createRelay({ ...common, trustEpoch });
+  const relay = createRelay({ ...common, trust });
   const submissions = createSubmissions({
     ...common,
     epoch: stores.authority.epoch,
     admit: (admission, nowMs, deferredRefusal) =>
       admitAgent({ ...stores, accessMaxStaleMs: config.accessMaxStaleMs }, admission, nowMs, deferredRefusal),
-    admitsPeer: stores.fences.admits,
     onSettled: relay.sendReceipts,
   });
   const intake = createIntake({

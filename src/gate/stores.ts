@@ -7,10 +7,13 @@ import { type AuthorityRef, endReason } from "../authority/reference.ts";
 import { createSharedSecret, type SharedSecret } from "../authority/shared-secret.ts";
 import type { Config } from "../config.ts";
 import { errorFields, type Log } from "../telemetry/log.ts";
+import type { AgentDid } from "../wire/did.ts";
 import { type AccessValidations, createAccessValidations } from "./admission/access-validations.ts";
 import { createDrift, type Drift } from "./admission/clock-drift.ts";
+import { createGroupFences, type GroupFences } from "./admission/group-fences.ts";
 import { createNonces, type Nonces } from "./admission/nonces.ts";
 import { createPeerFences, type PeerFences } from "./admission/peer-fences.ts";
+import { createTrustFences, type TrustFences } from "./admission/trust-fences.ts";
 import { createRate, type Rate } from "./admission/rate-limit.ts";
 import { createDeliveryIds } from "./outbox/delivery-id.ts";
 import { createOutbox, type Outbox, type OutboxLimits } from "./outbox/outbox.ts";
@@ -33,6 +36,9 @@ export type GateStores = {
   drift: Drift;
   accessValidations: AccessValidations;
   fences: PeerFences;
+  groupFences: GroupFences;
+  /** Both of them. */
+  trustFences: TrustFences;
   // What is on its way.
   outbox: Outbox;
   queue: Queue;
@@ -47,7 +53,7 @@ export type GateStores = {
 };
 
 /** Brings the schema up to date and reads into memory what memory mirrors. @returns the stores of one gate */
-export function createGateStores(ctx: DurableObjectState, config: Config, log: Log): GateStores {
+export function createGateStores(ctx: DurableObjectState, self: AgentDid, config: Config, log: Log): GateStores {
   migrate(ctx.storage);
   const { sql } = ctx.storage;
   const authority = createAgentAuthority(sql);
@@ -58,9 +64,11 @@ export function createGateStores(ctx: DurableObjectState, config: Config, log: L
   const nonces = createNonces(sql, config.skewMaxSeconds);
   const accessValidations = createAccessValidations(sql);
   const fences = createPeerFences(sql);
+  const groupFences = createGroupFences(sql);
+  const trustFences = createTrustFences({ self, peers: fences, groups: groupFences });
   const lastId = sql.exec<{ last: string | null }>("SELECT MAX(delivery_id) AS last FROM outbound").one().last;
   const outbox = createOutbox(sql, outboxLimits(config), createDeliveryIds(lastId));
-  const queue = createQueue({ sql, limits: queueLimits(config), admits: fences.admits, now: Date.now });
+  const queue = createQueue({ sql, limits: queueLimits(config), admits: trustFences.admits, now: Date.now });
   const sockets = createSockets(ctx, (error) => log.error("relay.close_failed", errorFields(error)));
   // What was on its way to sockets that a crash took along waits for no acknowledgement any more.
   queue.failLost((socketId) => sockets.byId(socketId) !== null, Date.now());
@@ -77,6 +85,8 @@ export function createGateStores(ctx: DurableObjectState, config: Config, log: L
     drift: createDrift(sql, config.skewWarnSeconds),
     accessValidations,
     fences,
+    groupFences,
+    trustFences,
     outbox,
     queue,
     sockets,
@@ -92,6 +102,7 @@ export function createGateStores(ctx: DurableObjectState, config: Config, log: L
       relayTickets.prune(nowMs);
       devices.prune(nowMs);
       apiKeys.prune(nowMs);
+      groupFences.prune(nowMs);
       accessValidations.prune(nowMs - config.accessMaxStaleMs);
     },
 

@@ -10,6 +10,8 @@ import type { RoundLimits, RoundReport } from "../resilience/round.ts";
 import type { Runtime } from "../runtime.ts";
 import type { Log } from "../telemetry/log.ts";
 import { retryPendingFences } from "../trust/fences.ts";
+import { GATES_PER_FENCE_MAX, retryPendingGroupFences } from "../trust/groups/fences.ts";
+import { pruneGroupTokens } from "../trust/groups/membership.ts";
 import { retryPendingNotifications } from "../trust/notifications.ts";
 import { pruneTickets } from "../trust/ticket-store.ts";
 import { drainGraphOutbox, type Progress, RECONCILE_EVERY_MS, reconcilePage } from "./graph-maintenance.ts";
@@ -24,13 +26,14 @@ const RETENTION_EVERY_MS = 3_600_000;
 const FETCH_MARGIN_MS = 5_000;
 
 /**
- * What a job that calls gates may take of a round. The three of them make at most 200 calls, far below what the platform allows an
+ * What a job that calls gates may take of a round. All of them together make some 400 calls, far below what the platform allows an
  * invocation, and a gate that hangs takes 5 s of its own job.
  */
 const CALLS = { parallel: 8, durationMs: 20_000, callTimeoutMs: 5_000 } as const;
 export const JOB_LIMITS = {
   notifications: { ...CALLS, calls: 40 },
   fences: { ...CALLS, calls: 60 },
+  groupFences: { ...CALLS, calls: 2 * GATES_PER_FENCE_MAX },
   revocations: { ...CALLS, parallel: 16, calls: 100 },
 } as const satisfies Record<string, RoundLimits>;
 
@@ -69,6 +72,7 @@ export function createJobs(deps: JobDeps, nowMs: number): Job[] {
       retryPendingNotifications(trust, JOB_LIMITS.notifications).then(outcomeOf),
     ),
     eachRound("pending fences", () => retryPendingFences(trust, JOB_LIMITS.fences).then(outcomeOf)),
+    eachRound("pending fences of groups", () => retryPendingGroupFences(trust, JOB_LIMITS.groupFences).then(outcomeOf)),
     eachRound("graph outbox", () => drainGraphOutbox(graph)),
     ...(config.registryUrl === "embedded" ? [datingJob(db)] : revocationJobs(deps)),
     {
@@ -86,6 +90,7 @@ export function createJobs(deps: JobDeps, nowMs: number): Job[] {
     ),
     retention("registry retention", (limit) => pruneIdentity(db, nowMs, limit)),
     retention("pairing tickets", (limit) => pruneTickets(db, nowMs, limit)),
+    retention("join tokens of groups", (limit) => pruneGroupTokens(db, nowMs, limit)),
     // The object's own, and no more than isolates hand over in an hour.
     { name: "batches of numbers", everyMs: RETENTION_EVERY_MS, run: done(async () => aggregate().prune(nowMs)) },
   ];

@@ -12,6 +12,8 @@ const RECIPIENT: Permission = { callers: ["agent", "operator"], scope: null };
 /** Without the scope `devices` a device acts on itself alone. */
 const DEVICE_MANAGER: Permission = { callers: ["agent", "device", "apiKey", "operator"], scope: null };
 const ADMIN: Permission = { callers: ["agent", "device", "apiKey", "operator"], scope: "admin" };
+/** Groups are the agent's own: no key and no operator acts for it there. */
+const MEMBER: Permission = { callers: ["agent", "device"], scope: "admin" };
 const TASK_READER: Permission = { callers: ["agent", "device", "apiKey", "operator"], scope: "tasks:read" };
 const TASK_WRITER: Permission = { callers: ["agent", "device", "apiKey", "operator"], scope: "tasks:write" };
 
@@ -36,6 +38,16 @@ export const PERMISSIONS = {
   "pair.peers": AGENT,
   "trust/list": OPERATOR,
   "trust/remove": OPERATOR,
+
+  "group/create": MEMBER,
+  "group/invite": MEMBER,
+  "group/join": MEMBER,
+  "group/list": MEMBER,
+  "group/get": MEMBER,
+  "group/remove": MEMBER,
+  "group/leave": MEMBER,
+  "group/rename": MEMBER,
+  "group/delete": MEMBER,
 
   "delivery.get": SENDER,
   "dead-letter.list": RECIPIENT,
@@ -85,6 +97,9 @@ export type MethodName = keyof typeof PERMISSIONS;
 /** Methods that end an authority or a trust: what is left of a rate never keeps a caller from them (contract §6). */
 const ENDING_METHODS: readonly MethodName[] = [
   "pair.remove",
+  "group/remove",
+  "group/leave",
+  "group/delete",
   "device.pair.remove",
   "device.token.rotate",
   "device.token.revoke",

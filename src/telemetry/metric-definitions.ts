@@ -89,6 +89,21 @@ export const METRICS = {
     help: "Times that an agent's smoothed drift crossed the warning line, at most hourly per agent.",
     labels: ["direction"],
   },
+  sallyport_group_changes: {
+    kind: "counter",
+    help: "Groups that were made or deleted, and members that came, left or were removed.",
+    labels: ["change"],
+  },
+  sallyport_group_sends: {
+    kind: "counter",
+    help: "Sends to all of a group that were accepted.",
+    labels: [],
+  },
+  sallyport_group_messages: {
+    kind: "counter",
+    help: "Messages that these came to.",
+    labels: [],
+  },
   sallyport_metric_batches_lost: {
     kind: "counter",
     help: "Batches of numbers given up because the aggregate could not be reached.",

@@ -62,14 +62,22 @@ const deliverAck = z.object({
   retryAfterMs: z.optional(z.int().check(z.minimum(0), z.maximum(RETRY_AFTER_MAX_MS))),
 });
 const deliverWorking = z.object({ ...head, type: z.literal("deliver_working"), ackId: ulid });
-const enqueue = z.object({
-  ...head,
-  type: z.literal("enqueue"),
-  toAgentDid: agentDid,
-  conversationId: z.optional(conversationId),
-  groupId: z.optional(conversationId),
-  replyTo: z.optional(replyTo),
-});
+const enqueue = z
+  .object({
+    ...head,
+    type: z.literal("enqueue"),
+    /** Absent for all of the group. */
+    toAgentDid: z.optional(agentDid),
+    conversationId: z.optional(conversationId),
+    groupId: z.optional(conversationId),
+    replyTo: z.optional(replyTo),
+  })
+  .check(
+    z.refine(({ toAgentDid, groupId }) => toAgentDid !== undefined || groupId !== undefined, {
+      path: ["toAgentDid"],
+      message: "or groupId is required",
+    }),
+  );
 const heartbeat = z.object({ ...head, type: z.literal("heartbeat") });
 const heartbeatAck = z.object({ ...head, type: z.literal("heartbeat_ack"), ackId: ulid });
 const req = z.object({

@@ -672,6 +672,7 @@ test("requests that are refused leave no nonce and no token behind", async () =>
 });
 
 test("the recipient of a passed send is an agent DID", async () => {
-  const recipientDid: AgentDid | undefined = passedAgent(await hook()).trust?.recipientDid;
+  const { trust } = passedAgent(await hook());
+  const recipientDid: AgentDid | null = trust?.kind === "pair" ? trust.recipientDid : null;
   expect(recipientDid).toBe(bob.did);
 });

@@ -220,6 +220,7 @@ export function newChainHarness(
   const trust = createTrustStage({
     settings: TRUST_SETTINGS,
     log,
+    lookUpGroup: async () => null,
     lookUp: async (a, b) => {
       store.reads += 1;
       if (store.down) throw new Error("D1 is down");

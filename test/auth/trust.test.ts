@@ -26,6 +26,7 @@ beforeEach(() => {
   stage = createTrustStage({
     settings: TRUST_SETTINGS,
     log,
+    lookUpGroup: async () => null,
     lookUp: () => {
       reads += 1;
       return answer();
@@ -162,6 +163,7 @@ describe("trust while the store fails", () => {
     const hanging = createTrustStage({
       settings: { ...TRUST_SETTINGS, storeTimeoutMs: 20 },
       log,
+      lookUpGroup: async () => null,
       lookUp: () => new Promise(() => {}),
     });
     const judged = await hanging.judge(alice, bob, scope);
@@ -173,6 +175,7 @@ test("the memory of pairs is bounded", async () => {
   const small = createTrustStage({
     settings: TRUST_SETTINGS,
     log,
+    lookUpGroup: async () => null,
     lookUp: async () => {
       reads += 1;
       return TRUSTED;
@@ -191,6 +194,7 @@ test("pairs that were refused push no trusted pair out of the memory", async () 
   const small = createTrustStage({
     settings: TRUST_SETTINGS,
     log,
+    lookUpGroup: async () => null,
     lookUp: async (a, b) => {
       reads += 1;
       return [a, b].includes(bob) ? TRUSTED : { trusted: false, epoch: 0 };
@@ -205,7 +209,13 @@ test("pairs that were refused push no trusted pair out of the memory", async () 
 });
 
 test("trust: a pair that is not trusted pushes out none that is", async () => {
-  stage = createTrustStage({ settings: TRUST_SETTINGS, log, lookUp: () => ((reads += 1), answer()), maxEntries: 1 });
+  stage = createTrustStage({
+    settings: TRUST_SETTINGS,
+    log,
+    lookUpGroup: async () => null,
+    lookUp: () => ((reads += 1), answer()),
+    maxEntries: 1,
+  });
   await judge();
   answer = async () => ({ trusted: false, epoch: 7 });
   await stage.judge(newAgentDid(), newAgentDid(), scope);

@@ -20,6 +20,9 @@ const WITHOUT_ROWID = new Set([
   "withdrawn_grants",
   "api_key_cleanup",
   "quota_usage",
+  "group_members",
+  "group_tokens",
+  "group_fences",
 ]);
 const STRICT = new Set(["relationships", "grants_taken", "withdrawn_grants", "api_key_cleanup", "quota_usage"]);
 

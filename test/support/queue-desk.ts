@@ -51,7 +51,8 @@ export type Desk = {
 export function onQueue<T>(work: (desk: Desk) => T, over: Partial<QueueLimits> = {}): Promise<T> {
   return onStorage((sql) => {
     const fences = new Map<string, number>();
-    const admits = (sender: AgentDid, epoch: number): boolean => epoch >= (fences.get(sender) ?? 0);
+    const admits = (sender: AgentDid, { trustEpoch = Infinity }: { trustEpoch?: number }): boolean =>
+      trustEpoch >= (fences.get(sender) ?? 0);
     const open = () => createQueue({ sql, limits: { ...LIMITS, ...over }, admits, now: () => START_MS });
     const queue = open();
     return work({

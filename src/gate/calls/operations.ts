@@ -41,7 +41,7 @@ export type OperationsDeps = {
   audit: Pick<AuditOutbox, "record">;
   outbox: Pick<Outbox, "accept" | "status" | "receiptsConfirmed">;
   queue: Pick<Queue, "deadLetters" | "replay" | "purge">;
-  intake: Pick<Intake, "putLocal" | "fencePeer">;
+  intake: Pick<Intake, "putLocal" | "fencePeer" | "fenceGroup">;
   relay: Pick<Relay, "broadcast">;
   sockets: Pick<Sockets, "all">;
   relayTickets: Pick<RelayTickets, "make" | "keep">;
@@ -84,6 +84,10 @@ export function createOperations(deps: OperationsDeps): Operations {
     },
     fencePeer(peer, trustEpoch) {
       intake.fencePeer(peer, trustEpoch);
+      wake();
+    },
+    fenceGroup(fence) {
+      intake.fenceGroup(fence);
       wake();
     },
     issueRelayTicket: () => issueRelayTicket(deps, call),

@@ -1,5 +1,6 @@
-/** Which message an idempotency key stands for: of a sender towards one recipient, for a day. Contract §3. */
+/** Which message an idempotency key stands for: of a sender towards one recipient, or all of one group, for a day. Contract §3. */
 import type { AgentDid } from "../../wire/did.ts";
+import type { GroupId } from "../../wire/group-id.ts";
 import { GateRefusal } from "../protocol/refusal.ts";
 import type { Row } from "../storage/tables.ts";
 
@@ -9,11 +10,13 @@ const PRUNE_BATCH_MAX = 2_000;
 /** What a sender gives beside a message. */
 export type Idempotency = { readonly key: string; readonly bodySha256: string };
 
+type Addressee = AgentDid | GroupId;
+
 /** The keys of one sender. Each change is part of the caller's transaction. */
 export type IdempotencyKeys = {
   /** @returns the id of the message that the key stands for, or null @throws GateRefusal where that had another body */
-  find(to: AgentDid, idempotency: Idempotency, nowMs: number): string | null;
-  keep(to: AgentDid, idempotency: Idempotency, deliveryId: string, nowMs: number): void;
+  find(to: Addressee, idempotency: Idempotency, nowMs: number): string | null;
+  keep(to: Addressee, idempotency: Idempotency, deliveryId: string, nowMs: number): void;
   /** Forgets what is past, some thousand rows. @returns whether there may be more */
   prune(nowMs: number): boolean;
   /** When there is something to forget; null while there is nothing. */

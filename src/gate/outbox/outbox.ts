@@ -5,7 +5,9 @@
  */
 import type { DeliveryStatus } from "../../call/gate.ts";
 import type { AgentDid } from "../../wire/did.ts";
+import type { GroupId } from "../../wire/group-id.ts";
 import { GateRefusal } from "../protocol/refusal.ts";
+import type { FannedOut } from "../protocol/submission.ts";
 import {
   type DeliveryOutcome,
   HELD_BYTES_MAX,
@@ -15,7 +17,8 @@ import {
 } from "../protocol/transfer.ts";
 import { createIdempotencyKeys, type Idempotency } from "./idempotency.ts";
 import { createRecipientQueues } from "./recipients.ts";
-import { createOutboxRows, OUTBOX_STATE, STATUS_RETENTION_MS } from "./rows.ts";
+import { createOutboxRows, type OutboxRows, OUTBOX_STATE, STATUS_RETENTION_MS } from "./rows.ts";
+import { createSharedBodies } from "./shared-bodies.ts";
 import { createSettlement, type Receipt, receiptOf } from "./settlement.ts";
 
 export type { Receipt } from "./settlement.ts";
@@ -52,6 +55,9 @@ export type Draft = {
   idempotency?: Idempotency;
 };
 
+/** A message to several: each gets one of its own, and all share the body. */
+export type GroupDraft = Omit<Draft, "to" | "isAwaited"> & { groupId: GroupId; members: readonly AgentDid[] };
+
 /** `delivered` can only be true for a repeat under an idempotency key. */
 export type Accepted = { deliveryId: string; delivered: boolean; queueDepth: number };
 
@@ -66,8 +72,15 @@ export type Outbox = {
    * @throws GateRefusal for an idempotency key used with another body, or a full outbox.
    */
   accept(draft: Draft, nowMs: number): Accepted;
-  /** Whether one more message of so many bytes finds room. */
-  hasRoom(bytes: number): boolean;
+  /**
+   * Writes a message to each, all of them or none, and the body once. Likewise the last step of its transaction.
+   *
+   * @returns the messages; those of before for a repeat under an idempotency key
+   * @throws GateRefusal as above
+   */
+  acceptForGroup(draft: GroupDraft, nowMs: number): FannedOut[];
+  /** Whether so many bytes find room, in one more message or in several that share them. */
+  hasRoom(bytes: number, messages?: number): boolean;
   /** The recipients that a hand-over may start for now. */
   dueRecipients(nowMs: number): AgentDid[];
   /** When the next hand-over is due; null while nothing is held. */
@@ -114,24 +127,32 @@ export function createOutbox(sql: SqlStorage, limits: OutboxLimits, nextId: (now
   const keys = createIdempotencyKeys(sql);
   /** Taken over and not yet on disk as such: since when. */
   const unrecorded = new Map<string, number>();
+  const shared = createSharedBodies(sql);
   let lastPrunedMs = 0;
 
   for (const row of rows.open()) {
     const to = row.to_did as AgentDid;
     recipients.addWaiting(to);
     const { delivery_id: deliveryId, bytes, created_at_ms: createdAtMs } = row;
-    if (row.state === OUTBOX_STATE.held) recipients.hold(to, { deliveryId, bytes, createdAtMs });
+    if (row.state !== OUTBOX_STATE.held) continue;
+    const sharedId = row.shared_id ?? undefined;
+    recipients.hold(to, { deliveryId, bytes, createdAtMs, sharedId });
+    if (sharedId !== undefined) shared.hold(deliveryId, sharedId);
   }
+  shared.forgetOthers();
 
-  const hasRoom = (bytes: number): boolean =>
-    recipients.count() < limits.outboxMax && recipients.bytes() + bytes <= HELD_BYTES_MAX;
+  const hasRoom = (bytes: number, messages = 1): boolean =>
+    recipients.count() + messages <= limits.outboxMax && recipients.bytes() + bytes <= HELD_BYTES_MAX;
 
   const isTooOld = (createdAtMs: number, nowMs: number): boolean => createdAtMs + limits.ttlMs <= nowMs;
 
   const settlement = createSettlement({
     rows,
     recipients,
-    onClosed: (deliveryId) => void unrecorded.delete(deliveryId),
+    onClosed(deliveryId) {
+      unrecorded.delete(deliveryId);
+      shared.release(deliveryId);
+    },
   });
 
   return {
@@ -151,6 +172,30 @@ export function createOutbox(sql: SqlStorage, limits: OutboxLimits, nextId: (now
       recipients.addWaiting(to);
       if (draft.isAwaited === true) recipients.hurry(to);
       return { deliveryId, delivered: false, queueDepth: recipients.waiting(to) };
+    },
+
+    acceptForGroup({ groupId, members, bytes, envelope, body, originFrameId = null, idempotency }, nowMs) {
+      const earlier = idempotency === undefined ? null : keys.find(groupId, idempotency, nowMs);
+      if (earlier !== null) return fannedOut(rows, earlier);
+      if (members.length > 0 && !hasRoom(bytes, members.length)) {
+        throw new GateRefusal("gate-outbox-full", FULL_RETRY_AFTER_MS);
+      }
+      const deliveries = members.map((agentDid) => ({ agentDid, deliveryId: nextId(nowMs) }));
+      const range = `${deliveries[0]?.deliveryId ?? ""}${RANGE}${deliveries.at(-1)?.deliveryId ?? ""}`;
+      if (idempotency !== undefined) keys.keep(groupId, idempotency, range, nowMs);
+      const sharedId = deliveries[0]?.deliveryId;
+      if (sharedId === undefined) return [];
+      shared.write(sharedId, body);
+      for (const { agentDid: to, deliveryId } of deliveries) {
+        rows.writeShared({ deliveryId, to, bytes, originFrameId, envelope, sharedId, nowMs });
+      }
+      for (const { agentDid: to, deliveryId } of deliveries) {
+        const message = { deliveryId, createdAtMs: nowMs, bytes, envelope, body };
+        recipients.hold(to, { deliveryId, bytes, createdAtMs: nowMs, sharedId, message });
+        recipients.addWaiting(to);
+        shared.hold(deliveryId, sharedId);
+      }
+      return deliveries;
     },
 
     hasRoom,
@@ -209,7 +254,10 @@ export function createOutbox(sql: SqlStorage, limits: OutboxLimits, nextId: (now
       }
       if (due.length === 0) return;
       rows.handedOver(due, nowMs);
-      for (const deliveryId of due) unrecorded.delete(deliveryId);
+      for (const deliveryId of due) {
+        unrecorded.delete(deliveryId);
+        shared.release(deliveryId);
+      }
     },
     nextRecordMs() {
       for (const sinceMs of unrecorded.values()) return sinceMs + HANDED_OVER_RECORDED_AFTER_MS;
@@ -246,6 +294,16 @@ export function createOutbox(sql: SqlStorage, limits: OutboxLimits, nextId: (now
       return due === Infinity ? null : Math.max(due, lastPrunedMs + PRUNE_EVERY_MS);
     },
   };
+}
+
+/** What stands between the first and the last id of a send to all of a group, in its idempotency key: ids only rise. */
+const RANGE = "..";
+
+function fannedOut(rows: Pick<OutboxRows, "between">, range: string): FannedOut[] {
+  const [first = "", last = ""] = range.split(RANGE);
+  return rows
+    .between(first, last)
+    .map(({ delivery_id: deliveryId, to_did }) => ({ agentDid: to_did as AgentDid, deliveryId }));
 }
 
 function messageOf(

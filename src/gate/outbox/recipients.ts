@@ -14,6 +14,8 @@ export type HeldMessage = {
   readonly deliveryId: string;
   readonly bytes: number;
   readonly createdAtMs: number;
+  /** Names the body that it shares with others: that counts once, while one of them is held. */
+  readonly sharedId?: string | undefined;
   message?: QueuedMessage;
 };
 
@@ -33,7 +35,7 @@ export type RecipientQueue = {
 /** The messages for all recipients. */
 export type RecipientQueues = {
   of(to: AgentDid): RecipientQueue;
-  /** Messages that are held, and bytes of their bodies. */
+  /** Messages that are held, and bytes of their bodies as they are stored. */
   count(): number;
   bytes(): number;
   /** One more message waits for a recipient. */
@@ -74,11 +76,23 @@ export function createRecipientQueues(batchMs: number): RecipientQueues {
     return queue;
   };
 
-  const release = (gone: readonly HeldMessage[]): void => {
-    for (const { bytes } of gone) {
-      heldCount -= 1;
-      heldBytes -= bytes;
+  /** By shared body, how many of its messages are held. */
+  const sharing = new Map<string, number>();
+
+  /** Counts a held message, or one that is no more. */
+  const countHeld = ({ bytes, sharedId }: HeldMessage, more: 1 | -1): void => {
+    heldCount += more;
+    if (sharedId !== undefined) {
+      const before = sharing.get(sharedId) ?? 0;
+      if (before + more === 0) sharing.delete(sharedId);
+      else sharing.set(sharedId, before + more);
+      if (before > 0 && before + more > 0) return;
     }
+    heldBytes += more * bytes;
+  };
+
+  const release = (gone: readonly HeldMessage[]): void => {
+    for (const held of gone) countHeld(held, -1);
   };
 
   /** A recipient that made no room, or did not answer, is left alone for its time whoever waits. */
@@ -102,8 +116,7 @@ export function createRecipientQueues(batchMs: number): RecipientQueues {
     hold(to, { message, ...held }) {
       const isCached = message !== undefined && heldBytes + held.bytes < CACHED_BYTES_MAX;
       of(to).held.push({ ...held, ...(isCached ? { message } : {}) });
-      heldCount += 1;
-      heldBytes += held.bytes;
+      countHeld(held, 1);
     },
     drop: (queue, position) => release(queue.held.splice(position, 1)),
     forget(to, deliveryId) {

@@ -18,7 +18,10 @@ const RECEIPT_BATCH_MAX = 500;
 const OPEN_FROM = "outbound_open_from";
 const TIME_LENGTH = 10;
 
-export type OpenRow = Pick<Row<"outbound">, "delivery_id" | "to_did" | "state" | "bytes" | "created_at_ms">;
+export type OpenRow = Pick<
+  Row<"outbound">,
+  "delivery_id" | "to_did" | "state" | "bytes" | "created_at_ms" | "shared_id"
+>;
 export type StatusRow = Pick<
   Row<"outbound">,
   "to_did" | "state" | "reason" | "attempts" | "updated_at_ms" | "origin_frame_id"
@@ -38,6 +41,18 @@ export type OutboxRows = {
     body: string;
     nowMs: number;
   }): void;
+  /** Writes a message whose body is shared. */
+  writeShared(message: {
+    deliveryId: string;
+    to: AgentDid;
+    bytes: number;
+    originFrameId: string | null;
+    envelope: string;
+    sharedId: string;
+    nowMs: number;
+  }): void;
+  /** The messages whose ids are in a range, in their order. */
+  between(first: string, last: string): { delivery_id: string; to_did: string }[];
   /** What is handed over, JSON texts; null for what has ended meanwhile. */
   content(deliveryId: string): (Pick<Row<"outbound">, "created_at_ms" | "envelope"> & { body: string }) | null;
   status(deliveryId: string): StatusRow | null;
@@ -71,7 +86,7 @@ export function createOutboxRows(sql: SqlStorage): OutboxRows {
   return {
     open: () =>
       sql.exec<OpenRow>(
-        "SELECT delivery_id, to_did, state, bytes, created_at_ms FROM outbound WHERE delivery_id >= ? AND state < 2 ORDER BY delivery_id",
+        "SELECT delivery_id, to_did, state, bytes, created_at_ms, shared_id FROM outbound WHERE delivery_id >= ? AND state < 2 ORDER BY delivery_id",
         openFrom,
       ),
 
@@ -90,10 +105,36 @@ export function createOutboxRows(sql: SqlStorage): OutboxRows {
       );
     },
 
+    writeShared({ deliveryId, to, bytes, originFrameId, envelope, sharedId, nowMs }) {
+      sql.exec(
+        `INSERT INTO outbound (delivery_id, to_did, state, bytes, created_at_ms, updated_at_ms, origin_frame_id, envelope, shared_id)
+         VALUES (?, ?, 0, ?, ?, ?, ?, ?, ?)`,
+        deliveryId,
+        to,
+        bytes,
+        nowMs,
+        nowMs,
+        originFrameId,
+        envelope,
+        sharedId,
+      );
+    },
+
+    between: (first, last) =>
+      sql
+        .exec<Pick<Row<"outbound">, "delivery_id" | "to_did">>(
+          "SELECT delivery_id, to_did FROM outbound WHERE delivery_id BETWEEN ? AND ? ORDER BY delivery_id",
+          first,
+          last,
+        )
+        .toArray(),
+
     content(deliveryId) {
       const row = sql
         .exec<Pick<Row<"outbound">, "created_at_ms" | "envelope" | "body">>(
-          "SELECT created_at_ms, envelope, body FROM outbound WHERE delivery_id = ? AND state = 0",
+          `SELECT created_at_ms, envelope,
+             COALESCE(body, (SELECT body FROM shared_bodies WHERE shared_bodies.shared_id = outbound.shared_id)) AS body
+           FROM outbound WHERE delivery_id = ? AND state = 0`,
           deliveryId,
         )
         .toArray()[0];

@@ -1,7 +1,15 @@
 /** What the sender's side of a gate does: takes its agent's sends, and records how they ended. On disk before any answer. */
 import type { AgentDid } from "../../wire/did.ts";
+import type { GroupFences } from "../admission/group-fences.ts";
+import type { TrustFences } from "../admission/trust-fences.ts";
 import { GateRefusal } from "../protocol/refusal.ts";
-import type { AgentAdmission, Submission, SubmissionReply } from "../protocol/submission.ts";
+import type {
+  AgentAdmission,
+  FannedOut,
+  GroupSubmission,
+  Submission,
+  SubmissionReply,
+} from "../protocol/submission.ts";
 import type { DeliveryOutcome, Envelope } from "../protocol/transfer.ts";
 import type { GroupCommit } from "../storage/group-commit.ts";
 import type { Outbox, Receipt } from "./outbox.ts";
@@ -18,6 +26,8 @@ export type Submissions = {
    * @throws GateRefusal
    */
   submit(send: Submission, body: string): Promise<SubmissionReply>;
+  /** Takes a send to all of a group, likewise in one commit: all of its messages, or none. @throws GateRefusal */
+  submitToGroup(send: GroupSubmission, body: string): Promise<FannedOut[]>;
   /** Waits until a message of this agent has ended, `waitMs` at most; then also says how many still wait for its recipient. */
   awaitDelivery(deliveryId: string, waitMs: number): Promise<{ delivered: boolean; queueDepth: number }>;
   /** Records what became of messages that were handed over. Repeats change nothing. */
@@ -28,15 +38,17 @@ export type Submissions = {
 
 export type SubmissionsDeps = {
   self: AgentDid;
-  outbox: Pick<Outbox, "accept" | "hasRoom" | "status" | "queueDepth" | "settle" | "expire">;
+  outbox: Pick<Outbox, "accept" | "acceptForGroup" | "hasRoom" | "status" | "queueDepth" | "settle" | "expire">;
   commits: GroupCommit;
   /** The agent's epoch. */
   epoch: () => number;
   now: () => number;
   /** Admits the request and remembers its nonce. @throws GateRefusal, the last of them `deferredRefusal` */
   admit: (admission: AgentAdmission, nowMs: number, deferredRefusal: GateRefusal | null) => void;
-  /** Whether a message judged by this trust epoch may still go to that peer. */
-  admitsPeer: (peer: AgentDid, trustEpoch: number) => boolean;
+  /** Whether trust by which a message was judged still holds. */
+  trustFences: Pick<TrustFences, "admits">;
+  /** Whether a group's list has everybody who has come. */
+  groupFences: Pick<GroupFences, "isComplete">;
   /** Takes the receipts of what has ended, in the commit that records it. */
   onSettled: (receipts: readonly Receipt[]) => void;
 };
@@ -72,11 +84,12 @@ export function createSubmissions(deps: SubmissionsDeps): Submissions {
   return {
     submit(send, body) {
       const to = send.to as AgentDid;
-      const { admission, trustEpoch, bytes, idempotency } = send;
+      const { admission, bytes, idempotency } = send;
       const isAwaited = send.isAwaited === true;
-      const envelope = JSON.stringify(envelopeOf(self, send));
+      const sent = envelopeOf(self, send);
+      const envelope = JSON.stringify(sent);
       const deferredRefusal = (): GateRefusal | null => {
-        if (!deps.admitsPeer(to, trustEpoch)) return new GateRefusal("gate-peer-fenced");
+        if (!deps.trustFences.admits(to, sent)) return new GateRefusal("gate-peer-fenced");
         // A repeat needs no room: whether it is one is seen when the message is written.
         if (idempotency !== undefined || outbox.hasRoom(bytes)) return null;
         return new GateRefusal("gate-outbox-full", 1_000);
@@ -88,6 +101,29 @@ export function createSubmissions(deps: SubmissionsDeps): Submissions {
         deps.admit(admission, nowMs, deferredRefusal());
         const draft = { to, bytes, envelope, body, isAwaited, ...(idempotency === undefined ? {} : { idempotency }) };
         return { ok: true, ...outbox.accept(draft, nowMs), epoch: deps.epoch() };
+      });
+    },
+
+    submitToGroup(send, body) {
+      const { admission, groupId, trustEpoch, bytes, idempotency } = send;
+      const members = send.members as AgentDid[];
+      const sent = envelopeOf(self, send);
+      const envelope = JSON.stringify(sent);
+      const isOutOfDate = (): boolean =>
+        !deps.groupFences.isComplete(groupId, trustEpoch) ||
+        members.some((member) => !deps.trustFences.admits(member, sent));
+      return commits.commit(() => {
+        const nowMs = now();
+        deps.admit(admission, nowMs, isOutOfDate() ? new GateRefusal("gate-peer-fenced") : null);
+        const draft = {
+          groupId,
+          members,
+          bytes,
+          envelope,
+          body,
+          ...(idempotency === undefined ? {} : { idempotency }),
+        };
+        return outbox.acceptForGroup(draft, nowMs);
       });
     },
 
@@ -121,11 +157,11 @@ export function createSubmissions(deps: SubmissionsDeps): Submissions {
   };
 }
 
-function envelopeOf(self: AgentDid, send: Submission): Envelope {
-  const { trustEpoch, contentType, conversationId, replyTo, traceparent, isAwaited } = send;
+function envelopeOf(self: AgentDid, send: Omit<Submission, "to">): Envelope {
+  const { trustEpoch, groupId, contentType, conversationId, replyTo, traceparent, isAwaited } = send;
   return {
     fromAgentDid: self,
-    trustEpoch,
+    ...(groupId === undefined ? { trustEpoch } : { groupId, groupEpoch: trustEpoch }),
     ...(contentType === undefined ? {} : { contentType }),
     ...(conversationId === undefined ? {} : { conversationId }),
     ...(replyTo === undefined ? {} : { replyTo }),

@@ -1,6 +1,8 @@
 /** A send, as it crosses from the Worker to the sender's gate. */
 import type { Refusal } from "../../auth/reasons.ts";
 import type { AgentPrincipal } from "../../authority/principal.ts";
+import type { AgentDid } from "../../wire/did.ts";
+import type { GroupId } from "../../wire/group-id.ts";
 
 /** An agent whose identity token, revocation and proof the chain has verified; plain data, so that it can cross to the gate. */
 export type AgentAdmission = {
@@ -15,7 +17,9 @@ export type AgentAdmission = {
 export type Submission = {
   admission: AgentAdmission;
   to: string;
+  /** Of the pair, or of the group that it is sent in. */
   trustEpoch: number;
+  groupId?: GroupId;
   bytes: number;
   contentType?: string;
   conversationId?: string;
@@ -25,6 +29,15 @@ export type Submission = {
   isAwaited?: true;
   idempotency?: { key: string; bodySha256: string };
 };
+
+/** A send to all of a group but its sender, beside its body. */
+export type GroupSubmission = Omit<Submission, "to" | "groupId"> & { groupId: GroupId; members: string[] };
+
+/** What the gate answers to it: one message for each. */
+export type GroupSubmissionReply = { ok: true; deliveries: FannedOut[] } | { ok: false; refusal: Refusal };
+
+/** One message of a send to all of a group. */
+export type FannedOut = { agentDid: AgentDid; deliveryId: string };
 
 /** What a sender that waits for a delivery began under. */
 export type WaitingSender = { epoch: number; jti: string; expMs: number };

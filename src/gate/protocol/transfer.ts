@@ -12,6 +12,8 @@ export type Envelope = {
   traceparent?: string;
   /** The trust epoch that the sender was judged by; absent where pairing is not consulted. */
   trustEpoch?: number;
+  /** In the place of it, in a group: the epoch of the list of members that both were on. */
+  groupEpoch?: number;
   /** A request waits for the end of it (`Prefer: wait`): it is not batched. */
   isAwaited?: true;
 };

@@ -1,5 +1,6 @@
 /** What comes into a recipient's gate: messages of other gates, the proxy's own, and the end of a peer's trust. */
 import type { LocalMessage } from "../../call/gate.ts";
+import type { GroupFence } from "../../call/group-fence.ts";
 import type { AgentDid } from "../../wire/did.ts";
 import type { Envelope, QueuedMessage, TransferResult } from "../protocol/transfer.ts";
 import type { GroupCommit } from "../storage/group-commit.ts";
@@ -17,15 +18,19 @@ export type Intake = {
   putLocal(message: LocalMessage): { deliveryId: string };
   /** Ends what a peer has waiting here below this trust epoch, now and from now on. Part of the caller's transaction. */
   fencePeer(peer: AgentDid, trustEpoch: number): void;
+  /** Ends what waits here that was judged by an older list of a group's members. Part of the caller's transaction. */
+  fenceGroup(fence: GroupFence): void;
 };
 
 export type IntakeDeps = {
-  queue: Pick<Queue, "receive" | "putLocal" | "endSender">;
+  queue: Pick<Queue, "receive" | "putLocal" | "endUntrusted">;
   commits: GroupCommit;
   now: () => number;
   /** A fresh delivery id, above all that it has given. */
   nextId: (nowMs: number) => string;
-  fences: { admits(peer: AgentDid, trustEpoch: number): boolean; raise(peer: AgentDid, trustEpoch: number): void };
+  fences: { raise(peer: AgentDid, trustEpoch: number): void };
+  groupFences: { raise(fence: GroupFence, nowMs: number): void };
+  trustFences: { admits(peer: AgentDid, judged: Envelope): boolean };
   /** Whether this agent has been revoked: what comes for it is a dead letter. */
   isRevoked: () => boolean;
   /** Whether an end of this agent is in progress, and may yet be undone: messages stay with their senders meanwhile. */
@@ -34,13 +39,12 @@ export type IntakeDeps = {
 
 /** @returns the intake of one gate. */
 export function createIntake(deps: IntakeDeps): Intake {
-  const { queue, commits, now, fences } = deps;
+  const { queue, commits, now, fences, groupFences, trustFences } = deps;
   return {
     receive(from, messages) {
       const refusal = (message: QueuedMessage): string | null => {
         if (deps.isRevoked()) return "recipient revoked";
-        const { trustEpoch } = JSON.parse(message.envelope) as Envelope;
-        return trustEpoch === undefined || fences.admits(from, trustEpoch) ? null : "trust removed";
+        return trustFences.admits(from, JSON.parse(message.envelope) as Envelope) ? null : "trust removed";
       };
       return commits.commitChecked(() => ({
         taken: queue.receive(from, messages, { isShut: deps.isEnding(), refusal }, now()),
@@ -65,7 +69,13 @@ export function createIntake(deps: IntakeDeps): Intake {
 
     fencePeer(peer, trustEpoch) {
       fences.raise(peer, trustEpoch);
-      queue.endSender(peer, "trust removed", now());
+      queue.endUntrusted(peer, now());
+    },
+
+    fenceGroup(fence) {
+      groupFences.raise(fence, now());
+      // Whoever comes ends nothing.
+      if (fence.subject !== "+") queue.endUntrusted(null, now());
     },
   };
 }

@@ -35,7 +35,7 @@ export type PumpDeps = {
   senders: SenderQueues;
   attempts: Attempts;
   rows: Pick<QueueRows, "content">;
-  admits: (sender: AgentDid, trustEpoch: number) => boolean;
+  admits: (sender: AgentDid, judged: Envelope) => boolean;
   /** Ends a message whose trust has been removed meanwhile. */
   refused: (entry: QueueEntry, nowMs: number) => void;
 };
@@ -79,7 +79,7 @@ export function createPump({ senders, attempts, rows, admits, refused }: PumpDep
           const { envelope: text, body } = came.get(entry) ?? rows.content(entry.deliveryId);
           const envelope = JSON.parse(text) as Envelope;
           // Trust may have been removed while this was on its way to a socket that did not take it.
-          if (envelope.trustEpoch !== undefined && !admits(entry.sender as AgentDid, envelope.trustEpoch)) {
+          if (!admits(entry.sender as AgentDid, envelope)) {
             refused(entry, nowMs);
             continue;
           }

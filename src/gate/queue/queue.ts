@@ -5,7 +5,7 @@
  */
 import type { DeadLetter } from "../../call/gate.ts";
 import type { AgentDid } from "../../wire/did.ts";
-import type { DeliveryOutcome } from "../protocol/transfer.ts";
+import type { DeliveryOutcome, Envelope } from "../protocol/transfer.ts";
 import { type AttemptLimits, type Attempts, createAttempts } from "./attempts.ts";
 import { createDeadLetters } from "./dead-letters.ts";
 import type { QueueEntry, RelaySocket } from "./dispatch.ts";
@@ -21,6 +21,7 @@ export type { Push } from "./pump.ts";
 export { PROXY_SENDER } from "./reception.ts";
 
 const REFUSED = "refused by the recipient";
+const TRUST_REMOVED = "trust removed";
 
 export type QueueLimits = AttemptLimits & {
   queueMax: number;
@@ -32,7 +33,7 @@ export type QueueDeps = {
   sql: SqlStorage;
   limits: QueueLimits;
   /** Whether trust by which a message was judged still holds, at the moment of a push. */
-  admits: (sender: AgentDid, trustEpoch: number) => boolean;
+  admits: (sender: AgentDid, judged: Envelope) => boolean;
   now: () => number;
 };
 
@@ -78,6 +79,8 @@ export type Queue = Reception & {
   inFlight(): ReadonlyMap<string, Usage>;
   /** Dead-letters what a sender has waiting here unpushed. */
   endSender(sender: string, reason: string, nowMs: number): void;
+  /** Dead-letters what waits here unpushed though trust does not admit it any more. @param sender null for everybody's */
+  endUntrusted(sender: string | null, nowMs: number): void;
   /** Dead-letters everything that still waits. */
   endAll(reason: string, nowMs: number): void;
   /** Senders whose gates have a report to come. */
@@ -111,7 +114,7 @@ export function createQueue({ sql, limits, admits, now }: QueueDeps): Queue {
   const endings = createEndings({ senders, rows, deadLetters, pending, attempts: () => attempts });
   const exhausted = (entry: QueueEntry, nowMs: number): void => endings.dead(entry, "attempts exhausted", nowMs);
   const attempts = createAttempts({ senders, rows, limits, exhausted });
-  const refused = (entry: QueueEntry, nowMs: number): void => endings.dead(entry, "trust removed", nowMs);
+  const refused = (entry: QueueEntry, nowMs: number): void => endings.dead(entry, TRUST_REMOVED, nowMs);
   const pump = createPump({ senders, attempts, rows, admits, refused });
   const reception = createReception({ limits, senders, rows, deadLetters, pending, onTaken: pump.came });
 
@@ -189,6 +192,15 @@ export function createQueue({ sql, limits, admits, now }: QueueDeps): Queue {
     endSender(sender, reason, nowMs) {
       for (const entry of (senders.of(sender)?.entries ?? []).filter(({ socketId }) => socketId === null)) {
         endings.dead(entry, reason, nowMs);
+      }
+    },
+
+    endUntrusted(sender, nowMs) {
+      const entries = sender === null ? senders.entries() : [...(senders.of(sender)?.entries ?? [])];
+      for (const entry of entries) {
+        if (entry.socketId !== null) continue;
+        if (!admits(entry.sender as AgentDid, rows.envelope(entry.deliveryId)))
+          endings.dead(entry, TRUST_REMOVED, nowMs);
       }
     },
 

@@ -1,5 +1,5 @@
 /** The rows of a recipient's queue, one a message. Statements alone: what they mean is decided by the queue. */
-import type { QueuedMessage } from "../protocol/transfer.ts";
+import type { Envelope, QueuedMessage } from "../protocol/transfer.ts";
 import { byId } from "../storage/ids.ts";
 import type { Row } from "../storage/tables.ts";
 import type { QueueEntry } from "./dispatch.ts";
@@ -29,6 +29,7 @@ export type QueueRows = {
   write(sender: string, message: QueuedMessage, reason: string | null, nowMs: number): void;
   /** What is pushed, JSON texts. */
   content(deliveryId: string): { envelope: string; body: string };
+  envelope(deliveryId: string): Envelope;
   /** Records where a message is and what has been tried. */
   place(entry: QueueEntry, missedSocketId: string | null): void;
   /** Records time that does not count for any of a sender's messages that still wait. */
@@ -88,6 +89,11 @@ export function createQueueRows(sql: SqlStorage, deadLetterRetentionMs: number):
           deliveryId,
         )
         .one(),
+
+    envelope: (deliveryId) =>
+      JSON.parse(
+        sql.exec<{ envelope: string }>("SELECT envelope FROM inbound WHERE delivery_id = ?", deliveryId).one().envelope,
+      ) as Envelope,
 
     place(entry, missedSocketId) {
       sql.exec(
@@ -159,7 +165,7 @@ export function createQueueRows(sql: SqlStorage, deadLetterRetentionMs: number):
     revive(deliveryId, nowMs) {
       sql.exec(
         `UPDATE inbound SET state = 0, attempts = 0, reason = NULL, created_at_ms = ?1, updated_at_ms = ?1, due_at_ms = ?1,
-           held_ms = 0, holder = NULL, reported = 0, revived = 1, envelope = json_remove(envelope, '$.trustEpoch')
+           held_ms = 0, holder = NULL, reported = 0, revived = 1, envelope = json_remove(envelope, '$.trustEpoch', '$.groupEpoch')
            WHERE delivery_id = ?2`,
         nowMs,
         deliveryId,

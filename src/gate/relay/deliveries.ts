@@ -100,7 +100,7 @@ export function createDeliveries(deps: DeliveriesDeps): Deliveries {
 }
 
 function deliverText(self: AgentDid, push: Push, nowMs: number): string {
-  const { trustEpoch: _trustEpoch, isAwaited: _isAwaited, ...members } = push.envelope;
+  const { trustEpoch: _trustEpoch, groupEpoch: _groupEpoch, isAwaited: _isAwaited, ...members } = push.envelope;
   // The frame's id is the delivery's: an acknowledgement that arrives after the gate has slept finds its row by it.
   const head = { ...frameHead(nowMs), id: push.deliveryId as ReturnType<typeof frameHead>["id"] };
   return deliverFrame(head, { deliveryId: push.deliveryId, toAgentDid: self, ...members, payloadText: push.body });

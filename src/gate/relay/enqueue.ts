@@ -5,18 +5,29 @@ import type { Log } from "../../telemetry/log.ts";
 import type { AgentDid } from "../../wire/did.ts";
 import { enqueueAckFrame, frameHead } from "../../wire/frame-encoder.ts";
 import type { EnqueueFrame } from "../../wire/frames.ts";
+import { type GroupId, parseGroupId } from "../../wire/group-id.ts";
 import { ProxyError, proxyErrorFrom } from "../../wire/problem.ts";
 import { sha256Base64Url } from "../../wire/proof.ts";
-import type { PeerFences } from "../admission/peer-fences.ts";
-import type { Accepted, Outbox } from "../outbox/outbox.ts";
+import type { GroupFences } from "../admission/group-fences.ts";
+import type { TrustFences } from "../admission/trust-fences.ts";
+import type { Outbox } from "../outbox/outbox.ts";
 import { GateRefusal } from "../protocol/refusal.ts";
 import type { Envelope } from "../protocol/transfer.ts";
 import type { GroupCommit } from "../storage/group-commit.ts";
 import type { Connections } from "./connection.ts";
 import type { Session } from "./sockets.ts";
 
-/** The trust epoch by which this agent may send to a peer; `fresh` asks the store. @throws ProxyError */
-export type TrustEpoch = (to: AgentDid, how?: { fresh: boolean }) => Promise<number>;
+/** By what this agent may send; `fresh` asks the store. Both throw a ProxyError where it may not. */
+export type SendTrust = {
+  /** @returns the epoch of a pair */
+  pair(to: AgentDid, how?: { fresh: boolean }): Promise<number>;
+  /** @param to null for all of the group @returns its epoch, and whom the message goes to */
+  group(
+    groupId: GroupId,
+    to: AgentDid | null,
+    how?: { fresh: boolean },
+  ): Promise<{ epoch: number; recipients: readonly AgentDid[] }>;
+};
 
 export type Enqueue = {
   /** Takes a message in and answers with `enqueue_ack`: on disk before `accepted: true`. */
@@ -28,10 +39,11 @@ export type Enqueue = {
 export type EnqueueDeps = {
   self: AgentDid;
   connections: Pick<Connections, "send">;
-  outbox: Pick<Outbox, "accept">;
-  fences: Pick<PeerFences, "admits">;
+  outbox: Pick<Outbox, "accept" | "acceptForGroup">;
+  trustFences: Pick<TrustFences, "admits">;
+  groupFences: Pick<GroupFences, "isComplete">;
   commits: GroupCommit;
-  trustEpoch: TrustEpoch;
+  trust: SendTrust;
   endReason: (ref: AuthorityRef) => string | null;
   now: () => number;
   log: Log;
@@ -39,31 +51,48 @@ export type EnqueueDeps = {
 
 /** @returns what one gate does with `enqueue` frames. */
 export function createEnqueue(deps: EnqueueDeps): Enqueue {
-  const { self, connections, outbox, fences, commits, endReason, now, log } = deps;
+  const { self, connections, outbox, trustFences, groupFences, commits, endReason, now, log } = deps;
 
-  const trustEpochOf = async (to: AgentDid): Promise<number> => {
-    const known = await deps.trustEpoch(to);
-    // The pairing may be newer than what is remembered of it.
-    return fences.admits(to, known) ? known : deps.trustEpoch(to, { fresh: true });
+  /** Whether what was judged so may go to those whom it is for, as far as this gate knows. */
+  const mayGo = (frame: JudgedFrame): boolean => {
+    if (frame.to !== null) return trustFences.admits(frame.to, frame.judged);
+    const { judged, members } = frame;
+    if (!groupFences.isComplete(judged.groupId, judged.groupEpoch)) return false;
+    return members.every((member) => trustFences.admits(member, judged));
   };
 
-  const accept = async (session: Session, frame: EnqueueFrame): Promise<Accepted> => {
+  const judge = async ({ toAgentDid, groupId: text }: EnqueueFrame, how?: { fresh: boolean }): Promise<JudgedFrame> => {
+    const to = toAgentDid ?? null;
+    if (text === undefined && to !== null) {
+      return { to, judged: { trustEpoch: await deps.trust.pair(to, how) } };
+    }
+    const groupId = parseGroupId(text ?? "");
+    if (groupId === null) throw new ProxyError("PROXY_BAD_REQUEST", { reason: "group-malformed" });
+    const { epoch, recipients: members } = await deps.trust.group(groupId, to, how);
+    const judged = { groupId, groupEpoch: epoch };
+    return to === null ? { to, judged, members } : { to, judged };
+  };
+
+  const accept = async (session: Session, frame: EnqueueFrame): Promise<string | undefined> => {
     if (!session.scopes.includes("send")) throw new ProxyError("PROXY_AUTH_FORBIDDEN");
     if (frame.toAgentDid === self) throw new ProxyError("PROXY_HOOK_RECIPIENT_INVALID");
-    const trustEpoch = await trustEpochOf(frame.toAgentDid);
+    const known = await judge(frame);
+    // The pairing may be newer than what is remembered of it.
+    const judged = mayGo(known) ? known : await judge(frame, { fresh: true });
     const payload = new TextEncoder().encode(frame.payloadText);
     const draft = {
-      to: frame.toAgentDid,
       bytes: payload.length,
-      envelope: JSON.stringify(envelopeOf(self, frame, trustEpoch)),
+      envelope: JSON.stringify(envelopeOf(self, frame, judged.judged)),
       body: frame.payloadText,
       originFrameId: frame.id,
       idempotency: { key: `frame ${frame.id}`, bodySha256: await sha256Base64Url(payload) },
     };
     return commits.commit(() => {
       if (endReason(session.authority) !== null) throw new GateRefusal("gate-agent-revoked");
-      if (!fences.admits(frame.toAgentDid, trustEpoch)) throw new GateRefusal("gate-peer-fenced");
-      return outbox.accept(draft, now());
+      if (!mayGo(judged)) throw new GateRefusal("gate-peer-fenced");
+      if (judged.to !== null) return outbox.accept({ ...draft, to: judged.to }, now()).deliveryId;
+      outbox.acceptForGroup({ ...draft, groupId: judged.judged.groupId, members: judged.members }, now());
+      return undefined;
     });
   };
 
@@ -75,7 +104,7 @@ export function createEnqueue(deps: EnqueueDeps): Enqueue {
     refuse,
     async run(session, frame) {
       try {
-        const { deliveryId } = await accept(session, frame);
+        const deliveryId = await accept(session, frame);
         const ack = { ackId: frame.id, accepted: true, deliveryId };
         connections.send(session, enqueueAckFrame(frameHead(now()), ack));
       } catch (thrown) {
@@ -87,14 +116,19 @@ export function createEnqueue(deps: EnqueueDeps): Enqueue {
   };
 }
 
-function envelopeOf(self: AgentDid, frame: EnqueueFrame, trustEpoch: number): Envelope {
-  const { conversationId, groupId, replyTo } = frame;
+/** A frame whose sender may send it: to one (`to`), or to all of a group. */
+type JudgedFrame =
+  | { to: AgentDid; judged: { trustEpoch: number } | JudgedGroup }
+  | { to: null; judged: JudgedGroup; members: readonly AgentDid[] };
+type JudgedGroup = { groupId: GroupId; groupEpoch: number };
+
+function envelopeOf(self: AgentDid, frame: EnqueueFrame, judged: JudgedFrame["judged"]): Envelope {
+  const { conversationId, replyTo } = frame;
   return {
     fromAgentDid: self,
     contentType: "application/json",
-    trustEpoch,
+    ...judged,
     ...(conversationId === undefined ? {} : { conversationId }),
-    ...(groupId === undefined ? {} : { groupId }),
     ...(replyTo === undefined ? {} : { replyTo }),
   };
 }

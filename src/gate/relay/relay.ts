@@ -2,7 +2,8 @@
 import type { AuthorityRef } from "../../authority/reference.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { AgentDid } from "../../wire/did.ts";
-import type { PeerFences } from "../admission/peer-fences.ts";
+import type { GroupFences } from "../admission/group-fences.ts";
+import type { TrustFences } from "../admission/trust-fences.ts";
 import type { Rate } from "../admission/rate-limit.ts";
 import type { Outbox, Receipt } from "../outbox/outbox.ts";
 import type { Queue } from "../queue/queue.ts";
@@ -10,7 +11,7 @@ import type { GroupCommit } from "../storage/group-commit.ts";
 import { createAcknowledgements } from "./acknowledgements.ts";
 import { createConnections } from "./connection.ts";
 import { createDeliveries } from "./deliveries.ts";
-import { createEnqueue, type TrustEpoch } from "./enqueue.ts";
+import { createEnqueue, type SendTrust } from "./enqueue.ts";
 import { createFrameLimits } from "./frame-limits.ts";
 import { createInbound } from "./inbound.ts";
 import { createRequests, type RequestHandler } from "./requests.ts";
@@ -42,12 +43,13 @@ export type RelayDeps = {
   sockets: Sockets;
   queue: Queue;
   outbox: Outbox;
-  fences: PeerFences;
+  trustFences: TrustFences;
+  groupFences: GroupFences;
   rate: Rate;
   commits: GroupCommit;
   /** Why something that began under an authority may not continue at this moment, or null. */
   endReason: (ref: AuthorityRef) => string | null;
-  trustEpoch: TrustEpoch;
+  trust: SendTrust;
   now: () => number;
   log: Log;
 };

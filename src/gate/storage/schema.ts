@@ -102,6 +102,14 @@ const MIGRATIONS: readonly string[] = [
      nonce TEXT NOT NULL, key TEXT NOT NULL, timestamp_s INTEGER NOT NULL, PRIMARY KEY (nonce, key)) WITHOUT ROWID;
    INSERT INTO proof_nonces (nonce, key, timestamp_s) SELECT nonce, key, timestamp_s FROM nonces;
    DELETE FROM nonces;`,
+
+  // Groups: whom of them nothing may come from or go to below an epoch. And the bodies of what is sent to all of a group, each once;
+  // `shared_id` names it in the rows of its messages.
+  `CREATE TABLE group_fences (
+     group_id TEXT NOT NULL, subject TEXT NOT NULL, epoch INTEGER NOT NULL, raised_at_ms INTEGER NOT NULL,
+     PRIMARY KEY (group_id, subject)) WITHOUT ROWID;
+   CREATE TABLE shared_bodies (shared_id TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
+   ALTER TABLE outbound ADD COLUMN shared_id TEXT;`,
 ];
 
 const EXISTS = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'schema_migrations'";

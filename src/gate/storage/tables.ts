@@ -54,8 +54,16 @@ const OUTBOUND = {
   origin_frame_id: "text?",
   /** JSON text; `{}` once the recipient's gate has it. */
   envelope: "text",
-  /** JSON text; null once the recipient's gate has it. */
+  /** JSON text; null once the recipient's gate has it, and where it is shared. */
   body: "text?",
+  /** Of a message to all of a group: its body's row in `shared_bodies`. */
+  shared_id: "text?",
+} as const satisfies Record<string, ColumnType>;
+
+/** A body that several messages share, while one of them needs it. Key: `shared_id`. */
+const SHARED_BODIES = {
+  shared_id: "text",
+  body: "text",
 } as const satisfies Record<string, ColumnType>;
 
 /** What an idempotency key stands for. Key: `key`. */
@@ -67,7 +75,12 @@ const IDEMPOTENCY = {
 } as const satisfies Record<string, ColumnType>;
 
 /** The tables by name. */
-export const MESSAGE_TABLES = { inbound: INBOUND, outbound: OUTBOUND, idempotency: IDEMPOTENCY } as const;
+export const MESSAGE_TABLES = {
+  inbound: INBOUND,
+  outbound: OUTBOUND,
+  shared_bodies: SHARED_BODIES,
+  idempotency: IDEMPOTENCY,
+} as const;
 
 type ValueOf<C extends ColumnType> = C extends "text"
   ? string

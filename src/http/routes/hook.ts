@@ -3,8 +3,14 @@ import type { Context, Handler } from "hono";
 import type { PassedAgent } from "../../auth/passed.ts";
 import type { RouteNeeds } from "../../auth/form.ts";
 import { refusal } from "../../auth/reasons.ts";
-import type { Submission, SubmissionReply } from "../../gate/protocol/submission.ts";
+import type {
+  GroupSubmission,
+  GroupSubmissionReply,
+  Submission,
+  SubmissionReply,
+} from "../../gate/protocol/submission.ts";
 import { errorFields } from "../../telemetry/log.ts";
+import { count } from "../../telemetry/metrics.ts";
 import { inSpan } from "../../telemetry/span.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import { authenticate, beforeTheHop } from "../authenticate.ts";
@@ -32,6 +38,15 @@ export function hook(needs: RouteNeeds): Handler<HttpEnv> {
     }
     if (!reply.ok) throw refusedByGate(c, passed, reply.refusal);
     acceptedByGate(c, passed);
+    if ("deliveries" in reply) {
+      const { deliveries } = reply;
+      count("sallyport_group_sends", {});
+      count("sallyport_group_messages", {}, deliveries.length);
+      return c.json(
+        { accepted: true, groupId: passed.trust?.kind === "group" ? passed.trust.groupId : null, deliveries },
+        202,
+      );
+    }
 
     const { deliveryId } = reply;
     const waits = request.waitMs > 0 && !reply.delivered;
@@ -41,21 +56,31 @@ export function hook(needs: RouteNeeds): Handler<HttpEnv> {
   };
 }
 
-async function submit(c: Context<HttpEnv>, passed: PassedAgent, { text, optional }: Send): Promise<SubmissionReply> {
+type Reply = SubmissionReply | GroupSubmissionReply;
+
+async function submit(c: Context<HttpEnv>, passed: PassedAgent, { text, optional }: Send): Promise<Reply> {
   const { trust, principal, body, bodySha256 } = passed;
   if (trust === null) throw new ProxyError("PROXY_INTERNAL", { reason: "a send that nobody judged" });
-  const submission: Submission = {
+  const sent = {
     ...optional,
     ...(optional.idempotency === undefined ? {} : { idempotency: { key: optional.idempotency.key, bodySha256 } }),
     admission: admissionOf(passed),
-    to: trust.recipientDid,
     trustEpoch: trust.epoch,
     bytes: body.byteLength,
   };
+  const gate = gateStub(c, principal.agentDid);
   try {
-    const gate = gateStub(c, principal.agentDid);
-    const reply = await inSpan("gate.submit", () => gate.submit(JSON.stringify(submission), text));
-    return JSON.parse(reply) as SubmissionReply;
+    const reply = await inSpan("gate.submit", () => {
+      if (trust.kind === "group") {
+        const { groupId, recipientDids } = trust;
+        const submission: GroupSubmission = { ...sent, groupId, members: [...recipientDids] };
+        return gate.submitToGroup(JSON.stringify(submission), text);
+      }
+      const submission: Submission = { ...sent, to: trust.recipientDid };
+      if (trust.kind === "member") submission.groupId = trust.groupId;
+      return gate.submit(JSON.stringify(submission), text);
+    });
+    return JSON.parse(reply) as Reply;
   } catch (error) {
     return { ok: false, refusal: gateFailed(c, error) };
   }

@@ -63,6 +63,9 @@ function isThenable(value: unknown): value is PromiseLike<unknown> {
   return typeof (value as { then?: unknown } | null | undefined)?.then === "function";
 }
 
+/** No stage asks whose gate it is. */
+const SELF = "did:cdi:gate.example.com:agent:01K00000000000000000000000" as AgentDid;
+
 export class Gate extends PlainGate {
   /** A hop and nothing else, with what a send carries. */
   nothing(_submission: string, _body: string): string {
@@ -71,7 +74,7 @@ export class Gate extends PlainGate {
 
   /** Forgets what the stages have written, which is not what is measured. */
   clear(): void {
-    createGateStores(this.ctx, runtimeOf(this.env).config, createLog());
+    createGateStores(this.ctx, SELF, runtimeOf(this.env).config, createLog());
     for (const table of TABLES) this.ctx.storage.sql.exec(`DELETE FROM ${table}`);
   }
 
@@ -84,7 +87,10 @@ export class Gate extends PlainGate {
   #stages(admission: AgentAdmission, body: string): Record<string, Stage> {
     const { sql } = this.ctx.storage;
     const { config } = runtimeOf(this.env);
-    const stores = { ...createGateStores(this.ctx, config, createLog()), accessMaxStaleMs: config.accessMaxStaleMs };
+    const stores = {
+      ...createGateStores(this.ctx, SELF, config, createLog()),
+      accessMaxStaleMs: config.accessMaxStaleMs,
+    };
     const outbox = createOutbox(sql, { outboxMax: ROOM, ttlMs: ROOM, batchMs: 0 }, createDeliveryIds(null));
     const limits = {
       queueMax: ROOM,
@@ -164,7 +170,8 @@ async function stages(request: Request, env: StagesEnv, ctx: ExecutionContext): 
     if (!read.ok || read.value.kind !== "agent") throw new Error("the form is refused");
     return read.value;
   };
-  const { ait, token, proof, access, recipientDid } = form(tokens);
+  const { ait, token, proof, access, addressee } = form(tokens);
+  const recipientDid = addressee?.kind === "pair" ? addressee.recipientDid : null;
   const verified = await checkToken(ait, token, again, scope);
   if (!verified.ok || access === null || recipientDid === null) throw new Error("the token is refused");
   const known = verified.value.ait;

@@ -85,9 +85,9 @@ export const frameTargets = [
           "the payload's own text says what the payload says",
         );
         must(
-          frame.value.toAgentDid.startsWith("did:cdi:") &&
+          (frame.value.toAgentDid?.startsWith("did:cdi:") ?? frame.value.groupId !== undefined) &&
             (frame.value.replyTo === undefined || new URL(frame.value.replyTo).protocol === "https:"),
-          "it names an agent, and an https URL",
+          "it names an agent or a group, and an https URL",
         );
       }
       if (frame.value.type === "deliver_ack")

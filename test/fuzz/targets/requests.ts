@@ -3,6 +3,7 @@ import { generateKeyPairSync } from "node:crypto";
 import * as fc from "fast-check";
 import { openDecision } from "../../../src/auth/decision.ts";
 import { HOOK, readForm, type RouteNeeds } from "../../../src/auth/form.ts";
+import type { Addressee } from "../../../src/auth/trust.ts";
 import { createTokenMemory } from "../../../src/auth/token.ts";
 import { parseConfig } from "../../../src/config.ts";
 import { isConversationId, isReplyTo } from "../../../src/wire/frames.ts";
@@ -189,6 +190,16 @@ function asReceived(sent: readonly [name: string, value: string][]): Headers | n
   }
 }
 
+/** Whether an addressee is what the headers say. */
+function namesWhom(addressee: Addressee | null, value: (name: string) => string, sender: string): boolean {
+  if (addressee === null) return false;
+  const group = addressee.kind === "pair" ? "" : addressee.groupId;
+  const recipient = addressee.kind === "group" ? "" : addressee.recipientDid;
+  return (
+    group === value("X-Claw-Group-Id") && recipient === value("X-Claw-Recipient-Agent-Did") && recipient !== sender
+  );
+}
+
 export const requests = [
   target<Spoiled>({
     name: "headers of every credential, right but for some",
@@ -227,9 +238,8 @@ export const requests = [
         must(form.value.ait.claims.sub === claims.sub, "the agent is the token's");
         must(!needs.access || /^[\x21-\x7e]+$/.test(form.value.access ?? ""), "an access token is visible ASCII");
         must(
-          !needs.recipient ||
-            (form.value.recipientDid === value("X-Claw-Recipient-Agent-Did") && form.value.recipientDid !== claims.sub),
-          "the recipient is the one that is named, and somebody else",
+          !needs.recipient || namesWhom(form.value.addressee, value, claims.sub),
+          "the recipient and the group are those that are named, and the recipient is somebody else",
         );
       } else
         must(

@@ -57,6 +57,9 @@ describe("a device that asks as much as it can", () => {
 test("calls that end an authority: by name, as the methods are declared", () => {
   expect(Object.keys(PERMISSIONS).filter(endsAuthority)).toEqual([
     "pair.remove",
+    "group/remove",
+    "group/leave",
+    "group/delete",
     "device.pair.remove",
     "device.token.rotate",
     "device.token.revoke",

@@ -245,7 +245,7 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
       acceptWebSocket: (socket: unknown) => sockets.push(socket as PlayedSocket),
       getWebSockets: () => sockets,
     } as unknown as DurableObjectState;
-    const stores = createGateStores(ctx, config, silentLog);
+    const stores = createGateStores(ctx, SELF, config, silentLog);
     const endReason = weakness === "no-look" ? () => null : stores.endReason;
     const calls = createCalls();
     if (weakness === "no-fence-in-d1") calls.drain = () => Promise.resolve(true);
@@ -256,9 +256,14 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
     const common = { ...state, self: SELF, now: Date.now, log: silentLog, wake: () => commits.wake() };
     const relay = createRelay({
       ...common,
-      trustEpoch: async () => {
-        await hold();
-        return 1;
+      trust: {
+        pair: async () => {
+          await hold();
+          return 1;
+        },
+        group: async () => {
+          throw new Error("there is no group in this world");
+        },
       },
     });
     const revocation = createRevocation({ ...common, env: { DB: db }, calls, relay });
@@ -271,6 +276,7 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
           throw new Error("nothing is put locally in this world");
         },
         fencePeer() {},
+        fenceGroup() {},
       },
       attemptsAt: () => Promise.resolve(null),
     });
