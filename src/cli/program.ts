@@ -11,6 +11,7 @@ import { deviceFamily } from "./commands/device.ts";
 import { deployFamily } from "./commands/deploy.ts";
 import { doctorFamily } from "./commands/doctor.ts";
 import { inboxFamily } from "./commands/inbox.ts";
+import { groupFamily } from "./commands/group.ts";
 import { initFamily } from "./commands/init.ts";
 import { listenFamily } from "./commands/listen.ts";
 import { messageFamily } from "./commands/message.ts";
@@ -28,6 +29,7 @@ const FAMILIES: readonly Family[] = [
   initFamily,
   agentFamily,
   pairFamily,
+  groupFamily,
   messageFamily,
   listenFamily,
   connectFamily,

@@ -9,10 +9,12 @@
  * ```
  */
 import * as z from "zod/mini";
+import { GROUP_HEADER } from "../wire/group-id.ts";
 import { ACCESS_HEADER } from "../wire/registry-documents.ts";
 import { createDeadLetters, type DeadLetters } from "./methods/dead-letters.ts";
 import { createDeliveryReceipts, type DeliveryReceipts } from "./methods/delivery-receipts.ts";
 import { createDevices, type Devices } from "./methods/devices.ts";
+import { createGroups, type Groups } from "./methods/groups.ts";
 import { createPairing, type Pairing } from "./methods/pairing.ts";
 import {
   type CallBatch,
@@ -58,6 +60,8 @@ export type AgentClientOptions = ConnectionOptions & {
 export type Message = {
   /** DID of the recipient. */
   readonly to: string;
+  /** A group that both are in: then they need not be paired. */
+  readonly groupId?: string | undefined;
   /** Any JSON value. */
   readonly payload?: unknown;
   /** JSON text, delivered as it is. */
@@ -73,6 +77,9 @@ export type Message = {
   readonly signal?: AbortSignal | undefined;
 };
 
+/** A message to all of a group but its sender. */
+export type GroupMessage = Omit<Message, "to" | "groupId" | "waitSeconds"> & { readonly groupId: string };
+
 const accepted = z.object({
   accepted: z.literal(true),
   deliveryId: z.string(),
@@ -80,6 +87,11 @@ const accepted = z.object({
   delivered: z.boolean(),
   queued: z.boolean(),
   queueDepth: z.number(),
+});
+const fannedOut = z.object({
+  accepted: z.literal(true),
+  groupId: z.string(),
+  deliveries: z.array(z.object({ agentDid: z.string(), deliveryId: z.string() })),
 });
 const deliveryStatus = z.object({
   deliveryId: z.string(),
@@ -91,6 +103,8 @@ const deliveryStatus = z.object({
 
 /** The message is on disk and will be delivered or reported dead. */
 export type Accepted = z.infer<typeof accepted>;
+/** One message for each member is on disk, and each will be delivered or reported dead. */
+export type AcceptedByGroup = z.infer<typeof fannedOut>;
 /** What became of a message; `attempts` counts pushes to an open socket. */
 export type DeliveryStatus = z.infer<typeof deliveryStatus>;
 
@@ -105,12 +119,16 @@ export type AgentClient = {
    * @throws InvalidArgumentError naming what cannot be sent, ProblemError, UnreachableError
    */
   send(message: Message): Promise<Accepted>;
+  /** Sends one message to every other member of a group: all of them or none. @throws as `send` */
+  sendToGroup(message: GroupMessage): Promise<AcceptedByGroup>;
   /** What became of a message of the last 24 hours. */
   deliveryStatus(deliveryId: string): Promise<DeliveryStatus>;
   readonly deadLetters: DeadLetters;
   /** What its own program made of what it has acknowledged. */
   readonly deliveryReceipts: DeliveryReceipts;
   readonly pairing: Pairing;
+  /** The groups that it is in. */
+  readonly groups: Groups;
   /** Its relay clients. */
   readonly devices: Devices;
   readonly call: CallMethod;
@@ -138,15 +156,17 @@ export function createAgentClient(options: AgentClientOptions): AgentClient {
   const callMethod = createCallMethod(send);
   const relayTicket = createRelayTicket(send);
 
+  const post = async (message: Message | GroupMessage): Promise<unknown> => {
+    const call = { method: "POST", path: "/hooks/agent", body: payloadTextOf(message) } as const;
+    return (await send({ ...call, headers: headersOf(message), signal: message.signal })).json;
+  };
+
   return {
     agentDid: options.credential.agentDid,
     credential: keeper.current,
 
-    async send(message) {
-      const call = { method: "POST", path: "/hooks/agent", body: payloadTextOf(message) } as const;
-      const { json } = await send({ ...call, headers: headersOf(message), signal: message.signal });
-      return parseAnswer(accepted, json);
-    },
+    send: async (message) => parseAnswer(accepted, await post(message)),
+    sendToGroup: async (message) => parseAnswer(fannedOut, await post(message)),
 
     async deliveryStatus(deliveryId) {
       const { json } = await send({ method: "GET", path: `/v1/deliveries/${pathSegment("deliveryId", deliveryId)}` });
@@ -156,6 +176,7 @@ export function createAgentClient(options: AgentClientOptions): AgentClient {
     deadLetters: createDeadLetters(send, null),
     deliveryReceipts: createDeliveryReceipts(send, options.credential.agentDid),
     pairing: createPairing(send),
+    groups: createGroups(callMethod),
     devices: createDevices(callMethod, null),
     call: callMethod,
     callText: createCallText(send),
@@ -179,9 +200,12 @@ export function createAgentClient(options: AgentClientOptions): AgentClient {
 }
 
 /** What a message carries beside its payload. @throws InvalidArgumentError */
-function headersOf(message: Message): Record<string, string> {
-  const { to, conversationId, receiptUrl, idempotencyKey, waitSeconds } = message;
-  const headers: Record<string, string> = { "X-Claw-Recipient-Agent-Did": headerValue("to", to) };
+function headersOf(message: Message | GroupMessage): Record<string, string> {
+  const { groupId, conversationId, receiptUrl, idempotencyKey } = message;
+  const { to, waitSeconds } = "to" in message ? message : { to: null, waitSeconds: undefined };
+  const headers: Record<string, string> = {};
+  if (to !== null) headers["X-Claw-Recipient-Agent-Did"] = headerValue("to", to);
+  if (groupId !== undefined) headers[GROUP_HEADER] = headerValue("groupId", groupId);
   if (conversationId !== undefined)
     headers["X-Claw-Conversation-Id"] = conversationIdValue("conversationId", conversationId);
   if (receiptUrl !== undefined) headers["X-Claw-Delivery-Receipt-Url"] = headerValue("receiptUrl", receiptUrl);

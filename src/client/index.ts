@@ -7,10 +7,12 @@
  */
 export {
   type Accepted,
+  type AcceptedByGroup,
   type AgentClient,
   type AgentClientOptions,
   createAgentClient,
   type DeliveryStatus,
+  type GroupMessage,
   type Message,
 } from "./agent.ts";
 export {
@@ -39,6 +41,7 @@ export {
   type Scope,
   SCOPES,
 } from "./methods/devices.ts";
+export type { Group, GroupInvite, GroupMember, GroupRole, Groups, ListedGroup } from "./methods/groups.ts";
 export * from "./transport/errors.ts";
 export { createInstallationClient, type InstallationClient, type ServerTime } from "./installation.ts";
 export { deviceIdOf, exportKeys, generateKeys, importKeys, type Keys, type KeysJwk } from "./transport/keys.ts";

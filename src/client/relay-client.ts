@@ -12,6 +12,7 @@
  * ```
  */
 import * as z from "zod/mini";
+import { createGroups, type Groups } from "./methods/groups.ts";
 import { createDevices, type Devices, type Scope } from "./methods/devices.ts";
 import {
   type CallBatch,
@@ -61,6 +62,8 @@ export type RelayClient = {
   readonly agentDid: string;
   /** The devices of its agent: all of them with the scope `devices`, itself alone without. */
   readonly devices: Devices;
+  /** The groups of its agent, with the scope `admin`. */
+  readonly groups: Groups;
   readonly call: CallMethod;
   readonly callText: CallText;
   readonly batch: CallBatch;
@@ -180,6 +183,7 @@ function relayClient(options: { agentDid: string }, authorize: Authorize, caller
   return {
     agentDid: options.agentDid,
     devices: createDevices(callMethod, null),
+    groups: createGroups(callMethod),
     call: callMethod,
     callText: createCallText(send),
     batch: createCallBatch(send),

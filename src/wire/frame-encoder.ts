@@ -35,7 +35,8 @@ export function deliverFrame(head: FrameHead, content: DeliverContent): string {
 
 /** What a client hands in over its socket. */
 export type EnqueueContent = {
-  readonly toAgentDid: string;
+  /** Absent for all of the group. */
+  readonly toAgentDid?: string | undefined;
   readonly payloadText: string;
   readonly conversationId?: string | undefined;
   readonly groupId?: string | undefined;

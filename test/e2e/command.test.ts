@@ -125,6 +125,50 @@ describe("a newcomer", () => {
   });
 });
 
+test("agents that are in a group send to one, and to all, without pairing", async () => {
+  const { runner, alice, bob } = await setUp();
+  const { agentDid: carol } = (await runner.json(["agent", "register", "carol"])) as Registered;
+  type Made = { groupId: string };
+  type Token = { token: string };
+  const { groupId } = (await runner.json(["group", "create", "research", "--agent", "alice"])) as Made;
+  for (const member of ["bob", "carol"]) {
+    const { token } = (await runner.json(["group", "invite", groupId, "--agent", "alice"])) as Token;
+    await runner.json(["group", "join", "-", "--agent", member], token);
+  }
+  expect(await runner.json(["group", "show", groupId, "--agent", "carol"])).toMatchObject({
+    name: "research",
+    role: "member",
+    members: [
+      { agentDid: alice, role: "admin" },
+      { agentDid: bob, role: "member" },
+      { agentDid: carol, role: "member" },
+    ],
+  });
+  const sent = (await runner.json(["send", groupId, "--text", "to all", "--agent", "carol"])) as {
+    deliveries: { agentDid: string; deliveryId: string }[];
+  };
+  expect(sent.deliveries.map(({ agentDid }) => agentDid).toSorted()).toEqual([alice, bob].toSorted());
+  const listener = listen(runner, "bob", ["--count", "2"]);
+  expect(await listener.next()).toMatchObject({
+    message: { fromAgentDid: carol, groupId, payload: { text: "to all" } },
+  });
+  await runner.json(["send", "bob", "1", "--group", groupId, "--agent", "carol"]);
+  expect(await listener.next()).toMatchObject({ message: { fromAgentDid: carol, groupId, payload: 1 } });
+  expect((await runner.run(["send", groupId, "1", "--wait", "1", "--agent", "carol"])).code).toBe(2);
+  expect((await runner.run(["group", "leave", groupId, "--yes", "--agent", "alice"])).code).toBe(4);
+  expect(await runner.json(["group", "remove", groupId, "carol", "--yes", "--agent", "alice"])).toMatchObject({
+    removed: true,
+  });
+  expect((await runner.run(["send", groupId, "1", "--agent", "carol"])).code).toBe(4);
+  expect(await runner.json(["group", "list", "--agent", "bob"])).toMatchObject({ groups: [{ groupId, members: 2 }] });
+  expect(await runner.json(["group", "rename", groupId, "ours", "--agent", "alice"])).toEqual({
+    groupId,
+    name: "ours",
+  });
+  expect(await runner.json(["group", "delete", groupId, "--yes", "--agent", "alice"])).toMatchObject({ deleted: true });
+  expect(await runner.json(["group", "list", "--agent", "bob"])).toEqual({ groups: [] });
+});
+
 test("what was refused is listed, replayed and thrown away", async () => {
   const { runner, alice } = await setUp();
   const refusing = listen(runner, "bob", ["--refuse", "not today"]);

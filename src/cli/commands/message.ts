@@ -1,18 +1,15 @@
 /** `sallyport send`, `sallyport delivery`: messages out. */
 import { randomUUID } from "node:crypto";
-import {
-  type Accepted,
-  type AgentClient,
-  type Message,
-  RelayStoppedError,
-  UnreachableError,
-} from "../../client/index.ts";
+import { type Message, RelayStoppedError, UnreachableError } from "../../client/index.ts";
 import { CliError, EXIT, usage } from "../terminal/errors.ts";
 import type { Family } from "../session/command.ts";
 import { readInput, wholeNumber } from "../session/input.ts";
 import { timeText } from "../terminal/output.ts";
 import { outcomeOf } from "../devices/relay-outcome.ts";
 import type { Session } from "../session/session.ts";
+
+/** A recipient that is all of a group. */
+const GROUP_PREFIX = "grp_";
 
 type SendOptions = {
   text?: string;
@@ -22,14 +19,15 @@ type SendOptions = {
   receiptUrl?: string;
   wait?: number;
   device?: string;
+  group?: string;
 };
 
 /** Adds `send` and `delivery`. */
 export const messageFamily: Family = (program, run) => {
   program
     .command("send")
-    .description("send a message to an agent that trusts this one")
-    .argument("<to>", "DID of the recipient, or the name of an agent of this machine")
+    .description("send a message to an agent that trusts this one, or to all of a group")
+    .argument("<to>", "DID of the recipient, the name of an agent of this machine, or the id of a group")
     .argument("[json]", "the message as JSON; - or nothing for standard input")
     .option("--text <text>", 'send {"text": …}')
     .option("--file <file>", "send the JSON in a file")
@@ -37,6 +35,7 @@ export const messageFamily: Family = (program, run) => {
     .option("--idempotency-key <key>", "the same key with the same message is sent once in 24 hours; made up otherwise")
     .option("--receipt-url <url>", "https address that the recipient may report the outcome to")
     .option("--wait <seconds>", "wait for the delivery, 0 to 15", wholeNumber("--wait", 0, 15))
+    .option("--group <id>", "send in this group, which both are in")
     .option("--device <name>", "as a device of this machine, over the relay: without --wait and --idempotency-key")
     .action((to: string, json: string | undefined, options: SendOptions) =>
       run((session) => send(session, to, json, options)),
@@ -52,22 +51,31 @@ export const messageFamily: Family = (program, run) => {
 async function send(session: Session, to: string, json: string | undefined, options: SendOptions): Promise<void> {
   if (options.device !== undefined && (options.wait ?? options.idempotencyKey) !== undefined)
     throw usage("a device sends over the relay, which knows neither --wait nor --idempotency-key");
+  const toGroup = to.startsWith(GROUP_PREFIX);
+  if (toGroup && (options.group ?? options.wait) !== undefined)
+    throw usage("a message to all of a group takes neither --group nor --wait");
   const payloadText = await payloadOf(session, json, options);
   if (options.device !== undefined) {
     await sendAsDevice(session, options.device, to, payloadText, options);
     return;
   }
   const { client } = await session.agent();
-  const message: Message = {
-    to: to.startsWith("did:") ? to : await didOf(session, to),
+  const common = {
     payloadText,
     conversationId: options.conversation,
     receiptUrl: options.receiptUrl,
-    waitSeconds: options.wait,
     // A key of its own makes the one repetition below safe.
     idempotencyKey: options.idempotencyKey ?? randomUUID(),
   };
-  const accepted = await sendOnce(client, message);
+  if (toGroup) {
+    const sent = await sendOnce(() => client.sendToGroup({ ...common, groupId: to }));
+    const ids = sent.deliveries.map(({ agentDid, deliveryId }) => `${deliveryId} to ${agentDid}`);
+    await session.output.result(sent, ids.length === 0 ? "nobody else is in the group" : ["on its way:", ...ids]);
+    return;
+  }
+  const recipient = to.startsWith("did:") ? to : await didOf(session, to);
+  const message: Message = { ...common, to: recipient, groupId: options.group, waitSeconds: options.wait };
+  const accepted = await sendOnce(() => client.send(message));
   await session.output.result(
     accepted,
     `${accepted.state === "delivered" ? "delivered" : "on its way"}: ${accepted.deliveryId}`,
@@ -80,16 +88,18 @@ async function sendAsDevice(
   name: string,
   to: string,
   payloadText: string,
-  { conversation, receiptUrl }: SendOptions,
+  { conversation, receiptUrl, group }: SendOptions,
 ): Promise<void> {
   const { client } = await session.device(name);
-  const recipient = to.startsWith("did:") ? to : await didOf(session, to);
+  const addressee = to.startsWith(GROUP_PREFIX)
+    ? { groupId: to }
+    : { to: to.startsWith("did:") ? to : await didOf(session, to), groupId: group };
   const relay = client.connect({
     onMessage: () => Promise.reject(new Error("this command only sends")),
     onError: () => undefined,
   });
   try {
-    const message = { to: recipient, payloadText, conversationId: conversation, replyTo: receiptUrl };
+    const message = { ...addressee, payloadText, conversationId: conversation, replyTo: receiptUrl };
     const { deliveryId } = await relay.enqueue(message);
     await session.output.result({ accepted: true, deliveryId }, `on its way: ${deliveryId ?? "-"}`);
   } catch (error) {
@@ -102,12 +112,12 @@ async function sendAsDevice(
 }
 
 /** A lost answer is asked for again: under one key the message is sent once. */
-async function sendOnce(client: AgentClient, message: Message): Promise<Accepted> {
+async function sendOnce<T>(attempt: () => Promise<T>): Promise<T> {
   try {
-    return await client.send(message);
+    return await attempt();
   } catch (error) {
     if (!(error instanceof UnreachableError)) throw error;
-    return client.send(message);
+    return attempt();
   }
 }
 

@@ -79,7 +79,8 @@ export type RelayConnection = {
    * @throws NotAcceptedError, RelayInterruptedError, RelayStoppedError
    */
   enqueue(message: {
-    readonly to: string;
+    /** Absent for all of the group. */
+    readonly to?: string | undefined;
     readonly payload?: unknown;
     readonly payloadText?: string | undefined;
     readonly conversationId?: string | undefined;

@@ -5,7 +5,8 @@ import { InvalidArgumentError, NotAcceptedError, RelayInterruptedError, RpcError
 
 /** A message handed in over the socket. */
 export type OutgoingMessage = {
-  readonly to: string;
+  /** Absent for all of the group. */
+  readonly to?: string | undefined;
   /** JSON text. */
   readonly payloadText: string;
   readonly conversationId?: string | undefined;
