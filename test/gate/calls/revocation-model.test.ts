@@ -40,8 +40,13 @@ const STEPS = {
   request: 4,
   say: 6,
   enqueue: 4,
+  enqueueInGroup: 4,
   heartbeat: 1,
   deliver: 2,
+  deliverInGroup: 2,
+  leaveGroup: 1.5,
+  removeFromGroup: 1,
+  joinGroup: 2,
   rotate: 2,
   revoke: 1,
   remove: 1,
@@ -89,10 +94,20 @@ function take(world: World, { step: name, a, b }: Step): void {
       return socket === undefined ? undefined : world.say(socket, plan);
     case "enqueue":
       return socket === undefined ? undefined : world.enqueue(socket);
+    case "enqueueInGroup":
+      return socket === undefined ? undefined : world.enqueueInGroup(socket, b % 2 === 0);
     case "heartbeat":
       return socket === undefined ? undefined : world.heartbeat(socket);
     case "deliver":
       return world.deliver();
+    case "deliverInGroup":
+      return world.deliverInGroup();
+    case "leaveGroup":
+      return world.end(b % 2 === 0 || credential.kind === "shared" ? null : credential, "test.leave", {}, "group");
+    case "removeFromGroup":
+      return world.removeFromGroup();
+    case "joinGroup":
+      return world.joinGroup();
     case "rotate":
       return world.end(null, "device.token.rotate", { deviceId }, `device ${deviceId}`);
     case "revoke":
@@ -152,6 +167,8 @@ type Tally = {
   ends: number;
   acknowledged: number;
   effects: number;
+  /** Messages of the agent in its group, and to it. */
+  inGroup: number;
   accepted: number;
   refused: number;
   crashes: number;
@@ -185,6 +202,7 @@ async function play(
   if (tally !== null) {
     tally.steps += taken.length;
     for (const event of world.history) {
+      if ("credential" in event && event.kind !== "issued" && event.credential.startsWith("stay")) tally.inGroup += 1;
       if (event.kind === "end-asked") tally.ends += 1;
       else if (event.kind === "end-answered" && event.ok) tally.acknowledged += 1;
       else if (event.kind === "effect") tally.effects += 1;
@@ -242,6 +260,7 @@ describe("whatever happens in whatever order", () => {
         ends: 0,
         acknowledged: 0,
         effects: 0,
+        inGroup: 0,
         accepted: 0,
         refused: 0,
         crashes: 0,
@@ -259,6 +278,7 @@ describe("whatever happens in whatever order", () => {
     ["nobody looks at the authority at that moment", "no-look"],
     ["D1 takes batches of any epoch and nobody waits for calls in flight", "no-fence-in-d1"],
     ["an end is forgotten in a crash", "no-disk"],
+    ["no gate is notified of who goes from a group", "no-group-fence"],
   ])("the checker notices when %s", { timeout: 120_000 }, async (_what, weakness) => {
     expect(await search(3_000, 7, weakness, null)).toMatch(/which is over since|nobody had asked for/);
   });

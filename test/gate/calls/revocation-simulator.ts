@@ -34,7 +34,9 @@ import { ProxyError } from "../../../src/wire/problem.ts";
 import { createLockout } from "../../../src/auth/limits/lockout.ts";
 import type { ProofForm } from "../../../src/auth/proof.ts";
 import { sha256Base64Url } from "../../../src/wire/proof.ts";
+import { createIntake } from "../../../src/gate/queue/intake.ts";
 import type { Event } from "./revocation-checker.ts";
+import { createSimulatedGroup, GROUP } from "./simulated-group.ts";
 import { silentLog } from "../../support/silent-log.ts";
 
 export const SELF = "did:cdi:registry.sallyport.example:agent:01K00000000000000000000000" as AgentDid;
@@ -50,7 +52,9 @@ export type Weakness =
   /** D1 takes every batch, and nobody waits for calls in flight. */
   | "no-fence-in-d1"
   /** An end forgets what it wrote when the process dies. */
-  | "no-disk";
+  | "no-disk"
+  /** Who goes from a group is taken off its list, and no gate is notified. */
+  | "no-group-fence";
 
 export type Credential = { id: string; targets: readonly string[] } & (
   | { kind: "agent"; jti: string }
@@ -125,6 +129,14 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
   let serial = 0;
   const next = (): string => `01K${String((serial += 1)).padStart(23, "0")}`;
 
+  const group = createSimulatedGroup(history);
+  /** Below which epoch each leaving put the agent out. */
+  const leaves = new Map<string, number>();
+  /** What isolates remember of the group's list: old lists too. */
+  let remembered: { epoch: number; recipients: AgentDid[] } | null = null;
+  /** By delivery, the epoch of the list that a peer's message in the group was judged by. */
+  const judgedBy = new Map<string, number>();
+
   // ---- D1: a batch arrives when it arrives, also after its sender has died ---------------------------------------------
   const epochs = new Map<string, number>();
   let isRevoked = false;
@@ -149,6 +161,7 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
       }
       if (text === "REVOKE") isRevoked = true;
       if (text === "REKEY") rekeys += 1;
+      if (text === "LEAVE") leaves.set(String(args[0]), group.leave());
       if (text === "EFFECT") history.push({ kind: "effect", credential: String(args[0]), what: "row in D1" });
     }
   };
@@ -207,6 +220,22 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
       return { done: true as const };
     },
   });
+  const leave = defineMethod({
+    name: "test.leave",
+    surface: "rpc",
+    permission: { callers: ["agent", "device", "operator"], scope: null },
+    params: z.object({}),
+    result: z.object({}),
+    async handler(ctx) {
+      const id = next();
+      const fenced = [bind(ctx.db, fenceStatement(ctx.authority.fence())).on, ctx.db.prepare("LEAVE").bind(id)];
+      await ctx.db.batch(fenced).catch((error: unknown) => {
+        throw new ProxyError("PROXY_AUTH_DEPENDENCY_UNAVAILABLE", { cause: error });
+      });
+      ctx.gate?.fenceGroup({ groupId: GROUP, subject: SELF, epoch: leaves.get(id) ?? 0 });
+      return {};
+    },
+  });
   const endAgent = defineMethod({
     name: "test.end",
     surface: "rpc",
@@ -236,7 +265,7 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
       });
     },
   });
-  const dispatcher = createDispatcher([...deviceMethods, effect, endAgent]);
+  const dispatcher = createDispatcher([...deviceMethods, effect, leave, endAgent]);
 
   // ---- one life of the object -------------------------------------------------------------------------------------------
   const openGate = () => {
@@ -261,23 +290,30 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
           await hold();
           return 1;
         },
-        group: async () => {
-          throw new Error("there is no group in this world");
+        group: async (_groupId, _to, how) => {
+          const known = how?.fresh === true ? null : remembered;
+          const read = { isIn: group.isIn(), epoch: group.epoch() };
+          await hold();
+          if (known !== null) return known;
+          remembered = read.isIn ? { epoch: read.epoch, recipients: [PEER] } : null;
+          if (remembered === null) throw new ProxyError("PROXY_AUTH_FORBIDDEN");
+          return remembered;
         },
       },
     });
     const revocation = createRevocation({ ...common, env: { DB: db }, calls, relay });
+    const intake = createIntake({
+      ...common,
+      nextId: next,
+      isRevoked: stores.authority.isOver,
+      isEnding: stores.authority.isEnded,
+    });
+    if (weakness === "no-group-fence") intake.fenceGroup = () => undefined;
     const operations = createOperations({
       ...common,
       relay,
       revocation,
-      intake: {
-        putLocal: () => {
-          throw new Error("nothing is put locally in this world");
-        },
-        fencePeer() {},
-        fenceGroup() {},
-      },
+      intake,
       attemptsAt: () => Promise.resolve(null),
     });
     const runner = createRunner({
@@ -301,7 +337,7 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
       ),
     );
     commits.beforeCommit(() => relay.push(Date.now()));
-    return { state, commits, relay, runner };
+    return { state, commits, relay, runner, intake };
   };
   let gate = openGate();
 
@@ -309,12 +345,16 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
   let seenOutbox = "";
   const readOutbox = (): void => {
     for (const row of sql
-      .exec<{ delivery_id: string; body: string }>(
-        "SELECT delivery_id, body FROM outbound WHERE delivery_id > ? ORDER BY delivery_id",
+      .exec<{ delivery_id: string; envelope: string; body: string }>(
+        `SELECT delivery_id, envelope, COALESCE(body, (SELECT body FROM shared_bodies s WHERE s.shared_id = outbound.shared_id)) AS body
+           FROM outbound WHERE delivery_id > ? ORDER BY delivery_id`,
         seenOutbox,
       )
       .toArray()) {
       seenOutbox = row.delivery_id;
+      const { groupEpoch } = JSON.parse(row.envelope) as { groupEpoch?: number };
+      if (groupEpoch !== undefined)
+        history.push({ kind: "effect", credential: group.stayAt(groupEpoch), what: "message sent in the group" });
       history.push({
         kind: "effect",
         credential: (JSON.parse(row.body) as { credential: string }).credential,
@@ -351,6 +391,9 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
       );
     } else {
       history.push({ kind: "handed-out", credential: socket.credential, what: frame.type });
+      const judged = frame.type === "deliver" ? judgedBy.get(frame.id ?? "") : undefined;
+      if (judged !== undefined)
+        history.push({ kind: "handed-out", credential: group.stayAt(judged), what: "message of the group" });
     }
   };
   const ends = (socket: PlayedSocket, code: number): void => {
@@ -514,6 +557,13 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
       ask(socket, { type: "req", method: "test.effect", params: { credential: socket.credential, plan } }),
     enqueue: (socket: PlayedSocket) =>
       ask(socket, { type: "enqueue", toAgentDid: PEER, payload: { credential: socket.credential } }),
+    enqueueInGroup: (socket: PlayedSocket, isToAll: boolean) =>
+      ask(socket, {
+        type: "enqueue",
+        groupId: GROUP,
+        ...(isToAll ? {} : { toAgentDid: PEER }),
+        payload: { credential: socket.credential },
+      }),
     heartbeat: (socket: PlayedSocket) => ask(socket, { type: "heartbeat" }),
 
     deliver(): void {
@@ -528,6 +578,44 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
       going(commits.commit(() => state.queue.putLocal("test", queuedMessage, Date.now())));
     },
 
+    /** A peer sends in the group, by whatever list it remembers. */
+    deliverInGroup(): void {
+      const judged = group.lastSeen();
+      const deliveryId = next();
+      judgedBy.set(deliveryId, judged);
+      const envelope = JSON.stringify({ fromAgentDid: PEER, groupId: GROUP, groupEpoch: judged });
+      const message = { deliveryId, createdAtMs: Date.now(), bytes: 2, envelope, body: "{}" };
+      going(gate.intake.receive(PEER, [message]));
+    },
+
+    /** An admin removes the agent: D1 first, then the fence in its gate by a call, then the answer. */
+    removeFromGroup(): void {
+      const end = next();
+      history.push({ kind: "end-asked", end, target: "group" });
+      const place = (epoch: number): void => {
+        const { commits, intake } = gate;
+        going(
+          commits
+            .commit(() => intake.fenceGroup({ groupId: GROUP, subject: SELF, epoch }))
+            .then(() => {
+              readOutbox();
+              history.push({ kind: "end-answered", end, ok: true });
+            }),
+        );
+      };
+      const removal = (): void => {
+        const epoch = group.leave();
+        tasks.push({ life, survives: true, run: (fails) => (fails ? undefined : place(epoch)) });
+      };
+      tasks.push({ life, survives: true, run: (fails) => (fails ? undefined : removal()) });
+    },
+
+    /** The agent comes again, by a token that somebody gave it. */
+    joinGroup(): void {
+      const askedAt = history.length;
+      tasks.push({ life, survives: true, run: (fails) => (fails ? undefined : group.join(askedAt)) });
+    },
+
     /** Ends an authority: by the operator, a credential over HTTP, or a frame on a socket. */
     end(by: Credential | PlayedSocket | null, method: string, params: Record<string, unknown>, target: string): void {
       const end = next();
@@ -537,7 +625,11 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
           ? { lasting: "keepJti" in params ? ("unless-answered" as const) : ("for-good" as const) }
           : {};
       history.push({ kind: "end-asked", end, target, ...lasting });
-      const answered = (ok: boolean): void => void history.push({ kind: "end-answered", end, ok });
+      const answered = (ok: boolean): void => {
+        // What is on disk by now came before the answer.
+        readOutbox();
+        history.push({ kind: "end-answered", end, ok });
+      };
       const took = async (result: Record<string, unknown>): Promise<void> => {
         if (typeof result["token"] === "string")
           await deviceCredential(String(params["deviceId"]), result["token"], askedAt);
@@ -620,6 +712,7 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
 
   // An agent, two devices, the first of which manages the others, and a shared secret.
   agentCredential(next());
+  group.join(0);
   for (const [letter, scopes] of [
     ["a", ["relay", "send", "tasks:write", "devices"]],
     ["b", ["relay", "send"]],
