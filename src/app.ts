@@ -12,6 +12,7 @@ import { hook } from "./http/routes/hook.ts";
 import { join } from "./http/routes/join.ts";
 import { methodRoute } from "./http/routes/method-route.ts";
 import { metrics } from "./http/routes/metrics.ts";
+import { openapi } from "./http/routes/openapi.ts";
 import { shownTicket } from "./http/routes/pair-ticket.ts";
 import { relayConnect } from "./http/routes/relay-connect.ts";
 import { rpc } from "./http/routes/rpc.ts";
@@ -167,6 +168,10 @@ app.get("/v1/time", time);
 app.get("/health", health);
 app.get("/ready", ready);
 app.get("/metrics", metrics(operatorOnly("metrics")));
+app.get(
+  "/openapi.json",
+  openapi(() => app.routes),
+);
 
 app.notFound(() => {
   throw new ProxyError("PROXY_NOT_FOUND");

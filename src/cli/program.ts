@@ -20,6 +20,7 @@ import { sharedFamily } from "./commands/shared.ts";
 import { taskFamily } from "./commands/task.ts";
 import { trustFamily } from "./commands/trust.ts";
 import { escapeForTerminal } from "../wire/text.ts";
+import { VERSION } from "../wire/version.ts";
 import type { Family, Run } from "./session/command.ts";
 import { createOutput, type Streams } from "./terminal/output.ts";
 import { openSession } from "./session/session.ts";
@@ -94,6 +95,7 @@ export async function runProgram(args: readonly string[], host: Host): Promise<E
   let help = "";
   program
     .description("The front gate for AI agents: register, pair, send, listen.")
+    .version(VERSION, "--version", "which version this is")
     .option("--json", "JSON on standard output, failures as JSON on the error stream; never asks")
     .option("--agent <name>", "the agent that acts")
     .option("--url <url>", "address of the Sallyport, for this run; it is not stored")

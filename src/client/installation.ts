@@ -13,6 +13,7 @@ import { anonymous, type ConnectionOptions, createCaller, parseAnswer } from "./
 import { ProblemError, UnexpectedAnswerError } from "./transport/errors.ts";
 
 const time = z.object({ unixMs: z.number(), authorities: z.optional(z.array(z.string())) });
+const health = z.object({ version: z.string() });
 
 /** What a client signs by. */
 export type ServerTime = {
@@ -29,8 +30,8 @@ export type ServerTime = {
 export type InstallationClient = {
   /** The server's clock, and the hosts that it is called by. */
   serverTime(): Promise<ServerTime>;
-  /** Resolves when it is alive. */
-  health(): Promise<void>;
+  /** Resolves when it is alive; `version` is the server's, null where it does not say. */
+  health(): Promise<{ version: string | null }>;
   /** Whether it can serve requests at the moment; `document` is what it says of its dependencies, null when it says nothing. */
   readiness(): Promise<{ ready: boolean; document: unknown }>;
 };
@@ -53,7 +54,9 @@ export function createInstallationClient(options: ConnectionOptions): Installati
       };
     },
     async health() {
-      await caller.call({ method: "GET", path: "/health" }, anonymous);
+      const { json } = await caller.call({ method: "GET", path: "/health" }, anonymous);
+      const said = health.safeParse(json);
+      return { version: said.success ? said.data.version : null };
     },
     async readiness() {
       try {

@@ -2,6 +2,7 @@ import { createExecutionContext } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { afterEach, describe, expect, onTestFinished, test, vi } from "vitest";
 import { app } from "../../src/app.ts";
+import { VERSION } from "../../src/wire/version.ts";
 
 /** Each env is an isolate of its own: nothing is cached yet. */
 async function ask(
@@ -53,7 +54,12 @@ describe("GET /ready", () => {
     onTestFinished(async () => void (await env.DB.exec("DELETE FROM registry_keys")));
     const { status, body } = await ask("/ready");
     expect(status).toBe(503);
-    expect(body).toMatchObject({ dependencies: { signing: { usable: false }, gate: { reach: "ok" } } });
+    expect(body).toMatchObject({
+      dependencies: {
+        signing: { usable: false, problem: expect.stringContaining("cannot sign") as string },
+        gate: { reach: "ok" },
+      },
+    });
     expect(JSON.stringify(body)).not.toContain("REGISTRY_SIGNING_SECRET");
     expect(failed.mock.calls.map(String).join("\n")).toContain("ready.signing_failing");
   });
@@ -99,5 +105,5 @@ describe("GET /ready", () => {
 
 test("GET /health stays dumb: it says ok whatever else fails", async () => {
   const { status, body } = await ask("/health", { DB: failingDb, GATE: failingGate, ...REMOTE });
-  expect([status, body]).toEqual([200, { status: "ok" }]);
+  expect([status, body]).toEqual([200, { status: "ok", version: VERSION }]);
 });

@@ -11,6 +11,7 @@ import {
 } from "../../client/index.ts";
 import { parseAitClaims } from "../../wire/ait.ts";
 import { decodeUnverifiedJws } from "../../wire/jws.ts";
+import { VERSION } from "../../wire/version.ts";
 import { isSecret, readCheckout } from "./local-settings.ts";
 import { devicesCheckup } from "./device-checks.ts";
 import { readiness } from "./readiness.ts";
@@ -37,8 +38,9 @@ export async function* checkup(session: Session): AsyncGenerator<Finding> {
   if (route !== null) yield route;
   if (route?.verdict === "fail") return;
   const installation = createInstallationClient({ ...session.connection(set.baseUrl), timeoutMs: 10_000 });
-  const reached = await reachability(installation);
+  const { reached, version } = await reachability(installation);
   yield reached;
+  if (version !== null) yield versionFinding(version);
   const isReached = reached.verdict === "ok";
   yield* checkoutSettings(session, set.baseUrl, isReached);
   if (isReached) {
@@ -79,14 +81,26 @@ async function* checkoutSettings(session: Session, baseUrl: string, isReached: b
   }
 }
 
-async function reachability(installation: InstallationClient): Promise<Finding> {
+async function reachability(installation: InstallationClient): Promise<{ reached: Finding; version: string | null }> {
   try {
-    await installation.health();
-    return ok("reachable", "it answers");
+    const { version } = await installation.health();
+    return { reached: ok("reachable", "it answers"), version };
   } catch (error) {
     const { advice, ...rest } = failed("reachable", error);
-    return { ...rest, advice: advice ?? "Look at the server's log." };
+    return { reached: { ...rest, advice: advice ?? "Look at the server's log." }, version: null };
   }
+}
+
+/** They understand each other across versions; what only one of them knows is refused. */
+function versionFinding(server: string): Finding {
+  if (server === VERSION) return ok("version", server);
+  const detail = `this command is ${VERSION}, the server ${server}`;
+  return finding(
+    "version",
+    "warn",
+    detail,
+    "Bring the older one up to date: what only the newer one knows is refused.",
+  );
 }
 
 async function* time(installation: InstallationClient, baseUrl: string): AsyncGenerator<Finding> {

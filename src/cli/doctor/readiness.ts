@@ -24,7 +24,7 @@ export async function* readiness(installation: InstallationClient): AsyncGenerat
     if (ready || (others.length === 0 && unusable.length > 0)) yield ok("ready", "it can serve");
     else yield finding("ready", "warn", notReady(others), "Look at its /ready and its log, and try again.");
     if (unusable.includes(SIGNING)) {
-      const detail = "the registry can sign nothing: nothing can be issued, renewed or listed as revoked";
+      const detail = "cannot sign: nothing can be issued, renewed or listed as revoked";
       yield finding(SIGNING, "fail", detail, SIGNING_ADVICE);
     }
   } catch (error) {

@@ -8,6 +8,7 @@ import { BadSettings, type Runtime, runtimeOf } from "../../runtime.ts";
 import { createLog, errorFields, type Log } from "../../telemetry/log.ts";
 import { countedAddress } from "../../wire/address.ts";
 import { isPublicName, isReservedName } from "../../wire/host-names.ts";
+import { VERSION, VERSION_HEADER } from "../../wire/version.ts";
 import { DATABASE_OUT_OF_REACH, problemResponse, proxyErrorFrom } from "../../wire/problem.ts";
 
 export type HttpEnv = {
@@ -42,10 +43,16 @@ export const requestContext: MiddlewareHandler<HttpEnv> = async (c, next) => {
   } catch (error) {
     if (!(error instanceof BadSettings)) throw error;
     for (const { setting, problem } of error.problems) log.error("setting.refused", { setting, problem });
-    return new Response(null, { status: 503, headers: { "Retry-After": "30", "X-Request-Id": requestId } });
+    return new Response(null, {
+      status: 503,
+      headers: { "Retry-After": "30", "X-Request-Id": requestId, [VERSION_HEADER]: VERSION },
+    });
   }
   await next();
-  if (c.res.status !== 101 && !c.res.headers.has("X-Request-Id")) c.res.headers.set("X-Request-Id", requestId);
+  if (c.res.status !== 101) {
+    if (!c.res.headers.has("X-Request-Id")) c.res.headers.set("X-Request-Id", requestId);
+    c.res.headers.set(VERSION_HEADER, VERSION);
+  }
   return undefined;
 };
 

@@ -7,6 +7,7 @@ import { registryOf } from "../../identity/registry.ts";
 import { startDeadline, withDeadline } from "../../resilience/deadline.ts";
 import { errorFields } from "../../telemetry/log.ts";
 import { ProxyError } from "../../wire/problem.ts";
+import { VERSION } from "../../wire/version.ts";
 import { chainScope, type HttpEnv } from "../middleware/request-context.ts";
 
 const NO_STORE = { "Cache-Control": "no-store" };
@@ -17,12 +18,14 @@ export const time: Handler<HttpEnv> = (c) => {
   return c.json({ unixMs: Date.now(), authorities }, 200, NO_STORE);
 };
 
-/** `GET /health`: this isolate runs, and nothing else is said. */
-export const health: Handler<HttpEnv> = (c) => c.json({ status: "ok" }, 200, NO_STORE);
+/** `GET /health`: this isolate runs, and which version it is; nothing else is said. */
+export const health: Handler<HttpEnv> = (c) => c.json({ status: "ok", version: VERSION }, 200, NO_STORE);
 
 type Reach = "ok" | "failing";
 /** What was seen of the stores, and when: whoever asks often does not ask them often. */
-type Probed = { atMs: number; database: Reach; gate: Reach; signing: Reach };
+type Probed = { atMs: number; database: Reach; gate: Reach; signing: Signing };
+/** `unfit`: the secret is not the one that the keys were made with. */
+type Signing = Reach | "unfit";
 
 const PROBE_EVERY_MS = 1_000;
 /** Nobody's gate: it is asked for a message that it does not have, and keeps nothing. */
@@ -53,7 +56,7 @@ export const ready: Handler<HttpEnv> = async (c) => {
     ...status,
     trust: { breaker: trustBreaker, database },
     gate: { reach: gate },
-    ...(config.registryUrl === "embedded" ? { signing: { usable: signing === "ok" } } : {}),
+    ...(config.registryUrl === "embedded" ? { signing: shownSigning(signing) } : {}),
     ...(graph === undefined ? {} : { authz: { breaker: graph } }),
   };
   const isTrustUsable = database === "ok" || trust.size() > 0;
@@ -81,25 +84,38 @@ async function probeStores(c: Context<HttpEnv>): Promise<Probed> {
   const [database, gate, signing] = await Promise.all([
     reach("database", () => c.env.DB.prepare("SELECT 1").first()),
     reach("gate", () => c.env.GATE.getByName(PROBED_GATE).attempts("")),
-    reach("signing", () => canSign(c)),
+    canSign(c, reach),
   ]);
   const seen: Probed = { atMs: nowMs, database, gate, signing };
   probed.set(c.env, seen);
   return seen;
 }
 
-/**
- * With a secret that does not fit its keys, nothing can be issued, and no list of revocations signed.
- *
- * @throws ProxyError where that is so
- */
-async function canSign(c: Context<HttpEnv>): Promise<void> {
+/** What anybody may read of it names no setting. */
+function shownSigning(signing: Signing): Record<string, unknown> {
+  const usable = signing === "ok";
+  return signing === "unfit" ? { usable, problem: "cannot sign: the secret does not fit the keys" } : { usable };
+}
+
+/** With a secret that does not fit its keys, nothing can be issued, and no list of revocations signed. */
+async function canSign(
+  c: Context<HttpEnv>,
+  reach: (name: string, ask: () => Promise<unknown>) => Promise<Reach>,
+): Promise<Signing> {
   const { config } = c.get("runtime");
-  if (config.registryUrl !== "embedded") return;
-  try {
-    await currentSigningKey(registryOf({ db: c.env.DB, config, now: Date.now }));
-  } catch (error) {
-    if (error instanceof ProxyError) c.get("log").error("ready.signing_failing", { problem: error.reason });
-    throw error;
-  }
+  if (config.registryUrl !== "embedded") return "ok";
+  let isUnfit = false;
+  const reached = await reach("signing", async () => {
+    try {
+      await currentSigningKey(registryOf({ db: c.env.DB, config, now: Date.now }));
+    } catch (error) {
+      // What D1 fails with is none: the stores are spoken of by themselves.
+      if (error instanceof ProxyError) {
+        isUnfit = true;
+        c.get("log").error("ready.signing_failing", { problem: error.reason });
+      }
+      throw error;
+    }
+  });
+  return isUnfit ? "unfit" : reached;
 }

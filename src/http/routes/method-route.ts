@@ -28,9 +28,17 @@ export type MethodRoute = {
   ) => Record<string, unknown> | Promise<Record<string, unknown>>;
 };
 
+/** What stands behind a handler, for the description of the whole surface. */
+const behind = new WeakMap<object, { needs: RouteNeeds; route: MethodRoute }>();
+
+/** @returns who may come to a route and which method it stands before; null for a route that stands before none */
+export function methodBehind(handler: object): { needs: RouteNeeds; route: MethodRoute } | null {
+  return behind.get(handler) ?? null;
+}
+
 /** @returns a handler that authenticates, reads the parameters, and runs the method in the gate or the Worker */
 export function methodRoute(needs: RouteNeeds, route: MethodRoute): Handler<HttpEnv> {
-  return async (c) => {
+  const handler: Handler<HttpEnv> = async (c) => {
     const passed = await authenticate(c, needs);
     const params = await beforeTheHop(c, passed, () => route.params(c, passed.body));
     const reply = await run(c, passed, route, params);
@@ -42,6 +50,8 @@ export function methodRoute(needs: RouteNeeds, route: MethodRoute): Handler<Http
     const shown = await route.shown(c, JSON.parse(reply.resultText) as Record<string, unknown>);
     return jsonResponse(c, JSON.stringify(shown), route.status ?? 200);
   };
+  behind.set(handler, { needs, route });
+  return handler;
 }
 
 async function run(c: Context<HttpEnv>, passed: Passed, route: MethodRoute, params: Params): Promise<WrittenReply> {

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { newInnerRunner } from "../program.ts";
 import { setUp } from "../registered-agent.ts";
+import { VERSION } from "../../../src/wire/version.ts";
 import { ait, type Answering, PEER_DID, problem, startRegistry } from "../registry-server.ts";
 
 const bare503: Answering = () => ({ status: 503, text: "" });
@@ -25,6 +26,17 @@ describe("doctor", () => {
     const { code, healthy, verdicts } = await report();
     expect({ code, healthy }).toEqual({ code: 0, healthy: true });
     expect(new Set(Object.values(verdicts))).toEqual(new Set(["ok"]));
+  });
+
+  test.each([
+    [VERSION, "ok"],
+    ["99.0.0", "warn"],
+  ])("says of a server of version %s: %s", async (version, verdict) => {
+    const { code, verdicts, findings } = await report(({ path }) =>
+      path === "/health" ? { json: { status: "ok", version } } : undefined,
+    );
+    expect([code, verdicts["version"]]).toEqual([0, verdict]);
+    expect(findings.find(({ check }) => check === "version")?.detail).toContain(version);
   });
 
   test.each([
