@@ -98,12 +98,14 @@ async function connectByTicket(c: Context<HttpEnv>, protocol: string, chosen: st
   }
   const ticketSha256 = await sha256Base64Url(new TextEncoder().encode(ticket));
   try {
-    return await upgrade(c, agentDid, {
+    const answer = await upgrade(c, agentDid, {
       requestId: c.get("requestId"),
       origin: c.get("address"),
       ticketSha256,
       protocol: chosen,
     });
+    // Headers of an answer that came from the gate cannot be added to.
+    return answer.status === 101 ? answer : new Response(answer.body, answer);
   } catch (error) {
     gateFailed(c, error);
     throw new ProxyError("PROXY_AUTH_DEPENDENCY_UNAVAILABLE", { retryAfterMs: 1_000 });
