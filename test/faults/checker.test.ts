@@ -267,6 +267,37 @@ const cases: { what: string; events: HistoryEvent[]; finds: Partial<Record<Promi
     finds: { tasksLost: 1 },
   },
   {
+    what: "a message to all of a group of which one came and one did not",
+    events: [{ kind: "fanned", atMs: 2, keys: ["a", "b"] }, deliver("a", 3)],
+    finds: { fannedOutInPart: 1 },
+  },
+  {
+    what: "a message to all of a group that came to all, and one that nobody has",
+    events: [
+      { kind: "fanned", atMs: 2, keys: ["a", "b"] },
+      { kind: "fanned", atMs: 2, keys: ["c", "d"] },
+      deliver("a", 3),
+      deliver("b", 4),
+    ],
+    finds: {},
+  },
+  {
+    what: "a message of a removed member that comes long after the answer, and one that was on its way",
+    events: [
+      send("a", 1, 2, 202, "stay 1"),
+      send("b", 3, 4, 202, "stay 1"),
+      deliver("a", 5),
+      invalidated("stay 1", 5),
+      deliver("b", 9_000),
+    ],
+    finds: { deliveredAfterRemoval: 1 },
+  },
+  {
+    what: "a message of a removed member over a socket that was opened after the answer",
+    events: [send("a", 1, 2, 202, "stay 1"), invalidated("stay 1", 5), { ...deliver("a", 9), openedAtMs: 6 }],
+    finds: { deliveredAfterRemoval: 1 },
+  },
+  {
     what: "an answer with status 500",
     events: [{ kind: "fault", atMs: 1, what: "hook", status: 500, detail: "" }],
     finds: { internalErrors: 1 },

@@ -11,6 +11,8 @@ export type PromiseName =
   | "forgeriesAccepted"
   | "effectsAfterEnd"
   | "invalidationsLost"
+  | "fannedOutInPart"
+  | "deliveredAfterRemoval"
   | "tasksAndTuplesApart"
   | "tasksLost"
   | "internalErrors"
@@ -28,6 +30,8 @@ export const PROMISES: Record<PromiseName, string> = {
   forgeriesAccepted: "forged or expired requests accepted",
   effectsAfterEnd: "effects under an ended authority",
   invalidationsLost: "invalidations that a restart undid",
+  fannedOutInPart: "messages to all of a group that came to some and not to others",
+  deliveredAfterRemoval: "messages of a removed member, delivered after the answer",
   tasksAndTuplesApart: "tasks without an owner's tuple, or tuples without their task",
   tasksLost: "tasks answered as made and not there, or answered as deleted and there",
   internalErrors: "answers with status 500",
@@ -56,6 +60,8 @@ export function check(events: readonly HistoryEvent[]): Finding[] {
     ...usedAfterEnd(of("invalidated"), of("used"), of("boot")),
     ...sentAfterEnd(of("invalidated"), of("send"), of("deliver"), of("boot")),
     ...committedAfterEnd(of("effects")),
+    ...fannedOutInPart(of("fanned"), of("deliver")),
+    ...deliveredAfterRemoval(of("invalidated"), of("send"), of("deliver")),
     ...tasks(of("task"), of("stored").at(-1)),
     ...of("fault").map(({ what, status, detail }): Finding => ({
       promise: "internalErrors",
@@ -245,6 +251,34 @@ function sentAfterEnd(
     if (begun !== undefined && begun > (latest?.atMs ?? -Infinity)) latestBegun.set(lane, { atMs: begun, key });
   }
   return findings;
+}
+
+/** One commit: all of it is there, or nothing; and what is there comes. */
+function fannedOutInPart(fanned: Kind<"fanned">[], delivers: Kind<"deliver">[]): Finding[] {
+  const came = new Set(delivers.map(({ key }) => key));
+  return fanned.flatMap(({ keys }) => {
+    const missing = keys.filter((key) => !came.has(key));
+    if (missing.length === 0 || missing.length === keys.length) return [];
+    return [{ promise: "fannedOutInPart" as const, detail: `nothing of ${missing.join(", ")}` }];
+  });
+}
+
+/** What was on its way to a socket when the answer was given may be read a moment later. */
+const READ_WITHIN_MS = 2_000;
+
+/** Of a place in a group that has ended nothing comes afterwards, whenever it was sent. */
+function deliveredAfterRemoval(
+  ends: Kind<"invalidated">[],
+  sends: Kind<"send">[],
+  delivers: Kind<"deliver">[],
+): Finding[] {
+  const endedAtMs = endsOf(ends.filter(({ authority }) => authority.startsWith("stay ")));
+  const stayOf = new Map(sends.map(({ key, authority }) => [key, authority ?? ""]));
+  return delivers
+    .filter(({ key, atMs, openedAtMs = atMs - READ_WITHIN_MS }) => {
+      return openedAtMs > (endedAtMs.get(stayOf.get(key) ?? "") ?? Infinity);
+    })
+    .map(({ key, recipient }) => ({ promise: "deliveredAfterRemoval", detail: `${key} to ${recipient}` }));
 }
 
 function committedAfterEnd(effects: Kind<"effects">[]): Finding[] {

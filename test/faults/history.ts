@@ -28,6 +28,8 @@ export type HistoryEvent =
       recipient: string;
       deliveryId: string;
       isRefused: boolean;
+      /** When the recipient began to open the socket that it came over, where that matters. */
+      openedAtMs?: number;
     }
   /** What the proxy said became of a message: by a receipt, or asked for it. */
   | { kind: "ended"; atMs: number; deliveryId: string; state: "delivered" | "dead_lettered"; by: "receipt" | "asked" }
@@ -37,6 +39,8 @@ export type HistoryEvent =
   | { kind: "replay"; atMs: number; key: string; outcome: Outcome }
   /** A request that nobody may have accepted: forged, expired, outside its window. */
   | { kind: "forged"; atMs: number; what: string; outcome: Outcome }
+  /** A message to all of a group was tried, whatever was answered: the keys of all that it comes to. */
+  | { kind: "fanned"; atMs: number; keys: readonly string[] }
   /** An invalidation was answered with success. */
   | { kind: "invalidated"; begunAtMs: number; atMs: number; authority: string }
   /** An end was asked for with which waiting messages may die, whatever is answered. */

@@ -9,13 +9,14 @@ import { createRandom } from "./random.ts";
 import { clock } from "./scenarios/clock.ts";
 import { database } from "./scenarios/database.ts";
 import { diskFull } from "./scenarios/disk-full.ts";
+import { groups } from "./scenarios/groups.ts";
 import { hostileNeighbours } from "./scenarios/hostile-neighbours.ts";
 import { kills } from "./scenarios/kills.ts";
 import { registry } from "./scenarios/registry.ts";
 import type { Scenario } from "./scenarios/scenario.ts";
 import { sockets } from "./scenarios/sockets.ts";
 
-const SCENARIOS: readonly Scenario[] = [kills, sockets, clock, database, registry, diskFull, hostileNeighbours];
+const SCENARIOS: readonly Scenario[] = [kills, groups, sockets, clock, database, registry, diskFull, hostileNeighbours];
 
 const { values } = parseArgs({
   options: {

@@ -103,6 +103,11 @@ export async function replay(run: Run, message: SignedMessage): Promise<void> {
   run.history.record({ kind: "replay", atMs, key: message.key, outcome });
 }
 
+/** The name of a message in a history: of one to all of a group, each recipient's is its own. */
+export function recordedKey(payload: { key: string; isToAll?: boolean | undefined }, recipient: string): string {
+  return payload.isToAll === true ? `${payload.key} to ${recipient.slice(-6)}` : payload.key;
+}
+
 export type Recipients = {
   /** Deliveries so far, repeats included. */
   count(): number;
@@ -191,7 +196,7 @@ export function startRecipients(run: Run, options: RecipientOptions = {}): Recip
         deliveryId: string;
         fromAgentDid: string;
         toAgentDid: string;
-        payload: { key?: string };
+        payload: { key?: string; isToAll?: boolean };
         status?: string;
       };
       const atMs = performance.now();
@@ -205,7 +210,8 @@ export function startRecipients(run: Run, options: RecipientOptions = {}): Recip
         });
       }
       if (frame.type !== "deliver") return;
-      const { key } = frame.payload;
+      const { key: named, isToAll } = frame.payload;
+      const key = named === undefined ? undefined : recordedKey({ key: named, isToAll }, frame.toAgentDid);
       const isRefused = key !== undefined && random.chance(refuseRatio);
       if (key !== undefined) {
         count += 1;
