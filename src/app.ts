@@ -51,6 +51,27 @@ app.get(
   methodRoute(relayClient("delivery.get"), { method: "delivery.get", params: pathAndQuery }),
 );
 app.get(
+  "/v1/inbox",
+  methodRoute(relayClient("inbox.fetch"), {
+    method: "inbox.fetch",
+    params: queryParams,
+    waitMs: (c) => waitMsOf(c.req.query("waitSeconds")),
+  }),
+);
+app.post("/v1/inbox/ack", methodRoute(relayClient("inbox.ack"), { method: "inbox.ack", params: bodyParams() }));
+app.post(
+  "/v1/relay/delivery-receipts",
+  methodRoute(relayClient("receipt.report"), { method: "receipt.report", params: bodyParams(), status: 202 }),
+);
+app.get(
+  "/v1/relay/delivery-receipts",
+  methodRoute(relayClient("receipt.get"), {
+    method: "receipt.get",
+    params: queryParams,
+    statusOf: ({ found }) => (found === true ? 200 : 404),
+  }),
+);
+app.get(
   "/v1/dead-letters",
   methodRoute(recipientOrOperator("dead-letter.list"), {
     method: "dead-letter.list",
@@ -176,6 +197,11 @@ app.get(
 app.notFound(() => {
   throw new ProxyError("PROXY_NOT_FOUND");
 });
+
+/** What is out of bounds is refused by the method; until then nothing waits for it. */
+function waitMsOf(seconds: string | undefined): number {
+  return /^\d{1,2}$/.test(seconds ?? "") ? Number(seconds) * 1_000 : 0;
+}
 
 function source(c: Context<HttpEnv>) {
   return { db: c.env.DB, config: c.get("runtime").config, now: Date.now };

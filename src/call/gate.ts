@@ -8,9 +8,16 @@ import type { AgentDid } from "../wire/did.ts";
 import type { JsonText } from "../wire/json-text.ts";
 import type { GroupFence } from "./group-fence.ts";
 
+/** `handled` and `failed`: what the recipient's own program made of a message that it had acknowledged. */
+export const DELIVERY_STATES = ["queued", "delivered", "handled", "failed", "dead_lettered"] as const;
+export type DeliveryState = (typeof DELIVERY_STATES)[number];
+
+/** What a recipient's program made of a message. */
+export type Handling = { outcome: "handled" | "failed"; reason: string | null };
+
 export type DeliveryStatus = {
   deliveryId: string;
-  state: "queued" | "delivered" | "dead_lettered";
+  state: DeliveryState;
   reason?: string;
   /** Null while it waits at its recipient's gate and that does not answer: unknown at the moment. */
   attempts: number | null;
@@ -28,6 +35,30 @@ export type DeadLetter = {
   deadAtMs: number;
   /** The message's own text. */
   payload: JsonText;
+};
+
+/** A message that a holder has fetched, by the members of a `deliver` frame (contract §4). */
+export type FetchedMessage = {
+  deliveryId: string;
+  fromAgentDid: AgentDid | null;
+  fromSubject?: string;
+  fromName?: string;
+  toAgentDid: AgentDid;
+  contentType?: string;
+  conversationId?: string;
+  groupId?: string;
+  replyTo?: string;
+  traceparent?: string;
+  /** The message's own text. */
+  payload: JsonText;
+};
+
+/** What a holder says of a message that it has fetched. */
+export type FetchedAck = {
+  deliveryId: string;
+  accepted: boolean;
+  reason?: string | undefined;
+  retryAfterMs?: number | undefined;
 };
 
 /** What a message of the proxy's own carries into an agent's delivery queue. */
@@ -81,6 +112,16 @@ export type GateLocal = {
   issueRelayTicket(): Promise<{ ticket: string; expiresAtMs: number }>;
   /** What became of a message that this agent sent; null when there is none, or none any more. */
   deliveryStatus(deliveryId: string): Promise<DeliveryStatus | null>;
+  inbox: {
+    /** Takes what is due for the caller, oldest first, each for 60 s. */
+    fetch(limit: number): FetchedMessage[];
+    /** @returns how many of them were the caller's to acknowledge */
+    acknowledge(acks: readonly FetchedAck[]): number;
+  };
+  /** Whether a message waits here, or is in the hands of one of this agent's clients: it has not been delivered. */
+  isWaiting(deliveryId: string): boolean;
+  /** What a recipient reported of a message that this agent sent; null when it has reported nothing of that message. */
+  handlingOf(deliveryId: string, recipient: AgentDid): Handling | null;
   deadLetters: {
     /** Newest first; `before` is the id that the last page ended with. */
     list(before: string | null, limit: number): DeadLetter[];

@@ -4,7 +4,7 @@ import { errorFields } from "../telemetry/log.ts";
 import { ProxyError, proxyErrorFrom } from "../wire/problem.ts";
 import type { Log } from "../telemetry/log.ts";
 import type { AgentDid } from "../wire/did.ts";
-import type { LocalMessage } from "./gate.ts";
+import type { Handling, LocalMessage } from "./gate.ts";
 import type { GroupFence } from "./group-fence.ts";
 import type { WrittenReply } from "./reply.ts";
 
@@ -18,6 +18,12 @@ export type RemoteGate = {
   fenceGroup(fence: GroupFence): Promise<void>;
   /** Attempts so far on a message that waits there, or null. */
   attempts(deliveryId: string): Promise<number | null>;
+  /**
+   * Records what a recipient's program made of a message of that agent; the first verdict stands.
+   *
+   * @returns false where the agent has sent no such message to that recipient, or it was not delivered
+   */
+  recordHandling(deliveryId: string, recipient: AgentDid, handling: Handling): Promise<boolean>;
   /** Runs calls of the operator there. */
   call(request: OperatorCall): Promise<OperatorAnswer>;
 };

@@ -15,6 +15,7 @@ import { createDeadLetters, type DeadLetters } from "./methods/dead-letters.ts";
 import { createDeliveryReceipts, type DeliveryReceipts } from "./methods/delivery-receipts.ts";
 import { createDevices, type Devices } from "./methods/devices.ts";
 import { createGroups, type Groups } from "./methods/groups.ts";
+import { createFetchedInbox, type FetchedInbox } from "./methods/inbox.ts";
 import { createPairing, type Pairing } from "./methods/pairing.ts";
 import {
   type CallBatch,
@@ -83,7 +84,7 @@ export type GroupMessage = Omit<Message, "to" | "groupId" | "waitSeconds"> & { r
 const accepted = z.object({
   accepted: z.literal(true),
   deliveryId: z.string(),
-  state: z.enum(["queued", "delivered"]),
+  state: z.enum(["queued", "delivered", "handled", "failed", "dead_lettered"]),
   delivered: z.boolean(),
   queued: z.boolean(),
   queueDepth: z.number(),
@@ -95,7 +96,7 @@ const fannedOut = z.object({
 });
 const deliveryStatus = z.object({
   deliveryId: z.string(),
-  state: z.enum(["queued", "delivered", "dead_lettered"]),
+  state: z.enum(["queued", "delivered", "handled", "failed", "dead_lettered"]),
   reason: z.optional(z.nullable(z.string())),
   attempts: z.nullable(z.number()),
   updatedAtMs: z.number(),
@@ -126,6 +127,8 @@ export type AgentClient = {
   readonly deadLetters: DeadLetters;
   /** What its own program made of what it has acknowledged. */
   readonly deliveryReceipts: DeliveryReceipts;
+  /** Messages without a socket: fetched, and acknowledged by a request. */
+  readonly inbox: FetchedInbox;
   readonly pairing: Pairing;
   /** The groups that it is in. */
   readonly groups: Groups;
@@ -175,6 +178,7 @@ export function createAgentClient(options: AgentClientOptions): AgentClient {
 
     deadLetters: createDeadLetters(send, null),
     deliveryReceipts: createDeliveryReceipts(send, options.credential.agentDid),
+    inbox: createFetchedInbox(send),
     pairing: createPairing(send),
     groups: createGroups(callMethod),
     devices: createDevices(callMethod, null),

@@ -45,6 +45,7 @@ export type { Group, GroupInvite, GroupMember, GroupRole, Groups, ListedGroup } 
 export * from "./transport/errors.ts";
 export { createInstallationClient, type InstallationClient, type ServerTime } from "./installation.ts";
 export { deviceIdOf, exportKeys, generateKeys, importKeys, type Keys, type KeysJwk } from "./transport/keys.ts";
+export type { FetchedInbox, InboxAck } from "./methods/inbox.ts";
 export type { CallBatch, CallMethod, CallText, MethodCall, MethodParams, Outcome } from "./methods/rpc.ts";
 export {
   type AgentRegistration,

@@ -16,6 +16,7 @@ const RETRY = { initialMs: 1_000, maxMs: 300_000, jitterRatio: 0.2 } as const;
 const RETRY_MAX_MS = 3_600_000;
 const FULL_RETRY_MS = 30_000;
 const PRUNE_EVERY_MS = 600_000;
+const REPORT_EVERY_MS = 2_000;
 /** What is in progress when it ends has so long to be done. */
 const GRACE_MS = 5_000;
 const ENDING_RETRY_MS = 1_000;
@@ -87,7 +88,9 @@ export function startConnector(options: ConnectorOptions): Connector {
   work?.wake();
   reporter.wake();
   const pruning = setInterval(() => prune(inbox, complaints, now), PRUNE_EVERY_MS);
-  pruning.unref();
+  // Another process may have dropped a message.
+  const reporting = setInterval(reporter.wake, REPORT_EVERY_MS);
+  for (const timer of [pruning, reporting]) timer.unref();
 
   return {
     relay,
@@ -96,7 +99,7 @@ export function startConnector(options: ConnectorOptions): Connector {
     ended: relay.ended,
     async stop() {
       isEnding = true;
-      clearInterval(pruning);
+      for (const timer of [pruning, reporting]) clearInterval(timer);
       const cut = setTimeout(() => abort.abort(new Error("the connector ends")), GRACE_MS);
       await Promise.allSettled([...inHand, work?.stop()]);
       // Acknowledgements are on their way when this turn ends.

@@ -8,9 +8,9 @@ import { refusalError } from "../auth/reasons.ts";
 import { holderOf } from "../authority/holder.ts";
 import { scopesOf } from "../authority/principal.ts";
 import type { AuthorityRef } from "../authority/reference.ts";
-import type { LocalMessage } from "../call/gate.ts";
+import type { Handling, LocalMessage } from "../call/gate.ts";
 import type { GroupFence } from "../call/group-fence.ts";
-import type { Reply } from "../call/reply.ts";
+import type { Reply, WrittenReply } from "../call/reply.ts";
 import { runBatch } from "../database/batch.ts";
 import { raiseStatements } from "../database/fencing.ts";
 import type { Bookmarks } from "../database/session.ts";
@@ -23,7 +23,7 @@ import { createLog, errorFields, type Log } from "../telemetry/log.ts";
 import { type AgentDid, parseAgentDid } from "../wire/did.ts";
 import { JsonText } from "../wire/json-text.ts";
 import { problemResponse, ProxyError, proxyErrorFrom } from "../wire/problem.ts";
-import { RELAY_CLOSE } from "../wire/relay-close.ts";
+import { RELAY_CLOSE, RELAY_SUBPROTOCOL_V1 } from "../wire/relay-close.ts";
 import { peekMethod } from "../wire/rpc.ts";
 import { admitAgent, agentRef } from "./admission/agent.ts";
 import { admitApiKey } from "./admission/api-key.ts";
@@ -47,6 +47,13 @@ import { sendDueReceipts } from "./relay/due-receipts.ts";
 import { createSendTrust } from "./send-trust.ts";
 import { createGateState, type GateState } from "./state.ts";
 import { hasSchema } from "./storage/schema.ts";
+
+/** The answer of a call that fetches and finds nothing. */
+const NO_MESSAGES = JSON.stringify({ messages: [] });
+
+function hasNoMessages([reply]: readonly WrittenReply[]): boolean {
+  return reply?.ok === true && reply.resultText === NO_MESSAGES;
+}
 
 /** Repeats of a failed alarm before its time after a failure is made sure of; the platform makes six. */
 const ALARM_RETRIES_SAFE = 4;
@@ -156,6 +163,11 @@ export class Gate extends DurableObject<Env> {
     await this.#ensureOpen().submissions.settle(outcomes);
   }
 
+  /** What a recipient's program made of a message of this agent; on disk before the answer. Nothing is opened for a guess. */
+  async recordHandling(deliveryId: string, recipient: AgentDid, handling: Handling): Promise<boolean> {
+    return (await this.#open?.submissions.recordHandling(deliveryId, recipient, handling)) ?? false;
+  }
+
   /** Attempts so far on a message that waits here. */
   async attempts(deliveryId: string): Promise<number | null> {
     return this.#open?.queue.attempts(deliveryId) ?? null;
@@ -214,9 +226,20 @@ export class Gate extends DurableObject<Env> {
         const authority = ref === null ? null : { ...ref };
         return runner.run(authority, { ...request, bookmarks }, { surface: request.surface, method, params });
       };
-      const replies = await runInOrder(request.calls, ({ method, params, paramsText }) =>
-        run(method, paramsText === undefined ? params : new JsonText(paramsText)),
-      );
+      const ask = (): Promise<WrittenReply[]> =>
+        runInOrder(request.calls, ({ method, params, paramsText }) =>
+          run(method, paramsText === undefined ? params : new JsonText(paramsText)),
+        );
+      let replies = await ask();
+      const untilMs = Date.now() + (request.waitMs ?? 0);
+      for (let leftMs = request.waitMs ?? 0; leftMs > 0 && hasNoMessages(replies); leftMs = untilMs - Date.now()) {
+        // oxlint-disable no-await-in-loop -- until something has come; nothing of the caller is in flight meanwhile
+        await this.#ensureOpen().arrivals.wait(leftMs);
+        // The same call, which has been counted; its caller's authority is looked at anew.
+        made = 0;
+        replies = await ask();
+        // oxlint-enable no-await-in-loop
+      }
       const rpcText =
         rpcBody === undefined ? null : await answerRpcBody(rpcBody, ({ method, params }) => run(method, params));
       // What was counted is on disk before the answer, also where no call has written anything.
@@ -300,7 +323,8 @@ export class Gate extends DurableObject<Env> {
       const authority = "caller" in upgrade ? admitted : relayTickets.consume(upgrade.ticketSha256, nowMs);
       if (authority === null || endReason(authority) !== null) throw new ProxyError("PROXY_AUTH_INVALID_TOKEN");
       const scopes = scopesOf(authority.principal);
-      return sockets.accept(pair[1], { authority, scopes, origin: upgrade.origin }, nowMs);
+      const dialect = upgrade.protocol === RELAY_SUBPROTOCOL_V1 ? "v1" : "base";
+      return sockets.accept(pair[1], { authority, scopes, origin: upgrade.origin, dialect }, nowMs);
     });
     relay.supersede(superseded);
     this.#log.info("relay.connected", {

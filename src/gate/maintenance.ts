@@ -7,6 +7,7 @@ import type { AgentDid } from "../wire/did.ts";
 import type { Drift } from "./admission/clock-drift.ts";
 import type { Rate } from "./admission/rate-limit.ts";
 import type { Outbox } from "./outbox/outbox.ts";
+import type { Arrivals } from "./queue/arrivals.ts";
 import type { Queue } from "./queue/queue.ts";
 import type { Relay } from "./relay/relay.ts";
 import type { Sockets } from "./relay/sockets.ts";
@@ -40,7 +41,8 @@ export type Maintenance = {
 export type MaintenanceDeps = {
   self: AgentDid;
   config: Pick<Config, "skewWarnSeconds" | "skewMaxSeconds">;
-  queue: Pick<Queue, "expire" | "nextDueMs">;
+  queue: Pick<Queue, "expire" | "nextDueMs" | "hasDue">;
+  arrivals: Pick<Arrivals, "isAwaited" | "notify">;
   outbox: Pick<Outbox, "isHolding">;
   sockets: Pick<Sockets, "byId" | "size">;
   audit: Pick<AuditOutbox, "record" | "isEmpty">;
@@ -92,7 +94,7 @@ export function createMaintenance(deps: MaintenanceDeps): Maintenance {
 
   /** Sets the alarm where it is later than what is due first. One that comes early looks again. */
   const arm = (nowMs: number): void => {
-    const sweepMs = queue.nextDueMs(sockets.size() > 0, nowMs);
+    const sweepMs = queue.nextDueMs(sockets.size() > 0 || deps.arrivals.isAwaited(), nowMs);
     const workMs = nextWorkMs(nowMs);
     const dueMs = Math.min(
       outbox.isHolding() || !audit.isEmpty() || workMs !== null ? nowMs + SAFETY_ALARM_MS : Infinity,
@@ -110,6 +112,7 @@ export function createMaintenance(deps: MaintenanceDeps): Maintenance {
     beforeCommit(effects) {
       const nowMs = deps.now();
       relay.push(nowMs);
+      if (deps.arrivals.isAwaited() && queue.hasDue(nowMs)) deps.arrivals.notify();
       deps.rate.save();
       reportDrift(nowMs);
       for (const work of works) work.start(nowMs);

@@ -17,6 +17,7 @@ import { createTrustFences, type TrustFences } from "./admission/trust-fences.ts
 import { createRate, type Rate } from "./admission/rate-limit.ts";
 import { createDeliveryIds } from "./outbox/delivery-id.ts";
 import { createOutbox, type Outbox, type OutboxLimits } from "./outbox/outbox.ts";
+import { type Arrivals, createArrivals } from "./queue/arrivals.ts";
 import { createQueue, type Queue, type QueueLimits } from "./queue/queue.ts";
 import { createSockets, type Sockets } from "./relay/sockets.ts";
 import { createRelayTickets, type RelayTickets } from "./relay/tickets.ts";
@@ -42,6 +43,7 @@ export type GateStores = {
   // What is on its way.
   outbox: Outbox;
   queue: Queue;
+  arrivals: Arrivals;
   sockets: Sockets;
   audit: AuditOutbox;
   /** Why something that began under an authority may not continue at this moment, or null. */
@@ -89,6 +91,7 @@ export function createGateStores(ctx: DurableObjectState, self: AgentDid, config
     trustFences,
     outbox,
     queue,
+    arrivals: createArrivals(),
     sockets,
     audit: createAuditOutbox(sql),
 

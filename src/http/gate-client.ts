@@ -98,7 +98,7 @@ export async function callGate(
   c: Context<HttpEnv>,
   passed: Passed,
   agentDid: AgentDid,
-  what: Pick<GateCall, "caller" | "surface" | "calls" | "rpcBody">,
+  what: Pick<GateCall, "caller" | "surface" | "calls" | "rpcBody" | "waitMs">,
 ): Promise<{ replies: WrittenReply[]; rpcText: string | null }> {
   const unknown = await refuseUnknownCaller(c, agentDid, what.caller);
   if (unknown !== null) throw refusedByGate(c, passed, unknown);

@@ -7,6 +7,7 @@ import type { Permission } from "./method.ts";
 const OPERATOR: Permission = { callers: ["operator"], scope: null };
 const AGENT: Permission = { callers: ["agent"], scope: null };
 const SENDER: Permission = { callers: ["agent", "device", "shared"], scope: "send" };
+const RECEIVER: Permission = { callers: ["agent", "device", "shared"], scope: "relay" };
 const RELAY_CLIENT: Permission = { callers: ["agent", "device", "shared"], scope: null };
 const RECIPIENT: Permission = { callers: ["agent", "operator"], scope: null };
 /** Without the scope `devices` a device acts on itself alone. */
@@ -50,6 +51,10 @@ export const PERMISSIONS = {
   "group/delete": MEMBER,
 
   "delivery.get": SENDER,
+  "inbox.fetch": RECEIVER,
+  "inbox.ack": RECEIVER,
+  "receipt.report": RECEIVER,
+  "receipt.get": SENDER,
   "dead-letter.list": RECIPIENT,
   "dead-letter.replay": RECIPIENT,
   "dead-letter.purge": RECIPIENT,

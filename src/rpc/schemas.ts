@@ -49,8 +49,13 @@ export function pageLimit(max: number) {
 
 /** The same behind a route, where a query string has digits. */
 export function queryPageLimit(max: number) {
+  return queryNumber(1, max);
+}
+
+/** A whole number behind a route, where a query string has digits. */
+export function queryNumber(min: number, max: number) {
   const digits = z.pipe(z.string().check(z.regex(/^\d{1,6}$/)), z.transform(Number));
-  return z.optional(z.pipe(z.union([z.number(), digits]), z.int().check(z.minimum(1), z.maximum(max))));
+  return z.optional(z.pipe(z.union([z.number(), digits]), z.int().check(z.minimum(min), z.maximum(max))));
 }
 
 /** Where the page before ended; opaque to the caller. */

@@ -86,12 +86,43 @@ export type ReceiptContent = {
   readonly originalFrameId: string | null;
   readonly deliveryId: string;
   readonly toAgentDid: AgentDid;
-  readonly status: "delivered_to_webhook" | "dead_lettered";
+  readonly status: "delivered" | "handled" | "failed" | "dead_lettered";
   readonly reason?: string | undefined;
 };
 
 /** @returns the text of a `receipt` frame. */
 export function receiptFrame(head: FrameHead, content: ReceiptContent): string {
+  return JSON.stringify({ v: 1, type: "receipt", ...head, ...content });
+}
+
+/** A message as clients of the base dialect read it: these members, and no others. */
+export type BaseDeliverContent = {
+  readonly fromAgentDid: AgentDid;
+  readonly toAgentDid: AgentDid;
+  readonly payloadText: string;
+  readonly deliverySource?: string | undefined;
+  readonly contentType?: string | undefined;
+  readonly groupId?: string | undefined;
+  readonly conversationId?: string | undefined;
+  readonly replyTo?: string | undefined;
+};
+
+/** @returns the text of a `deliver` frame of the base dialect. `payloadText` must be JSON; it is not looked at. */
+export function baseDeliverFrame(head: FrameHead, content: BaseDeliverContent): string {
+  const { payloadText, ...members } = content;
+  return withPayload({ v: 1, type: "deliver", ...head, ...members }, payloadText);
+}
+
+/** What became of a message, as clients of the base dialect read it. */
+export type BaseReceiptContent = {
+  readonly originalFrameId: Ulid;
+  readonly toAgentDid: AgentDid;
+  readonly status: "delivered_to_webhook" | "dead_lettered";
+  readonly reason?: string | undefined;
+};
+
+/** @returns the text of a `receipt` frame of the base dialect. */
+export function baseReceiptFrame(head: FrameHead, content: BaseReceiptContent): string {
   return JSON.stringify({ v: 1, type: "receipt", ...head, ...content });
 }
 

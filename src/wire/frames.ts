@@ -115,7 +115,7 @@ const receipt = z.object({
   originalFrameId: z.nullable(z.string()),
   deliveryId,
   toAgentDid: agentDid,
-  status: z.enum(["delivered_to_webhook", "dead_lettered"]),
+  status: z.enum(["delivered", "handled", "failed", "dead_lettered"]),
   reason: z.optional(z.string()),
 });
 const res = z.object({

@@ -24,7 +24,10 @@ export async function connectRecipients(url: string, agents: readonly Agent[]): 
     const issued = await request(at, agent, { method: "POST", path: "/v1/relay/tickets", body: "{}" });
     if (issued.status !== 200) throw new Error(`no relay ticket: ${issued.status} ${JSON.stringify(issued.body)}`);
     const { ticket } = issued.body as unknown as { ticket: string };
-    const socket = new WebSocket(`${at.replace("http", "ws")}/relay/connect`, [`sallyport.ticket.${ticket}`]);
+    const socket = new WebSocket(`${at.replace("http", "ws")}/relay/connect`, [
+      "sallyport.v1",
+      `sallyport.ticket.${ticket}`,
+    ]);
     socket.addEventListener("message", ({ data }) => {
       const frame = JSON.parse(String(data)) as { type: string; id: string; deliveryId: string; fromAgentDid: string };
       if (frame.type !== "deliver") return;

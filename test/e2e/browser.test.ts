@@ -130,7 +130,7 @@ describe.skipIf(program === null)("a web page", () => {
       const { arrived } = listen(peer);
       const { deliveryId } = await tab.evaluate((to) => window.app.enqueue(to, { text: "back" }), peer.agentDid);
       expect(await arrived).toMatchObject({ deliveryId, fromAgentDid: agentDid, payload: { text: "back" } });
-      expect(await tab.evaluate(() => window.app.receipts(1))).toEqual([`${deliveryId} delivered_to_webhook`]);
+      expect(await tab.evaluate(() => window.app.receipts(1))).toEqual([`${deliveryId} delivered`]);
 
       await operator.revokeAgent(agentDid, "test");
       expect(await tab.evaluate(() => window.app.ended())).toEqual(REVOKED);

@@ -109,7 +109,7 @@ describe("two agents that never met", () => {
     const { deliveryId } = await outbox.relay.enqueue({ to: bob.client.agentDid, payload: { hello: "bob" } });
     await inbox.arrived(1);
     expect(inbox.messages).toMatchObject([{ deliveryId, payload: { hello: "bob" } }]);
-    await expect.poll(() => outbox.receipts, { timeout: 10_000 }).toEqual([`${deliveryId} delivered_to_webhook`]);
+    await expect.poll(() => outbox.receipts, { timeout: 10_000 }).toEqual([`${deliveryId} delivered`]);
     await expect(outbox.relay.enqueue({ to: stranger.client.agentDid, payload: 1 })).rejects.toMatchObject({
       name: "NotAcceptedError",
     });

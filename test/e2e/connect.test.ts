@@ -81,7 +81,7 @@ test("a message is posted with its sender, and acknowledged when the program has
   const { url, got } = await program((_got, response) => response.writeHead(204).end());
   await connectBob(runner, ["--forward-to", url, "--header", "X-Program: yes"]);
   const id = await send(runner, '{"n":1e400}', "--conversation", "c");
-  await expect.poll(() => stateOf(runner, id)).toMatch(/delivered|handled/);
+  await expect.poll(() => stateOf(runner, id)).toBe("handled");
   expect(got).toHaveLength(1);
   expect(got[0]?.headers).toMatchObject({ "x-program": "yes", "sallyport-delivery-id": id });
   expect(got[0]?.body).toContain('"payload":{"n":1e400}}');
@@ -151,6 +151,7 @@ describe("with an inbox", () => {
     await connectBob(runner, ["--forward-to", url, "--inbox"]);
     await runner.json(["inbox", "retry", ids[0] ?? "", "--agent", "bob"]);
     await expect.poll(() => payloads(got.slice(from))).toEqual([1, 2]);
+    for (const id of ids) await expect.poll(() => stateOf(runner, id)).toBe("handled");
     await expect
       .poll(() => runner.json(["inbox", "list", "--agent", "bob", "--state", "handled"]))
       .toMatchObject({
@@ -169,6 +170,7 @@ describe("with an inbox", () => {
       .toContain("answered 500");
     expect((await runner.run(["inbox", "show", id, "--agent", "bob"])).out).toContain('{"n":1e400}');
     await runner.json(["inbox", "drop", id, "--agent", "bob"]);
+    await expect.poll(() => stateOf(runner, id)).toBe("failed");
     expect(await runner.json(["inbox", "list", "--agent", "bob"])).toMatchObject({
       messages: [{ deliveryId: id, state: "failed" }],
     });

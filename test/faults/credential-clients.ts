@@ -24,6 +24,7 @@ export async function chatter(
   authority: string,
 ): Promise<{ stop(): void } | null> {
   const socket = new WebSocket(`${run.program.url.replace("http", "ws")}/relay/connect`, [
+    "sallyport.v1",
     `sallyport.ticket.${ticket}`,
   ]);
   const opened = await new Promise<boolean>((resolve) => {

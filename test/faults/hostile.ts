@@ -141,7 +141,7 @@ export function startNeighbours(
     const ticket = await ticketOf();
     if (ticket === null) return sleep(500);
     const url = `${program.url.replace("http", "ws")}/relay/connect`;
-    const socket = new WebSocket(url, [`sallyport.ticket.${ticket}`]);
+    const socket = new WebSocket(url, ["sallyport.v1", `sallyport.ticket.${ticket}`]);
     open.add(socket);
     await new Promise<void>((resolve) => {
       socket.addEventListener("open", () => {

@@ -115,7 +115,10 @@ export function startSocketSenders(run: Run, { urlOf, pauseMs = 60 }: CourierOpt
       );
       if (!hasWorked(issued)) return;
       const url = (urlOf?.(index) ?? program.url).replace("http", "ws");
-      const socket = new WebSocket(`${url}/relay/connect`, [`sallyport.ticket.${String(issued.body["ticket"])}`]);
+      const socket = new WebSocket(`${url}/relay/connect`, [
+        "sallyport.v1",
+        `sallyport.ticket.${String(issued.body["ticket"])}`,
+      ]);
       let isOpen = true;
       const closed = new Promise<void>((resolve) => {
         const end = (): void => {

@@ -162,6 +162,7 @@ export function startRecipients(run: Run, options: RecipientOptions = {}): Recip
     );
     if (!hasWorked(issued)) return;
     const socket = new WebSocket(`${url.replace("http", "ws")}/relay/connect`, [
+      "sallyport.v1",
       `sallyport.ticket.${String(issued.body["ticket"])}`,
     ]);
     sockets.add(socket);

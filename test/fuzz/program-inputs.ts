@@ -271,6 +271,7 @@ async function overSocket(url: string, agent: Agent, frames: readonly string[]):
   const issued = await request(url, agent, { method: "POST", path: "/v1/relay/tickets", body: "{}" });
   must(issued.status === 200, `no relay ticket: ${issued.status}`);
   const socket = new WebSocket(`${url.replace("http", "ws")}/relay/connect`, [
+    "sallyport.v1",
     `sallyport.ticket.${String(issued.body["ticket"])}`,
   ]);
   const answers: string[] = [];

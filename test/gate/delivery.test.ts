@@ -82,7 +82,7 @@ describe("a message", () => {
     expect(relay.texts.join()).not.toContain("trustEpoch");
     expect(await statusOf(alice, deliveryId)).toMatchObject({ state: "delivered", attempts: 1 });
     await eventually(() =>
-      expect(sender.receipts()).toMatchObject([{ deliveryId, toAgentDid: bob, status: "delivered_to_webhook" }]),
+      expect(sender.receipts()).toMatchObject([{ deliveryId, toAgentDid: bob, status: "delivered" }]),
     );
   });
 
@@ -253,7 +253,7 @@ describe("a message", () => {
     const ids = await Promise.all(Array.from({ length: 8 }, () => sent(alice, bob, {}, { idempotency })));
     expect(new Set(ids).size).toBe(1);
     await eventually(async () => expect(await stateOf(alice, ids[0] ?? "")).toBe("delivered"));
-    expect(await send(alice, bob, {}, { idempotency })).toMatchObject({ ok: true, delivered: true });
+    expect(await send(alice, bob, {}, { idempotency })).toMatchObject({ ok: true, state: "delivered" });
     expect(relay.deliveries()).toHaveLength(1);
   });
 

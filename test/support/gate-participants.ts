@@ -206,7 +206,12 @@ export async function dial(
   const response = await gateStub(did).fetch("https://gate/relay", {
     headers: {
       Upgrade: "websocket",
-      [UPGRADE_HEADER]: writeUpgrade({ requestId: "test-request", origin: "192.0.2.1", ...upgrade }),
+      [UPGRADE_HEADER]: writeUpgrade({
+        requestId: "test-request",
+        origin: "192.0.2.1",
+        protocol: "sallyport.v1",
+        ...upgrade,
+      }),
     },
   });
   const socket = response.webSocket;

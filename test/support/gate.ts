@@ -141,6 +141,7 @@ export async function listen(
     requestId: "test-request",
     origin: null,
     caller: { kind: "agent", admission: admissionOf(did) },
+    protocol: "sallyport.v1",
   };
   const response = await gateStub(did).fetch("https://gate/relay", {
     headers: { Upgrade: "websocket", [UPGRADE_HEADER]: JSON.stringify(upgrade) },

@@ -138,7 +138,7 @@ describe("a frame from the server", () => {
         originalFrameId: null,
         deliveryId: "d",
         toAgentDid: did("J"),
-        status: "delivered_to_webhook",
+        status: "delivered",
       }),
     ],
     ["res", build.resFrame({ idText: "7", ok: false, error: { code: "PROXY_NOT_FOUND", message: "no" } })],

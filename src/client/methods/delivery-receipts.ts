@@ -1,4 +1,13 @@
-/** What a recipient's own program made of a message that it had acknowledged (contract §3). */
+/**
+ * What a recipient's own program made of a message that it had acknowledged (contract §3).
+ *
+ * @example
+ * ```ts
+ * const report = { deliveryId: "01JDA000000000000000000004", senderAgentDid: peerDid, status: "handled" } as const;
+ * const outcome = await agent.deliveryReceipts.report(report).catch((error: ProblemError) => error.code);
+ * console.log(outcome); // PROXY_NOT_FOUND
+ * ```
+ */
 import type { Send } from "./rpc.ts";
 
 /** The first verdict on a message stands. */

@@ -4,19 +4,22 @@ import { refusalError } from "../../auth/reasons.ts";
 import type { AgentAuthority } from "../../authority/agent.ts";
 import type { Devices } from "../../authority/device/devices.ts";
 import type { ApiKeys } from "../../authority/ended-api-keys.ts";
+import { type Holder, holderOf } from "../../authority/holder.ts";
 import type { AuthorityRef } from "../../authority/reference.ts";
 import type { SharedSecret } from "../../authority/shared-secret.ts";
-import type { DeliveryStatus, GateLocal, LocalMessage } from "../../call/gate.ts";
+import type { DeliveryStatus, FetchedAck, FetchedMessage, GateLocal, LocalMessage } from "../../call/gate.ts";
 import { REMOTE_GATE_TIMEOUT_MS } from "../../call/remote-gate.ts";
 import { withDeadline } from "../../resilience/deadline.ts";
 import { errorFields, type Log } from "../../telemetry/log.ts";
 import type { AgentDid } from "../../wire/did.ts";
+import { JsonText } from "../../wire/json-text.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import type { Outbox } from "../outbox/outbox.ts";
 import { GateRefusal } from "../protocol/refusal.ts";
 import type { Envelope } from "../protocol/transfer.ts";
 import type { Intake } from "../queue/intake.ts";
-import type { Queue } from "../queue/queue.ts";
+import { pullSocket } from "../queue/dispatch.ts";
+import type { Push, Queue } from "../queue/queue.ts";
 import type { Relay } from "../relay/relay.ts";
 import type { Sockets } from "../relay/sockets.ts";
 import type { RelayTickets } from "../relay/tickets.ts";
@@ -39,8 +42,8 @@ export type OperationsDeps = {
   shared: SharedSecret;
   apiKeys: ApiKeys;
   audit: Pick<AuditOutbox, "record">;
-  outbox: Pick<Outbox, "accept" | "status" | "receiptsConfirmed">;
-  queue: Pick<Queue, "deadLetters" | "replay" | "purge">;
+  outbox: Pick<Outbox, "accept" | "status" | "handlingOf" | "receiptsConfirmed">;
+  queue: Pick<Queue, "deadLetters" | "replay" | "purge" | "isWaiting" | "fetch" | "isHeldBy" | "acknowledge">;
   intake: Pick<Intake, "putLocal" | "fencePeer" | "fenceGroup">;
   relay: Pick<Relay, "broadcast">;
   sockets: Pick<Sockets, "all">;
@@ -92,6 +95,27 @@ export function createOperations(deps: OperationsDeps): Operations {
     },
     issueRelayTicket: () => issueRelayTicket(deps, call),
     deliveryStatus: (deliveryId) => deliveryStatus(deps, deliveryId),
+    inbox: {
+      fetch(limit) {
+        call.assertCurrent();
+        const fetched = queue.fetch(holderOfCall(call), limit, now()).map((push) => fetchedMessage(deps.self, push));
+        wake();
+        return fetched;
+      },
+      acknowledge(acks) {
+        call.assertCurrent();
+        const acknowledged = acknowledge(deps, holderOfCall(call), acks);
+        wake();
+        return acknowledged;
+      },
+    },
+    isWaiting: queue.isWaiting,
+    handlingOf(deliveryId, recipient) {
+      const handling = deps.outbox.handlingOf(deliveryId, recipient);
+      // Who asks needs no receipt of it any more.
+      if (handling !== null) deps.outbox.receiptsConfirmed([deliveryId]);
+      return handling;
+    },
     deadLetters: {
       list: (before, limit) => queue.deadLetters(before, limit),
       replay(id) {
@@ -106,6 +130,26 @@ export function createOperations(deps: OperationsDeps): Operations {
       },
     },
   });
+}
+
+function holderOfCall({ ref }: ActingCall): Holder {
+  if (ref === null) throw new ProxyError("PROXY_AUTH_FORBIDDEN", { reason: "an operator has no inbox" });
+  return holderOf(ref.principal);
+}
+
+function fetchedMessage(self: AgentDid, { deliveryId, envelope, body }: Push): FetchedMessage {
+  const { trustEpoch: _trustEpoch, groupEpoch: _groupEpoch, isAwaited: _isAwaited, ...members } = envelope;
+  return { deliveryId, toAgentDid: self, ...members, payload: new JsonText(body) };
+}
+
+function acknowledge({ queue, now }: OperationsDeps, holder: Holder, acks: readonly FetchedAck[]): number {
+  const own = acks.filter(({ deliveryId }) => queue.isHeldBy(deliveryId, holder));
+  const { socketId } = pullSocket(holder, now());
+  queue.acknowledge(
+    own.map(({ reason, ...ack }) => ({ ...ack, holder, socketId, reason: reason ?? null })),
+    now(),
+  );
+  return own.length;
 }
 
 function accept({ outbox, now }: OperationsDeps, to: AgentDid, message: LocalMessage): { deliveryId: string } {
@@ -148,8 +192,8 @@ async function deliveryStatus(
   const found = outbox.status(deliveryId, now());
   if (found === null) return null;
   const { to, handedOver, ...status } = found;
-  // Who asks how a message died needs no receipt of it any more.
-  if (status.state === "dead_lettered") outbox.receiptsConfirmed([deliveryId]);
+  // Who asks how a message ended needs no receipt of it any more.
+  if (status.state !== "queued" && status.state !== "delivered") outbox.receiptsConfirmed([deliveryId]);
   if (!handedOver) return status;
   try {
     const attempts = await withDeadline(REMOTE_GATE_TIMEOUT_MS, () => attemptsAt(to, deliveryId));

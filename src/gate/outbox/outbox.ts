@@ -3,7 +3,7 @@
  * answers the sender; its body goes once the message has ended, or the recipient's gate has had it for a while; the row stays
  * 24 hours for whoever asks.
  */
-import type { DeliveryStatus } from "../../call/gate.ts";
+import type { DeliveryState, DeliveryStatus, Handling } from "../../call/gate.ts";
 import type { AgentDid } from "../../wire/did.ts";
 import type { GroupId } from "../../wire/group-id.ts";
 import { GateRefusal } from "../protocol/refusal.ts";
@@ -17,9 +17,9 @@ import {
 } from "../protocol/transfer.ts";
 import { createIdempotencyKeys, type Idempotency } from "./idempotency.ts";
 import { createRecipientQueues } from "./recipients.ts";
-import { createOutboxRows, type OutboxRows, OUTBOX_STATE, STATUS_RETENTION_MS } from "./rows.ts";
+import { createOutboxRows, type OutboxRows, OUTBOX_STATE, OUTBOX_STATE_NAMES, STATUS_RETENTION_MS } from "./rows.ts";
 import { createSharedBodies } from "./shared-bodies.ts";
-import { createSettlement, type Receipt, receiptOf } from "./settlement.ts";
+import { createSettlement, type Receipt, receiptOf, type Settlement } from "./settlement.ts";
 
 export type { Receipt } from "./settlement.ts";
 
@@ -58,8 +58,8 @@ export type Draft = {
 /** A message to several: each gets one of its own, and all share the body. */
 export type GroupDraft = Omit<Draft, "to" | "isAwaited"> & { groupId: GroupId; members: readonly AgentDid[] };
 
-/** `delivered` can only be true for a repeat under an idempotency key. */
-export type Accepted = { deliveryId: string; delivered: boolean; queueDepth: number };
+/** `state` is other than `queued` only for a repeat under an idempotency key. */
+export type Accepted = { deliveryId: string; state: DeliveryState; queueDepth: number };
 
 /** `to` is whom to ask for more while it waits there. */
 export type OutboxStatus = DeliveryStatus & { to: AgentDid; handedOver: boolean };
@@ -108,7 +108,11 @@ export type Outbox = {
   nextRecordMs(): number | null;
   /** Applies what a recipient's gate reports. Repeats change nothing. @returns what the sender is to be notified of */
   settle(outcomes: readonly DeliveryOutcome[], nowMs: number): Receipt[];
-  /** Receipts of dead letters that the sender has not confirmed, a batch of the oldest. @param after an id of the last batch */
+  /** Applies what a recipient's program made of a message, see {@link Settlement.handle}. Part of the caller's transaction. */
+  handle: Settlement["handle"];
+  /** What a recipient's program made of a message; null while it has said nothing. */
+  handlingOf(deliveryId: string, recipient: AgentDid): Handling | null;
+  /** Receipts that must arrive and that the sender has not confirmed, a batch of the oldest. @param after an id of the last batch */
   receiptsDue(after: string | null): Receipt[];
   /** The sender has these receipts, or has asked. */
   receiptsConfirmed(deliveryIds: readonly string[]): void;
@@ -160,8 +164,8 @@ export function createOutbox(sql: SqlStorage, limits: OutboxLimits, nextId: (now
       const { to, bytes, envelope, body, idempotency } = draft;
       const earlier = idempotency === undefined ? null : keys.find(to, idempotency, nowMs);
       if (earlier !== null) {
-        const delivered = rows.status(earlier)?.state === OUTBOX_STATE.delivered;
-        return { deliveryId: earlier, delivered, queueDepth: recipients.waiting(to) };
+        const state = OUTBOX_STATE_NAMES[rows.status(earlier)?.state ?? OUTBOX_STATE.held] ?? "queued";
+        return { deliveryId: earlier, state, queueDepth: recipients.waiting(to) };
       }
       if (!hasRoom(bytes)) throw new GateRefusal("gate-outbox-full", FULL_RETRY_AFTER_MS);
       const deliveryId = nextId(nowMs);
@@ -171,7 +175,7 @@ export function createOutbox(sql: SqlStorage, limits: OutboxLimits, nextId: (now
       recipients.hold(to, { deliveryId, bytes, createdAtMs: nowMs, message });
       recipients.addWaiting(to);
       if (draft.isAwaited === true) recipients.hurry(to);
-      return { deliveryId, delivered: false, queueDepth: recipients.waiting(to) };
+      return { deliveryId, state: "queued", queueDepth: recipients.waiting(to) };
     },
 
     acceptForGroup({ groupId, members, bytes, envelope, body, originFrameId = null, idempotency }, nowMs) {
@@ -265,8 +269,15 @@ export function createOutbox(sql: SqlStorage, limits: OutboxLimits, nextId: (now
     },
 
     settle: settlement.settle,
+    handle: settlement.handle,
+    handlingOf(deliveryId, recipient) {
+      const row = rows.status(deliveryId);
+      const outcome = OUTBOX_STATE_NAMES[row?.state ?? 0];
+      if (row === null || row.to_did !== recipient) return null;
+      return outcome === "handled" || outcome === "failed" ? { outcome, reason: row.reason } : null;
+    },
 
-    receiptsDue: (after) => rows.receiptsDue(after).map((row) => receiptOf(row, false)),
+    receiptsDue: (after) => rows.receiptsDue(after).map(receiptOf),
     receiptsConfirmed: rows.receiptsConfirmed,
 
     status(deliveryId, nowMs) {
@@ -276,7 +287,7 @@ export function createOutbox(sql: SqlStorage, limits: OutboxLimits, nextId: (now
       if (isOver && row.updated_at_ms <= nowMs - STATUS_RETENTION_MS) return null;
       return {
         deliveryId,
-        state: !isOver ? "queued" : row.state === OUTBOX_STATE.delivered ? "delivered" : "dead_lettered",
+        state: OUTBOX_STATE_NAMES[row.state] ?? "queued",
         ...(row.reason === null ? {} : { reason: row.reason }),
         attempts: row.attempts,
         updatedAtMs: row.updated_at_ms,

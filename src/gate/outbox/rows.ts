@@ -1,5 +1,6 @@
 /** The rows of a sender's outbox, one a message. Statements alone: what they mean is decided by the outbox. */
 import { readText, writeMeta } from "../../database/meta.ts";
+import type { DeliveryState, Handling } from "../../call/gate.ts";
 import type { AgentDid } from "../../wire/did.ts";
 import { newUlid } from "../../wire/ulid.ts";
 import type { DeliveryOutcome } from "../protocol/transfer.ts";
@@ -7,7 +8,17 @@ import { byId } from "../storage/ids.ts";
 import type { Row } from "../storage/tables.ts";
 
 /** Held here, taken over by the recipient's gate, and how it ended. */
-export const OUTBOX_STATE = { held: 0, handedOver: 1, delivered: 2, deadLettered: 3 } as const;
+export const OUTBOX_STATE = { held: 0, handedOver: 1, delivered: 2, deadLettered: 3, handled: 4, failed: 5 } as const;
+
+/** The states by the names that a sender reads. */
+export const OUTBOX_STATE_NAMES: readonly DeliveryState[] = [
+  "queued",
+  "queued",
+  "delivered",
+  "dead_lettered",
+  "handled",
+  "failed",
+];
 
 export const STATUS_RETENTION_MS = 86_400_000;
 /** Receipts for a sender that does not come are kept as long as dead letters are. */
@@ -26,7 +37,7 @@ export type StatusRow = Pick<
   Row<"outbound">,
   "to_did" | "state" | "reason" | "attempts" | "updated_at_ms" | "origin_frame_id"
 >;
-export type ReceiptRow = Pick<Row<"outbound">, "delivery_id" | "to_did" | "origin_frame_id" | "reason">;
+export type ReceiptRow = Pick<Row<"outbound">, "delivery_id" | "to_did" | "state" | "origin_frame_id" | "reason">;
 
 /** The statements. Each change is part of the caller's transaction. */
 export type OutboxRows = {
@@ -62,6 +73,8 @@ export type OutboxRows = {
   delivered(deliveryIds: readonly string[], nowMs: number): ReceiptRow[];
   /** A message has ended. */
   ended(outcome: DeliveryOutcome): void;
+  /** The recipient's program has said what it made of a message. */
+  handled(deliveryId: string, handling: Handling, nowMs: number): void;
   /** A dead letter waits again; a receipt that has not been sent is that of its next end. */
   waitsAgain(outcome: DeliveryOutcome): void;
   /** Receipts that the sender has not confirmed, a batch of the oldest above an id. */
@@ -158,7 +171,7 @@ export function createOutboxRows(sql: SqlStorage): OutboxRows {
       return sql
         .exec<ReceiptRow>(
           `UPDATE outbound SET state = 2, body = NULL, envelope = '{}', attempts = 1, updated_at_ms = ?, receipt_due = 0
-             WHERE ${where} AND state < 2 RETURNING delivery_id, to_did, origin_frame_id, reason`,
+             WHERE ${where} AND state < 2 RETURNING delivery_id, to_did, state, origin_frame_id, reason`,
           nowMs,
           value,
         )
@@ -178,6 +191,16 @@ export function createOutboxRows(sql: SqlStorage): OutboxRows {
       );
     },
 
+    handled(deliveryId, { outcome, reason }, nowMs) {
+      sql.exec(
+        `UPDATE outbound SET state = ?, body = NULL, envelope = '{}', reason = ?, updated_at_ms = ?, receipt_due = 1 WHERE delivery_id = ?`,
+        OUTBOX_STATE[outcome],
+        reason,
+        nowMs,
+        deliveryId,
+      );
+    },
+
     waitsAgain({ deliveryId, atMs }) {
       sql.exec(
         "UPDATE outbound SET state = 1, reason = NULL, attempts = 0, updated_at_ms = ?, receipt_due = 0 WHERE delivery_id = ?",
@@ -190,7 +213,7 @@ export function createOutboxRows(sql: SqlStorage): OutboxRows {
     receiptsDue: (after) =>
       sql
         .exec<ReceiptRow>(
-          `SELECT delivery_id, to_did, origin_frame_id, reason FROM outbound
+          `SELECT delivery_id, to_did, state, origin_frame_id, reason FROM outbound
              WHERE receipt_due = 1 AND delivery_id > ? ORDER BY delivery_id LIMIT ?`,
           after ?? "",
           RECEIPT_BATCH_MAX,

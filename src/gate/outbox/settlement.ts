@@ -1,15 +1,16 @@
 /** What recipients' gates report of this agent's messages, as the outbox records it. Repeats change nothing. */
+import type { DeliveryState, Handling } from "../../call/gate.ts";
 import type { AgentDid } from "../../wire/did.ts";
 import type { DeliveryOutcome } from "../protocol/transfer.ts";
 import type { RecipientQueues } from "./recipients.ts";
-import { OUTBOX_STATE, type OutboxRows, type ReceiptRow } from "./rows.ts";
+import { OUTBOX_STATE, OUTBOX_STATE_NAMES, type OutboxRows, type ReceiptRow } from "./rows.ts";
 
 /** What the sender is notified of over its socket. */
 export type Receipt = {
   deliveryId: string;
   toAgentDid: AgentDid;
   originFrameId: string | null;
-  delivered: boolean;
+  status: Exclude<DeliveryState, "queued">;
   reason: string | null;
 };
 
@@ -17,12 +18,18 @@ export type Receipt = {
 export type Settlement = {
   /** Applies outcomes. @returns what the sender is to be notified of */
   settle(outcomes: readonly DeliveryOutcome[], nowMs: number): Receipt[];
+  /**
+   * Applies what the recipient's program made of a message.
+   *
+   * @returns what the sender is to be notified of, `known` where an earlier verdict stands, `none` where it was sent to nobody such
+   */
+  handle(deliveryId: string, recipient: AgentDid, handling: Handling, nowMs: number): Receipt | "known" | "none";
   /** Applies one. @returns null where it changes nothing that the sender has not been notified of */
   settleOne(outcome: DeliveryOutcome): Receipt | null;
 };
 
 export type SettlementDeps = {
-  rows: Pick<OutboxRows, "status" | "delivered" | "ended" | "waitsAgain">;
+  rows: Pick<OutboxRows, "status" | "delivered" | "ended" | "handled" | "waitsAgain">;
   recipients: Pick<RecipientQueues, "forget" | "addWaiting" | "removeWaiting">;
   /** A message has ended. */
   onClosed: (deliveryId: string) => void;
@@ -41,7 +48,7 @@ export function createSettlement({ rows, recipients, onClosed }: SettlementDeps)
   const settleOne = (outcome: DeliveryOutcome): Receipt | null => {
     const row = rows.status(outcome.deliveryId);
     // What was delivered stays delivered. A dead letter that is replayed waits again, and ends once more.
-    if (row === null || row.state === OUTBOX_STATE.delivered) return null;
+    if (row === null || (row.state >= OUTBOX_STATE.delivered && row.state !== OUTBOX_STATE.deadLettered)) return null;
     const wasDead = row.state === OUTBOX_STATE.deadLettered;
     if (wasDead && !outcome.delivered && outcome.atMs <= row.updated_at_ms) return null;
     const to = row.to_did as AgentDid;
@@ -55,11 +62,23 @@ export function createSettlement({ rows, recipients, onClosed }: SettlementDeps)
     rows.ended(outcome);
     close(outcome.deliveryId, to, !wasDead);
     const { deliveryId, delivered, reason } = outcome;
-    return { deliveryId, toAgentDid: to, originFrameId: row.origin_frame_id, delivered, reason };
+    const status = delivered ? "delivered" : "dead_lettered";
+    return { deliveryId, toAgentDid: to, originFrameId: row.origin_frame_id, status, reason };
   };
 
   return {
     settleOne,
+
+    handle(deliveryId, recipient, handling, nowMs) {
+      const row = rows.status(deliveryId);
+      if (row === null || row.to_did !== recipient || row.state === OUTBOX_STATE.deadLettered) return "none";
+      if (row.state > OUTBOX_STATE.deadLettered) return "known";
+      rows.handled(deliveryId, handling, nowMs);
+      // The verdict may overtake the report that it was delivered, which then changes nothing.
+      if (row.state < OUTBOX_STATE.delivered) close(deliveryId, recipient, true);
+      const { outcome: status, reason } = handling;
+      return { deliveryId, toAgentDid: recipient, originFrameId: row.origin_frame_id, status, reason };
+    },
 
     settle(outcomes, nowMs) {
       const receipts: Receipt[] = [];
@@ -71,7 +90,7 @@ export function createSettlement({ rows, recipients, onClosed }: SettlementDeps)
       for (const row of plain.length === 0 ? [] : rows.delivered(idsOf(plain), nowMs)) {
         settled.add(row.delivery_id);
         close(row.delivery_id, row.to_did as AgentDid, true);
-        receipts.push(receiptOf(row, true));
+        receipts.push(receiptOf(row));
       }
       for (const outcome of outcomes) {
         const receipt = settled.has(outcome.deliveryId) ? null : settleOne(outcome);
@@ -86,13 +105,15 @@ function idsOf(outcomes: readonly DeliveryOutcome[]): string[] {
   return outcomes.map(({ deliveryId }) => deliveryId);
 }
 
-/** @returns a receipt of a row. */
-export function receiptOf(row: ReceiptRow, delivered: boolean): Receipt {
+/** @returns a receipt of a row of what is over. */
+export function receiptOf(row: ReceiptRow): Receipt {
+  const status = OUTBOX_STATE_NAMES[row.state] ?? "queued";
+  if (status === "queued") throw new Error("what is not over has no receipt");
   return {
     deliveryId: row.delivery_id,
     toAgentDid: row.to_did as AgentDid,
     originFrameId: row.origin_frame_id,
-    delivered,
-    reason: delivered ? null : row.reason,
+    status,
+    reason: status === "delivered" ? null : row.reason,
   };
 }

@@ -1,4 +1,5 @@
 /** What the sender's side of a gate does: takes its agent's sends, and records how they ended. On disk before any answer. */
+import type { Handling } from "../../call/gate.ts";
 import type { AgentDid } from "../../wire/did.ts";
 import type { GroupFences } from "../admission/group-fences.ts";
 import type { TrustFences } from "../admission/trust-fences.ts";
@@ -32,13 +33,18 @@ export type Submissions = {
   awaitDelivery(deliveryId: string, waitMs: number): Promise<{ delivered: boolean; queueDepth: number }>;
   /** Records what became of messages that were handed over. Repeats change nothing. */
   settle(outcomes: readonly DeliveryOutcome[]): Promise<void>;
+  /** Records what a recipient's program made of a message. @returns false where that agent was sent no such message */
+  recordHandling(deliveryId: string, recipient: AgentDid, handling: Handling): Promise<boolean>;
   /** Ends what has waited too long for a recipient whose gate does not answer. */
   expire(to: AgentDid): Promise<void>;
 };
 
 export type SubmissionsDeps = {
   self: AgentDid;
-  outbox: Pick<Outbox, "accept" | "acceptForGroup" | "hasRoom" | "status" | "queueDepth" | "settle" | "expire">;
+  outbox: Pick<
+    Outbox,
+    "accept" | "acceptForGroup" | "hasRoom" | "status" | "queueDepth" | "settle" | "handle" | "expire"
+  >;
   commits: GroupCommit;
   /** The agent's epoch. */
   epoch: () => number;
@@ -131,7 +137,7 @@ export function createSubmissions(deps: SubmissionsDeps): Submissions {
       const status = outbox.status(deliveryId, now());
       if (status === null) return { delivered: false, queueDepth: 0 };
       const delivered =
-        status.state === "queued" ? await untilSettled(deliveryId, waitMs) : status.state === "delivered";
+        status.state === "queued" ? await untilSettled(deliveryId, waitMs) : status.state !== "dead_lettered";
       return { delivered, queueDepth: outbox.queueDepth(status.to) };
     },
 
@@ -146,13 +152,24 @@ export function createSubmissions(deps: SubmissionsDeps): Submissions {
       }
     },
 
+    async recordHandling(deliveryId, recipient, handling) {
+      const recorded = await commits.commitChecked(() => {
+        const receipt = outbox.handle(deliveryId, recipient, handling, now());
+        if (typeof receipt !== "string") deps.onSettled([receipt]);
+        return receipt;
+      });
+      if (recorded === "none") return false;
+      notify(deliveryId, true);
+      return true;
+    },
+
     async expire(to) {
       const receipts = await commits.commitChecked(() => {
         const expired = outbox.expire(to, now());
         deps.onSettled(expired);
         return expired;
       });
-      for (const { deliveryId, delivered } of receipts) notify(deliveryId, delivered);
+      for (const { deliveryId, status } of receipts) notify(deliveryId, status === "delivered");
     },
   };
 }

@@ -36,6 +36,8 @@ export type GateCall = {
   bookmark?: string | null;
   /** In their order; what follows the end of its own authority is refused. */
   calls: AskedCall[];
+  /** The one call is made again as messages come, for so long, while its answer is that there are none. */
+  waitMs?: number;
   /** A JSON-RPC body in the place of calls: parsed here, once its caller has been admitted and counted. */
   rpcBody?: string;
 };

@@ -1,5 +1,6 @@
 /** A send, as it crosses from the Worker to the sender's gate. */
 import type { Refusal } from "../../auth/reasons.ts";
+import type { DeliveryState } from "../../call/gate.ts";
 import type { AgentPrincipal } from "../../authority/principal.ts";
 import type { AgentDid } from "../../wire/did.ts";
 import type { GroupId } from "../../wire/group-id.ts";
@@ -47,7 +48,8 @@ export type SubmissionReply =
   | {
       ok: true;
       deliveryId: string;
-      delivered: boolean;
+      /** Other than `queued` only for a repeat under an idempotency key. */
+      state: DeliveryState;
       queueDepth: number;
       /** The agent's epoch that the send was admitted under. */
       epoch: number;

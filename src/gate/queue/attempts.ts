@@ -3,12 +3,14 @@
  * behind it, and how much of it all is on disk. Contract §4, delivery.
  */
 import { backoffMs, type Spacing } from "../../resilience/backoff.ts";
-import type { QueueEntry, RelaySocket, SocketLoad } from "./dispatch.ts";
+import { isPullSocket, type QueueEntry, type RelaySocket, type SocketLoad } from "./dispatch.ts";
 import type { QueueRows } from "./rows.ts";
 import type { SenderQueue, SenderQueues, Usage } from "./senders.ts";
 
 /** No acknowledgement within this time is a failed attempt, counted from when a message is its sender's oldest on a socket. */
 export const ACK_TIMEOUT_MS = 30_000;
+/** What was fetched over HTTP is its fetcher's for so long (contract §3); then the attempt has failed. */
+export const PULL_HELD_MS = 60_000;
 /** A client may say that it is at work on a message for so long. */
 export const WORKING_MAX_MS = 3_600_000;
 /**
@@ -139,6 +141,11 @@ export function createAttempts({ senders, rows, limits, exhausted }: AttemptsDep
       entry.holder = holder;
       entry.dueAtMs = Infinity;
       unrecorded.add(entry, nowMs);
+      if (isPullSocket(socketId)) {
+        clocks.set(entry, { startedAtMs: nowMs });
+        entry.dueAtMs = nowMs + PULL_HELD_MS;
+        return;
+      }
       if (isOldest) startClock(entry, nowMs);
     },
 
@@ -169,13 +176,14 @@ export function createAttempts({ senders, rows, limits, exhausted }: AttemptsDep
     expire(isOpen, nowMs) {
       for (const socketId of missed.keys()) if (!isOpen(socketId)) missed.delete(socketId);
       for (const queue of senders.each()) {
-        lose(queue, (socketId) => !isOpen(socketId), nowMs);
+        lose(queue, (socketId) => !isPullSocket(socketId) && !isOpen(socketId), nowMs);
         const oldest = oldestPushed(queue);
         if (oldest === undefined || oldest.dueAtMs > nowMs || oldest.socketId === null) continue;
         const { socketId } = oldest;
         const startedAtMs = clocks.get(oldest)?.startedAtMs ?? nowMs;
-        missed.add(socketId, startedAtMs);
-        fail(oldest, nowMs, undefined, socketId);
+        // Who fetches and does not answer leaves no socket behind that could be silent.
+        if (!isPullSocket(socketId)) missed.add(socketId, startedAtMs);
+        fail(oldest, nowMs, undefined, isPullSocket(socketId) ? null : socketId);
       }
     },
 

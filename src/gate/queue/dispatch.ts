@@ -32,6 +32,18 @@ export type RelaySocket = {
   readonly lastFrameMs: number;
 };
 
+const PULL_PREFIX = "pull:";
+
+/** What a holder fetches over HTTP stands as one socket of its own beside those that are open. */
+export function pullSocket(holder: string, nowMs: number): RelaySocket {
+  return { socketId: PULL_PREFIX + holder, holder, lastFrameMs: nowMs };
+}
+
+/** @returns whether a socket is none, but stands for what a holder fetches */
+export function isPullSocket(socketId: string): boolean {
+  return socketId.startsWith(PULL_PREFIX);
+}
+
 /** A socket and what is on its way to it. */
 export type SocketLoad = {
   readonly socketId: string;

@@ -25,8 +25,11 @@ export type Pump = {
    * Chooses what goes to which socket now, and counts the attempts.
    *
    * @param sockets asked for only when a message could go: there may be hundreds, and most commits bring none
+   * @param limit how many at most
    */
-  next(sockets: () => readonly RelaySocket[], nowMs: number): Push[];
+  next(sockets: () => readonly RelaySocket[], nowMs: number, limit?: number): Push[];
+  /** Whether a message could go now, were there a socket for it. */
+  couldGo(nowMs: number): boolean;
   /** Whether the last turn ended at its bound, so that another one has to follow. */
   hasMore(): boolean;
 };
@@ -58,7 +61,9 @@ export function createPump({ senders, attempts, rows, admits, refused }: PumpDep
       freshBytes += message.bytes;
     },
 
-    next(sockets, nowMs) {
+    couldGo,
+
+    next(sockets, nowMs, limit = Infinity) {
       const came = new Map(fresh);
       fresh.clear();
       freshBytes = 0;
@@ -66,7 +71,7 @@ export function createPump({ senders, attempts, rows, admits, refused }: PumpDep
       const loads = couldGo(nowMs) ? attempts.loads(sockets()) : [];
       const bounds = boundsOf(loads);
       const pushes: Push[] = [];
-      for (let progress = loads.length > 0; progress && !isCut;) {
+      for (let progress = loads.length > 0; progress && !isCut && pushes.length < limit;) {
         progress = false;
         for (const { entries } of senders.each()) {
           const entry = nextOfSender(entries, nowMs);
@@ -74,7 +79,7 @@ export function createPump({ senders, attempts, rows, admits, refused }: PumpDep
           if (entry === null || socket === null) continue;
           if (bounds.inFlight > 0 && bounds.inFlight + entry.bytes > GATE_BYTES_WINDOW) continue;
           isCut = pushes.length > 0 && bounds.pushed + entry.bytes > PUMP_BYTES_MAX;
-          if (isCut) break;
+          if (isCut || pushes.length >= limit) break;
           progress = true;
           const { envelope: text, body } = came.get(entry) ?? rows.content(entry.deliveryId);
           const envelope = JSON.parse(text) as Envelope;

@@ -8,7 +8,7 @@ import type { AgentDid } from "../../wire/did.ts";
 import type { DeliveryOutcome, Envelope } from "../protocol/transfer.ts";
 import { type AttemptLimits, type Attempts, createAttempts } from "./attempts.ts";
 import { createDeadLetters } from "./dead-letters.ts";
-import type { QueueEntry, RelaySocket } from "./dispatch.ts";
+import { isPullSocket, pullSocket, type QueueEntry, type RelaySocket } from "./dispatch.ts";
 import { createEndings, hasGate } from "./endings.ts";
 import { createPump, type Push } from "./pump.ts";
 import { createReception, entryOf, type Reception, revivalOf } from "./reception.ts";
@@ -53,6 +53,16 @@ export type Acknowledgement = {
 export type Queue = Reception & {
   /** Chooses what goes to which socket now; the caller sends. At most some MiB; `nextWorkMs` says when there is more. */
   pump(sockets: () => readonly RelaySocket[], nowMs: number): Push[];
+  /**
+   * The same for a holder that fetches: each is its own for 60 s.
+   *
+   * @returns at most `limit` messages, and some MiB of them
+   */
+  fetch(holder: string, limit: number, nowMs: number): Push[];
+  /** Whether a message could be pushed or fetched now. */
+  hasDue(nowMs: number): boolean;
+  /** Whether a message is in this holder's hands, or was the last that it was in. */
+  isHeldBy(deliveryId: string, holder: string): boolean;
   /** Writes down the attempts that were not answered at once. */
   recordAttempts(nowMs: number): void;
   /** 0 when `pump` has more to do; null for nothing. */
@@ -93,6 +103,8 @@ export type Queue = Reception & {
   reported(sender: AgentDid, outcomes: readonly DeliveryOutcome[], nowMs: number): void;
   /** Whether a request waits for the end of a message that is on its way to a socket. */
   isAwaited(deliveryId: string): boolean;
+  /** Whether a message waits here or is on its way to a socket. */
+  isWaiting(deliveryId: string): boolean;
   /** Attempts so far on a message that waits here; null for none such. */
   attempts(deliveryId: string): number | null;
   /** What could not be delivered, newest first, a page. @param before an id of an earlier page, or null */
@@ -126,6 +138,9 @@ export function createQueue({ sql, limits, admits, now }: QueueDeps): Queue {
     ...reception,
 
     pump: pump.next,
+    fetch: (holder, limit, nowMs) => pump.next(() => [pullSocket(holder, nowMs)], nowMs, limit),
+    hasDue: pump.couldGo,
+    isHeldBy: (deliveryId, holder) => senders.find(deliveryId)?.holder === holder,
     recordAttempts: attempts.record,
     nextWorkMs: () => (pump.hasMore() ? 0 : null),
     nextRecordMs: attempts.nextRecordMs,
@@ -155,7 +170,7 @@ export function createQueue({ sql, limits, admits, now }: QueueDeps): Queue {
     socketGone: attempts.socketGone,
     failLost(isOpen, nowMs) {
       for (const { socketId } of senders.entries()) {
-        if (socketId !== null && !isOpen(socketId)) attempts.socketGone(socketId, nowMs);
+        if (socketId !== null && !isPullSocket(socketId) && !isOpen(socketId)) attempts.socketGone(socketId, nowMs);
       }
     },
 
@@ -223,6 +238,7 @@ export function createQueue({ sql, limits, admits, now }: QueueDeps): Queue {
     },
 
     isAwaited: (deliveryId) => senders.find(deliveryId)?.isAwaited === true,
+    isWaiting: senders.has,
     attempts: (deliveryId) => senders.find(deliveryId)?.attempts ?? null,
 
     deadLetters: deadLetters.list,

@@ -31,7 +31,7 @@ export type Connections = {
    * @returns false when nothing was sent
    */
   send(session: Session, text: string, authority?: AuthorityRef): boolean;
-  /** Sends an `event` frame under the socket's next number. */
+  /** Sends an `event` frame under the socket's next number; clients of the base dialect know none. */
   event(session: Session, name: string, payload: unknown): void;
   /** Sends an event to the sockets that may manage this agent's devices. */
   broadcast(name: string, payload: Record<string, unknown>): void;
@@ -100,6 +100,7 @@ export function createConnections({ sockets, queue, commits, endReason, now, log
   };
 
   const event = (session: Session, name: string, payload: unknown): void => {
+    if (session.dialect === "base") return;
     session.eventSeq += 1;
     sockets.save(session);
     send(session, eventFrame({ event: name, payload, seq: session.eventSeq }));

@@ -1,12 +1,13 @@
 /** What goes out over the sockets by itself: messages to this agent, and receipts for those that it sent. Contract §4. */
 import type { Holder } from "../../authority/holder.ts";
 import type { AgentDid } from "../../wire/did.ts";
-import { deliverFrame, frameHead, heartbeatFrame, receiptFrame } from "../../wire/frame-encoder.ts";
+import { frameHead, heartbeatFrame } from "../../wire/frame-encoder.ts";
 import type { Outbox, Receipt } from "../outbox/outbox.ts";
 import type { RelaySocket } from "../queue/dispatch.ts";
-import type { Push, Queue } from "../queue/queue.ts";
+import type { Queue } from "../queue/queue.ts";
 import type { GroupCommit } from "../storage/group-commit.ts";
 import type { Connections } from "./connection.ts";
+import { deliverText, receiptText } from "./dialect.ts";
 import type { Session, Sockets } from "./sockets.ts";
 
 /** That a sender has its receipts may wait this long for another commit before it is written down. */
@@ -32,7 +33,7 @@ export type DeliveriesDeps = {
   self: AgentDid;
   sockets: Pick<Sockets, "byId">;
   connections: Pick<Connections, "send" | "listening">;
-  queue: Pick<Queue, "pump">;
+  queue: Pick<Queue, "pump" | "acknowledge">;
   outbox: Pick<Outbox, "receiptsConfirmed">;
   commits: Pick<GroupCommit, "commit">;
   /** A message has been sent to a holder. */
@@ -62,11 +63,25 @@ export function createDeliveries(deps: DeliveriesDeps): Deliveries {
     }
   };
 
+  /** What a client has no form for is as good as acknowledged: nobody would ever take it there. */
+  const passOver = ({ holder, socketId }: Session, deliveryId: string, nowMs: number): void => {
+    queue.acknowledge([{ deliveryId, holder, socketId, accepted: true, reason: null }], nowMs);
+  };
+
+  /** @returns false when the socket has gone */
+  const sendReceipt = (session: Session, receipt: Receipt): boolean => {
+    const text = receiptText(receipt, session.dialect, now());
+    return text === null || connections.send(session, text);
+  };
+
   return {
     push(nowMs) {
       for (const push of queue.pump(takers, nowMs)) {
         const session = sockets.byId(push.socketId);
-        if (session !== null && connections.send(session, deliverText(self, push, nowMs))) onPushed(session.holder);
+        if (session === null) continue;
+        const text = deliverText(self, push, session.dialect, nowMs);
+        if (text === null) passOver(session, push.deliveryId, nowMs);
+        else if (connections.send(session, text)) onPushed(session.holder);
       }
     },
 
@@ -75,11 +90,10 @@ export function createDeliveries(deps: DeliveriesDeps): Deliveries {
       const open = over === undefined ? connections.listening() : [over];
       const sent: string[] = [];
       for (const receipt of receipts) {
-        const text = receiptText(receipt, now());
         // A socket that has just gone leaves it to the next.
-        while (open[0] !== undefined && !connections.send(open[0], text)) open.shift();
+        while (open[0] !== undefined && !sendReceipt(open[0], receipt)) open.shift();
         if (open[0] === undefined) return;
-        if (!receipt.delivered) sent.push(receipt.deliveryId);
+        if (receipt.status !== "delivered") sent.push(receipt.deliveryId);
       }
       if (open[0] !== undefined && sent.length > 0) askWhetherReceived(open[0], sent);
     },
@@ -97,24 +111,4 @@ export function createDeliveries(deps: DeliveriesDeps): Deliveries {
       }
     },
   };
-}
-
-function deliverText(self: AgentDid, push: Push, nowMs: number): string {
-  const { trustEpoch: _trustEpoch, groupEpoch: _groupEpoch, isAwaited: _isAwaited, ...members } = push.envelope;
-  // The frame's id is the delivery's: an acknowledgement that arrives after the gate has slept finds its row by it.
-  const head = { ...frameHead(nowMs), id: push.deliveryId as ReturnType<typeof frameHead>["id"] };
-  return deliverFrame(head, { deliveryId: push.deliveryId, toAgentDid: self, ...members, payloadText: push.body });
-}
-
-function receiptText({ originFrameId, deliveryId, toAgentDid, delivered, reason }: Receipt, nowMs: number): string {
-  // The same id each time that it is sent, as a `deliver` frame's; a client may acknowledge it by that.
-  const head = { ...frameHead(nowMs), id: deliveryId as ReturnType<typeof frameHead>["id"] };
-  return receiptFrame(head, {
-    // A message that came by HTTP has no frame of its own: the frame that delivered it has the delivery's id.
-    originalFrameId: originFrameId ?? deliveryId,
-    deliveryId,
-    toAgentDid,
-    status: delivered ? "delivered_to_webhook" : "dead_lettered",
-    ...(reason === null ? {} : { reason }),
-  });
 }

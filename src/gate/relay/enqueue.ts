@@ -105,7 +105,7 @@ export function createEnqueue(deps: EnqueueDeps): Enqueue {
     async run(session, frame) {
       try {
         const deliveryId = await accept(session, frame);
-        const ack = { ackId: frame.id, accepted: true, deliveryId };
+        const ack = { ackId: frame.id, accepted: true, ...(session.dialect === "v1" ? { deliveryId } : {}) };
         connections.send(session, enqueueAckFrame(frameHead(now()), ack));
       } catch (thrown) {
         const error = thrown instanceof GateRefusal ? refusalError(thrown.refusal) : proxyErrorFrom(thrown);

@@ -4,6 +4,7 @@ import type { AuthorityRef } from "../../authority/reference.ts";
 import type { Scope } from "../../authority/scopes.ts";
 import { newUlid } from "../../wire/ulid.ts";
 import { GateRefusal } from "../protocol/refusal.ts";
+import type { Dialect } from "./dialect.ts";
 
 /** Contract §4: of one agent, and of each device and secret. */
 export const SOCKETS_MAX = 512;
@@ -20,9 +21,13 @@ type Attachment = {
   origin: string | null;
   malformed: number;
   eventSeq: number;
+  /** Missing in sockets that an earlier version has opened, which spoke to all of them in one way. */
+  dialect?: Dialect;
 };
 
-export type Session = Attachment & {
+export type Session = Omit<Attachment, "dialect"> & {
+  /** How its client wants to be spoken to. */
+  readonly dialect: Dialect;
   socket: WebSocket;
   /** Whose credential opened it. */
   holder: Holder;
@@ -49,7 +54,7 @@ export type Sockets = {
    */
   accept(
     socket: WebSocket,
-    opened: Pick<Attachment, "authority" | "scopes" | "origin">,
+    opened: Pick<Session, "authority" | "scopes" | "origin" | "dialect">,
     nowMs: number,
   ): { session: Session; superseded: Session[] };
   /** Ends a socket. One that cannot be closed is not ours any more either: its session is gone before `close` is tried. */
@@ -68,14 +73,15 @@ export function createSockets(
 
   const add = (socket: WebSocket, attachment: Attachment): Session => {
     const holder = holderOf(attachment.authority.principal);
-    const session: Session = { ...attachment, socket, holder, lastProgressMs: 0, lastFrameMs: 0 };
+    const dialect = attachment.dialect ?? "v1";
+    const session: Session = { ...attachment, dialect, socket, holder, lastProgressMs: 0, lastFrameMs: 0 };
     bySocket.set(socket, session);
     byId.set(session.socketId, session);
     return session;
   };
 
-  const save = ({ socket, socketId, authority, scopes, origin, malformed, eventSeq }: Session): void => {
-    const attachment: Attachment = { socketId, authority, scopes, origin, malformed, eventSeq };
+  const save = ({ socket, socketId, authority, scopes, origin, malformed, eventSeq, dialect }: Session): void => {
+    const attachment: Attachment = { socketId, authority, scopes, origin, malformed, eventSeq, dialect };
     socket.serializeAttachment(attachment);
   };
 

@@ -135,6 +135,24 @@ export const OPERATIONS: Readonly<Record<MethodName, OperationDescription>> = {
     summary: "Ask where a message is",
     example: { deliveryId: ulid },
   },
+  "inbox.fetch": { summary: "Fetch messages that wait, without a socket", example: { limit: 20, waitSeconds: 0 } },
+  "inbox.ack": {
+    summary: "Acknowledge messages that were fetched",
+    example: { acks: [{ deliveryId: ulid, accepted: true }] },
+  },
+  "receipt.report": {
+    summary: "Report what the recipient's own program made of a message that was delivered",
+    example: {
+      requestId: ulid,
+      senderAgentDid: peerAgentDid,
+      recipientAgentDid: agentDid,
+      status: "delivered_to_webhook",
+    },
+  },
+  "receipt.get": {
+    summary: "Ask what a recipient's own program made of a message",
+    example: { requestId: ulid, recipientAgentDid: peerAgentDid },
+  },
   "dead-letter.list": { summary: "List messages that could not be delivered to an agent", example: { limit: 20 } },
   "dead-letter.replay": {
     summary: "Queue a dead letter again",

@@ -49,10 +49,12 @@ export function hook(needs: RouteNeeds): Handler<HttpEnv> {
     }
 
     const { deliveryId } = reply;
-    const waits = request.waitMs > 0 && !reply.delivered;
-    const { delivered, queueDepth } = waits ? await awaitDelivery(c, passed, reply, request.waitMs) : reply;
-    const state = delivered ? "delivered" : "queued";
-    return c.json({ accepted: true, deliveryId, state, delivered, queued: !delivered, queueDepth }, 202);
+    const waits = request.waitMs > 0 && reply.state === "queued";
+    const waited = waits ? await awaitDelivery(c, passed, reply, request.waitMs) : null;
+    const state = waited?.delivered === true ? "delivered" : reply.state;
+    const delivered = state === "delivered" || state === "handled" || state === "failed";
+    const queueDepth = waited?.queueDepth ?? reply.queueDepth;
+    return c.json({ accepted: true, deliveryId, state, delivered, queued: state === "queued", queueDepth }, 202);
   };
 }
 

@@ -19,6 +19,10 @@ export type MethodRoute = {
   method: string;
   params: ReadParams;
   status?: ContentfulStatusCode;
+  /** How long a call that finds no messages waits for some. */
+  waitMs?: (c: Context<HttpEnv>) => number;
+  /** The status where the result decides on it. */
+  statusOf?: (result: Record<string, unknown>) => ContentfulStatusCode;
   /** The parameter by which an operator names the agent whose gate the method runs in; without it, the Worker. */
   inGateOf?: string;
   /** What the answer shows of the result, where that depends on how this server was called. */
@@ -45,6 +49,10 @@ export function methodRoute(needs: RouteNeeds, route: MethodRoute): Handler<Http
     if (!reply.ok) {
       const { code, message: detail, retryAfterMs, data } = reply;
       throw new ProxyError(code, { detail, retryAfterMs, data });
+    }
+    if (route.statusOf !== undefined) {
+      const result = JSON.parse(reply.resultText) as Record<string, unknown>;
+      return jsonResponse(c, reply.resultText, route.statusOf(result));
     }
     if (route.shown === undefined) return jsonResponse(c, reply.resultText, route.status ?? 200);
     const shown = await route.shown(c, JSON.parse(reply.resultText) as Record<string, unknown>);
@@ -86,6 +94,7 @@ async function inGate(
   const { replies } = await callGate(c, passed, agentDid, {
     caller,
     surface: "http",
+    ...(route.waitMs === undefined ? {} : { waitMs: route.waitMs(c) }),
     calls: [params instanceof JsonText ? { method, paramsText: params.json } : { method, params }],
   });
   return replies[0] ?? { ok: false, code: "PROXY_INTERNAL", message: "No answer." };

@@ -1,14 +1,18 @@
 /** What a sender may ask about its messages, and a recipient about its dead letters. Contract §3. */
 import * as z from "zod/mini";
 import type { CallContext } from "../../call/context.ts";
-import type { GateLocal } from "../../call/gate.ts";
+import { DELIVERY_STATES, type FetchedMessage, type GateLocal } from "../../call/gate.ts";
+import { callRemoteGate } from "../../call/remote-gate.ts";
 import { JsonText } from "../../wire/json-text.ts";
 import { ProxyError } from "../../wire/problem.ts";
+import { cutToCodePoints } from "../../wire/text.ts";
 import { defineMethod, type Method } from "../method.ts";
 import { PERMISSIONS } from "../permissions.ts";
-import { queryPageLimit, timeMs } from "../schemas.ts";
+import { agentDid, queryNumber, queryPageLimit, timeMs } from "../schemas.ts";
 
 const PAGE_MAX = 100;
+/** Of a reason that a sender reads, in code points (contract §4). */
+const REASON_MAX = 512;
 
 const id = z.string().check(z.regex(/^[A-Za-z0-9._~-]{1,512}$/));
 
@@ -20,7 +24,7 @@ const deliveryGet = defineMethod({
   params: z.object({ deliveryId: id }),
   result: z.object({
     deliveryId: z.string(),
-    state: z.enum(["queued", "delivered", "dead_lettered"]),
+    state: z.enum(DELIVERY_STATES),
     reason: z.optional(z.string()),
     attempts: z.nullable(z.int()),
     updatedAtMs: timeMs,
@@ -29,6 +33,114 @@ const deliveryGet = defineMethod({
     const status = await requireGate(ctx).deliveryStatus(deliveryId);
     if (status === null) throw new ProxyError("PROXY_NOT_FOUND");
     return status;
+  },
+});
+
+const INBOX_MAX = 100;
+const WAIT_SECONDS_MAX = 25;
+const RETRY_AFTER_MAX_MS = 3_600_000;
+
+/** `GET /v1/inbox`: for programs without a socket. The route waits; a call itself finds what there is. */
+const inboxFetch = defineMethod({
+  name: "inbox.fetch",
+  surface: "http",
+  permission: PERMISSIONS["inbox.fetch"],
+  params: z.object({
+    limit: queryPageLimit(INBOX_MAX),
+    waitSeconds: queryNumber(0, WAIT_SECONDS_MAX),
+  }),
+  result: z.object({ messages: z.array(z.custom<FetchedMessage>((value) => typeof value === "object")) }),
+  handler: async (ctx, { limit = INBOX_MAX }) => ({ messages: requireGate(ctx).inbox.fetch(limit) }),
+});
+
+/** `POST /v1/inbox/ack`. */
+const inboxAck = defineMethod({
+  name: "inbox.ack",
+  surface: "http",
+  permission: PERMISSIONS["inbox.ack"],
+  params: z.object({
+    acks: z
+      .array(
+        z.object({
+          deliveryId: id,
+          accepted: z.boolean(),
+          reason: z.optional(z.string()),
+          retryAfterMs: z.optional(z.int().check(z.minimum(0), z.maximum(RETRY_AFTER_MAX_MS))),
+        }),
+      )
+      .check(z.maxLength(INBOX_MAX)),
+  }),
+  result: z.object({ acknowledged: z.int() }),
+  handler: async (ctx, { acks }) => ({
+    acknowledged: requireGate(ctx).inbox.acknowledge(
+      acks.map(({ reason, ...ack }) => ({ ...ack, reason: reasonOf(reason) ?? undefined })),
+    ),
+  }),
+});
+
+/** What goes over the wire for what a program made of a message: existing clients say it so. */
+const HANDLINGS = { delivered_to_webhook: "handled", dead_lettered: "failed" } as const;
+type WireHandling = keyof typeof HANDLINGS;
+const wireHandling = z.enum(Object.keys(HANDLINGS) as [WireHandling, ...WireHandling[]]);
+
+/** `POST /v1/relay/delivery-receipts`: the recipient's word on a message that was delivered to it. */
+const receiptReport = defineMethod({
+  name: "receipt.report",
+  surface: "http",
+  permission: PERMISSIONS["receipt.report"],
+  params: z.object({
+    requestId: id,
+    senderAgentDid: agentDid,
+    recipientAgentDid: agentDid,
+    status: wireHandling,
+    reason: z.optional(z.string()),
+  }),
+  result: z.object({ accepted: z.literal(true) }),
+  handler: async (ctx, { requestId, senderAgentDid, recipientAgentDid, status, reason }) => {
+    const gate = requireGate(ctx);
+    // One answer for a message of another's, one that was never sent, and one that has not been delivered.
+    if (recipientAgentDid !== ctx.agentDid || gate.isWaiting(requestId)) throw new ProxyError("PROXY_NOT_FOUND");
+    const handling = { outcome: HANDLINGS[status], reason: reasonOf(reason) };
+    const isKnown = await callRemoteGate(ctx, () =>
+      ctx.gates.of(senderAgentDid).recordHandling(requestId, recipientAgentDid, handling),
+    );
+    if (!isKnown) throw new ProxyError("PROXY_NOT_FOUND");
+    return { accepted: true as const };
+  },
+});
+
+function reasonOf(reason: string | undefined): string | null {
+  return reason === undefined || reason === "" ? null : cutToCodePoints(reason, REASON_MAX);
+}
+
+/** `GET /v1/relay/delivery-receipts`: what a recipient reported, for the sender. */
+const receiptGet = defineMethod({
+  name: "receipt.get",
+  surface: "http",
+  permission: PERMISSIONS["receipt.get"],
+  params: z.object({ requestId: id, recipientAgentDid: agentDid }),
+  result: z.union([
+    z.object({
+      found: z.literal(true),
+      receipt: z.object({
+        requestId: z.string(),
+        senderAgentDid: z.string(),
+        recipientAgentDid: z.string(),
+        status: wireHandling,
+        reason: z.optional(z.string()),
+      }),
+    }),
+    z.object({ found: z.literal(false) }),
+  ]),
+  handler: async (ctx, { requestId, recipientAgentDid }) => {
+    const handling = requireGate(ctx).handlingOf(requestId, recipientAgentDid);
+    if (handling === null) return { found: false as const };
+    const status: WireHandling = handling.outcome === "handled" ? "delivered_to_webhook" : "dead_lettered";
+    const receipt = { requestId, senderAgentDid: ctx.agentDid ?? "", recipientAgentDid, status };
+    return {
+      found: true as const,
+      receipt: handling.reason === null ? receipt : { ...receipt, reason: handling.reason },
+    };
   },
 });
 
@@ -106,6 +218,10 @@ const relayTicket = defineMethod({
 
 export const deliveryMethods: readonly Method[] = [
   deliveryGet,
+  inboxFetch,
+  inboxAck,
+  receiptReport,
+  receiptGet,
   deadLetterList,
   deadLetterReplay,
   deadLetterPurge,

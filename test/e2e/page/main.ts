@@ -141,7 +141,7 @@ const app = {
 
   /** Opens a socket without the library. @returns what came of it */
   openSocket(url: string, ticket: string): Promise<string> {
-    const socket = new WebSocket(url, [`sallyport.ticket.${ticket}`]);
+    const socket = new WebSocket(url, ["sallyport.v1", `sallyport.ticket.${ticket}`]);
     return new Promise((resolve) => {
       socket.addEventListener("open", () => {
         socket.close(1000);

@@ -540,7 +540,7 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
             state.endReason(ref) === null
               ? state.sockets.accept(
                   socket as unknown as WebSocket,
-                  { authority: ref, scopes: scopesOf(ref.principal), origin: null },
+                  { authority: ref, scopes: scopesOf(ref.principal), origin: null, dialect: "v1" },
                   Date.now(),
                 )
               : null,

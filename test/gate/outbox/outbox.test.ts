@@ -135,7 +135,7 @@ describe("an idempotency key", () => {
       { outboxMax: 1 },
     );
     expect(seen.full).toEqual(["gate-outbox-full", "accepted"]);
-    expect(seen.repeat).toMatchObject({ delivered: true, queueDepth: 0 });
+    expect(seen.repeat).toMatchObject({ state: "delivered", queueDepth: 0 });
   });
 });
 
@@ -287,7 +287,7 @@ describe("handing over", () => {
       const receipts = outbox.expire(bob, atMs);
       return {
         due: [early, isDue],
-        receipts: receipts.map(({ deliveryId, delivered: got, reason }) => [deliveryId === old, got, reason]),
+        receipts: receipts.map(({ deliveryId, status: got, reason }) => [deliveryId === old, got, reason]),
         state: outbox.status(old, atMs)?.state,
         kept: outbox.receiptsDue(null).length,
         next: outbox.nextBatch(bob).map(({ deliveryId }) => deliveryId === young),
@@ -297,7 +297,7 @@ describe("handing over", () => {
     });
     expect(seen).toEqual({
       due: [false, true],
-      receipts: [[true, false, "expired"]],
+      receipts: [[true, "dead_lettered", "expired"]],
       state: "dead_lettered",
       kept: 1,
       next: [true],
@@ -375,7 +375,7 @@ describe("receipts of dead letters", () => {
       return { due: anew().receiptsDue(null), one };
     });
     expect(seen.due).toEqual([
-      { deliveryId: seen.one, toAgentDid: bob, originFrameId: "frame", delivered: false, reason: "expired" },
+      { deliveryId: seen.one, toAgentDid: bob, originFrameId: "frame", status: "dead_lettered", reason: "expired" },
     ]);
   });
 

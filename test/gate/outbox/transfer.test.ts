@@ -73,7 +73,7 @@ describe("a hand-over", () => {
       pass(3_600_000);
       await eventually(() => expect(handOvers).toHaveLength(2));
       eachNth(handOvers, 1).fail(new Error("no answer"));
-      await eventually(() => expect(receipts).toMatchObject([{ delivered: false, reason: "expired" }]));
+      await eventually(() => expect(receipts).toMatchObject([{ status: "dead_lettered", reason: "expired" }]));
       expect(outbox.isHolding()).toBe(false);
     });
   });

@@ -32,7 +32,7 @@ function openSockets() {
   const sockets = createSockets({ acceptWebSocket() {}, getWebSockets: () => [] }, () => {});
   const open = (authority: AuthorityRef): string => {
     try {
-      sockets.accept(new WebSocketPair()[1], { authority, scopes: ["relay"], origin: null }, START_MS);
+      sockets.accept(new WebSocketPair()[1], { authority, scopes: ["relay"], origin: null, dialect: "v1" }, START_MS);
       return "open";
     } catch (error) {
       if (!(error instanceof GateRefusal)) throw error;

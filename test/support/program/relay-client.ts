@@ -42,7 +42,10 @@ export async function connectRelay(url: string, agent: Agent, autoAcknowledge = 
 }
 
 export async function openRelay(url: string, ticket: string, autoAcknowledge = true): Promise<RelayClient> {
-  const socket = new WebSocket(`${url.replace("http", "ws")}/relay/connect`, [`sallyport.ticket.${ticket}`]);
+  const socket = new WebSocket(`${url.replace("http", "ws")}/relay/connect`, [
+    "sallyport.v1",
+    `sallyport.ticket.${ticket}`,
+  ]);
   const frames: Frame[] = [];
   const texts: string[] = [];
   const waiting = new Set<() => void>();
