@@ -31,6 +31,7 @@ import { createDispatcher, type Dispatcher } from "./rpc/dispatcher.ts";
 import { countCall, countTransition } from "./telemetry/dependency-metrics.ts";
 import { createLog, type Log } from "./telemetry/log.ts";
 import { createLogLimit, type LogLimit } from "./telemetry/log-limit.ts";
+import { operatorMethods } from "./rpc/methods/operators.ts";
 import { taskMethods } from "./rpc/methods/tasks.ts";
 import { trustMethods } from "./rpc/methods/trust.ts";
 import { createKnownAgents, type KnownAgents } from "./identity/known-agents.ts";
@@ -178,6 +179,7 @@ function createMethods(registry: Registry): Dispatcher {
     ...taskMethods,
     ...apiKeyMethods,
     ...authzMethods,
+    ...operatorMethods,
     ...auditMethods,
   ]);
 }

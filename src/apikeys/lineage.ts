@@ -3,6 +3,7 @@ import { eq, isNotNull, type SQL, sql } from "drizzle-orm";
 import { alias } from "drizzle-orm/sqlite-core";
 import { type DeviceOrigin, type KeyOrigin, type Lineage, LINEAGE_MAX, parseLineage } from "../authority/lineage.ts";
 import { apiKeyAuthority, deviceAuthority } from "../authority/names.ts";
+import { operatorSubject } from "../authority/operator.ts";
 import type { Principal } from "../authority/principal.ts";
 import { type Scope, SCOPES } from "../authority/scopes.ts";
 import { isRaisedAbove } from "../database/fencing.ts";
@@ -21,7 +22,7 @@ export type Maker = { maker: string; lineage: Lineage };
 export function makerOf(principal: Principal, scopes: readonly Scope[]): Maker {
   switch (principal.kind) {
     case "operator":
-      return { maker: "operator", lineage: [] };
+      return { maker: operatorSubject(principal), lineage: [] };
     // What ends an agent ends everything that was issued to it.
     case "agent":
       return { maker: `agent:${principal.agentDid}`, lineage: [] };

@@ -1,5 +1,6 @@
 /** Rows of the audit: written in the batch of what they report, so that neither is there without the other. */
 import { getTableColumns, type SQL, sql } from "drizzle-orm";
+import { operatorSubject } from "../authority/operator.ts";
 import type { Principal } from "../authority/principal.ts";
 import { audit } from "../database/schema.ts";
 import { query, type Statement } from "../database/statement.ts";
@@ -31,7 +32,7 @@ export type AuditedCall = {
 export function subjectOf(principal: Principal): string {
   switch (principal.kind) {
     case "operator":
-      return "operator";
+      return operatorSubject(principal);
     case "agent":
       return `agent:${principal.agentDid}`;
     case "invite":
@@ -43,6 +44,11 @@ export function subjectOf(principal: Principal): string {
     case "apiKey":
       return `service_account:${principal.serviceAccountId}`;
   }
+}
+
+/** @returns the name of an operator, which stands beside the actor in the audit; null for everybody else */
+export function operatorNameOf(principal: Principal | null): string | null {
+  return principal?.kind === "operator" ? principal.name : null;
 }
 
 /** @returns the statement that appends one row to the audit. */
@@ -76,6 +82,7 @@ function entryOf(call: AuditedCall, event: AuditEvent): AuditRow {
     id: newUlid(nowMs),
     atMs: nowMs,
     actor: call.principal === null ? "sallyport" : subjectOf(call.principal),
+    operator: operatorNameOf(call.principal),
     action: event.action,
     subject: event.subject,
     agentDid: event.agentDid,

@@ -4,7 +4,7 @@ import type { Principal } from "../authority/principal.ts";
 import { audit } from "../database/schema.ts";
 import { query, type Statement } from "../database/statement.ts";
 import { newUlid } from "../wire/ulid.ts";
-import { appendIf, type AuditEvent, subjectOf } from "./entry.ts";
+import { appendIf, type AuditEvent, operatorNameOf, subjectOf } from "./entry.ts";
 
 const ENTRIES_AT_ONCE = 50;
 
@@ -15,6 +15,8 @@ export type AuditEntry = AuditEvent & {
   id: string;
   atMs: number;
   actor: string;
+  /** The name of an operator; absent in what an older version wrote. */
+  operator?: string | null;
   origin: string | null;
   requestId: string | null;
 };
@@ -43,6 +45,7 @@ export function createAuditOutbox(sql: SqlStorage): AuditOutbox {
         id: newUlid(nowMs),
         atMs: nowMs,
         actor,
+        operator: operatorNameOf(by.principal),
         origin: by.origin,
         requestId: by.requestId,
       };
@@ -67,7 +70,7 @@ export function createAuditOutbox(sql: SqlStorage): AuditOutbox {
 export function auditEntryStatements(entries: readonly AuditEntry[]): Statement<D1Result>[] {
   return entries.map(({ details, ...entry }) =>
     appendIf(
-      { ...entry, details: JSON.stringify(details ?? {}) },
+      { ...entry, operator: entry.operator ?? null, details: JSON.stringify(details ?? {}) },
       // The table refuses a row that is there, rather than leave it: see its triggers.
       notExists(query.select({ id: audit.id }).from(audit).where(eq(audit.id, entry.id))),
     ),

@@ -3,6 +3,7 @@
  * that is made anyway. First the form of everything the caller sent is read, then the body, and only then is anything
  * fetched. Here alone a refusal becomes an error for the wire.
  */
+import { ROOT } from "../authority/operator.ts";
 import type { Registry, RegistryFetch, RequestScope } from "../registry/registry.ts";
 import { discardBody } from "../resilience/bounded-body.ts";
 import { type Deadline, startDeadline } from "../resilience/deadline.ts";
@@ -15,7 +16,7 @@ import { err, ok, type Result } from "../wire/result.ts";
 import { checkAccess } from "./access.ts";
 import { type HeldBody, readRequestBody } from "./body.ts";
 import type { BodyBudget } from "./limits/body-budget.ts";
-import { type CredentialForm, type OperatorTokens, sealCredential } from "./credential.ts";
+import { type CredentialForm, isOperatorKey, type OperatorTokens, sealCredential } from "./credential.ts";
 import { closeDecision, type Decision, openDecision } from "./decision.ts";
 import { type AgentForm, readForm, type RouteNeeds } from "./form.ts";
 import { checkBodyHash, checkProof, type ProvenRequest } from "./proof.ts";
@@ -277,7 +278,7 @@ function isCallersDoing({ reason }: Refusal): boolean {
   return reason === "peer-not-trusted" || reason === "group-not-trusted" || reason === "access-invalid";
 }
 
-/** Devices, shared secrets, API keys: sealed here, decided in the gate. The operator: decided here. */
+/** Devices, shared secrets, keys: sealed here, decided in the gate or by their rows. The operator's token: decided here. */
 async function admit(
   deps: ChainDeps,
   form: CredentialForm,
@@ -286,8 +287,8 @@ async function admit(
 ): Promise<Result<Passed, Refusal>> {
   const { bytes: body, share: bodyShare } = held;
   if (form.kind === "operator") {
-    if (!(await deps.operators.matches(form.secret))) return err(refusal("operator-token-wrong"));
-    return ok({ kind: "operator", principal: { kind: "operator" }, body, decision });
+    if (await deps.operators.matches(form.secret)) return ok({ kind: "operator", principal: ROOT, body, decision });
+    if (!isOperatorKey(form.secret)) return err(refusal("operator-token-wrong"));
   }
   if (form.kind === "device") {
     const hashed = checkBodyHash(form.proof, await sha256Base64Url(body));

@@ -22,7 +22,9 @@ export type Credential =
       readonly proof: ProofForm;
     }
   | { readonly kind: "shared"; readonly agentDid: AgentDid; readonly secretHash: string }
-  | { readonly kind: "apiKey"; readonly keyHash: string };
+  | { readonly kind: "apiKey"; readonly keyHash: string }
+  /** Its row decides, and not a gate. */
+  | { readonly kind: "operatorKey"; readonly keyHash: string };
 
 /** An `Authorization` header by its scheme; of a token nothing is judged but its length. */
 export type Authorization =
@@ -87,7 +89,7 @@ export function readCredential(
 }
 
 /** Hashes the secret, so that from here on nobody holds it. */
-export async function sealCredential(form: Exclude<CredentialForm, { kind: "operator" }>): Promise<Credential> {
+export async function sealCredential(form: CredentialForm): Promise<Credential> {
   const hash = encodeBase64Url(new Uint8Array(await sha256(form.secret)));
   switch (form.kind) {
     case "device":
@@ -96,6 +98,8 @@ export async function sealCredential(form: Exclude<CredentialForm, { kind: "oper
       return { kind: "shared", agentDid: form.agentDid, secretHash: hash };
     case "apiKey":
       return { kind: "apiKey", keyHash: hash };
+    case "operator":
+      return { kind: "operatorKey", keyHash: hash };
   }
 }
 
@@ -117,6 +121,11 @@ export function createOperatorTokens(tokens: readonly string[]): OperatorTokens 
       return found;
     },
   };
+}
+
+/** @returns whether a bearer could be an operator's key; whether there is such a key is another question */
+export function isOperatorKey(secret: string): boolean {
+  return hasForm(secret, SECRET_PREFIXES.operator);
 }
 
 function hasForm(secret: string, prefix: string): boolean {

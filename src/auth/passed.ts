@@ -1,4 +1,5 @@
 /** What the chain hands on: a request that passed every stage before the gate. */
+import type { OperatorPrincipal } from "../authority/operator.ts";
 import type { AgentPrincipal } from "../authority/principal.ts";
 import type { AgentDid } from "../wire/did.ts";
 import type { GroupId } from "../wire/group-id.ts";
@@ -48,9 +49,10 @@ export type Passed =
     }
   | {
       readonly kind: "operator";
-      readonly principal: { readonly kind: "operator" };
+      readonly principal: OperatorPrincipal;
       readonly body: Uint8Array;
       readonly decision: Decision;
     };
 
 export type PassedAgent = Extract<Passed, { kind: "agent" }>;
+export type PassedOperator = Extract<Passed, { kind: "operator" }>;

@@ -2,6 +2,7 @@
 import type { AgentDid, HumanDid } from "../wire/did.ts";
 import type { Lineage } from "./lineage.ts";
 import { agentAuthority, deviceAuthority, sharedAuthority } from "./names.ts";
+import { type OperatorPrincipal, operatorSubject } from "./operator.ts";
 import { type Scope, SCOPES, SHARED_SCOPES } from "./scopes.ts";
 
 /** Who is calling, after the credential has been verified. */
@@ -31,7 +32,7 @@ export type Principal =
     }
   /** Whoever holds an invite: may register one agent of its own, and nothing else. */
   | { kind: "invite"; inviteId: string; ownerDid: HumanDid; tenantId: string }
-  | { kind: "operator" };
+  | OperatorPrincipal;
 
 export type PrincipalKind = Principal["kind"];
 
@@ -55,7 +56,7 @@ export function scopesOf(principal: Principal): readonly Scope[] {
 export function originatorOf(principal: Principal): string | null {
   switch (principal.kind) {
     case "operator":
-      return "operator";
+      return operatorSubject(principal);
     case "agent":
       return agentAuthority(principal.agentDid);
     case "device":

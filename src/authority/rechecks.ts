@@ -51,9 +51,9 @@ export const RECHECKS: { readonly [K in CredentialKind]: Recheck } = {
   },
   operator: {
     credential: "operator",
-    atRequest: "secret's hash",
-    atFrame: "holds no socket; its calls are not ended",
-    fence: null,
+    atRequest: "secret's hash; of a key its row, role and expiry; of an assertion its signature, audience and expiry",
+    atFrame: "holds no socket; a key's row again for each call, and every 0.5 s while it runs",
+    fence: "a key's `operator:<operatorId>`",
   },
   relayTicket: {
     credential: "relay ticket",

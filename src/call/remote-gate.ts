@@ -1,4 +1,5 @@
 /** What a call may ask of a gate other than the one it runs in. */
+import type { OperatorPrincipal } from "../authority/operator.ts";
 import { withDeadline } from "../resilience/deadline.ts";
 import { errorFields } from "../telemetry/log.ts";
 import { ProxyError, proxyErrorFrom } from "../wire/problem.ts";
@@ -30,7 +31,7 @@ export type RemoteGate = {
 
 /** Calls that an operator makes on the agent of another gate. */
 export type OperatorCall = {
-  caller: { kind: "operator" };
+  caller: { kind: "operator"; principal: OperatorPrincipal };
   surface: "rpc" | "http";
   requestId: string;
   origin: string | null;

@@ -15,6 +15,7 @@ import { groupFamily } from "./commands/group.ts";
 import { initFamily } from "./commands/init.ts";
 import { listenFamily } from "./commands/listen.ts";
 import { messageFamily } from "./commands/message.ts";
+import { operatorFamily } from "./commands/operator.ts";
 import { pairFamily } from "./commands/pair.ts";
 import { sharedFamily } from "./commands/shared.ts";
 import { taskFamily } from "./commands/task.ts";
@@ -42,6 +43,7 @@ const FAMILIES: readonly Family[] = [
   apiKeyFamily,
   authzFamily,
   trustFamily,
+  operatorFamily,
   auditFamily,
   deployFamily,
   doctorFamily,

@@ -24,6 +24,7 @@ import {
   createCallText,
   type Send,
 } from "./methods/rpc.ts";
+import { createOperators, type Operators } from "./methods/operators.ts";
 import { createTrust, type Trust } from "./methods/trust.ts";
 
 const registered = z.object({
@@ -78,6 +79,7 @@ export type OperatorClient = {
   deadLettersOf(agentDid: string): DeadLetters;
   devicesOf(agentDid: string): Devices;
   readonly trust: Trust;
+  readonly operators: Operators;
   /** A page of the audit log, newest first. */
   audit(query?: AuditQuery): Promise<AuditPage>;
   readonly call: CallMethod;
@@ -85,7 +87,7 @@ export type OperatorClient = {
   readonly batch: CallBatch;
 };
 
-/** @param options `token` is the `OPERATOR_TOKEN` of the installation */
+/** @param options `token` is the `OPERATOR_TOKEN` of the installation, or an operator's key `spo_…`, which may what its role may */
 export function createOperatorClient(options: ConnectionOptions & { readonly token: string }): OperatorClient {
   const send = bearerSend(options);
   const call = createCallMethod(send);
@@ -110,6 +112,7 @@ export function createOperatorClient(options: ConnectionOptions & { readonly tok
     deadLettersOf: (agentDid) => createDeadLetters(send, agentDid),
     devicesOf: (agentDid) => createDevices(call, agentDid),
     trust: createTrust(call),
+    operators: createOperators(call),
     audit: (query = {}) => listAudit(call, query),
     call,
     callText: createCallText(send),

@@ -16,6 +16,7 @@ export {
 } from "./schema/graph.ts";
 export { agentGroups, groupFences, groupMembers, groupTokens } from "./schema/groups.ts";
 export { inviteGuard, invites, inviteUses } from "./schema/invites.ts";
+export { operators } from "./schema/operators.ts";
 export { quotaGuard, quotaUsage } from "./schema/quotas.ts";
 export {
   agentKeys,

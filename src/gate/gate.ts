@@ -6,6 +6,7 @@ import { DurableObject } from "cloudflare:workers";
 import { createLockout } from "../auth/limits/lockout.ts";
 import { refusalError } from "../auth/reasons.ts";
 import { holderOf } from "../authority/holder.ts";
+import { type OperatorPrincipal, ROOT } from "../authority/operator.ts";
 import { scopesOf } from "../authority/principal.ts";
 import type { AuthorityRef } from "../authority/reference.ts";
 import type { Handling, LocalMessage } from "../call/gate.ts";
@@ -210,7 +211,8 @@ export class Gate extends DurableObject<Env> {
       const { rpcBody } = request;
       const first = rpcBody === undefined ? request.calls[0]?.method : peekMethod(rpcBody);
       const ends = endsAuthority(first ?? "");
-      const ref = await this.#admit(request.caller, ends);
+      const admitted = await this.#admit(request.caller, ends);
+      const ref = admitted.kind === "operator" ? null : admitted;
       const { rate, commits, runner } = this.#ensureOpen();
       const bookmarks: Bookmarks = { given: request.bookmark ?? null, latest: null };
       // The first call has been counted with the admission. The operator's are not counted.
@@ -223,8 +225,7 @@ export class Gate extends DurableObject<Env> {
         const limited = isAdmitted || counted === null ? null : countFurtherCall(rate, counted, Date.now());
         if (limited !== null) return refusal(refusalError(limited));
         // A copy each: what follows the end of its own authority in a batch is refused.
-        const authority = ref === null ? null : { ...ref };
-        return runner.run(authority, { ...request, bookmarks }, { surface: request.surface, method, params });
+        return runner.run({ ...admitted }, { ...request, bookmarks }, { surface: request.surface, method, params });
       };
       const ask = (): Promise<WrittenReply[]> =>
         runInOrder(request.calls, ({ method, params, paramsText }) =>
@@ -248,8 +249,10 @@ export class Gate extends DurableObject<Env> {
     });
   }
 
-  /** The caller's authority, decided here; null for the operator, who is above it. @throws GateRefusal */
-  async #admit(caller: GateCaller, ends = false): Promise<AuthorityRef | null> {
+  /** The caller's authority, decided here; the operator is above it. @throws GateRefusal */
+  async #admit(caller: Exclude<GateCaller, { kind: "operator" }>, ends?: boolean): Promise<AuthorityRef>;
+  async #admit(caller: GateCaller, ends?: boolean): Promise<AuthorityRef | OperatorPrincipal>;
+  async #admit(caller: GateCaller, ends = false): Promise<AuthorityRef | OperatorPrincipal> {
     switch (caller.kind) {
       case "agent": {
         const stores = { ...this.#ensureOpen(), accessMaxStaleMs: this.#runtime.config.accessMaxStaleMs };
@@ -269,7 +272,7 @@ export class Gate extends DurableObject<Env> {
         return admitApiKey(this.#ensureOpen(), caller.key, ends);
       case "operator":
         this.#ensureOpen();
-        return null;
+        return caller.principal ?? ROOT;
     }
   }
 

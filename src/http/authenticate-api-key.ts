@@ -7,7 +7,7 @@ import type { GateCaller } from "../gate/protocol/calls.ts";
 import { errorFields } from "../telemetry/log.ts";
 import type { AgentDid } from "../wire/did.ts";
 import { proxyErrorFrom } from "../wire/problem.ts";
-import { countGuess } from "./authenticate.ts";
+import { countGuess } from "./guesses.ts";
 import { refusedByGate } from "./gate-client.ts";
 import { chainScope, type HttpEnv } from "./middleware/request-context.ts";
 

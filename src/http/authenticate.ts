@@ -3,23 +3,24 @@ import type { Context } from "hono";
 import type { Passed } from "../auth/passed.ts";
 import type { RouteNeeds } from "../auth/form.ts";
 import { refusal } from "../auth/reasons.ts";
-import { ProxyError, proxyErrorFrom } from "../wire/problem.ts";
+import { proxyErrorFrom } from "../wire/problem.ts";
+import { countGuess } from "./guesses.ts";
 import { chainScope, type HttpEnv } from "./middleware/request-context.ts";
+import { operatorOfKey } from "./operator-key.ts";
 
 /** @throws ProxyError with the chain's refusal; 429 once an address has guessed too often. A token that verifies is never refused for it. */
 export async function authenticate(c: Context<HttpEnv>, needs: RouteNeeds): Promise<Passed> {
   const { chain } = c.get("runtime");
   const authenticated = await chain.authenticate(c.req.raw, needs, chainScope(c));
-  if (authenticated.ok) return authenticated.value;
+  if (authenticated.ok) {
+    const passed = authenticated.value;
+    return passed.kind === "credential" && passed.credential.kind === "operatorKey"
+      ? operatorOfKey(c, passed, passed.credential.keyHash)
+      : passed;
+  }
   const { error } = authenticated;
   if (error.reason === "operator-token-wrong") countGuess(c);
   throw error;
-}
-
-/** Counts a wrong bearer token against its address. @throws ProxyError 429 once the address is locked */
-export function countGuess(c: Context<HttpEnv>): void {
-  const lockedMs = c.get("runtime").lockout.failed(c.get("address"), Date.now());
-  if (lockedMs > 0) throw new ProxyError("PROXY_RATE_LIMIT_EXCEEDED", { retryAfterMs: lockedMs });
 }
 
 /** Runs what a route does with a passed request before the gate is asked; what it throws closes the decision. */

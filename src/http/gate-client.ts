@@ -30,7 +30,8 @@ export function gateCallerOf(
   if (passed.kind === "agent") {
     return { agentDid: passed.principal.agentDid, caller: { kind: "agent", admission: admissionOf(passed) } };
   }
-  if (passed.kind === "operator" || passed.credential.kind === "apiKey") return null;
+  if (passed.kind === "operator" || passed.credential.kind === "apiKey" || passed.credential.kind === "operatorKey")
+    return null;
   const { credential } = passed;
   return { agentDid: credential.agentDid, caller: { kind: "credential", credential, address: c.get("address") } };
 }

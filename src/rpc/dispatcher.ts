@@ -1,5 +1,5 @@
 /** One dispatcher, behind `/rpc`, the socket's `req` frames and the HTTP routes alike. */
-import { scopesOf } from "../authority/principal.ts";
+import { type Principal, scopesOf } from "../authority/principal.ts";
 import type { CallContext } from "../call/context.ts";
 import type { RefusedReply, Reply } from "../call/reply.ts";
 import { errorFields } from "../telemetry/log.ts";
@@ -15,6 +15,8 @@ export type Dispatcher = {
   readonly methods: readonly Method[];
   /** Whether a method runs in an agent's gate alone. */
   runsInGate(name: string): boolean;
+  /** Before a gate is asked for one. @throws ProxyError PROXY_AUTH_FORBIDDEN for a method that this principal may not call */
+  assertPermitted(name: string, principal: Principal): void;
 };
 
 /** @throws TypeError when two methods have one name. */
@@ -54,13 +56,19 @@ export function createDispatcher(methods: readonly Method[]): Dispatcher {
       return refusal(error);
     }
   };
-  return { dispatch, methods, runsInGate: (name) => byName.get(name)?.inGate === true };
+  return {
+    dispatch,
+    methods,
+    runsInGate: (name) => byName.get(name)?.inGate === true,
+    assertPermitted(name, principal) {
+      const method = byName.get(name);
+      if (method !== undefined && !mayCall(method, principal)) throw notPermitted();
+    },
+  };
 }
 
 async function run(ctx: CallContext, method: Method, params: unknown): Promise<unknown> {
-  const { callers, scope } = method.permission;
-  const mayCall = callers.includes(ctx.principal.kind) && (scope === null || scopesOf(ctx.principal).includes(scope));
-  if (!mayCall) throw new ProxyError("PROXY_AUTH_FORBIDDEN", { reason: "method not permitted to this principal" });
+  if (!mayCall(method, ctx.principal)) throw notPermitted();
 
   const parsed = method.params.safeParse(readParams(method, params));
   if (!parsed.success) {
@@ -78,6 +86,16 @@ async function run(ctx: CallContext, method: Method, params: unknown): Promise<u
     throw new ProxyError("PROXY_INTERNAL", { reason: `the result of ${method.name} breaks its schema at "${where}"` });
   }
   return checked.data;
+}
+
+function mayCall({ permission: { callers, roles, scope } }: Method, principal: Principal): boolean {
+  if (!callers.includes(principal.kind)) return false;
+  if (principal.kind === "operator" && !roles.includes(principal.role)) return false;
+  return scope === null || scopesOf(principal).includes(scope);
+}
+
+function notPermitted(): ProxyError {
+  return new ProxyError("PROXY_AUTH_FORBIDDEN", { reason: "method not permitted to this principal" });
 }
 
 /**

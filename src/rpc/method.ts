@@ -3,6 +3,7 @@
  * of its parameters and of its result, the permission it needs, and its handler. A method without a permission does not compile.
  */
 import type * as z from "zod/mini";
+import type { OperatorRole } from "../authority/operator.ts";
 import type { PrincipalKind } from "../authority/principal.ts";
 import type { Scope } from "../authority/scopes.ts";
 import type { CallContext } from "../call/context.ts";
@@ -11,6 +12,8 @@ import type { ProblemCode } from "../wire/problem.ts";
 export type Permission = {
   /** Which kinds of principal may call. */
   callers: readonly PrincipalKind[];
+  /** Which roles an operator needs one of; empty where none may call. */
+  roles: readonly OperatorRole[];
   /** The scope needed, or null where any holder of a valid credential of that kind may. */
   scope: Scope | null;
 };

@@ -2,33 +2,57 @@
  * Who may call which method, all of it on one page (contract §5). A method takes its permission from here, so one without a
  * line here does not compile. Which device, key or task a caller may touch is decided by the method itself.
  */
+import type { OperatorRole } from "../authority/operator.ts";
 import type { Permission } from "./method.ts";
 
-const OPERATOR: Permission = { callers: ["operator"], scope: null };
-const AGENT: Permission = { callers: ["agent"], scope: null };
-const SENDER: Permission = { callers: ["agent", "device", "shared"], scope: "send" };
-const RECEIVER: Permission = { callers: ["agent", "device", "shared"], scope: "relay" };
-const RELAY_CLIENT: Permission = { callers: ["agent", "device", "shared"], scope: null };
-const RECIPIENT: Permission = { callers: ["agent", "operator"], scope: null };
+const OWNERS = ["owner"] as const;
+const ADMINS = ["owner", "admin"] as const;
+const REGISTRARS = ["owner", "admin", "registrar"] as const;
+const VIEWERS = ["owner", "admin", "viewer"] as const;
+const NO_OPERATOR = [] as const;
+
+/** Who may read the numbers. */
+export const METRICS_ROLES: readonly OperatorRole[] = [...VIEWERS, "metrics"];
+
+const OPERATOR: Permission = { callers: ["operator"], roles: ADMINS, scope: null };
+const OWNER: Permission = { ...OPERATOR, roles: OWNERS };
+const REGISTRAR: Permission = { ...OPERATOR, roles: REGISTRARS };
+/** Reads of agents and invites, which a registrar also needs. */
+const LISTER: Permission = { ...OPERATOR, roles: [...REGISTRARS, "viewer"] };
+/** Reads of the whole installation. */
+const VIEWER: Permission = { ...OPERATOR, roles: VIEWERS };
+const AGENT: Permission = { callers: ["agent"], roles: NO_OPERATOR, scope: null };
+const SENDER: Permission = { callers: ["agent", "device", "shared"], roles: NO_OPERATOR, scope: "send" };
+const RECEIVER: Permission = { callers: ["agent", "device", "shared"], roles: NO_OPERATOR, scope: "relay" };
+const RELAY_CLIENT: Permission = { callers: ["agent", "device", "shared"], roles: NO_OPERATOR, scope: null };
+const RECIPIENT: Permission = { callers: ["agent", "operator"], roles: ADMINS, scope: null };
 /** Without the scope `devices` a device acts on itself alone. */
-const DEVICE_MANAGER: Permission = { callers: ["agent", "device", "apiKey", "operator"], scope: null };
-const ADMIN: Permission = { callers: ["agent", "device", "apiKey", "operator"], scope: "admin" };
+const DEVICE_MANAGER: Permission = { callers: ["agent", "device", "apiKey", "operator"], roles: ADMINS, scope: null };
+const ADMIN: Permission = { callers: ["agent", "device", "apiKey", "operator"], roles: ADMINS, scope: "admin" };
 /** Groups are the agent's own: no key and no operator acts for it there. */
-const MEMBER: Permission = { callers: ["agent", "device"], scope: "admin" };
-const TASK_READER: Permission = { callers: ["agent", "device", "apiKey", "operator"], scope: "tasks:read" };
-const TASK_WRITER: Permission = { callers: ["agent", "device", "apiKey", "operator"], scope: "tasks:write" };
+const MEMBER: Permission = { callers: ["agent", "device"], roles: NO_OPERATOR, scope: "admin" };
+const TASK_READER: Permission = {
+  callers: ["agent", "device", "apiKey", "operator"],
+  roles: VIEWERS,
+  scope: "tasks:read",
+};
+const TASK_WRITER: Permission = {
+  callers: ["agent", "device", "apiKey", "operator"],
+  roles: ADMINS,
+  scope: "tasks:write",
+};
 
 export const PERMISSIONS = {
-  "identity.register": OPERATOR,
-  "identity.list": OPERATOR,
+  "identity.register": REGISTRAR,
+  "identity.list": LISTER,
   "identity.revoke": OPERATOR,
   "identity.rekey": OPERATOR,
   "identity.reissue": AGENT,
   "identity.refresh": AGENT,
-  "identity.enroll": { callers: ["invite"], scope: null },
-  "invite.create": OPERATOR,
-  "invite.list": OPERATOR,
-  "invite.revoke": OPERATOR,
+  "identity.enroll": { callers: ["invite"], roles: NO_OPERATOR, scope: null },
+  "invite.create": REGISTRAR,
+  "invite.list": LISTER,
+  "invite.revoke": REGISTRAR,
   "identity.keys.rotate": OPERATOR,
   "identity.keys.revoke": OPERATOR,
 
@@ -37,7 +61,7 @@ export const PERMISSIONS = {
   "pair.status": AGENT,
   "pair.remove": AGENT,
   "pair.peers": AGENT,
-  "trust/list": OPERATOR,
+  "trust/list": VIEWER,
   "trust/remove": OPERATOR,
 
   "group/create": MEMBER,
@@ -55,18 +79,18 @@ export const PERMISSIONS = {
   "inbox.ack": RECEIVER,
   "receipt.report": RECEIVER,
   "receipt.get": SENDER,
-  "dead-letter.list": RECIPIENT,
+  "dead-letter.list": { ...RECIPIENT, roles: VIEWERS },
   "dead-letter.replay": RECIPIENT,
   "dead-letter.purge": RECIPIENT,
   "relay.ticket": RELAY_CLIENT,
 
-  "device.pair.request": { callers: ["agent"], scope: "devices" },
-  "device.pair.list": DEVICE_MANAGER,
+  "device.pair.request": { callers: ["agent"], roles: NO_OPERATOR, scope: "devices" },
+  "device.pair.list": { ...DEVICE_MANAGER, roles: VIEWERS },
   "device.pair.approve": DEVICE_MANAGER,
   "device.pair.reject": DEVICE_MANAGER,
   "device.pair.remove": DEVICE_MANAGER,
   "device.pair.rename": DEVICE_MANAGER,
-  "device.scopes.request": { callers: ["device"], scope: null },
+  "device.scopes.request": { callers: ["device"], roles: NO_OPERATOR, scope: null },
   "device.scopes.approve": DEVICE_MANAGER,
   "device.token.rotate": DEVICE_MANAGER,
   "device.token.revoke": DEVICE_MANAGER,
@@ -83,18 +107,22 @@ export const PERMISSIONS = {
   "event/send": TASK_WRITER,
 
   "apikey/create": ADMIN,
-  "apikey/list": ADMIN,
+  "apikey/list": { ...ADMIN, roles: VIEWERS },
   "apikey/delete": ADMIN,
 
   "authz/write": OPERATOR,
-  "authz/read": OPERATOR,
-  "authz/check": OPERATOR,
-  "authz/explain": OPERATOR,
-  "authz/list_objects": OPERATOR,
+  "authz/read": VIEWER,
+  "authz/check": VIEWER,
+  "authz/explain": VIEWER,
+  "authz/list_objects": VIEWER,
   "authz/reconcile": OPERATOR,
   "authz/enforce": OPERATOR,
 
-  "audit/list": OPERATOR,
+  "operator/create": OWNER,
+  "operator/list": VIEWER,
+  "operator/revoke": OWNER,
+
+  "audit/list": VIEWER,
 } as const satisfies Record<string, Permission>;
 
 export type MethodName = keyof typeof PERMISSIONS;

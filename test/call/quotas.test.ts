@@ -1,6 +1,7 @@
 /** Quotas on what outlasts a call: exact, by one row, and in nobody's way who ends an authority. */
 import { env } from "cloudflare:workers";
 import { beforeEach, describe, expect, test } from "vitest";
+import { ROOT } from "../../src/authority/operator.ts";
 import type { CallContext } from "../../src/call/context.ts";
 import { noteDatabaseSize, quotaStatements } from "../../src/call/quotas.ts";
 import { runtimeOf } from "../../src/runtime.ts";
@@ -124,7 +125,7 @@ describe("bytes of a tenant", () => {
     const ctx = { config: runtimeOf(env).config, principal: { kind: "agent" } } as unknown as CallContext;
     const made = { kind: "tasks" as const, agentDid: agent.did, tenantId: agent.tenantId, bytes: 0 };
     expect(() => quotaStatements(ctx, made)).toThrow(/nearly full/);
-    expect(quotaStatements({ ...ctx, principal: { kind: "operator" } }, made)).toHaveLength(2);
+    expect(quotaStatements({ ...ctx, principal: ROOT }, made)).toHaveLength(2);
     noteDatabaseSize({ meta: { size_after: 1_000 } } as D1Result);
     expect(quotaStatements(ctx, made)).toHaveLength(3);
   });

@@ -35,7 +35,7 @@ beforeEach(async () => {
   const anything = {
     name: "test.do",
     surface: "rpc",
-    permission: { callers: ["operator"], scope: null },
+    permission: { callers: ["operator"], roles: ["owner"], scope: null },
     params: z.object({}),
     result: z.object({}),
   } as const;

@@ -1,5 +1,6 @@
 /** A registry over the real D1, a gate that only counts epochs, and agents with real keys. */
 import { env } from "cloudflare:workers";
+import { ROOT } from "../../src/authority/operator.ts";
 import type { Authority, EndAgent } from "../../src/authority/authority.ts";
 import type { Principal } from "../../src/authority/principal.ts";
 import type { CallContext } from "../../src/call/context.ts";
@@ -50,7 +51,7 @@ export function operatorCall(around: Surroundings = {}): CallContext {
     env,
     config: around.config ?? config,
     db: around.db ?? env.DB,
-    principal: around.principal ?? { kind: "operator" },
+    principal: around.principal ?? ROOT,
     authority: around.authority ?? { assertCurrent() {}, fence: () => [], revokedItself: () => {} },
     requestId: "req-test-0001",
     origin: "192.0.2.1",

@@ -1,6 +1,7 @@
 import { env } from "cloudflare:workers";
 import { describe, expect, test } from "vitest";
 import * as z from "zod/mini";
+import { OPERATOR_ROLES, ROOT } from "../../src/authority/operator.ts";
 import type { Principal } from "../../src/authority/principal.ts";
 import { SCOPES } from "../../src/authority/scopes.ts";
 import type { CallContext } from "../../src/call/context.ts";
@@ -17,7 +18,7 @@ const ownerDid = "did:cdi:registry.sallyport.example:human:01JDA0000000000000000
 
 /** Every kind of principal, and those with scopes once for each scope alone. */
 const principals: Record<string, Principal> = {
-  operator: { kind: "operator" },
+  ...Object.fromEntries(OPERATOR_ROLES.map((role) => [`operator ${role}`, { ...ROOT, name: role, role }])),
   invite: { kind: "invite", inviteId: "i", ownerDid, tenantId: "t" },
   agent: { kind: "agent", agentDid, ownerDid, jti: "j", expMs: 1, keyX: "x" },
   shared: { kind: "shared", agentDid, generation: 1 },

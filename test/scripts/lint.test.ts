@@ -11,7 +11,7 @@ const root = join(import.meta.dirname, "../..");
 /** What stands in src/, lowest first: each imports only what stands before it. */
 const LAYERS = (
   "wire telemetry resilience config.ts database authority registry audit call identity trust authz " +
-  "auth apikeys tasks devices rpc runtime.ts gate housekeeping a2a http app.ts worker.ts"
+  "auth apikeys tasks devices operators rpc runtime.ts gate housekeeping a2a http app.ts worker.ts"
 ).split(" ");
 
 /** What runs outside the Worker, and all that it may import. */

@@ -1,5 +1,6 @@
 /** Counts what a method asks of D1, and shows the batches that it writes: the real method over the real D1, without a gate. */
 import { env } from "cloudflare:workers";
+import { ROOT } from "../../src/authority/operator.ts";
 import type { Principal } from "../../src/authority/principal.ts";
 import type { CallContext } from "../../src/call/context.ts";
 import type { GateLocal } from "../../src/call/gate.ts";
@@ -67,7 +68,7 @@ export function watch(real: D1Database, fail: () => number | null = () => null):
 export async function principalOf(caller: Caller): Promise<Principal> {
   switch (caller.kind) {
     case "operator":
-      return { kind: "operator" };
+      return ROOT;
     case "agent": {
       const { did, ownerDid } = caller;
       return {

@@ -19,7 +19,8 @@ export type Agent = {
 };
 export type Device = { kind: "device"; agentDid: string; deviceId: string; token: string; key: CryptoKey };
 export type Holder = { kind: "apiKey"; apiKeyId: string; serviceAccountId: string; key: string };
-export type Operator = { kind: "operator" };
+/** The holder of `OPERATOR_TOKEN`, or of a key. */
+export type Operator = { kind: "operator"; operatorId?: string; key?: string };
 export type Caller = Agent | Device | Holder | Operator;
 
 export const operator: Operator = { kind: "operator" };
@@ -82,6 +83,12 @@ export async function pairDevice(agent: Agent, scopes: string[]): Promise<Device
 export async function apiKeyOf(agent: Agent, scopes: string[], by: Caller = operator): Promise<Holder> {
   const made = await result(by, "apikey/create", { agentDid: agent.did, name: "ci", scopes });
   return { kind: "apiKey", ...(made as { apiKeyId: string; serviceAccountId: string; key: string }) };
+}
+
+/** An operator with a key. */
+export async function operatorWith(role: string, name: string, by: Operator = operator): Promise<Required<Operator>> {
+  const made = await result(by, "operator/create", { name, role });
+  return { kind: "operator", ...(made as { operatorId: string; key: string }) };
 }
 
 /** Calls a method; the answer as it came. */
@@ -166,7 +173,7 @@ export async function authorization(
 ): Promise<Record<string, string>> {
   switch (caller.kind) {
     case "operator":
-      return bearer(OPERATOR_TOKEN);
+      return bearer(caller.key ?? OPERATOR_TOKEN);
     case "apiKey":
       return bearer(caller.key);
     case "agent":

@@ -1,5 +1,6 @@
 /** A call of an agent's or the operator's, over the real D1, with gates that record what they are notified. */
 import { env } from "cloudflare:workers";
+import { ROOT } from "../../src/authority/operator.ts";
 import type { Authority } from "../../src/authority/authority.ts";
 import type { Principal } from "../../src/authority/principal.ts";
 import type { CallContext } from "../../src/call/context.ts";
@@ -108,7 +109,7 @@ export function callBy(harness: CallHarness, agentDid: AgentDid | null, authorit
   return {
     env,
     db: env.DB,
-    principal: agentDid === null ? { kind: "operator" } : agentPrincipal(agentDid),
+    principal: agentDid === null ? ROOT : agentPrincipal(agentDid),
     authority: (authority ?? (agentDid === null ? UNENDING : authorityOf(agentDid))) as Authority,
     requestId: "test-request",
     origin: null,

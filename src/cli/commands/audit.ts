@@ -37,9 +37,9 @@ async function audit(session: Session, { subject, action, limit, cursor }: Audit
 
 function words(entries: readonly AuditEntry[]): Words {
   if (entries.length === 0) return "nothing";
-  const rows = entries.map(({ atMs, actor, action, subject, origin, result, details }) => [
+  const rows = entries.map(({ atMs, actor, operator, action, subject, origin, result, details }) => [
     timeText(atMs),
-    actor,
+    operator ?? actor,
     action,
     subject ?? "-",
     result,

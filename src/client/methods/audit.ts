@@ -15,6 +15,8 @@ const entry = z.object({
   id: z.string(),
   atMs: z.number(),
   actor: z.string(),
+  /** The name of the operator who did it. */
+  operator: z.optional(z.nullable(z.string())),
   action: z.string(),
   subject: z.nullable(z.string()),
   agentDid: z.nullable(z.string()),

@@ -16,6 +16,8 @@ export const audit = sqliteTable(
     result: text("result").notNull(),
     requestId: text("request_id"),
     details: text("details").notNull().default("{}"),
+    /** The name of the operator who did it; NULL for everybody else. */
+    operator: text("operator"),
   },
   (table) => [
     index("audit_by_time").on(table.atMs, table.id),

@@ -22,6 +22,7 @@ export const invites = sqliteTable(
   },
   (table) => [
     index("invites_by_expiry").on(table.expiresAtMs),
+    index("invites_by_maker").on(table.createdBy),
     check("invites_used", sql`${table.used} >= 0 AND ${table.used} <= ${table.uses}`),
   ],
 );

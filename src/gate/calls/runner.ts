@@ -1,6 +1,8 @@
 /** Calls that run in this gate, each under a handle of its caller's authority. Contract §5, architecture: calls in flight. */
 import type { AgentAuthority } from "../../authority/agent.ts";
 import type { ApiKeys } from "../../authority/ended-api-keys.ts";
+import type { Authority } from "../../authority/authority.ts";
+import type { OperatorPrincipal } from "../../authority/operator.ts";
 import type { Principal } from "../../authority/principal.ts";
 import { type AuthorityRef, fencingTokens } from "../../authority/reference.ts";
 import { registerExternalAgent } from "../../authz/external-agents.ts";
@@ -10,7 +12,8 @@ import type { Reply } from "../../call/reply.ts";
 import type { Config } from "../../config.ts";
 import { readNumber, writeMeta } from "../../database/meta.ts";
 import type { Bookmarks } from "../../database/session.ts";
-import type { Dispatcher } from "../../rpc/dispatcher.ts";
+import { underOperator } from "../../operators/lease.ts";
+import { type Dispatcher, refusal } from "../../rpc/dispatcher.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { AgentDid } from "../../wire/did.ts";
 import { ProxyError } from "../../wire/problem.ts";
@@ -51,41 +54,43 @@ export type Runner = {
   /**
    * Runs one call, which is in flight until it has settled.
    *
-   * @param ref the caller's authority, which the call may end itself; null for the operator, who is above it
+   * @param caller the caller's authority, which the call may end itself; or the operator, who is above the agent's
    */
-  run(ref: AuthorityRef | null, request: CallOrigin, call: AskedCall): Promise<Reply>;
+  run(caller: AuthorityRef | OperatorPrincipal, request: CallOrigin, call: AskedCall): Promise<Reply>;
 };
 
 /** @returns the runner of one gate. */
 export function createRunner(deps: RunnerDeps): Runner {
   const { self, env, config, sql, authority, apiKeys, calls, operations, relay, commits, endReason, now, log } = deps;
 
-  const contextOf = (ref: AuthorityRef | null, request: CallOrigin, closesSockets: () => void): CallContext => {
-    const principal: Principal = ref === null ? { kind: "operator" } : ref.principal;
-    const assertCurrent = (): void => {
-      if (ref !== null && endReason(ref) !== null) {
+  const authorityOf = (ref: AuthorityRef): Authority => ({
+    assertCurrent() {
+      if (endReason(ref) !== null)
         throw new ProxyError("PROXY_AUTH_REVOKED", { reason: "the authority ended while the call ran" });
-      }
-    };
+    },
+    fence() {
+      // The agent's epoch rises for each of its tokens that ends alone; what holds at this moment holds under today's.
+      if (ref.kind === "agent" && authority.holds(ref)) ref.epoch = authority.epoch();
+      return fencingTokens(self, ref, apiKeys.generation());
+    },
+    revokedItself(epoch) {
+      ref.epoch = epoch;
+      if (ref.kind === "device" || ref.kind === "apiKey") ref.mayStillReply = true;
+    },
+  });
+
+  const contextOf = (
+    caller: { ref: AuthorityRef | null; principal: Principal; authority: Authority },
+    request: CallOrigin,
+    closesSockets: () => void,
+  ): CallContext => {
+    const { ref, principal } = caller;
     return {
       env,
       config,
       db: env.DB,
       principal,
-      authority: {
-        assertCurrent,
-        fence() {
-          if (ref === null) return [];
-          // The agent's epoch rises for each of its tokens that ends alone; what holds at this moment holds under today's.
-          if (ref.kind === "agent" && authority.holds(ref)) ref.epoch = authority.epoch();
-          return fencingTokens(self, ref, apiKeys.generation());
-        },
-        revokedItself(epoch) {
-          if (ref === null) return;
-          ref.epoch = epoch;
-          if (ref.kind === "device" || ref.kind === "apiKey") ref.mayStillReply = true;
-        },
-      },
+      authority: caller.authority,
       requestId: request.requestId,
       origin: request.origin,
       now,
@@ -96,7 +101,7 @@ export function createRunner(deps: RunnerDeps): Runner {
       gate: operations({
         ref,
         by: { principal, origin: request.origin, requestId: request.requestId },
-        assertCurrent,
+        assertCurrent: caller.authority.assertCurrent,
         closesSockets,
       }),
     };
@@ -111,19 +116,24 @@ export function createRunner(deps: RunnerDeps): Runner {
   };
 
   return {
-    async run(ref, request, { surface, method, params }) {
+    async run(caller, request, { surface, method, params }) {
       let hasEnded = false;
       const closesSockets = (): void => {
         hasEnded = true;
       };
+      const ref = caller.kind === "operator" ? null : caller;
+      const dispatch = async (principal: Principal, held: Authority): Promise<Reply> => {
+        const context = contextOf({ ref, principal, authority: held }, request, closesSockets);
+        await introduce(context);
+        return deps.dispatcher().dispatch(context, surface, method, params);
+      };
       try {
         return await calls.run(
           () => ref !== null && endReason(ref) !== null,
-          async () => {
-            const context = contextOf(ref, request, closesSockets);
-            await introduce(context);
-            return deps.dispatcher().dispatch(context, surface, method, params);
-          },
+          () =>
+            caller.kind === "operator"
+              ? underOperator(caller, { db: env.DB, now }, (held) => dispatch(caller, held)).catch(refusalOf)
+              : dispatch(caller.principal, authorityOf(caller)),
         );
       } finally {
         // Sockets whose authority this call has ended are closed after its answer, which may have to go over one of them.
@@ -131,4 +141,10 @@ export function createRunner(deps: RunnerDeps): Runner {
       }
     },
   };
+}
+
+/** An operator's key that has ended, or of which nobody could say that it has not. */
+function refusalOf(thrown: unknown): Reply {
+  if (thrown instanceof ProxyError) return refusal(thrown);
+  throw thrown;
 }

@@ -1,6 +1,7 @@
 /** Calls, as they cross from the Worker to a gate. */
 import type { Credential } from "../../auth/credential.ts";
 import type { ProofForm } from "../../auth/proof.ts";
+import type { OperatorPrincipal } from "../../authority/operator.ts";
 import type { ApiKeyGrant } from "../../authority/reference.ts";
 import type { Scope } from "../../authority/scopes.ts";
 import type { WrittenReply } from "../../call/reply.ts";
@@ -18,7 +19,8 @@ export type GateCaller =
   /** `address` is whom failures are counted against. */
   | { kind: "credential"; credential: GateCredential; address: string | null }
   | { kind: "apiKey"; key: ApiKeyGrant }
-  | { kind: "operator" };
+  /** Absent in what an older version asks: the holder of `OPERATOR_TOKEN`, the only operator that it knows. */
+  | { kind: "operator"; principal?: OperatorPrincipal };
 
 /** A device asks for the token that waits for it. */
 export type Claim = { deviceId: string; proof: ClaimProof; address: string | null; requestId: string };

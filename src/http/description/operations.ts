@@ -288,5 +288,16 @@ export const OPERATIONS: Readonly<Record<MethodName, OperationDescription>> = {
     example: { tenantId: "acme", enforce: false },
   },
 
+  "operator/create": {
+    summary: "Make an operator's key with a role; it is shown once",
+    refuses: CONFLICT,
+    example: { name: "alice", role: "admin" },
+  },
+  "operator/list": { summary: "List operators with their roles, without their keys", example: { limit: 20 } },
+  "operator/revoke": {
+    summary: "End an operator's key and what was made with it",
+    refuses: ENDS,
+    example: { operatorId: ulid },
+  },
   "audit/list": { summary: "Read the audit", example: { action: "agent.register" } },
 };

@@ -6,11 +6,12 @@ import { hashSecret, hasSecretForm, SECRET_PREFIXES } from "../../authority/secr
 import { writtenReply } from "../../call/reply.ts";
 import { findInvite, type InvitePrincipal } from "../../identity/invites.ts";
 import { parsePublicKey } from "../../identity/public-key.ts";
+import { UNENDED } from "../../operators/lease.ts";
 import { type BodyLimits, discardBody } from "../../resilience/bounded-body.ts";
 import { decodeBase64Url } from "../../wire/base64url.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import { importEd25519PublicKey } from "../../wire/proof.ts";
-import { countGuess } from "../authenticate.ts";
+import { countGuess } from "../guesses.ts";
 import { jsonResponse } from "../json-response.ts";
 import type { HttpEnv } from "../middleware/request-context.ts";
 import { refuseBeyond } from "../middleware/rate-limit.ts";
@@ -34,7 +35,7 @@ export const enroll: Handler<HttpEnv> = async (c) => {
   });
   await prove(params, proof);
   const principal = await inviteOf(c, secret);
-  const ctx = { ...workerContext(c), principal };
+  const ctx = workerContext(c, principal, UNENDED);
   const reply = writtenReply(await c.get("runtime").dispatcher.dispatch(ctx, "http", "identity.enroll", params));
   if (!reply.ok) {
     const { code, message: detail, retryAfterMs, data } = reply;

@@ -6,6 +6,7 @@ import type { RouteNeeds } from "../../auth/form.ts";
 import { type WrittenReply, writtenReply } from "../../call/reply.ts";
 import type { GateCaller } from "../../gate/protocol/calls.ts";
 import type { AgentDid } from "../../wire/did.ts";
+import { underOperator } from "../../operators/lease.ts";
 import { JsonText } from "../../wire/json-text.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import { authenticate, beforeTheHop } from "../authenticate.ts";
@@ -73,11 +74,17 @@ async function run(c: Context<HttpEnv>, passed: Passed, route: MethodRoute, para
     }
     case "operator": {
       const { inGateOf } = route;
+      const { principal } = passed;
+      const { dispatcher } = c.get("runtime");
+      await beforeTheHop(c, passed, () => dispatcher.assertPermitted(route.method, principal));
       const named =
         inGateOf === undefined ? null : await beforeTheHop(c, passed, () => namedAgent(memberOf(params, inGateOf)));
-      if (named !== null) return inGate(c, passed, named, { kind: "operator" }, route, params);
+      if (named !== null) return inGate(c, passed, named, { kind: "operator", principal }, route, params);
       acceptedByGate(c, passed);
-      return writtenReply(await c.get("runtime").dispatcher.dispatch(workerContext(c), "http", route.method, params));
+      const reply = await underOperator(principal, { db: c.env.DB, now: Date.now }, (authority) =>
+        dispatcher.dispatch(workerContext(c, principal, authority), "http", route.method, params),
+      );
+      return writtenReply(reply);
     }
   }
 }

@@ -2,19 +2,25 @@
 import type { Context, Handler } from "hono";
 import type { RouteNeeds } from "../../auth/form.ts";
 import { withDeadline } from "../../resilience/deadline.ts";
+import { METRICS_ROLES } from "../../rpc/permissions.ts";
 import { errorFields } from "../../telemetry/log.ts";
 import { meter, sendTo } from "../../telemetry/metrics.ts";
 import { OPEN_METRICS_TYPE, openMetricsText } from "../../telemetry/openmetrics-text.ts";
 import { seriesOf, type Snapshot } from "../../telemetry/metric-series.ts";
 import { ProxyError } from "../../wire/problem.ts";
-import { authenticate } from "../authenticate.ts";
+import { authenticate, beforeTheHop } from "../authenticate.ts";
 import { acceptedByGate } from "../gate-client.ts";
 import type { HttpEnv } from "../middleware/request-context.ts";
 
 /** `GET /metrics`: OpenMetrics text. @throws ProxyError PROXY_NOT_FOUND while METRICS is off */
 export function metrics(needs: RouteNeeds): Handler<HttpEnv> {
   return async (c) => {
-    acceptedByGate(c, await authenticate(c, needs));
+    const passed = await authenticate(c, needs);
+    await beforeTheHop(c, passed, () => {
+      if (passed.kind === "operator" && METRICS_ROLES.includes(passed.principal.role)) return;
+      throw new ProxyError("PROXY_AUTH_FORBIDDEN", { reason: "the numbers are not this role's" });
+    });
+    acceptedByGate(c, passed);
     if (!c.get("runtime").config.metrics)
       throw new ProxyError("PROXY_NOT_FOUND", { detail: "The numbers are turned off." });
     const aggregate = await readAggregate(c);

@@ -1,8 +1,9 @@
 /** `POST /rpc`: JSON-RPC 2.0 over HTTP. A failed authentication is a problem document; everything else is a 200. Contract §5. */
 import type { Context, Handler } from "hono";
 import type { RouteNeeds } from "../../auth/form.ts";
-import type { Passed } from "../../auth/passed.ts";
+import type { Passed, PassedOperator } from "../../auth/passed.ts";
 import type { Reply } from "../../call/reply.ts";
+import { underOperator } from "../../operators/lease.ts";
 import { refusal } from "../../rpc/dispatcher.ts";
 import { answerRpcBody } from "../../rpc/json-rpc.ts";
 import { JsonText } from "../../wire/json-text.ts";
@@ -77,16 +78,22 @@ function callerOf(c: Context<HttpEnv>, passed: Exclude<Passed, { kind: "operator
 /** The operator is in no gate: what belongs into one names its agent. */
 async function runForOperator(
   c: Context<HttpEnv>,
-  passed: Passed,
+  passed: PassedOperator,
   method: string,
   params: JsonText | undefined,
 ): Promise<Reply> {
   const { dispatcher } = c.get("runtime");
-  if (!dispatcher.runsInGate(method)) return dispatcher.dispatch(workerContext(c), "rpc", method, params);
+  const { principal } = passed;
   try {
+    if (!dispatcher.runsInGate(method)) {
+      return await underOperator(principal, { db: c.env.DB, now: Date.now }, (authority) =>
+        dispatcher.dispatch(workerContext(c, principal, authority), "rpc", method, params),
+      );
+    }
+    dispatcher.assertPermitted(method, principal);
     const agentDid = namedAgent(params === undefined ? undefined : memberOf(params, "agentDid"));
     const { replies } = await callGate(c, passed, agentDid, {
-      caller: { kind: "operator" },
+      caller: { kind: "operator", principal },
       surface: "rpc",
       calls: [params === undefined ? { method } : { method, paramsText: params.json }],
     });

@@ -110,8 +110,10 @@ async function inGateOf(
   did: AgentDid,
   params: { apiKeyId: string },
 ): Promise<z.infer<typeof deleted>> {
-  const { requestId, origin } = ctx;
-  const call = { caller: { kind: "operator" as const }, surface: "rpc" as const, requestId, origin, bookmark: null };
+  const { requestId, origin, principal } = ctx;
+  if (principal.kind !== "operator") throw new ProxyError("PROXY_AUTH_FORBIDDEN");
+  const caller = { kind: "operator" as const, principal };
+  const call = { caller, surface: "rpc" as const, requestId, origin, bookmark: null };
   const calls = [{ method: "apikey/delete", params }];
   const answer = await callRemoteGate(ctx, () => ctx.gates.of(did).call({ ...call, calls }), REMOTE_CALL_TIMEOUT_MS);
   const reply = answer.ok ? answer.replies[0] : undefined;

@@ -21,6 +21,7 @@ type AuditRow = {
   result: string;
   request_id: string | null;
   details: string;
+  operator: string | null;
 };
 
 const auditList = defineMethod({
@@ -39,6 +40,7 @@ const auditList = defineMethod({
         id: z.string(),
         atMs: timeMs,
         actor: z.string(),
+        operator: z.optional(z.string()),
         action: z.string(),
         subject: z.nullable(z.string()),
         agentDid: z.nullable(z.string()),
@@ -55,7 +57,7 @@ const auditList = defineMethod({
     const rows = await read(
       ctx.db
         .prepare(
-          `SELECT id, at_ms, actor, action, subject, agent_did, origin, result, request_id, details FROM audit
+          `SELECT id, at_ms, actor, action, subject, agent_did, origin, result, request_id, details, operator FROM audit
            WHERE (?1 IS NULL OR subject = ?1) AND (?2 IS NULL OR action = ?2) AND (?3 IS NULL OR (at_ms, id) < (?3, ?4))
            ORDER BY at_ms DESC, id DESC LIMIT ?5`,
         )
@@ -69,6 +71,7 @@ const auditList = defineMethod({
         id: row.id,
         atMs: row.at_ms,
         actor: row.actor,
+        ...(row.operator === null ? {} : { operator: row.operator }),
         action: row.action,
         subject: row.subject,
         agentDid: row.agent_did,

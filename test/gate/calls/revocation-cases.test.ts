@@ -37,7 +37,7 @@ const begun = new Set<string>();
 const held = defineMethod({
   name: "test.held",
   surface: "rpc",
-  permission: { callers: ["agent", "device", "shared"], scope: null },
+  permission: { callers: ["agent", "device", "shared"], roles: [], scope: null },
   params: z.object({ until: z.string() }),
   result: z.object({ done: z.literal(true) }),
   async handler(ctx, { until }) {
@@ -52,7 +52,7 @@ const held = defineMethod({
 const endAgent = defineMethod({
   name: "test.end",
   surface: "rpc",
-  permission: { callers: ["operator"], scope: null },
+  permission: { callers: ["operator"], roles: ["owner"], scope: null },
   params: z.object({ keepJti: z.optional(z.string()) }),
   result: z.object({ sockets: z.int(), inFlight: z.int() }),
   async handler(ctx, { keepJti }) {
@@ -281,7 +281,7 @@ describe("a re-key that is refused", () => {
     const refused = defineMethod({
       name: "test.refused",
       surface: "rpc",
-      permission: { callers: ["operator"], scope: null },
+      permission: { callers: ["operator"], roles: ["owner"], scope: null },
       params: z.object({}),
       result: z.object({}),
       async handler(ctx) {

@@ -39,7 +39,7 @@ const rest = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(
 const effect = defineMethod({
   name: "test.effect",
   surface: "rpc",
-  permission: { callers: ["agent", "device", "shared"], scope: null },
+  permission: { callers: ["agent", "device", "shared"], roles: [], scope: null },
   params: z.object({ mark: z.string(), authority: z.string(), waitMs: z.int(), careless: z.boolean() }),
   result: z.object({ done: z.literal(true) }),
   async handler(ctx, { mark, authority, waitMs, careless }) {
@@ -66,7 +66,7 @@ const effect = defineMethod({
 const endAgent = defineMethod({
   name: "test.end",
   surface: "rpc",
-  permission: { callers: ["operator"], scope: null },
+  permission: { callers: ["operator"], roles: ["owner"], scope: null },
   params: z.object({ keepJti: z.optional(z.string()), jti: z.string() }),
   result: z.object({ sockets: z.int(), inFlight: z.int() }),
   async handler(ctx, { keepJti, jti }) {

@@ -5,6 +5,7 @@
 import { env } from "cloudflare:workers";
 import { vi } from "vitest";
 import * as z from "zod/mini";
+import { ROOT } from "../../../src/authority/operator.ts";
 import { scopesOf } from "../../../src/authority/principal.ts";
 import type { AuthorityRef } from "../../../src/authority/reference.ts";
 import type { Scope } from "../../../src/authority/scopes.ts";
@@ -197,7 +198,7 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
   const effect = defineMethod({
     name: "test.effect",
     surface: "rpc",
-    permission: { callers: ["agent", "device", "shared"], scope: null },
+    permission: { callers: ["agent", "device", "shared"], roles: [], scope: null },
     params: z.object({ credential: z.string(), plan: z.array(z.string()) }),
     result: z.object({ done: z.literal(true) }),
     async handler(ctx, { credential, plan }) {
@@ -223,7 +224,7 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
   const leave = defineMethod({
     name: "test.leave",
     surface: "rpc",
-    permission: { callers: ["agent", "device", "operator"], scope: null },
+    permission: { callers: ["agent", "device", "operator"], roles: ["owner"], scope: null },
     params: z.object({}),
     result: z.object({}),
     async handler(ctx) {
@@ -239,7 +240,7 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
   const endAgent = defineMethod({
     name: "test.end",
     surface: "rpc",
-    permission: { callers: ["operator"], scope: null },
+    permission: { callers: ["operator"], roles: ["owner"], scope: null },
     params: z.object({ keepJti: z.optional(z.string()) }),
     result: z.object({ sockets: z.int(), inFlight: z.int() }),
     async handler(ctx, { keepJti }) {
@@ -494,8 +495,8 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
     const { runner } = gate;
     going(
       (async () => {
-        const ref = credential === null ? null : await admit(credential);
-        if (credential !== null && ref === null) return;
+        const ref = credential === null ? ROOT : await admit(credential);
+        if (ref === null) return;
         const reply = await runner.run(
           ref,
           { requestId: "r", origin: null, bookmarks: null },

@@ -1,5 +1,6 @@
 /** How many devices an agent may have, and how much a list of them says: it has no pages. */
 import { describe, expect, test } from "vitest";
+import { ROOT } from "../../../src/authority/operator.ts";
 import type { Device } from "../../../src/authority/device/device.ts";
 import { pairDigest, type PairRequest } from "../../../src/authority/device/pair-requests.ts";
 import { SCOPES } from "../../../src/authority/scopes.ts";
@@ -94,7 +95,7 @@ describe("an agent with as many devices as it may have", () => {
       },
     } as unknown as GateLocal;
     const ctx = {
-      principal: { kind: "operator" },
+      principal: ROOT,
       authority: { assertCurrent() {} },
       agentDid: "did:cdi:registry.sallyport.example:agent:01JDA00000000000000000000A",
       now: () => NOW_MS,
