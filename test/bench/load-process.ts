@@ -37,6 +37,8 @@ export function startLoadProcess(): LoadProcess {
     run: ask("run"),
     same: ask("same"),
     lone: ask("lone"),
+    group: ask("group"),
+    fanOut: ask("fanOut"),
     async stop() {
       child.kill();
       await ended;

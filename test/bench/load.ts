@@ -2,7 +2,7 @@
  * The load process: agents, their requests and their sockets live here, away from the process that hosts the runtime. It
  * does what it is told over the channel to its parent and answers with figures.
  */
-import { type Agent, pair, register, OPERATOR_TOKEN } from "../support/program/agents.ts";
+import { type Agent, pair, register, request, OPERATOR_TOKEN } from "../support/program/agents.ts";
 import { openHttpConnection } from "./http-connection.ts";
 import { connectRecipients, type Recipients } from "./recipients.ts";
 import { type RunFigures, type RunPlan, runLoad } from "./run.ts";
@@ -11,6 +11,7 @@ import {
   requestBytes,
   signCalls,
   signGet,
+  signGroupSend,
   signSend,
   type SignedSend,
   signSends,
@@ -39,6 +40,14 @@ export type LoadCommands = {
     url: string;
     count: number;
     silenceMs: number;
+  }): Promise<{ acceptedMs: number[]; pushedAfterMs: number[] }>;
+  /** Puts the first sender and all recipients into one group; gives its id. */
+  group(plan: { url: string }): Promise<string>;
+  /** Sends to all of a group, one after the other, each when all have the one before. */
+  fanOut(plan: {
+    url: string;
+    groupId: string;
+    count: number;
   }): Promise<{ acceptedMs: number[]; pushedAfterMs: number[] }>;
 };
 
@@ -118,7 +127,51 @@ const commands: LoadCommands = {
     connection.close();
     return { acceptedMs, pushedAfterMs };
   },
+
+  async group({ url }) {
+    const [admin] = senders;
+    if (admin === undefined) throw new Error("nobody makes the group");
+    const groupId = String((await rpc(url, admin, "group/create", { name: "bench" }))["groupId"]);
+    for (const member of targets) {
+      // oxlint-disable-next-line no-await-in-loop -- joining is not what is measured, and not to be a burst
+      const { token } = await rpc(url, admin, "group/invite", { groupId });
+      // oxlint-disable-next-line no-await-in-loop
+      await rpc(url, member, "group/join", { token });
+    }
+    return groupId;
+  },
+
+  async fanOut({ url, groupId, count }) {
+    const connection = await openHttpConnection(url);
+    const acceptedMs: number[] = [];
+    const pushedAfterMs: number[] = [];
+    const [from] = senders;
+    if (from === undefined || recipients === null) throw new Error("nobody is connected");
+    for (let index = 0; index < count; index++) {
+      const bytes = signGroupSend(from, groupId, { index });
+      recipients.forget();
+      // oxlint-disable no-await-in-loop -- one after the other is what is measured
+      const beganAtMs = performance.now();
+      const answer = await connection.send(bytes);
+      const acceptedAtMs = performance.now();
+      if (answer.status !== 202) throw new Error(`not accepted: ${answer.status} ${answer.body}`);
+      if (!(await recipients.until(targets.length, SETTLED_WITHIN_MS))) throw new Error("a member has nothing");
+      // oxlint-enable no-await-in-loop
+      acceptedMs.push(acceptedAtMs - beganAtMs);
+      pushedAfterMs.push((recipients.received.at(-1)?.atMs ?? Number.NaN) - acceptedAtMs);
+    }
+    connection.close();
+    return { acceptedMs, pushedAfterMs };
+  },
 };
+
+async function rpc(url: string, agent: Agent, method: string, params: object): Promise<Record<string, unknown>> {
+  const body = JSON.stringify({ jsonrpc: "2.0", id: 1, method, params });
+  const answer = await request(url, agent, { method: "POST", path: "/rpc", body });
+  const { result } = answer.body as { result?: Record<string, unknown> };
+  if (result === undefined) throw new Error(`${method}: ${answer.status} ${JSON.stringify(answer.body)}`);
+  return result;
+}
 
 /** Waits until the sender's own gate has heard of the end of each sender's last message. */
 async function settled(url: string, last: RunFigures["last"]): Promise<string[]> {

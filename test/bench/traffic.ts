@@ -46,6 +46,13 @@ export function signSend(from: Agent, toDid: string, payload: unknown, path: str
   return requestBytes("POST", path, signedHeaders(from, { method: "POST", path, body, headers }), body);
 }
 
+/** One send to all of a group. */
+export function signGroupSend(from: Agent, groupId: string, payload: object): Buffer {
+  const body = JSON.stringify({ ...payload, text: TEXT });
+  const headers = { "X-Claw-Group-Id": groupId };
+  return requestBytes("POST", HOOK_PATH, signedHeaders(from, { method: "POST", path: HOOK_PATH, body, headers }), body);
+}
+
 /** `count` JSON-RPC calls, every agent in turn about itself. */
 export function signCalls(agents: readonly Agent[], method: string, count: number): SignedSend[] {
   return Array.from({ length: count }, (_, index): SignedSend => {
