@@ -12,13 +12,20 @@ export type Recipients = {
   close(): Promise<void>;
 };
 
+const OPENED_AT_ONCE = 16;
+
 /** Any ULID does as the id of a frame. */
 const FRAME_ID = "01K0000000000000000000000F";
 
 export async function connectRecipients(url: string, agents: readonly Agent[]): Promise<Recipients> {
   const received: Received[] = [];
   let look: (() => void) | null = null;
-  const sockets = await Promise.all(agents.map((agent, index) => open(url, agent, index)));
+  const sockets: WebSocket[] = [];
+  for (let at = 0; at < agents.length; at += OPENED_AT_ONCE) {
+    const some = agents.slice(at, at + OPENED_AT_ONCE);
+    // oxlint-disable-next-line no-await-in-loop -- a hundred newcomers at once are more than an isolate asks the registry for
+    sockets.push(...(await Promise.all(some.map((agent, index) => open(url, agent, at + index)))));
+  }
 
   async function open(at: string, agent: Agent, recipient: number): Promise<WebSocket> {
     const issued = await request(at, agent, { method: "POST", path: "/v1/relay/tickets", body: "{}" });

@@ -6,6 +6,9 @@ import { TRANSFER_IN_PROGRESS_BYTES_MAX } from "../protocol/transfer.ts";
 import type { GroupCommit } from "../storage/group-commit.ts";
 import type { Outbox } from "./outbox.ts";
 
+/** Hand-overs that one turn starts; the next follows at once. So what is sent to a hundred does not keep its own answer waiting. */
+const STARTS_A_TURN_MAX = 8;
+
 /** The hand-overs of one sender's gate. */
 export type Transfer = {
   /** Starts every hand-over that is due, one at a time to each recipient; they go on by themselves. */
@@ -67,14 +70,14 @@ export function createTransfer({ self, outbox, commits, gateStub, expire, now, l
     } finally {
       bytesInProgress -= bytes;
     }
-    // What came meanwhile goes at once, and needs no commit: it is on disk as what is held.
-    start(now());
+    // What came meanwhile for the same recipient goes at once, and needs no commit: it is on disk as what is held.
+    if (outbox.dueRecipients(now()).includes(to)) start([to]);
     const dueMs = nextDueMs();
     if (dueMs !== null) commits.wake(Math.max(1, dueMs - now()));
   };
 
-  const start = (nowMs: number): void => {
-    for (const to of outbox.dueRecipients(nowMs)) {
+  const start = (recipients: readonly AgentDid[]): void => {
+    for (const to of recipients) {
       if (bytesInProgress >= TRANSFER_IN_PROGRESS_BYTES_MAX) return;
       void handOver(to);
     }
@@ -86,7 +89,7 @@ export function createTransfer({ self, outbox, commits, gateStub, expire, now, l
   return {
     start(nowMs) {
       outbox.recordHandedOver(nowMs);
-      start(nowMs);
+      start(outbox.dueRecipients(nowMs).slice(0, STARTS_A_TURN_MAX));
     },
     nextDueMs,
     nextRecordMs: outbox.nextRecordMs,
