@@ -4,6 +4,7 @@ import { env } from "cloudflare:workers";
 import { beforeAll, describe, expect, onTestFinished, test, vi } from "vitest";
 import { didAuthority, newDid, parseAgentDid } from "../../src/wire/did.ts";
 import { encodeBase64Url } from "../../src/wire/base64url.ts";
+import { newGroupId } from "../../src/wire/group-id.ts";
 import { newUlid } from "../../src/wire/ulid.ts";
 import { watch } from "../support/db-spy.ts";
 import { stopClock } from "../support/gate.ts";
@@ -15,6 +16,7 @@ const DEVICE_ID = "A".repeat(22);
 let there: Agent;
 let stranger: Agent;
 let unverified: CryptoKey;
+let groupId: string;
 
 beforeAll(async () => {
   there = await register();
@@ -23,6 +25,7 @@ beforeAll(async () => {
   await pairDevice(there, ["relay", "send", "admin"]);
   await result(there, "shared.auth.rotate", {});
   await createTask(there, { agentDid: there.did, name: "known" });
+  groupId = String((await result(there, "group/create", { name: "known" }))["groupId"]);
   unverified = ((await crypto.subtle.generateKey("Ed25519", true, ["sign", "verify"])) as CryptoKeyPair).privateKey;
 });
 
@@ -109,6 +112,21 @@ const ROUTES: Record<string, Route> = {
       path: "/hooks/agent",
       body: "{}",
       headers: { ...headers, "X-Claw-Recipient-Agent-Did": did },
+    };
+  },
+  "POST /hooks/agent in a group that the agent is not in": async (did) => {
+    const headers = await authorization(stranger, "{}", { method: "POST", path: "/hooks/agent" });
+    const group = did === there.did ? groupId : newGroupId(Date.now());
+    return { method: "POST", path: "/hooks/agent", body: "{}", headers: { ...headers, "X-Claw-Group-Id": group } };
+  },
+  "POST /hooks/agent to one in a group that the agent is not in": async (did) => {
+    const headers = await authorization(stranger, "{}", { method: "POST", path: "/hooks/agent" });
+    const group = did === there.did ? groupId : newGroupId(Date.now());
+    return {
+      method: "POST",
+      path: "/hooks/agent",
+      body: "{}",
+      headers: { ...headers, "X-Claw-Group-Id": group, "X-Claw-Recipient-Agent-Did": did },
     };
   },
   "POST /rpc by an agent that may nothing on it": async (agentDid) => {

@@ -180,6 +180,27 @@ describe("whoever leaves or is removed", () => {
     expect(ofPair.status).toBe(202);
   });
 
+  test("a pairing that ends beside a group takes its own messages along, and not those of the group", async () => {
+    const paired = await post(alice, { "X-Claw-Recipient-Agent-Did": bob.did }, "never paired");
+    expect(paired.status).toBe(403);
+    const profile = { agentName: "agent", humanName: "Ann" };
+    const route = async (from: Agent, path: string, asked: object): Promise<Record<string, unknown>> => {
+      const body = JSON.stringify(asked);
+      const headers = await authorization(from, body, { method: "POST", path });
+      return (await fetchWorker(new Request(`https://proxy.example${path}`, { method: "POST", body, headers }))).json();
+    };
+    const { ticket } = await route(alice, "/pair/start", { initiatorProfile: profile });
+    await route(bob, "/pair/confirm", { ticket, responderProfile: profile });
+    expect((await post(alice, { "X-Claw-Recipient-Agent-Did": bob.did }, "of the pair")).status).toBe(202);
+    expect((await post(alice, inGroup(bob), "of the group")).status).toBe(202);
+    await eventually(async () =>
+      expect(await rowsOf(bob.did as AgentDid, "SELECT 1 FROM inbound WHERE state = 0")).toHaveLength(2),
+    );
+    expect(await route(bob, "/pair/remove", { peerAgentDid: alice.did })).toEqual({ removed: true });
+    expect((await inbox(bob)).map(({ payload }) => payload)).toEqual(["of the group"]);
+    expect((await post(alice, inGroup(bob))).status).toBe(202);
+  });
+
   test("is in again at the next request after joining anew", async () => {
     await post(carol, inGroup(bob));
     await result(carol, "group/leave", { groupId });

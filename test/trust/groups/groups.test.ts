@@ -9,6 +9,7 @@ import {
   type Caller,
   codeOf,
   fetchWorker,
+  newKey,
   operator,
   pairDevice,
   register,
@@ -269,6 +270,27 @@ describe("a join token", () => {
     await result(alice, "device.token.revoke", { deviceId: ended.deviceId });
     expect(await codeOf(bob, "group/join", { token: bad })).toBe("PROXY_NOT_FOUND");
     expect(await result(bob, "group/join", { token: good })).toMatchObject({ groupId });
+  });
+
+  test("ends with a re-key of the agent that made it", async () => {
+    const admin = await register();
+    const groupId = await groupOf(admin, alice);
+    const token = await tokenFor(admin, groupId);
+    const { x } = await newKey();
+    const answer = await fetchWorker(
+      new Request("https://proxy.example/v1/agents/rekey", {
+        method: "POST",
+        body: JSON.stringify({ agentDid: admin.did, publicKey: x }),
+        headers: { Authorization: `Bearer ${env.OPERATOR_TOKEN ?? ""}`, "Content-Type": "application/json" },
+      }),
+    );
+    expect(answer.status).toBeLessThan(300);
+    expect(await codeOf(bob, "group/join", { token })).toBe("PROXY_NOT_FOUND");
+    // The place stays: it is the agent's, whatever its key.
+    expect(await membersOf(alice, groupId)).toEqual([
+      [admin.did, "admin"],
+      [alice.did, "member"],
+    ]);
   });
 
   test("is stored as a hash alone, and a group has 100 of them waiting at most", async () => {
