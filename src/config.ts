@@ -1,4 +1,5 @@
 /** Settings → Config: each with its unit, its default and its bounds (contract §6). Parsed once an isolate; nothing is guessed. */
+import { OPERATOR_ROLES, type OperatorRole } from "./wire/operator-role.ts";
 import { isOrigin } from "./wire/origin.ts";
 import { err, ok, type Result } from "./wire/result.ts";
 
@@ -58,6 +59,18 @@ export type Config = {
   readonly fgacEnforce: boolean;
   readonly authzGraph: string;
   readonly operatorTokens: readonly string[];
+  /** Null where no assertion of Cloudflare Access counts. */
+  readonly access: AccessSettings | null;
+};
+
+/** Cloudflare Access in front of the console. */
+export type AccessSettings = {
+  /** Host of the team: who issues assertions. */
+  readonly teamDomain: string;
+  /** The tag of the one application whose assertions count. */
+  readonly audience: string;
+  /** By an address or a domain, in lower case. */
+  readonly roles: ReadonlyMap<string, OperatorRole>;
 };
 
 /** One setting that cannot be used, by its name, with what is wrong. Never carries the value of a secret. */
@@ -243,8 +256,37 @@ function readSettings(read: SettingReader, refuse: Refuse): Config {
     fgacAgentApiKeysDualWrite: tenants("FGAC_AGENT_API_KEYS_DUAL_WRITE"),
     fgacEnforce: oneOf("FGAC_ENFORCE", "off", ["on", "off"]) === "on",
     authzGraph: graph === "d1" ? graph : httpUrl("AUTHZ_GRAPH", graph),
+    access: readAccess(read, refuse),
     operatorTokens: ["OPERATOR_TOKEN", "OPERATOR_TOKEN_NEXT"].map(secret).filter((token) => token !== null),
   };
+}
+
+/** The three settings of Cloudflare Access; null where none of it counts. */
+function readAccess({ text, list }: SettingReader, refuse: Refuse): AccessSettings | null {
+  const teamDomain = text("ACCESS_TEAM_DOMAIN");
+  const audience = text("ACCESS_AUD");
+  const given = list("ACCESS_ROLES", isAccessRole, "email-or-domain=role");
+  if (teamDomain !== null && !isDnsName(teamDomain))
+    refuse("ACCESS_TEAM_DOMAIN", "must be a lower-case host name such as team.cloudflareaccess.com");
+  if (audience !== null && !/^[A-Za-z0-9_-]{16,256}$/.test(audience))
+    refuse("ACCESS_AUD", "must be the application's audience tag");
+  const pairs = given.map((pair): [string, OperatorRole] => {
+    const at = pair.lastIndexOf("=");
+    return [pair.slice(0, at).toLowerCase(), pair.slice(at + 1) as OperatorRole];
+  });
+  const roles = new Map(pairs);
+  if (roles.size < pairs.length) refuse("ACCESS_ROLES", "names somebody twice");
+  if (teamDomain !== null && audience !== null) return { teamDomain, audience, roles };
+  if (teamDomain === null && audience !== null) refuse("ACCESS_TEAM_DOMAIN", "is required beside ACCESS_AUD");
+  if (audience === null && teamDomain !== null) refuse("ACCESS_AUD", "is required beside ACCESS_TEAM_DOMAIN");
+  if (audience === null && teamDomain === null && given.length > 0)
+    refuse("ACCESS_ROLES", "means nothing without ACCESS_TEAM_DOMAIN and ACCESS_AUD");
+  return null;
+}
+
+function isAccessRole(pair: string): boolean {
+  const [, who = "", role = ""] = /^(?:[^\s@=]{1,64}@)?([^\s@=]+)=([a-z]+)$/.exec(pair) ?? [];
+  return isDnsName(who.toLowerCase()) && (OPERATOR_ROLES as readonly string[]).includes(role);
 }
 
 /** What no setting is by itself, and two are beside each other. */
@@ -273,10 +315,14 @@ function isAuthority(value: string): boolean {
 function isIssuer(value: string): boolean {
   if (!URL.canParse(value)) return false;
   const url = new URL(value);
-  const label = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?";
-  const name = new RegExp(`^${label}(\\.${label})+$`);
   const http = url.protocol === "https:" || url.protocol === "http:";
-  return http && url.username === "" && url.password === "" && url.hostname.length <= 253 && name.test(url.hostname);
+  return http && url.username === "" && url.password === "" && isDnsName(url.hostname);
+}
+
+/** In lower case, of two labels or more. */
+function isDnsName(text: string): boolean {
+  const label = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?";
+  return text.length <= 253 && new RegExp(`^${label}(\\.${label})+$`).test(text);
 }
 
 /** Whether a switch is on for a tenant. */

@@ -3,6 +3,9 @@ declare namespace Cloudflare {
   interface Env {
     OPERATOR_TOKEN?: string;
     OPERATOR_TOKEN_NEXT?: string;
+    ACCESS_TEAM_DOMAIN?: string;
+    ACCESS_AUD?: string;
+    ACCESS_ROLES?: string;
     REGISTRY_SIGNING_SECRET?: string;
   }
 }

@@ -5,6 +5,7 @@
 import { cleanUpAfterCall, noteEndedAgent } from "./apikeys/cleanup.ts";
 import { apiKeyMethods } from "./rpc/methods/apikeys.ts";
 import { auditMethods } from "./rpc/methods/audit.ts";
+import { createAssertionVerifier } from "./auth/access-assertion.ts";
 import { type Chain, createChain } from "./auth/chain.ts";
 import { createOperatorTokens } from "./auth/credential.ts";
 import { type BodyBudget, createBodyBudget } from "./auth/limits/body-budget.ts";
@@ -137,6 +138,7 @@ function createRuntime(env: Env): Runtime {
     bodies,
     trust,
     operators: createOperatorTokens(config.operatorTokens),
+    assertions: config.access === null ? null : createAssertionVerifier(config.access),
     logLimit,
   });
   const lockout = createLockout();

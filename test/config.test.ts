@@ -150,6 +150,35 @@ describe("settings", () => {
     }
   });
 
+  test("ACCESS_TEAM_DOMAIN and ACCESS_AUD stand together, and ACCESS_ROLES gives roles that there are", () => {
+    const both = { ACCESS_TEAM_DOMAIN: "team.cloudflareaccess.com", ACCESS_AUD: "f".repeat(64) };
+    expect(configOf({}).access).toBeNull();
+    expect(configOf(both).access).toEqual({
+      teamDomain: both.ACCESS_TEAM_DOMAIN,
+      audience: both.ACCESS_AUD,
+      roles: new Map(),
+    });
+    const named = configOf({ ...both, ACCESS_ROLES: "Alice@Example.com=owner, example.com=viewer" }).access;
+    expect([...(named?.roles ?? [])]).toEqual([
+      ["alice@example.com", "owner"],
+      ["example.com", "viewer"],
+    ]);
+    for (const [setting, value] of [
+      ["ACCESS_TEAM_DOMAIN", "https://team.cloudflareaccess.com"],
+      ["ACCESS_TEAM_DOMAIN", "team"],
+      ["ACCESS_AUD", "short"],
+      ["ACCESS_AUD", `${"f".repeat(64)},${"e".repeat(64)}`],
+      ["ACCESS_ROLES", "alice@example.com"],
+      ["ACCESS_ROLES", "alice@example.com=king"],
+      ["ACCESS_ROLES", "*=owner"],
+      ["ACCESS_ROLES", "example.com=viewer,Example.com=owner"],
+    ] as const)
+      expect(problemsOf({ ...REQUIRED, ...both, [setting]: value }), `${setting}=${value}`).toContain(setting);
+    expect(problemsOf({ ...REQUIRED, ACCESS_AUD: both.ACCESS_AUD })).toEqual(["ACCESS_TEAM_DOMAIN"]);
+    expect(problemsOf({ ...REQUIRED, ACCESS_TEAM_DOMAIN: both.ACCESS_TEAM_DOMAIN })).toEqual(["ACCESS_AUD"]);
+    expect(problemsOf({ ...REQUIRED, ACCESS_ROLES: "example.com=owner" })).toEqual(["ACCESS_ROLES"]);
+  });
+
   test.each(["OPERATOR_TOKEN", "OPERATOR_TOKEN_NEXT", "REGISTRY_SIGNING_SECRET"])(
     "%s has 32 characters or more, and a refusal does not show it",
     (setting) => {

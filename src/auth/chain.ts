@@ -13,6 +13,7 @@ import { spansOfRequest } from "../telemetry/span.ts";
 import type { ProxyError } from "../wire/problem.ts";
 import { sha256Base64Url } from "../wire/proof.ts";
 import { err, ok, type Result } from "../wire/result.ts";
+import type { AssertionVerifier } from "./access-assertion.ts";
 import { checkAccess } from "./access.ts";
 import { type HeldBody, readRequestBody } from "./body.ts";
 import type { BodyBudget } from "./limits/body-budget.ts";
@@ -60,6 +61,8 @@ export type ChainDeps = {
   readonly bodies: BodyBudget;
   readonly trust: TrustStage;
   readonly operators: OperatorTokens;
+  /** Null where no assertion of Cloudflare Access counts. */
+  readonly assertions: AssertionVerifier | null;
   /** For refusals that a caller can cause at will. */
   readonly logLimit: LogLimit;
 };
@@ -109,6 +112,7 @@ type Timed = <T>(stage: Stage, run: () => Promise<T>) => Promise<T>;
 /** @returns the chain over what one isolate remembers; nothing of a request is kept */
 export function createChain(deps: ChainDeps): Chain {
   const { settings, replays, trust } = deps;
+  const formSettings = { ...settings, takesAssertions: deps.assertions !== null };
 
   async function decide(
     request: Request,
@@ -117,7 +121,7 @@ export function createChain(deps: ChainDeps): Chain {
     scope: ChainScope,
   ): Promise<Result<Passed, Refusal>> {
     const proven = provenRequest(request, settings.publicAuthorities);
-    const form = readForm(proven, needs, { tokens: deps.tokens, settings, nowMs: scope.now() }, decision);
+    const form = readForm(proven, needs, { tokens: deps.tokens, settings: formSettings, nowMs: scope.now() }, decision);
     if (!form.ok) return form;
     const held = await readRequestBody(request, { address: scope.address, budget: deps.bodies, now: scope.now });
     decision.durationsMs.body = scope.now() - decision.startedAtMs;
@@ -125,7 +129,7 @@ export function createChain(deps: ChainDeps): Chain {
     const passed =
       form.value.kind === "agent"
         ? await walkInTime({ form: form.value, body: held.value.bytes, decision }, scope)
-        : await admit(deps, form.value, held.value, decision);
+        : await admit(deps, form.value, held.value, decision, scope.now());
     // Who has proved who it is answers for its bytes by its own rate; others do so until the gate knows them.
     if (!passed.ok || passed.value.kind !== "credential") held.value.share.release();
     return passed;
@@ -284,8 +288,14 @@ async function admit(
   form: CredentialForm,
   held: HeldBody,
   decision: Decision,
+  nowMs: number,
 ): Promise<Result<Passed, Refusal>> {
   const { bytes: body, share: bodyShare } = held;
+  if (form.kind === "access") {
+    const vouched = await deps.assertions?.verify(form.assertion, nowMs);
+    if (vouched === undefined) return err(refusal("access-assertion-invalid"));
+    return vouched.ok ? ok({ kind: "operator", principal: vouched.value, body, decision }) : vouched;
+  }
   if (form.kind === "operator") {
     if (await deps.operators.matches(form.secret)) return ok({ kind: "operator", principal: ROOT, body, decision });
     if (!isOperatorKey(form.secret)) return err(refusal("operator-token-wrong"));

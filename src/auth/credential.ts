@@ -36,7 +36,12 @@ export type CredentialForm =
   | { readonly kind: "device"; readonly agentDid: AgentDid; readonly secret: string; readonly proof: ProofForm }
   | { readonly kind: "shared"; readonly agentDid: AgentDid; readonly secret: string }
   | { readonly kind: "apiKey"; readonly secret: string }
-  | { readonly kind: "operator"; readonly secret: string };
+  | { readonly kind: "operator"; readonly secret: string }
+  /** What Cloudflare Access says of a person. */
+  | { readonly kind: "access"; readonly assertion: string };
+
+/** One that is a secret. */
+export type SecretForm = Exclude<CredentialForm, { kind: "access" }>;
 
 const SECRET_BODY_PATTERN = /^[A-Za-z0-9_-]{43}$/;
 const SECRET_MAX_LENGTH = 1_024;
@@ -68,7 +73,7 @@ export function readCredential(
   authorization: Extract<Authorization, { secret: string }>,
   request: ProvenRequest,
   rules: ProofRules,
-): Result<CredentialForm, Refusal> {
+): Result<SecretForm, Refusal> {
   const { scheme, secret } = authorization;
   switch (scheme) {
     case "bearer":
@@ -89,7 +94,7 @@ export function readCredential(
 }
 
 /** Hashes the secret, so that from here on nobody holds it. */
-export async function sealCredential(form: CredentialForm): Promise<Credential> {
+export async function sealCredential(form: SecretForm): Promise<Credential> {
   const hash = encodeBase64Url(new Uint8Array(await sha256(form.secret)));
   switch (form.kind) {
     case "device":

@@ -2,6 +2,7 @@
 import { didAuthority } from "../wire/did.ts";
 import { ACCESS_HEADER } from "../wire/registry-documents.ts";
 import { err, ok, type Result } from "../wire/result.ts";
+import { ACCESS_ASSERTION_HEADER, ASSERTION_MAX_LENGTH } from "./access-assertion.ts";
 import { readAccessToken } from "./access.ts";
 import {
   type Authorization,
@@ -50,6 +51,8 @@ export type FormDeps = {
     readonly registryAuthority: string;
     readonly skewMaxSeconds: number;
     readonly proofV1: "accept" | "refuse";
+    /** Whether assertions of Cloudflare Access count. */
+    readonly takesAssertions: boolean;
   };
   readonly nowMs: number;
 };
@@ -62,7 +65,13 @@ export function readForm(
   decision: Decision,
 ): Result<AgentForm | CredentialForm, Refusal> {
   const authorization = readAuthorization(request.headers);
-  if (!authorization.ok) return authorization;
+  if (!authorization.ok) {
+    const assertion =
+      authorization.error.reason === "authorization-missing" ? readAssertion(request, needs, deps) : null;
+    if (assertion === null) return authorization;
+    decision.credential = "operator";
+    return assertion;
+  }
   if (!takesScheme(needs.accepts, authorization.value.scheme)) return err(refusal("scheme-not-for-this-route"));
   if (authorization.value.scheme === "claw") {
     decision.credential = "agent";
@@ -117,6 +126,32 @@ function readAgentForm(
     access: access.value,
     addressee: addressee.value,
   });
+}
+
+/**
+ * The assertion of Cloudflare Access, where one counts and nothing else was shown. A browser sends it by itself, so what changes
+ * something has to come from a page of this host.
+ *
+ * @returns null where there is none to look at
+ */
+function readAssertion(
+  { method, headers, authorities }: ProvenRequest,
+  needs: RouteNeeds,
+  { settings }: FormDeps,
+): Result<CredentialForm, Refusal> | null {
+  const assertion = headers.get(ACCESS_ASSERTION_HEADER);
+  if (assertion === null || !settings.takesAssertions || !needs.accepts.includes("operator")) return null;
+  if (assertion === "" || assertion.length > ASSERTION_MAX_LENGTH) return err(refusal("access-assertion-invalid"));
+  if (method !== "GET" && method !== "HEAD" && isCrossSite(headers, authorities))
+    return err(refusal("access-cross-site"));
+  return ok({ kind: "access", assertion });
+}
+
+function isCrossSite(headers: Headers, authorities: readonly string[]): boolean {
+  const site = headers.get("Sec-Fetch-Site");
+  if (site !== null && site !== "same-origin" && site !== "none") return true;
+  const origin = headers.get("Origin");
+  return origin !== null && !authorities.includes(URL.parse(origin)?.host ?? "");
 }
 
 function takesScheme(accepts: readonly CredentialKind[], scheme: Authorization["scheme"]): boolean {

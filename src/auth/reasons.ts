@@ -92,6 +92,12 @@ export const REASONS = {
   "credential-agent-foreign": at("credential", "PROXY_AUTH_INVALID_TOKEN"),
   "bearer-not-for-this-route": at("credential", "PROXY_AUTH_INVALID_TOKEN"),
   "operator-token-wrong": at("credential", "PROXY_AUTH_INVALID_TOKEN"),
+  "access-assertion-invalid": at("credential", "PROXY_AUTH_INVALID_TOKEN"),
+  // a person whom Access vouches for, and to whom ACCESS_ROLES gives no role
+  "access-role-none": at("credential", "PROXY_AUTH_FORBIDDEN"),
+  // a browser sends the assertion by itself, also where a page of another site asks it to
+  "access-cross-site": at("credential", "PROXY_AUTH_FORBIDDEN"),
+  "access-keys-unavailable": at("credential", "PROXY_AUTH_DEPENDENCY_UNAVAILABLE"),
   "credential-looked-up-too-often": at("credential", "PROXY_RATE_LIMIT_EXCEEDED"),
   "credential-unavailable": at("credential", "PROXY_AUTH_DEPENDENCY_UNAVAILABLE"),
   // what the route itself finds wrong with a verified request; the diagnostics name the code that it answers with

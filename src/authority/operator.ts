@@ -1,8 +1,5 @@
 /** Operators: named persons and programs that run the installation, and what each role may. Contract §2. */
-
-/** From everything to the numbers alone. What each may do stands with the methods, in `rpc/permissions.ts`. */
-export const OPERATOR_ROLES = ["owner", "admin", "registrar", "viewer", "metrics"] as const;
-export type OperatorRole = (typeof OPERATOR_ROLES)[number];
+import type { OperatorRole } from "../wire/operator-role.ts";
 
 /** An operator who has shown its credential. */
 export type OperatorPrincipal = {

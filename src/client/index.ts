@@ -56,7 +56,8 @@ export {
   type OperatorClient,
   type RegisteredAgent,
 } from "./operator.ts";
-export type { ListedOperator, OperatorRole, Operators, RevokedOperator } from "./methods/operators.ts";
+export type { OperatorRole } from "../wire/operator-role.ts";
+export type { ListedOperator, Operators, RevokedOperator } from "./methods/operators.ts";
 export type { Pairing, PairConfirmation, PairProfile, PairTicket, Peer } from "./methods/pairing.ts";
 export type {
   EnqueueResult,

@@ -19,7 +19,7 @@ export async function authenticate(c: Context<HttpEnv>, needs: RouteNeeds): Prom
       : passed;
   }
   const { error } = authenticated;
-  if (error.reason === "operator-token-wrong") countGuess(c);
+  if (error.reason === "operator-token-wrong" || error.reason === "access-assertion-invalid") countGuess(c);
   throw error;
 }
 

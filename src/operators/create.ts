@@ -1,6 +1,7 @@
 /** `operator/create` and `operator/list`, contract §5: keys of named operators, each with a role. */
 import { auditStatement } from "../audit/entry.ts";
-import { type OperatorRole, operatorAuthority, operatorSubject, ROOT } from "../authority/operator.ts";
+import { operatorAuthority, operatorSubject, ROOT } from "../authority/operator.ts";
+import type { OperatorRole } from "../wire/operator-role.ts";
 import { hashSecret, newSecret, SECRET_PREFIXES } from "../authority/secrets.ts";
 import type { CallContext } from "../call/context.ts";
 import { commitFenced, violates } from "../database/batch.ts";

@@ -3,7 +3,7 @@
  * of its parameters and of its result, the permission it needs, and its handler. A method without a permission does not compile.
  */
 import type * as z from "zod/mini";
-import type { OperatorRole } from "../authority/operator.ts";
+import type { OperatorRole } from "../wire/operator-role.ts";
 import type { PrincipalKind } from "../authority/principal.ts";
 import type { Scope } from "../authority/scopes.ts";
 import type { CallContext } from "../call/context.ts";

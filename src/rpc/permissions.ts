@@ -2,7 +2,7 @@
  * Who may call which method, all of it on one page (contract §5). A method takes its permission from here, so one without a
  * line here does not compile. Which device, key or task a caller may touch is decided by the method itself.
  */
-import type { OperatorRole } from "../authority/operator.ts";
+import type { OperatorRole } from "../wire/operator-role.ts";
 import type { Permission } from "./method.ts";
 
 const OWNERS = ["owner"] as const;

@@ -257,6 +257,7 @@ export function newChainHarness(
       refusals: createRefusalMemory(reach.rateLimitPerAgent ?? 600),
       bodies,
       trust,
+      assertions: null,
       operators: createOperatorTokens([OPERATOR_TOKEN, "the-next-operator-token-0123456789abcd"]),
       logLimit: createLogLimit(),
     }),

@@ -1,7 +1,8 @@
 import { env } from "cloudflare:workers";
 import { describe, expect, test } from "vitest";
 import * as z from "zod/mini";
-import { OPERATOR_ROLES, ROOT } from "../../src/authority/operator.ts";
+import { ROOT } from "../../src/authority/operator.ts";
+import { OPERATOR_ROLES } from "../../src/wire/operator-role.ts";
 import type { Principal } from "../../src/authority/principal.ts";
 import { SCOPES } from "../../src/authority/scopes.ts";
 import type { CallContext } from "../../src/call/context.ts";

@@ -1,12 +1,12 @@
 /** `sallyport operator …`: keys of those who run the installation, each with a role. */
 import { Argument } from "commander";
-import type { ListedOperator, OperatorRole } from "../../client/index.ts";
+import type { ListedOperator } from "../../client/index.ts";
+import { OPERATOR_ROLES, type OperatorRole } from "../../wire/operator-role.ts";
 import type { Family } from "../session/command.ts";
 import { mustConfirm, wholeNumber } from "../session/input.ts";
 import type { Session } from "../session/session.ts";
 import { table, timeText } from "../terminal/output.ts";
 
-const ROLES: readonly OperatorRole[] = ["owner", "admin", "registrar", "viewer", "metrics"];
 const DAY_MS = 86_400_000;
 
 /** Adds `operator create|list|revoke`. */
@@ -17,7 +17,7 @@ export const operatorFamily: Family = (program, run) => {
     .command("create")
     .description("make a key; it is shown this once (owner)")
     .argument("<name>", "who it is for, as the audit will name them")
-    .addArgument(new Argument("<role>", "what it may").choices(ROLES))
+    .addArgument(new Argument("<role>", "what it may").choices(OPERATOR_ROLES))
     .option("--expires-in-days <n>", "never otherwise", wholeNumber("--expires-in-days", 1, 3_650))
     .action((name: string, role: OperatorRole, { expiresInDays }: { expiresInDays?: number }) =>
       run((session) => create(session, name, role, expiresInDays)),

@@ -9,14 +9,9 @@
  * ```
  */
 import * as z from "zod/mini";
+import type { OperatorRole } from "../../wire/operator-role.ts";
 import { parseAnswer } from "../transport/http-call.ts";
 import type { CallMethod } from "./rpc.ts";
-
-/**
- * `owner` may everything and is the only one to make operators; `admin` everything else; `registrar` makes invites and agents and
- * lists both; `viewer` reads; `metrics` reads the numbers alone.
- */
-export type OperatorRole = "owner" | "admin" | "registrar" | "viewer" | "metrics";
 
 const created = z.object({ operatorId: z.string(), key: z.string() });
 const listed = z.object({

@@ -1,5 +1,6 @@
 /** Keys of operators. Times are milliseconds since 1970; the key is stored as its SHA-256 in base64url alone. */
 import { sql } from "drizzle-orm";
+import type { OperatorRole } from "../../wire/operator-role.ts";
 import { check, index, integer, sqliteTable, text, uniqueIndex } from "drizzle-orm/sqlite-core";
 
 export const operators = sqliteTable(
@@ -8,7 +9,7 @@ export const operators = sqliteTable(
     operatorId: text("operator_id").primaryKey(),
     keySha256: text("key_sha256").notNull().unique(),
     name: text("name").notNull(),
-    role: text("role").$type<"owner" | "admin" | "registrar" | "viewer" | "metrics">().notNull(),
+    role: text("role").$type<OperatorRole>().notNull(),
     /** Who made it, as the audit names them: it ends with them. */
     createdBy: text("created_by").notNull(),
     createdAtMs: integer("created_at_ms").notNull(),

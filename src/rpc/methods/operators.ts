@@ -1,6 +1,6 @@
 /** The methods of contract §5, Operators: keys of named persons and programs, each with a role. */
 import * as z from "zod/mini";
-import { OPERATOR_ROLES } from "../../authority/operator.ts";
+import { OPERATOR_ROLES } from "../../wire/operator-role.ts";
 import { createOperator } from "../../operators/create.ts";
 import { revokeOperator } from "../../operators/revoke.ts";
 import { listOperatorRows } from "../../operators/store.ts";

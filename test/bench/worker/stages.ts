@@ -160,7 +160,7 @@ async function stages(request: Request, env: StagesEnv, ctx: ExecutionContext): 
   const body = new Uint8Array(await request.arrayBuffer());
   const text = new TextDecoder().decode(body);
   const { registryIssuer, registryAuthority, skewMaxSeconds, proofV1 } = config;
-  const settings = { registryIssuer, registryAuthority, skewMaxSeconds, proofV1 };
+  const settings = { registryIssuer, registryAuthority, skewMaxSeconds, proofV1, takesAssertions: false };
   const proven = { ...SIGNED, authorities: ["gate.example.com"], headers };
   const first = { keys: registry.keys, tokens: forgetful, issuer: config.registryIssuer };
   const again = { ...first, tokens };

@@ -220,6 +220,7 @@ export const requests = [
             registryAuthority: HOST,
             skewMaxSeconds: 300,
             proofV1: "accept",
+            takesAssertions: true,
           },
           nowMs: NOW_MS,
         },
@@ -229,7 +230,7 @@ export const requests = [
       if (isUntouched) must(form.ok === needs.accepts.includes(kind), "what is right passes where its kind may");
       if (!form.ok) return false;
       const value = (name: string): string => headersSent.get(name) ?? "";
-      must(needs.accepts.includes(form.value.kind), "only what the route takes passes");
+      must(needs.accepts.includes(kindOf(form.value.kind)), "only what the route takes passes");
       const secretOf = (scheme: string): string => value("Authorization").slice(scheme.length).trimStart();
       if (form.value.kind === "agent") {
         const claims = JSON.parse(Buffer.from(secretOf("claw").split(".")[1] ?? "", "base64url").toString()) as {
@@ -241,7 +242,9 @@ export const requests = [
           !needs.recipient || namesWhom(form.value.addressee, value, claims.sub),
           "the recipient and the group are those that are named, and the recipient is somebody else",
         );
-      } else
+      } else if (form.value.kind === "access")
+        must(value("Cf-Access-Jwt-Assertion") === form.value.assertion, "the assertion is the one that was sent");
+      else
         must(
           secretOf(form.value.kind === "device" ? "device" : form.value.kind === "shared" ? "shared" : "bearer") ===
             form.value.secret,
@@ -289,13 +292,14 @@ export const requests = [
             registryAuthority: "registry.example.com",
             skewMaxSeconds: 300,
             proofV1: "accept",
+            takesAssertions: true,
           },
           nowMs: NOW_MS,
         },
         decision,
       );
       if (!form.ok) return false;
-      must(needs.accepts.includes(form.value.kind), "only what the route takes passes");
+      must(needs.accepts.includes(kindOf(form.value.kind)), "only what the route takes passes");
       must(form.value.kind !== "agent", "no identity token comes out of noise");
       if (form.value.kind === "device" || form.value.kind === "shared")
         must(form.value.agentDid.startsWith("did:cdi:"), "such a secret names its agent");
@@ -414,3 +418,8 @@ export const requests = [
     },
   }),
 ];
+
+/** An assertion of Cloudflare Access comes where an operator may. */
+function kindOf<K extends string>(kind: K): Exclude<K, "access"> | "operator" {
+  return kind === "access" ? "operator" : (kind as Exclude<K, "access">);
+}
