@@ -134,7 +134,13 @@ describe("proof V2: what is refused, and with which code", () => {
     ["another host", { url: "http://other.example.com" }, NOT_PROVEN],
     [
       "another recipient",
-      { then: (h) => h.set("x-claw-recipient-agent-did", alice.did.replace(/.$/, "0")) },
+      {
+        then: (h) =>
+          h.set(
+            "x-claw-recipient-agent-did",
+            alice.did.replace(/.$/, (last) => (last === "0" ? "1" : "0")),
+          ),
+      },
       NOT_PROVEN,
     ],
     ["a conversation added", { then: (h) => h.set("x-claw-conversation-id", "c-1") }, NOT_KEPT],

@@ -237,18 +237,15 @@ function usableTokenStatement(tokenSha256: string, me: AgentDid, nowMs: number):
     FROM ${groupTokens} WHERE ${and(eq(groupTokens.tokenSha256, tokenSha256), mayBeUsed(nowMs))}`);
 }
 
-/** Whether a row's token may be used by somebody: each reason why not looks the same from outside. */
+/**
+ * Whether a row's token may be used by somebody: each reason why not looks the same from outside. Those of an admin who goes are
+ * deleted with the place in the group.
+ */
 function mayBeUsed(nowMs: number): SQL | undefined {
-  const { groupId, madeBy, madeUnder, expiresAtMs, useId } = groupTokens;
+  const { groupId, madeUnder, expiresAtMs, useId } = groupTokens;
   const hasEnded = sql`EXISTS (SELECT 1 FROM json_each(${madeUnder}) AS made
     WHERE ${isRaisedAbove(sql`(made.value ->> 0)`, sql`(made.value ->> 1)`)})`;
-  return and(
-    isNull(useId),
-    gt(expiresAtMs, nowMs),
-    isLive(sql`${groupId}`),
-    isAdmin(sql`${groupId}`, sql`${madeBy}`),
-    not(hasEnded),
-  );
+  return and(isNull(useId), gt(expiresAtMs, nowMs), isLive(sql`${groupId}`), not(hasEnded));
 }
 
 function isMemberOfTokens(me: AgentDid): SQL {
