@@ -26,7 +26,7 @@ const agentWithoutAccess = (route: string): RouteNeeds => ({ ...agentOnly(route)
 /** Pairing: existing clients send no access token; one that is sent is judged. */
 const pairing = (route: string): RouteNeeds => ({ ...agentOnly(route), access: "if-sent" });
 const operatorOnly = (route: string): RouteNeeds => ({ route, accepts: ["operator"], access: false, recipient: false });
-const recipientOrOperator = (route: string): RouteNeeds => ({ ...agentOnly(route), accepts: ["agent", "operator"] });
+const agentOrOperator = (route: string): RouteNeeds => ({ ...agentOnly(route), accepts: ["agent", "operator"] });
 
 /** A relay client: the agent itself, a device of its, or whoever holds its shared secret. */
 const relayClient = (route: string): RouteNeeds => ({ ...agentOnly(route), accepts: ["agent", "device", "shared"] });
@@ -73,7 +73,7 @@ app.get(
 );
 app.get(
   "/v1/dead-letters",
-  methodRoute(recipientOrOperator("dead-letter.list"), {
+  methodRoute(agentOrOperator("dead-letter.list"), {
     method: "dead-letter.list",
     params: queryParams,
     inGateOf: "agentDid",
@@ -81,7 +81,7 @@ app.get(
 );
 app.post(
   "/v1/dead-letters/:id/replay",
-  methodRoute(recipientOrOperator("dead-letter.replay"), {
+  methodRoute(agentOrOperator("dead-letter.replay"), {
     method: "dead-letter.replay",
     params: pathAndQuery,
     inGateOf: "agentDid",
@@ -89,7 +89,7 @@ app.post(
 );
 app.delete(
   "/v1/dead-letters/:id",
-  methodRoute(recipientOrOperator("dead-letter.purge"), {
+  methodRoute(agentOrOperator("dead-letter.purge"), {
     method: "dead-letter.purge",
     params: pathAndQuery,
     inGateOf: "agentDid",
@@ -127,6 +127,10 @@ app.post(
   methodRoute(operatorOnly("identity.register"), { method: "identity.register", params: bodyParams(), status: 201 }),
 );
 app.get("/v1/agents", methodRoute(operatorOnly("identity.list"), { method: "identity.list", params: queryParams }));
+app.get(
+  "/v1/agents/profile",
+  methodRoute(agentOrOperator("agent.profile"), { method: "agent.profile", params: queryParams }),
+);
 app.post(
   "/v1/agents/revoke",
   methodRoute(operatorOnly("identity.revoke"), {

@@ -16,6 +16,7 @@ import { createDeliveryReceipts, type DeliveryReceipts } from "./methods/deliver
 import { createDevices, type Devices } from "./methods/devices.ts";
 import { createGroups, type Groups } from "./methods/groups.ts";
 import { createFetchedInbox, type FetchedInbox } from "./methods/inbox.ts";
+import { createLookUpProfile, type LookUpProfile } from "./methods/profiles.ts";
 import { createPairing, type Pairing } from "./methods/pairing.ts";
 import {
   type CallBatch,
@@ -130,6 +131,8 @@ export type AgentClient = {
   /** Messages without a socket: fetched, and acknowledged by a request. */
   readonly inbox: FetchedInbox;
   readonly pairing: Pairing;
+  /** Who a peer is, a fellow of a group, or the agent itself. */
+  readonly profileOf: LookUpProfile;
   /** The groups that it is in. */
   readonly groups: Groups;
   /** Its relay clients. */
@@ -180,6 +183,7 @@ export function createAgentClient(options: AgentClientOptions): AgentClient {
     deliveryReceipts: createDeliveryReceipts(send, options.credential.agentDid),
     inbox: createFetchedInbox(send),
     pairing: createPairing(send),
+    profileOf: createLookUpProfile(send),
     groups: createGroups(callMethod),
     devices: createDevices(callMethod, null),
     call: callMethod,

@@ -58,6 +58,7 @@ export {
 } from "./operator.ts";
 export type { OperatorRole } from "../wire/operator-role.ts";
 export type { ListedOperator, Operators, RevokedOperator } from "./methods/operators.ts";
+export type { AgentProfile, LookUpProfile } from "./methods/profiles.ts";
 export type { Pairing, PairConfirmation, PairProfile, PairTicket, Peer } from "./methods/pairing.ts";
 export type {
   EnqueueResult,

@@ -25,6 +25,7 @@ import {
   type Send,
 } from "./methods/rpc.ts";
 import { createOperators, type Operators } from "./methods/operators.ts";
+import { createLookUpProfile, type LookUpProfile } from "./methods/profiles.ts";
 import { createTrust, type Trust } from "./methods/trust.ts";
 
 const registered = z.object({
@@ -78,6 +79,8 @@ export type OperatorClient = {
   revokeSigningKey(kid: string): Promise<void>;
   deadLettersOf(agentDid: string): DeadLetters;
   devicesOf(agentDid: string): Devices;
+  /** Who an agent is. */
+  readonly profileOf: LookUpProfile;
   readonly trust: Trust;
   readonly operators: Operators;
   /** A page of the audit log, newest first. */
@@ -111,6 +114,7 @@ export function createOperatorClient(options: ConnectionOptions & { readonly tok
     },
     deadLettersOf: (agentDid) => createDeadLetters(send, agentDid),
     devicesOf: (agentDid) => createDevices(call, agentDid),
+    profileOf: createLookUpProfile(send),
     trust: createTrust(call),
     operators: createOperators(call),
     audit: (query = {}) => listAudit(call, query),

@@ -56,6 +56,8 @@ export const PERMISSIONS = {
   "identity.keys.rotate": OPERATOR,
   "identity.keys.revoke": OPERATOR,
 
+  "agent.profile": { callers: ["agent", "operator"], roles: VIEWERS, scope: null },
+
   "pair.start": AGENT,
   "pair.confirm": AGENT,
   "pair.status": AGENT,

@@ -57,13 +57,13 @@ const withShared = (method: string, path: string, body?: string) => (did: string
   headers: { Authorization: `Shared ${secret("sps_")}`, "X-Claw-Agent-Did": did },
 });
 /** The identity token of a real agent with another `sub`: its signature is wrong. */
-const withForgedToken = (method: string, path: string, body: string) => async (did: string) => {
+const withForgedToken = (method: string, path: string, body?: string) => async (did: string) => {
   const [head = "", , signature = ""] = there.ait.split(".");
   const claims = JSON.parse(atob((there.ait.split(".")[1] ?? "").replaceAll("-", "+").replaceAll("_", "/"))) as object;
   const forged = encodeBase64Url(
     new TextEncoder().encode(JSON.stringify({ ...claims, sub: did, jti: newUlid(Date.now()) })),
   );
-  const asked = await proven({ method, path, body, headers: {} });
+  const asked = await proven({ method, path, ...(body === undefined ? {} : { body }), headers: {} });
   return { ...asked, headers: { ...asked.headers, Authorization: `Claw ${head}.${forged}.${signature}` } };
 };
 
@@ -134,6 +134,14 @@ const ROUTES: Record<string, Route> = {
     return { method: "POST", path: "/rpc", body, headers: await authorization(stranger, body) };
   },
 };
+
+const PROFILE = "/v1/agents/profile?did=";
+ROUTES["GET /v1/agents/profile by an agent that does not know it"] = async (did) => {
+  const path = PROFILE + encodeURIComponent(did);
+  return { method: "GET", path, headers: await authorization(stranger, "", { method: "GET", path }) };
+};
+ROUTES["GET /v1/agents/profile with a forged token"] = (did) =>
+  withForgedToken("GET", PROFILE + encodeURIComponent(did))(did);
 
 let addresses = 0;
 

@@ -97,6 +97,10 @@ export const OPERATIONS: Readonly<Record<MethodName, OperationDescription>> = {
     refuses: ["PROXY_PAIR_INVALID_BODY", ...ENDS],
     example: { peerAgentDid },
   },
+  "agent.profile": {
+    summary: "Look up who a peer is, a fellow of a group, or oneself",
+    example: { did: peerAgentDid },
+  },
   "pair.peers": { summary: "List the agents that the calling agent is paired with" },
   "trust/list": { summary: "List all pairs of agents that trust one another", example: { limit: 20 } },
   "trust/remove": {

@@ -78,6 +78,12 @@ export function isMember(groupId: string, me: AgentDid): SQL {
   return sql`EXISTS (SELECT 1 FROM ${groupMembers} AS me WHERE me.group_id = ${groupId} AND me.agent_did = ${me})`;
 }
 
+/** Whether two agents are in one group, as an SQL condition. */
+export function isFellow(me: AgentDid, other: AgentDid): SQL {
+  return sql`EXISTS (SELECT 1 FROM ${groupMembers} AS mine JOIN ${groupMembers} AS theirs ON theirs.group_id = mine.group_id
+    WHERE mine.agent_did = ${me} AND theirs.agent_did = ${other} AND ${isLive(sql`mine.group_id`)})`;
+}
+
 /** Whether an agent is an admin of a group, as an SQL condition on expressions. */
 export function isAdmin(groupId: SQL, me: SQL): SQL {
   return sql`EXISTS (SELECT 1 FROM ${groupMembers} AS me WHERE me.group_id = ${groupId} AND me.agent_did = ${me} AND me.role = 'admin')`;

@@ -43,6 +43,7 @@ const authorization = fc.oneof(
 const headers = fc.dictionary(
   fc.constantFrom(
     "Authorization",
+    "Cf-Access-Jwt-Assertion",
     "X-Claw-Agent-Did",
     "X-Claw-Agent-Access",
     "X-Claw-Timestamp",
