@@ -2,6 +2,7 @@
 import { OPERATOR_ROLES, type OperatorRole } from "./wire/operator-role.ts";
 import { isOrigin } from "./wire/origin.ts";
 import { err, ok, type Result } from "./wire/result.ts";
+import { parseUrl } from "./wire/url.ts";
 
 /** `off`, `on`, or the tenants it is on for. */
 export type TenantSwitch = "off" | "on" | readonly string[];
@@ -202,7 +203,7 @@ function readSettings(read: SettingReader, refuse: Refuse): Config {
   return {
     registryUrl: registry === "embedded" ? registry : httpUrl("REGISTRY_URL", registry),
     registryIssuer: issuer ?? "",
-    registryAuthority: URL.parse(issuer ?? "")?.hostname ?? "",
+    registryAuthority: parseUrl(issuer ?? "")?.hostname ?? "",
     registrySigningSecret: signingSecret,
     registryTimeoutMs: integer("REGISTRY_TIMEOUT_MS", 5_000, 100, 30_000),
     authDeadlineMs: integer("AUTH_DEADLINE_MS", 5_000, 500, 30_000),

@@ -27,7 +27,18 @@ import {
   createCallText,
   type Send,
 } from "./methods/rpc.ts";
-import { connectRelay, type RelayConnection, type RelayHandlers, type RelayOptions } from "./relay/connection.ts";
+import {
+  type AgentHandlers,
+  createConversations,
+  type MessagesOptions,
+  type OnReceived,
+  type ReceivedMessage,
+  type ReplyOptions,
+  type Request,
+} from "./conversation/conversations.ts";
+import type { InSequence } from "./conversation/messages.ts";
+import type { ReplyLimit } from "./conversation/reply-guard.ts";
+import { connectRelay, type RelayConnection, type RelayOptions } from "./relay/connection.ts";
 import { createRelayTicket, type RelayTicket } from "./relay/ticket.ts";
 import {
   type AgentCredential,
@@ -37,7 +48,7 @@ import {
   memoryStore,
   type OnCredential,
 } from "./transport/agent-credential.ts";
-import { conversationIdValue, headerValue, pathSegment, payloadTextOf } from "./transport/arguments.ts";
+import { conversationIdValue, headerValue, mustBeObject, pathSegment, payloadTextOf } from "./transport/arguments.ts";
 import { CredentialNotYetValidError, InvalidArgumentError, ProblemError } from "./transport/errors.ts";
 import {
   type Answer,
@@ -56,6 +67,8 @@ export type AgentClientOptions = ConnectionOptions & {
   readonly onCredential?: OnCredential | undefined;
   /** Instead of `onCredential`, where several processes share the credential. */
   readonly store?: CredentialStore | undefined;
+  /** How many replies one conversation gets; 32 within ten minutes by default. */
+  readonly replyLimit?: Partial<ReplyLimit> | undefined;
 };
 
 /** A message to another agent. Exactly one of `payload` and `payloadText`. */
@@ -110,6 +123,10 @@ export type AcceptedByGroup = z.infer<typeof fannedOut>;
 /** What became of a message; `attempts` counts pushes to an open socket. */
 export type DeliveryStatus = z.infer<typeof deliveryStatus>;
 
+/** A message of `messages`. */
+export type ReceivedInSequence = InSequence<ReceivedMessage<Accepted>>;
+export type { AgentHandlers, MessagesOptions, OnReceived, ReceivedMessage, ReplyLimit, ReplyOptions, Request };
+
 /** What an agent can do. */
 export type AgentClient = {
   readonly agentDid: string;
@@ -147,13 +164,32 @@ export type AgentClient = {
   /** A ticket that opens one relay socket as this agent: for a web page, see `connectByTicket`. */
   relayTicket(): Promise<RelayTicket>;
   /** Opens the relay: messages in, acknowledgements out. */
-  connect(handlers: RelayHandlers, options?: RelayOptions): RelayConnection;
+  connect(handlers: AgentHandlers<Accepted>, options?: RelayOptions): RelayConnection;
+  /**
+   * Messages one after the other, on a connection of their own: `for await (const message of agent.messages())`. Each is
+   * acknowledged when the next one is asked for, or by its `acknowledge`; what was in hand when the loop is left comes again.
+   *
+   * @throws RelayStoppedError when the connection ends otherwise than by `close`
+   */
+  messages(options?: MessagesOptions): AsyncIterableIterator<ReceivedInSequence>;
+  /**
+   * Sends a message in a conversation of its own and waits for the answer to it, the recipient's `message.reply`. Other
+   * messages go where `connect` and `messages` hand them; where there is neither, they wait, and so does an answer that its
+   * sender has sent after one of them.
+   *
+   * @throws NoReplyError when none comes in time, NotAcceptedError when the message becomes a dead letter, and as `send`
+   */
+  request(request: Request): Promise<ReceivedMessage<Accepted>>;
+  /** Closes every connection, so that nothing of this client keeps the process alive. */
+  close(): void;
 };
 
 /**
  * @param options In a Worker make one client per request or Durable Object: promises do not cross requests there.
  */
 export function createAgentClient(options: AgentClientOptions): AgentClient {
+  mustBeObject("keys", options.keys);
+  mustBeObject("credential", options.credential);
   const caller = createCaller(options);
   const store = options.store ?? memoryStore(options.credential, options.onCredential);
   const keeper = createCredentialKeeper(caller, options.keys, options.credential, store);
@@ -167,11 +203,29 @@ export function createAgentClient(options: AgentClientOptions): AgentClient {
     return (await send({ ...call, headers: headersOf(message), signal: message.signal })).json;
   };
 
+  const sendOne = async (message: Message): Promise<Accepted> => parseAnswer(accepted, await post(message));
+  const conversations = createConversations<Accepted>({
+    send: sendOne,
+    nowMs: caller.clock.nowMs,
+    replyLimit: options.replyLimit,
+    openRelay: (handlers, relayOptions) =>
+      connectRelay({
+        ...relayOptions,
+        WebSocket: relayOptions.WebSocket ?? options.WebSocket,
+        handlers,
+        baseUrl: caller.baseUrl,
+        nowMs: caller.clock.nowMs,
+        ticket: async () => (await relayTicket()).ticket,
+        maintenance: () => keeper.renewIdentity(),
+        mayReturnAfterExpiry: keeper.isAlive,
+      }),
+  });
+
   return {
     agentDid: options.credential.agentDid,
     credential: keeper.current,
 
-    send: async (message) => parseAnswer(accepted, await post(message)),
+    send: sendOne,
     sendToGroup: async (message) => parseAnswer(fannedOut, await post(message)),
 
     async deliveryStatus(deliveryId) {
@@ -192,18 +246,7 @@ export function createAgentClient(options: AgentClientOptions): AgentClient {
     refresh: () => keeper.refresh(keeper.current().access.token),
     reissue: () => keeper.reissue(),
     relayTicket,
-
-    connect(handlers, relayOptions = {}) {
-      return connectRelay({
-        ...relayOptions,
-        handlers,
-        baseUrl: caller.baseUrl,
-        nowMs: caller.clock.nowMs,
-        ticket: async () => (await relayTicket()).ticket,
-        maintenance: () => keeper.renewIdentity(),
-        mayReturnAfterExpiry: keeper.isAlive,
-      });
-    },
+    ...conversations,
   };
 }
 

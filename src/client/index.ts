@@ -1,7 +1,8 @@
 /**
  * `sallyport/client`: what an agent, a relay client or an operator imports. Needs Web Crypto with Ed25519, `fetch` and
- * `WebSocket` from the platform and nothing else: Node ≥ 22, Workers, browsers (docs/protocol.md §8 says how a page reaches
- * a Sallyport of another origin).
+ * `WebSocket` from the platform and nothing else: Node ≥ 22, Workers, browsers; in Node 20 the
+ * `WebSocket` is handed in, or comes with `sallyport/node` (docs/protocol.md §8 says how a page reaches a Sallyport of another
+ * origin).
  *
  * @module
  */
@@ -9,11 +10,19 @@ export {
   type Accepted,
   type AcceptedByGroup,
   type AgentClient,
+  type AgentHandlers,
   type AgentClientOptions,
   createAgentClient,
   type DeliveryStatus,
   type GroupMessage,
   type Message,
+  type MessagesOptions,
+  type OnReceived,
+  type ReceivedInSequence,
+  type ReceivedMessage,
+  type ReplyLimit,
+  type ReplyOptions,
+  type Request,
 } from "./agent.ts";
 export {
   type AgentCredential,
@@ -71,6 +80,7 @@ export type {
   RelayHandlers,
   RelayOptions,
   RelayState,
+  Wait,
 } from "./relay/connection.ts";
 export {
   type ClaimedToken,

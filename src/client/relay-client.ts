@@ -176,7 +176,11 @@ async function claimedAfter(lost: Error, options: ClaimOptions): Promise<Omit<Ro
   }
 }
 
-function relayClient(options: { agentDid: string }, authorize: Authorize, caller: Caller): RelayClient {
+function relayClient(
+  options: ConnectionOptions & { agentDid: string },
+  authorize: Authorize,
+  caller: Caller,
+): RelayClient {
   const send: Send = (call) => caller.call(call, authorize);
   const callMethod = createCallMethod(send);
   const relayTicket = createRelayTicket(send);
@@ -191,6 +195,7 @@ function relayClient(options: { agentDid: string }, authorize: Authorize, caller
     connect: (handlers, relayOptions = {}) =>
       connectRelay({
         ...relayOptions,
+        WebSocket: relayOptions.WebSocket ?? options.WebSocket,
         handlers,
         baseUrl: caller.baseUrl,
         nowMs: caller.clock.nowMs,

@@ -6,6 +6,7 @@ import { ED25519_PUBLIC_KEY_BYTES } from "./proof.ts";
 import { err, ok, type Result } from "./result.ts";
 import { plainText } from "./text.ts";
 import { isUlid, type Ulid } from "./ulid.ts";
+import { parseUrl } from "./url.ts";
 
 /** An AIT longer than this is refused before it is parsed. */
 export const MAX_AIT_BYTES = 8192;
@@ -100,7 +101,7 @@ export function parseAitClaims(value: unknown): Result<AitClaims, string> {
  */
 export function issuerHost(issuer: string): string | null {
   if (!/^https?:\/\//.test(issuer)) return null;
-  const url = URL.parse(issuer);
+  const url = parseUrl(issuer);
   return url === null || url.hostname === "" ? null : url.hostname;
 }
 

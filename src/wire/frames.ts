@@ -5,6 +5,7 @@ import { rawMember, rawMembers } from "./json-text.ts";
 import { err, ok, type Result } from "./result.ts";
 import { cutToCodePoints, plainTextProblem } from "./text.ts";
 import { isUlid, type Ulid } from "./ulid.ts";
+import { parseUrl } from "./url.ts";
 
 /** Largest frame from a client, in bytes of UTF-8. */
 export const MAX_CLIENT_FRAME_BYTES = 1_048_576;
@@ -34,7 +35,7 @@ const LOOPBACK_HOST = /^(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])$/;
  */
 export function isReplyTo(text: string, allowsHttp = false): boolean {
   if (text.length > REPLY_TO_MAX_LENGTH || !/^https?:\/\/[\x21-\x7e]+$/.test(text)) return false;
-  const url = URL.parse(text);
+  const url = parseUrl(text);
   if (url === null || url.username !== "" || url.password !== "") return false;
   return url.protocol === "https:" || allowsHttp || LOOPBACK_HOST.test(url.hostname);
 }

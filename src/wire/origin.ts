@@ -1,4 +1,5 @@
 /** Origins of pages and programs, as a browser writes them into `Origin`. */
+import { parseUrl } from "./url.ts";
 
 const MAX_LENGTH = 512;
 /** RFC 6454 §6.2: scheme, `://`, host, port; no path, no query, no user. */
@@ -15,7 +16,7 @@ const SPECIAL_SCHEMES: ReadonlySet<string> = new Set(["http", "https", "ws", "ws
 export function isOrigin(text: string): boolean {
   const scheme = text.length <= MAX_LENGTH ? SERIALIZED_ORIGIN.exec(text)?.[1] : undefined;
   if (scheme === undefined) return false;
-  const url = URL.parse(text);
+  const url = parseUrl(text);
   if (url === null || url.host === "") return false;
   if (SPECIAL_SCHEMES.has(scheme)) return url.origin === text;
   return `${url.protocol}//${url.host}` === text && text === text.toLowerCase();

@@ -15,7 +15,7 @@ import { err, ok, type Result } from "./result.ts";
 const UNSEEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\u2800]/gu;
 
 /** Emoji in their recommended spelling are one visible sign each, also where joiners and selectors hold them together. */
-const EMOJI = /\p{RGI_Emoji}/gv;
+const EMOJI = new RegExp("\\p{RGI_Emoji}", "gv");
 
 /** What stands for an emoji while the rest is looked at; any visible sign would do. */
 const VISIBLE = "x";

@@ -15,11 +15,13 @@
 import { backoffMs } from "../../resilience/backoff.ts";
 import type { ServerFrame } from "../../wire/frames.ts";
 import { RELAY_CLOSE, RELAY_SUBPROTOCOL_V1, TICKET_SUBPROTOCOL_PREFIX } from "../../wire/relay-close.ts";
+import { abortable } from "../transport/abort.ts";
 import { payloadTextOf } from "../transport/arguments.ts";
 import { RelayInterruptedError, RelayStoppedError, UnreachableError } from "../transport/errors.ts";
 import { urlOf } from "../transport/http-call.ts";
 import { afterClose, afterTicketError, type Next, type RelayEnd } from "./close-reason.ts";
 import { createInbox, type OnMessage, type Origin } from "./inbox.ts";
+import { createOpenings, inTime } from "./openings.ts";
 import { createPendingCalls, type EnqueueResult, type PendingCalls } from "./pending-calls.ts";
 import { createReceipts, type OnReceipt } from "./receipts.ts";
 import { platformSocket, type Socket, type SocketConstructor } from "./socket.ts";
@@ -53,6 +55,8 @@ export type RelayHandlers = {
 export type RelayOptions = {
   /** Instead of the platform's own. */
   readonly WebSocket?: SocketConstructor | undefined;
+  /** Closes the connection permanently, as `close` does. */
+  readonly signal?: AbortSignal | undefined;
   /** 30,000 by default. */
   readonly heartbeatMs?: number | undefined;
   /** Without any frame for this long after a heartbeat the socket counts as dead; 10,000 by default. */
@@ -69,26 +73,31 @@ export type RelayOptions = {
   readonly random?: (() => number) | undefined;
 };
 
+/** For whatever waits: gives the wait up, with the signal's reason. What was sent may have its effect all the same. */
+export type Wait = { readonly signal?: AbortSignal | undefined };
+
 /** A relay connection, which comes back by itself until it has stopped. */
 export type RelayConnection = {
   state(): RelayState;
   /** Resolves when the socket is open (again); rejects when the connection has stopped. */
-  opened(): Promise<void>;
+  opened(options?: Wait): Promise<void>;
   /**
    * Hands in a message; resolves when it is on disk. Waits for the socket to open.
    * @throws NotAcceptedError, RelayInterruptedError, RelayStoppedError
    */
-  enqueue(message: {
-    /** Absent for all of the group. */
-    readonly to?: string | undefined;
-    readonly payload?: unknown;
-    readonly payloadText?: string | undefined;
-    readonly conversationId?: string | undefined;
-    readonly groupId?: string | undefined;
-    readonly replyTo?: string | undefined;
-  }): Promise<EnqueueResult>;
+  enqueue(
+    message: Wait & {
+      /** Absent for all of the group. */
+      readonly to?: string | undefined;
+      readonly payload?: unknown;
+      readonly payloadText?: string | undefined;
+      readonly conversationId?: string | undefined;
+      readonly groupId?: string | undefined;
+      readonly replyTo?: string | undefined;
+    },
+  ): Promise<EnqueueResult>;
   /** Calls a method over the socket. @throws RpcError, RelayInterruptedError, RelayStoppedError */
-  call(method: string, params?: Readonly<Record<string, unknown>>): Promise<unknown>;
+  call(method: string, params?: Readonly<Record<string, unknown>>, options?: Wait): Promise<unknown>;
   /** Closes permanently. */
   close(): void;
   /** Resolves when the connection has ended permanently, and says why. */
@@ -120,14 +129,6 @@ const DEFAULTS = {
   backoffMaxMs: 30_000,
 } as const;
 
-/** Calls that wait for the socket to open. */
-type Openings = {
-  /** Resolves when it is open, rejects when the connection has stopped. */
-  wait(): Promise<void>;
-  opened(): void;
-  stopped(error: Error): void;
-};
-
 /**
  * Opens the relay, and opens it again whenever it closes, until its credential is over or this side closes it.
  *
@@ -144,7 +145,10 @@ export function connectRelay(setup: RelaySetup): RelayConnection {
   const inbox = createInbox({ onMessage: handlers.onMessage, onError, nowMs, workingMs: options.workingMs });
   const pending = createPendingCalls(options.timeoutMs, nowMs);
   const openings = createOpenings();
-  const { promise: ended, resolve: resolveEnded } = Promise.withResolvers<RelayEnd>();
+  let resolveEnded: ((end: RelayEnd) => void) | undefined;
+  const ended = new Promise<RelayEnd>((resolve) => {
+    resolveEnded = resolve;
+  });
 
   let state: RelayState = "connecting";
   let end: RelayEnd | null = null;
@@ -168,7 +172,8 @@ export function connectRelay(setup: RelaySetup): RelayConnection {
     open?.socket.close(RELAY_CLOSE.normal);
     openings.stopped(stoppedError(reason));
     enter("stopped");
-    resolveEnded(reason);
+    setup.signal?.removeEventListener("abort", close);
+    resolveEnded?.(reason);
   };
 
   const go = (next: Next): void => {
@@ -249,21 +254,34 @@ export function connectRelay(setup: RelaySetup): RelayConnection {
     return act(current.reply);
   };
 
-  void connect();
+  const close = (): void => stop({ why: "closed", detail: "closed by this side", closeCode: null, error: null });
+  setup.signal?.addEventListener("abort", close, { once: true });
+  if (setup.signal?.aborted === true) close();
+  else void connect();
 
   return {
     ended,
     state: () => state,
-    opened() {
-      if (end !== null) return Promise.reject(stoppedError(end));
-      return state === "open" ? Promise.resolve() : openings.wait();
+    async opened({ signal } = {}) {
+      if (end !== null) throw stoppedError(end);
+      if (state !== "open") await abortable(openings.wait(), signal);
     },
-    async enqueue({ payload, payloadText, ...rest }) {
+    async enqueue({ payload, payloadText, signal, ...rest }) {
+      signal?.throwIfAborted();
       const text = payloadTextOf({ payload, payloadText });
-      return whenOpen((send) => pending.enqueue({ ...rest, payloadText: text }, send));
+      return abortable(
+        whenOpen((send) => pending.enqueue({ ...rest, payloadText: text }, send)),
+        signal,
+      );
     },
-    call: (method, params = {}) => whenOpen((send) => pending.call(method, params, send)),
-    close: () => stop({ why: "closed", detail: "closed by this side", closeCode: null, error: null }),
+    async call(method, params = {}, { signal } = {}) {
+      signal?.throwIfAborted();
+      return abortable(
+        whenOpen((send) => pending.call(method, params, send)),
+        signal,
+      );
+    },
+    close,
   };
 }
 
@@ -271,32 +289,6 @@ export function connectRelay(setup: RelaySetup): RelayConnection {
 function settlePending(pending: PendingCalls, frame: ServerFrame): void {
   if (frame.type === "enqueue_ack") pending.enqueueAck(frame);
   else if (frame.type === "res") pending.res(frame);
-}
-
-function createOpenings(): Openings {
-  const waiting = new Set<{ readonly resolve: () => void; readonly reject: (error: Error) => void }>();
-  const settleAll = (settle: (each: { resolve: () => void; reject: (error: Error) => void }) => void): void => {
-    for (const each of waiting) settle(each);
-    waiting.clear();
-  };
-  return {
-    wait: () => new Promise((resolve, reject) => waiting.add({ resolve, reject })),
-    opened: () => settleAll(({ resolve }) => resolve()),
-    stopped: (error) => settleAll(({ reject }) => reject(error)),
-  };
-}
-
-async function inTime(opened: Promise<void>, timeoutMs: number): Promise<void> {
-  let timer: Timer | undefined;
-  const late = new Promise<never>((_resolve, reject) => {
-    const error = new RelayInterruptedError("TIMEOUT", `the relay did not open within ${timeoutMs} ms`);
-    timer = setTimeout(() => reject(error), timeoutMs);
-  });
-  try {
-    await Promise.race([opened, late]);
-  } finally {
-    clearTimeout(timer);
-  }
 }
 
 /** A member that is undefined means the default. */

@@ -32,7 +32,10 @@ export const SOCKET_OPEN = 1;
 /** @returns the platform's own WebSocket. @throws TypeError where there is none */
 export function platformSocket(): SocketConstructor {
   const { WebSocket } = globalThis as { WebSocket?: unknown };
-  if (typeof WebSocket !== "function") throw new TypeError("this platform has no WebSocket; hand one in");
+  if (typeof WebSocket !== "function")
+    throw new TypeError(
+      "WebSocket: this platform has none; hand one in as the option `WebSocket` (Node 20: `WebSocket` of the package undici, or openAgent of sallyport/node, which brings it)",
+    );
   // The platforms' types differ in their overloads, not in what is used of them here.
   return WebSocket as SocketConstructor;
 }

@@ -18,6 +18,7 @@ export function payloadTextOf(message: {
 }): string {
   const { payload, payloadText } = message;
   if (payloadText === undefined) return jsonTextOf("payload", payload);
+  mustBeText("payloadText", payloadText);
   // Half a surrogate pair would be sent as U+FFFD, and what is no JSON could end the frame it stands in.
   if (!payloadText.isWellFormed()) throw new InvalidArgumentError("payloadText", "holds half a character");
   try {
@@ -51,6 +52,7 @@ export function jsonTextOf(argument: string, value: unknown): string {
  * @throws InvalidArgumentError when a header cannot carry it
  */
 export function headerValue(argument: string, value: string): string {
+  mustBeText(argument, value);
   if (VISIBLE_ASCII.test(value)) return value;
   throw new InvalidArgumentError(argument, "holds something else than visible ASCII characters");
 }
@@ -60,6 +62,7 @@ export function headerValue(argument: string, value: string): string {
  * @throws InvalidArgumentError when it is none that a server takes
  */
 export function conversationIdValue(argument: string, id: string): string {
+  mustBeText(argument, id);
   const problem = plainTextProblem(id, 1, CONVERSATION_ID_MAX);
   if (problem !== null) throw new InvalidArgumentError(argument, problem);
   return encodeHeaderText(id);
@@ -70,7 +73,18 @@ export function conversationIdValue(argument: string, id: string): string {
  * @throws InvalidArgumentError when it would be none
  */
 export function pathSegment(argument: string, value: string): string {
+  mustBeText(argument, value);
   if (!value.isWellFormed()) throw new InvalidArgumentError(argument, "holds half a character");
   if (value === "" || value === "." || value === "..") throw new InvalidArgumentError(argument, "is no id");
   return encodeURIComponent(value);
+}
+
+/** For a caller whose language does not check it. @throws InvalidArgumentError */
+export function mustBeText(argument: string, value: unknown): asserts value is string {
+  if (typeof value !== "string") throw new InvalidArgumentError(argument, "is no text");
+}
+
+/** For a caller whose language does not check it. @throws InvalidArgumentError */
+export function mustBeObject(argument: string, value: unknown): void {
+  if (typeof value !== "object" || value === null) throw new InvalidArgumentError(argument, "is missing, or no object");
 }

@@ -178,7 +178,37 @@ export class RelayStoppedError extends SallyportError {
  * unacknowledged, so that it is delivered again. The message is the reason that its sender gets, at most 512 characters.
  */
 export class Refuse extends Error {
-  override readonly name = "Refuse";
+  override readonly name: string = "Refuse";
+}
+
+/**
+ * A reply too many in one conversation (`REPLY_LIMIT`): most likely two programs answer each other. Where a handler lets it
+ * through, the message that it would have replied to is refused, so that the two come to an end.
+ */
+export class ReplyLimitError extends Refuse {
+  override readonly name = "ReplyLimitError";
+  readonly code = "REPLY_LIMIT";
+
+  constructor(
+    limit: { readonly max: number; readonly windowMs: number },
+    peerDid: string,
+    conversationId: string | null,
+  ) {
+    const where = conversationId === null ? "outside any conversation" : `in the conversation ${conversationId}`;
+    const minutes = Math.round(limit.windowMs / 6_000) / 10;
+    super(
+      `${limit.max} automatic replies to ${peerDid} ${where} within ${minutes} minutes are the limit: two programs seem to answer each other (the option replyLimit)`,
+    );
+  }
+}
+
+/** A request got no answer in time (`NO_REPLY`). It may still be answered: then the answer is a message like any other. */
+export class NoReplyError extends SallyportError {
+  override readonly name = "NoReplyError";
+
+  constructor(timeoutMs: number) {
+    super("NO_REPLY", `no reply came within ${timeoutMs} ms`);
+  }
 }
 
 /** Thrown by a message handler that cannot take the message now: it is delivered again after that time, its sender's later ones after it. */

@@ -11,8 +11,10 @@ import * as z from "zod/mini";
 import { parseRetryAfterMs } from "../../resilience/retry-after.ts";
 import { type Clock, createClock } from "./clock.ts";
 import { InvalidArgumentError, ProblemError, UnexpectedAnswerError, UnreachableError } from "./errors.ts";
+import { parseUrl } from "../../wire/url.ts";
 import { PROOF_V2_TAG } from "../../wire/proof-v2.ts";
 import type { ProofVersion, SignedRequest } from "./signing.ts";
+import type { SocketConstructor } from "../relay/socket.ts";
 
 /** `fetch`, as far as it is used. */
 export type Fetch = (
@@ -35,6 +37,8 @@ export type ConnectionOptions = {
   readonly baseUrl: string;
   /** Instead of the platform's own. */
   readonly fetch?: Fetch | undefined;
+  /** Instead of the platform's own, for the relay; needed where the platform has none (Node 20). */
+  readonly WebSocket?: SocketConstructor | undefined;
   /** The own clock in milliseconds since 1970, instead of `Date.now`. */
   readonly now?: (() => number) | undefined;
   /** How long one call may take, in milliseconds; 30,000 by default. */
@@ -100,7 +104,7 @@ export const anonymous: Authorize = () => Promise.resolve({});
 
 /**
  * @returns what makes the calls of one client
- * @throws TypeError when the base URL is none that requests can be made from
+ * @throws InvalidArgumentError when the base URL is none that requests can be made from
  */
 export function createCaller(options: ConnectionOptions): Caller {
   const baseUrl = parseBaseUrl(options.baseUrl);
@@ -167,13 +171,13 @@ export function createCaller(options: ConnectionOptions): Caller {
   };
 }
 
-/** @throws TypeError when it is no http(s) URL, or has a query, a fragment or a credential in it */
+/** @throws InvalidArgumentError when it is no http(s) URL, or has a query, a fragment or a credential in it */
 export function parseBaseUrl(text: string): URL {
-  const baseUrl = new URL(text);
-  if (baseUrl.protocol !== "https:" && baseUrl.protocol !== "http:")
-    throw new TypeError("the base URL must be an http(s) URL");
+  const baseUrl = typeof text === "string" ? parseUrl(text) : null;
+  if (baseUrl?.protocol !== "https:" && baseUrl?.protocol !== "http:")
+    throw new InvalidArgumentError("baseUrl", "is no http(s) URL");
   if (baseUrl.search !== "" || baseUrl.hash !== "" || baseUrl.username !== "" || baseUrl.password !== "")
-    throw new TypeError("the base URL must have no query, no fragment, no user name and no password");
+    throw new InvalidArgumentError("baseUrl", "must have no query, no fragment, no user name and no password");
   return baseUrl;
 }
 
