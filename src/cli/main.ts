@@ -1,8 +1,14 @@
 /** Entry of the command `sallyport`; see program.ts. */
 import { buffer } from "node:stream/consumers";
 import { runProgram } from "./program.ts";
-import { useProxies } from "./session/network.ts";
+import { networkTo } from "./session/network.ts";
 import { CliError, EXIT } from "./terminal/errors.ts";
+
+// What Node calls an experiment (SQLite in 22, Ed25519 in 20) is none of the user's business.
+process.removeAllListeners("warning");
+process.on("warning", ({ name, message }) => {
+  if (name !== "ExperimentalWarning") process.stderr.write(`${name}: ${message}\n`);
+});
 
 // Whatever is written is for this user alone, also where a file is made on the way.
 process.umask(0o077);
@@ -25,7 +31,7 @@ process.exitCode = await runProgram(process.argv.slice(2), {
   standardInput: () => buffer(process.stdin),
   workingFolder: process.cwd(),
   interactive: process.stdin.isTTY && process.stderr.isTTY,
-  useNetwork: (address) => useProxies(process.env, address),
+  useNetwork: (address) => networkTo(process.env, address),
 });
 
 function unwritten(cause: Error): CliError {

@@ -22,6 +22,7 @@ import { taskFamily } from "./commands/task.ts";
 import { trustFamily } from "./commands/trust.ts";
 import { escapeForTerminal } from "../wire/text.ts";
 import { VERSION } from "../wire/version.ts";
+import type { Network } from "./session/network.ts";
 import type { Family, Run } from "./session/command.ts";
 import { createOutput, type Streams } from "./terminal/output.ts";
 import { openSession } from "./session/session.ts";
@@ -79,8 +80,8 @@ export type Host = {
   readonly standardInput: () => Promise<Uint8Array>;
   /** Where it was started. */
   readonly workingFolder: string;
-  /** Called with each address that requests will go to, before they do. */
-  readonly useNetwork: (address: URL) => void;
+  /** The way to an address, before requests go there. */
+  readonly useNetwork: (address: URL) => Network;
 };
 
 type GlobalOptions = { json?: boolean; agent?: string; url?: string; trustClock?: boolean };

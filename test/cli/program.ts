@@ -67,7 +67,7 @@ export async function newInnerRunner(environment: Record<string, string> = {}): 
       },
       environment: { ...base(home), ...environment },
       interactive: false,
-      useNetwork: () => undefined,
+      useNetwork: () => ({}),
       workingFolder,
       standardInput: () => Promise.resolve(Buffer.from(input)),
     });

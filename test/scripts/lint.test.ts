@@ -20,6 +20,7 @@ const OUTSIDE: Record<string, readonly string[]> = {
   connect: ["wire", "resilience", "client"],
   mcp: ["wire", "resilience", "client"],
   cli: ["wire", "resilience", "config.ts", "client", "connect", "mcp"],
+  node: ["wire", "resilience", "client", "cli"],
   console: ["wire", "resilience", "client"],
 };
 

@@ -5,9 +5,10 @@ import { execTarget } from "../../connect/target/exec.ts";
 import { httpTarget } from "../../connect/target/http.ts";
 import { createPullQueue, type PullQueue } from "../../connect/target/pull.ts";
 import { readInput } from "../session/input.ts";
-import { isLoopback } from "../session/network.ts";
+import { isLoopback, networkTo } from "../session/network.ts";
 import type { Session } from "../session/session.ts";
 import { usage } from "../terminal/errors.ts";
+import { parseUrl } from "../../wire/url.ts";
 
 /** The options that say where messages go. */
 export type TargetOptions = {
@@ -55,12 +56,20 @@ export async function chosenTarget(session: Session, options: TargetOptions, key
   const name = format ?? "sallyport";
   if (!isFormatName(name)) throw usage(`--format is one of ${Object.keys(FORMATS).join(", ")}`);
   const headers = await headersOf(session, options);
-  const target = httpTarget({ url, headers, format: FORMATS[name], key, timeoutMs, now: Date.now });
+  const target = httpTarget({
+    url,
+    headers,
+    format: FORMATS[name],
+    key,
+    timeoutMs,
+    now: Date.now,
+    fetch: networkTo(session.environment, url).fetch,
+  });
   return { target, pull: null, words: `go to ${url.origin}${url.pathname} as ${name}` };
 }
 
 function urlOf(text: string): URL {
-  const url = URL.parse(text);
+  const url = parseUrl(text);
   if (url === null || (url.protocol !== "http:" && url.protocol !== "https:"))
     throw usage("--forward-to is no http(s) URL");
   if (url.username !== "" || url.password !== "") throw usage("--forward-to holds a password; use --header-file");

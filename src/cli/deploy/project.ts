@@ -1,6 +1,7 @@
 /** The settings of a checkout that decide about its deployment, in its `wrangler.toml`. */
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import * as z from "zod/mini";
 import { issuerHost } from "../../wire/ait.ts";
 import { isReservedName } from "../../wire/host-names.ts";
 import { CliError, EXIT, usage } from "../terminal/errors.ts";
@@ -16,19 +17,29 @@ export type Project = {
   readonly issuer: string;
 };
 
+/** What is read of the file; wrangler itself judges the rest. */
+const settingsOf = z.partial(
+  z.object({
+    name: z.string(),
+    account_id: z.string(),
+    d1_databases: z.array(z.object({ binding: z.string(), database_name: z.optional(z.string()) })),
+    vars: z.record(z.string(), z.unknown()),
+  }),
+);
+
 /** @throws CliError `BAD_PROJECT` where `wrangler.toml` is not one that can be deployed */
 export async function readProject(folder: string): Promise<Project> {
-  // Loaded only here: it takes longer than everything else that this command does.
-  const { unstable_readConfig: readConfig } = await import("wrangler");
-  const config = readConfig({ config: join(folder, "wrangler.toml") }, { hideWarnings: true });
-  const databaseName = config.d1_databases.find(({ binding }: { binding: string }) => binding === "DB")?.database_name;
+  const { parse } = await import("smol-toml");
+  const parsed = settingsOf.safeParse(parse(await readFile(join(folder, "wrangler.toml"), "utf8")));
+  const config = parsed.success ? parsed.data : {};
+  const databaseName = config.d1_databases?.find(({ binding }) => binding === "DB")?.database_name;
   if (config.name === undefined || databaseName === undefined) {
     throw new CliError("BAD_PROJECT", `${join(folder, "wrangler.toml")} names no Worker, or no database for DB`, {
       exitCode: EXIT.setup,
       advice: "Restore it from the repository, and change its settings alone.",
     });
   }
-  const { REGISTRY_ISSUER: issuer, REGISTRY_URL: registry } = config.vars as Record<string, unknown>;
+  const { REGISTRY_ISSUER: issuer, REGISTRY_URL: registry } = config.vars ?? {};
   return {
     folder,
     name: config.name,

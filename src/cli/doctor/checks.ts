@@ -22,6 +22,7 @@ import type { AgentRecord } from "../storage/agent-files.ts";
 import { timeText } from "../terminal/output.ts";
 import { isLoopback } from "../session/network.ts";
 import type { Session } from "../session/session.ts";
+import { parseUrl } from "../../wire/url.ts";
 
 /** Refused by the server beyond this (contract §1), warned of before. */
 const SKEW_FAIL_MS = 300_000;
@@ -67,7 +68,7 @@ async function* checkoutSettings(session: Session, baseUrl: string, isReached: b
   try {
     const checkout = await readCheckout(session.workingFolder);
     if (checkout === null) return;
-    const isHere = isLoopback(URL.parse(baseUrl)?.hostname ?? "");
+    const isHere = isLoopback(parseUrl(baseUrl)?.hostname ?? "");
     const bad = checkout.badSettings.filter(({ setting }) => isHere || !isSecret(setting));
     if (bad.length === 0) yield ok(check, checkout.folder);
     for (const { setting, problem, file } of bad) {

@@ -27,9 +27,9 @@ export async function readCheckout(startFolder: string): Promise<Checkout | null
   if (folder === null) return null;
   const settingsFile = join(folder, "wrangler.toml");
   const secretsFile = join(folder, ".dev.vars");
-  // Loaded only here: it takes longer than everything else that this command does.
-  const { unstable_readConfig: readConfig } = await import("wrangler");
-  const settings: Record<string, unknown> = readConfig({ config: settingsFile }, { hideWarnings: true }).vars;
+  const { parse } = await import("smol-toml");
+  const { vars = {} } = parse((await textOf(settingsFile)) ?? "");
+  const settings = vars as Record<string, unknown>;
   const secrets = parseEnv((await textOf(secretsFile)) ?? "");
   const parsed = parseConfig({ ...settings, ...secrets });
   const fileOf = (setting: string): string =>

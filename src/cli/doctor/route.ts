@@ -2,10 +2,11 @@
 import { mustBeHostOf } from "../session/address.ts";
 import { isLoopback, proxySettings } from "../session/network.ts";
 import { failed, type Finding, finding, ok } from "./finding.ts";
+import { parseUrl } from "../../wire/url.ts";
 
 /** @param baseUrl the stored address, or the one of this run */
 export function addressFinding(baseUrl: string): Finding {
-  const url = URL.parse(baseUrl);
+  const url = parseUrl(baseUrl);
   if (url === null)
     return finding("address", "fail", `${baseUrl} is no address`, "Run `sallyport init --url https://…`.");
   if (url.protocol === "http:" && !isLoopback(url.hostname)) {
@@ -22,7 +23,7 @@ export function proxyFinding(environment: NodeJS.ProcessEnv, baseUrl: string): F
   try {
     const { protocol, hostname, href } = new URL(baseUrl);
     const settings = proxySettings(environment, new URL(href));
-    const proxy = URL.parse((protocol === "https:" ? settings?.HTTPS_PROXY : settings?.HTTP_PROXY) ?? "");
+    const proxy = parseUrl((protocol === "https:" ? settings?.HTTPS_PROXY : settings?.HTTP_PROXY) ?? "");
     if (proxy === null || isLoopback(hostname)) return null;
     return ok("proxy", `${proxy.origin}, unless NO_PROXY names ${hostname}`);
   } catch (error) {

@@ -1,6 +1,7 @@
 /** Addresses of an installation, and the secrets that are bound to them. */
 import { authorityOf } from "../../wire/proof-v2.ts";
 import { CliError, EXIT, usage } from "../terminal/errors.ts";
+import { parseUrl } from "../../wire/url.ts";
 
 /**
  * @param text an address as a person gives it
@@ -8,7 +9,7 @@ import { CliError, EXIT, usage } from "../terminal/errors.ts";
  * @throws CliError `USAGE` when requests cannot be made from it
  */
 export function parseAddress(text: string): string {
-  const url = URL.parse(text);
+  const url = parseUrl(text);
   const isHttp = url?.protocol === "https:" || url?.protocol === "http:";
   if (url === null || !isHttp) throw usage(`${text} is no http(s) address`);
   if (url.username !== "" || url.password !== "") throw usage("an address has no user name and no password in it");
@@ -18,7 +19,7 @@ export function parseAddress(text: string): string {
 
 /** @returns whether two addresses are of one origin (RFC 6454 §4) */
 export function isSameOrigin(one: string, other: string): boolean {
-  return URL.parse(one)?.origin === URL.parse(other)?.origin;
+  return parseUrl(one)?.origin === parseUrl(other)?.origin;
 }
 
 /**

@@ -1,12 +1,13 @@
 /**
  * The way out of this machine: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, in either case, as curl reads them.
- * Node's own support does the work, for requests and WebSockets alike.
+ * undici does the work, for requests and WebSockets alike, where Node itself has no WebSocket (20) or a proxy is set.
  */
-import { setGlobalProxyFromEnv } from "node:http";
 import { isIPv4 } from "node:net";
+import type { Dispatcher } from "undici";
+import type { Fetch, Socket, SocketConstructor } from "../../client/index.ts";
 import { CliError, EXIT } from "../terminal/errors.ts";
 
-/** What Node is given. */
+/** What is set. */
 type ProxySettings = {
   readonly HTTP_PROXY?: string;
   readonly HTTPS_PROXY?: string;
@@ -25,7 +26,7 @@ export function isLoopback(hostname: string): boolean {
 /**
  * @param environment where the variables are
  * @param address where requests will go
- * @returns the settings for Node, or null where no variable is set
+ * @returns the settings, or null where no variable is set
  * @throws CliError `PROXY_SETTING` naming the variable that is no address of an HTTP proxy
  */
 export function proxySettings(environment: NodeJS.ProcessEnv, address: URL): ProxySettings | null {
@@ -42,14 +43,56 @@ export function proxySettings(environment: NodeJS.ProcessEnv, address: URL): Pro
   };
 }
 
+/** What a client is given in place of the platform's own; nothing where that serves. */
+export type Network = { readonly fetch?: Fetch; readonly WebSocket?: SocketConstructor };
+
 /**
- * Sends what this process requests from now on by the proxies of its environment.
+ * The way to one address, by the proxies of an environment.
  *
+ * @param environment where the variables are
+ * @param address where requests and sockets will go; `NO_PROXY` is looked at for it alone
+ * @returns what a client of that address is made with
  * @throws CliError `PROXY_SETTING`
  */
-export function useProxies(environment: NodeJS.ProcessEnv, address: URL): void {
+export function networkTo(environment: NodeJS.ProcessEnv, address: URL): Network {
   const settings = proxySettings(environment, address);
-  if (settings !== null) setGlobalProxyFromEnv(settings);
+  const proxy = address.protocol === "https:" ? settings?.HTTPS_PROXY : settings?.HTTP_PROXY;
+  const isDirect = proxy === undefined || settings === null || isLoopback(address.hostname);
+  if (isDirect && "WebSocket" in globalThis) return {};
+  return throughUndici(isDirect ? null : { uri: proxy, never: settings.NO_PROXY });
+}
+
+/** @param proxy null: directly */
+function throughUndici(proxy: { readonly uri: string; readonly never: string } | null): Network {
+  type Undici = typeof import("undici");
+  let loaded: { readonly undici: Undici; readonly dispatcher: Dispatcher } | null = null;
+  // Loaded at the first request: most runs of the command need none of it.
+  const load = async (): Promise<{ undici: Undici; dispatcher: Dispatcher }> => {
+    const undici = await import("undici");
+    loaded ??= { undici, dispatcher: dispatcherOf(undici, proxy) };
+    return loaded;
+  };
+  function ProxiedSocket(url: string, protocols: string[]): Socket {
+    // A relay's ticket has been requested before its socket opens.
+    if (loaded === null) throw new Error("a socket is opened after its ticket was requested");
+    return new loaded.undici.WebSocket(url, { protocols, dispatcher: loaded.dispatcher });
+  }
+  return {
+    async fetch(url, init) {
+      const { undici, dispatcher } = await load();
+      // The same interface: undici is what Node's own `fetch` is made of.
+      return (await undici.fetch(url, { ...init, dispatcher })) as unknown as Response;
+    },
+    WebSocket: ProxiedSocket as unknown as SocketConstructor,
+  };
+}
+
+function dispatcherOf(
+  undici: typeof import("undici"),
+  proxy: { readonly uri: string; readonly never: string } | null,
+): Dispatcher {
+  if (proxy === null) return new undici.Agent();
+  return new undici.EnvHttpProxyAgent({ httpProxy: proxy.uri, httpsProxy: proxy.uri, noProxy: proxy.never });
 }
 
 type Given = { readonly name: string; readonly value: string };

@@ -2,10 +2,8 @@
 import {
   type AgentClient,
   type ConnectionOptions,
-  createAgentClient,
   createDeviceClient,
   createOperatorClient,
-  type CredentialStore,
   type DeviceClientOptions,
   importKeys,
   type OperatorClient,
@@ -16,7 +14,9 @@ import { CliError, EXIT } from "../terminal/errors.ts";
 import type { AgentRecord } from "../storage/agent-files.ts";
 import { type Home, openHome } from "../storage/home.ts";
 import type { Output } from "../terminal/output.ts";
+import { chosenAgentName, openStoredAgent } from "../agents/stored-agent.ts";
 import { addressFor, parseAddress } from "./address.ts";
+import type { Network } from "./network.ts";
 
 /** What every command works with. */
 export type Session = {
@@ -60,8 +60,8 @@ export type SessionOptions = {
   readonly url: string | undefined;
   /** `--trust-clock` */
   readonly trustClock: boolean;
-  /** Called with each address that requests will go to. @throws CliError where there is no way to it */
-  readonly useNetwork: (address: URL) => void;
+  /** The way to an address. @throws CliError where there is none */
+  readonly useNetwork: (address: URL) => Network;
 };
 
 /** @returns what a command works with; nothing is read or sent before it is asked for */
@@ -81,8 +81,8 @@ export function openSession(options: SessionOptions): Session {
   };
 
   const connection = (address: string): ConnectionOptions => {
-    options.useNetwork(new URL(address));
     return {
+      ...options.useNetwork(new URL(address)),
       baseUrl: address,
       trustServerClock: options.trustClock,
       onClockCorrection: (offsetMs) => output.remark(correctionText(offsetMs)),
@@ -91,10 +91,7 @@ export function openSession(options: SessionOptions): Session {
 
   const open = async (record: AgentRecord): Promise<{ record: AgentRecord; client: AgentClient }> => {
     const address = addressFor({ what: `the credential of ${record.name}`, baseUrl: record.baseUrl }, givenUrl);
-    const keys = await importKeys(record.keys);
-    const store = storeOf(home, record);
-    const client = createAgentClient({ ...connection(address), keys, credential: record, store });
-    return { record, client };
+    return { record, client: await openStoredAgent(home, record, connection(address)) };
   };
 
   const session: Session = {
@@ -123,7 +120,7 @@ export function openSession(options: SessionOptions): Session {
     },
 
     agentRecord: async () =>
-      home.agents.known(options.agentName ?? environment["SALLYPORT_AGENT"] ?? (await defaultAgentName(home))),
+      home.agents.known(await chosenAgentName(home, options.agentName ?? environment["SALLYPORT_AGENT"])),
     agent: async () => open(await session.agentRecord()),
     named: async (name) => open(await home.agents.known(name)),
     device: async (name) => {
@@ -155,38 +152,4 @@ function correctionText(offsetMs: number): string {
 /** @returns where a device's key and token are used in this run. @throws CliError `OTHER_ORIGIN` */
 export function deviceAddress({ name, baseUrl }: DeviceRecord, givenUrl: string | undefined): string {
   return addressFor({ what: `the key of the device ${name}`, baseUrl }, givenUrl);
-}
-
-async function defaultAgentName(home: Home): Promise<string> {
-  const chosen = (await home.settings.get())?.defaultAgent;
-  if (chosen !== undefined) return chosen;
-  const names = await home.agents.names();
-  const [only] = names;
-  if (only !== undefined && names.length === 1) return only;
-  throw new CliError("NO_AGENT", names.length === 0 ? "there is no agent here yet" : "there are several agents here", {
-    exitCode: EXIT.setup,
-    advice:
-      names.length === 0
-        ? "Register one: `sallyport agent register NAME`."
-        : `Name one with --agent: ${names.join(", ")}.`,
-  });
-}
-
-/** The agent's file as the store of its credential: several commands may run at once. */
-function storeOf(home: Home, opened: AgentRecord): CredentialStore {
-  return {
-    update: (renew) =>
-      home.agents.update(opened.name, async (stored) => {
-        if (stored.keys.x !== opened.keys.x) {
-          throw new CliError("REKEYED", `the agent ${opened.name} has got another key meanwhile`, {
-            exitCode: EXIT.credential,
-            advice: "Start this command again.",
-          });
-        }
-        const { agentDid, ait, access, refreshToken } = stored;
-        const current = { agentDid, ait, access, refreshToken };
-        const renewed = await renew(current);
-        return renewed === current ? stored : { ...stored, ...renewed };
-      }),
-  };
 }

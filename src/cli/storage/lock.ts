@@ -1,14 +1,17 @@
 /**
  * One process at a time, by a lock of the operating system: SQLite, which Node brings along, takes it on an empty file. The
  * system itself releases it when its process ends, however it ends, so that there is nothing to judge as abandoned: no pid,
- * which other processes get too, and no age, which a sleeping laptop has as well.
+ * which other processes get too, and no age, which a sleeping laptop has as well. A Node without SQLite (20) has the lock of
+ * process-lock.ts alone, which all others take first.
  */
 import { closeSync, openSync } from "node:fs";
+import { createRequire } from "node:module";
 import { dirname } from "node:path";
-import { DatabaseSync } from "node:sqlite";
+import type { DatabaseSync } from "node:sqlite";
 import { setTimeout as sleep } from "node:timers/promises";
 import { CliError, EXIT } from "../terminal/errors.ts";
 import { ensurePrivateFolder, hasCode, unwritable } from "./private-file.ts";
+import { tryProcessLock } from "./process-lock.ts";
 
 const ATTEMPT_EVERY_MS = 20;
 const WAIT_MAX_MS = 30_000;
@@ -58,10 +61,46 @@ export async function withLock<T>(path: string, work: () => Promise<T>, waitMaxM
  * @throws CliError when the file can hold no lock
  */
 export function tryLock(path: string): (() => void) | null {
+  const sqlite = loadSqlite();
+  const releaseTurn = turnOf(path);
+  if (releaseTurn === null || sqlite === null) return releaseTurn;
+  let release: (() => void) | null = null;
+  try {
+    release = trySystemLock(path, sqlite);
+  } finally {
+    if (release === null) releaseTurn();
+  }
+  if (release === null) return null;
+  return () => {
+    release();
+    releaseTurn();
+  };
+}
+
+function turnOf(path: string): (() => void) | null {
+  try {
+    return tryProcessLock(path);
+  } catch (error) {
+    if (error instanceof Error && "code" in error) throw unwritable(path, error);
+    throw error;
+  }
+}
+
+/** What Node brings along from 22.13 on. */
+function loadSqlite(): typeof import("node:sqlite") | null {
+  try {
+    return createRequire(import.meta.url)("node:sqlite") as typeof import("node:sqlite");
+  } catch (error) {
+    if (hasCode(error, "ERR_UNKNOWN_BUILTIN_MODULE") || hasCode(error, "MODULE_NOT_FOUND")) return null;
+    throw error;
+  }
+}
+
+function trySystemLock(path: string, sqlite: typeof import("node:sqlite")): (() => void) | null {
   createEmpty(path);
   let file: DatabaseSync | null = null;
   try {
-    file = new DatabaseSync(path, { timeout: 0 });
+    file = new sqlite.DatabaseSync(path, { timeout: 0 });
     file.exec("BEGIN EXCLUSIVE");
     const locked = file;
     held.add(locked);

@@ -1,6 +1,7 @@
 /** Hands messages to a program that has an HTTP endpoint. */
 import { parseRetryAfterMs } from "../../resilience/retry-after.ts";
 import { cutToCodePoints } from "../../wire/text.ts";
+import type { Fetch } from "../../client/index.ts";
 import type { Format } from "../format/format.ts";
 import { type Delivery, type Outcome, REASON_MAX, type Target } from "../message.ts";
 import { localSignature } from "../signature.ts";
@@ -15,6 +16,8 @@ export type HttpTargetOptions = {
   /** How long the program may take. */
   readonly timeoutMs: number;
   readonly now: () => number;
+  /** Instead of the platform's own. */
+  readonly fetch?: Fetch | undefined;
 };
 
 /** Answers of HTTP that are about the moment, not about the message. */
@@ -28,7 +31,7 @@ export function httpTarget(options: HttpTargetOptions): Target {
     if (typeof formatted === "string") return { kind: "refused", reason: formatted };
     const timeout = AbortSignal.timeout(options.timeoutMs);
     try {
-      const response = await fetch(options.url, {
+      const response = await (options.fetch ?? ((url, init) => fetch(url, init)))(options.url.href, {
         method: "POST",
         headers: { ...formatted.headers, ...options.headers, ...signatureOf(message, formatted.body, options) },
         body: formatted.body,

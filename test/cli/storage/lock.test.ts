@@ -24,49 +24,64 @@ async function newHome(): Promise<{ home: string; file: string }> {
   return { home, file };
 }
 
-test(`two processes and ${KILLS} kills: never two in at once, and no key is lost`, { timeout: 600_000 }, async () => {
-  const { home, file } = await newHome();
-  const numbers: number[] = [];
-  let entered = Promise.withResolvers<void>();
-  const start = (): ChildProcess => {
-    const child = spawn(process.execPath, [HOLDER], {
-      env: { SALLYPORT_HOME: home },
-      stdio: ["ignore", "pipe", "inherit"],
-    });
-    onTestFinished(() => void child.kill("SIGKILL"));
-    createInterface({ input: child.stdout }).on("line", (line) => {
-      if (line === "in") entered.resolve();
-      else numbers.push(Number(line));
-    });
-    return child;
-  };
+/** Node 20 has no SQLite, as others without it. */
+const WITHOUT_SQLITE = ["--no-experimental-sqlite"];
 
-  const children = [start(), start()];
-  for (let kill = 0; kill < KILLS; kill += 1) {
-    entered = Promise.withResolvers<void>();
-    await entered.promise;
-    // Anywhere between the entrance of one and the end of it, or of the other.
-    await new Promise((resolve) => setTimeout(resolve, Math.random() * 8));
-    const victim = children[kill % 2];
-    victim?.kill("SIGKILL");
-    children[kill % 2] = start();
-  }
-  // Whatever the last kill has left is no obstacle to the next.
-  const before = numbers.length;
-  await expect.poll(() => numbers.length, { timeout: 30_000 }).toBeGreaterThan(before + 2);
-  const ended = children.map((child) => once(child, "close"));
-  for (const child of children) child.kill("SIGKILL");
-  await Promise.all(ended);
+test.each([
+  { of: "newer Nodes", flags: [[], []] },
+  { of: "a newer Node and Node 20", flags: [[], WITHOUT_SQLITE] },
+  { of: "Node 20", flags: [WITHOUT_SQLITE, WITHOUT_SQLITE] },
+])(
+  `two processes of $of and ${KILLS} kills: never two in at once, and no key is lost`,
+  { timeout: 600_000 },
+  async ({ flags }) => {
+    const { home, file } = await newHome();
+    const numbers: number[] = [];
+    /** Of processes that nobody has killed: two that are in at once take the file from under each other. */
+    const crashed: number[] = [];
+    let entered = Promise.withResolvers<void>();
+    const start = (which: number): ChildProcess => {
+      const child = spawn(process.execPath, [...(flags[which] ?? []), HOLDER], {
+        env: { SALLYPORT_HOME: home },
+        stdio: ["ignore", "pipe", "inherit"],
+      });
+      onTestFinished(() => void child.kill("SIGKILL"));
+      child.on("exit", (code) => code === null || crashed.push(code));
+      createInterface({ input: child.stdout }).on("line", (line) => {
+        if (line === "in") entered.resolve();
+        else numbers.push(Number(line));
+      });
+      return child;
+    };
 
-  // Two that were in at once would have read the same number, and said the next one both.
-  expect(new Set(numbers).size).toBe(numbers.length);
-  const stored = JSON.parse(await readFile(file, "utf8")) as { keys: object; refreshToken: string };
-  expect(stored.keys).toEqual(KEYS);
-  // What was killed in the middle of a change leaves its draft, and the next change deletes it.
-  expect((await readdir(join(home, "agents"))).length).toBeLessThanOrEqual(1 + 2);
-  expect(Number(stored.refreshToken)).toBeGreaterThanOrEqual(Math.max(...numbers));
-  expect(Number(stored.refreshToken)).toBeLessThanOrEqual(numbers.length + KILLS + 2);
-});
+    const children = [start(0), start(1)];
+    for (let kill = 0; kill < KILLS; kill += 1) {
+      entered = Promise.withResolvers<void>();
+      await entered.promise;
+      // Anywhere between the entrance of one and the end of it, or of the other.
+      await new Promise((resolve) => setTimeout(resolve, Math.random() * 8));
+      const victim = children[kill % 2];
+      victim?.kill("SIGKILL");
+      children[kill % 2] = start(kill % 2);
+    }
+    // Whatever the last kill has left is no obstacle to the next.
+    const before = numbers.length;
+    await expect.poll(() => numbers.length, { timeout: 30_000 }).toBeGreaterThan(before + 2);
+    const ended = children.map((child) => once(child, "close"));
+    for (const child of children) child.kill("SIGKILL");
+    await Promise.all(ended);
+
+    expect(crashed).toEqual([]);
+    // Two that were in at once would have read the same number, and said the next one both.
+    expect(new Set(numbers).size).toBe(numbers.length);
+    const stored = JSON.parse(await readFile(file, "utf8")) as { keys: object; refreshToken: string };
+    expect(stored.keys).toEqual(KEYS);
+    // What was killed in the middle of a change leaves its draft, and the next change deletes it.
+    expect((await readdir(join(home, "agents"))).length).toBeLessThanOrEqual(1 + 2);
+    expect(Number(stored.refreshToken)).toBeGreaterThanOrEqual(Math.max(...numbers));
+    expect(Number(stored.refreshToken)).toBeLessThanOrEqual(numbers.length + KILLS + 2);
+  },
+);
 
 test("a lock is held by one call of a process at a time", async () => {
   const path = join(await temporaryFolder(), "locks/one.lock");
