@@ -243,7 +243,7 @@ async function walkStages(deps: ChainDeps, walk: Walk, scope: RequestScope): Pro
 
   return ok({
     kind: "agent",
-    principal: { kind: "agent", agentDid, ownerDid, jti, expMs: exp * 1_000, keyX },
+    principal: { kind: "agent", agentDid, ownerDid, jti, expMs: exp * 1_000, keyX, name: ait.claims.name },
     proof: { keyX, nonce, timestampMs, skewMs },
     ...admitted.value,
     body,

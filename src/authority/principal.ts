@@ -7,7 +7,16 @@ import { type Scope, SCOPES, SHARED_SCOPES } from "./scopes.ts";
 
 /** Who is calling, after the credential has been verified. */
 export type Principal =
-  | { kind: "agent"; agentDid: AgentDid; ownerDid: HumanDid; jti: string; expMs: number; keyX: string }
+  | {
+      kind: "agent";
+      agentDid: AgentDid;
+      ownerDid: HumanDid;
+      jti: string;
+      expMs: number;
+      keyX: string;
+      /** By its identity token; missing in what an earlier version has kept. */
+      name?: string;
+    }
   | {
       kind: "device";
       agentDid: AgentDid;

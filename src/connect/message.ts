@@ -3,8 +3,6 @@ import type { IncomingMessage } from "../client/index.ts";
 
 /** As the client library hands it over; `payloadText` is the sender's own JSON text. */
 export type Delivery = Omit<IncomingMessage, "payload"> & {
-  /** The sender's name, where the server says one. */
-  readonly fromName?: string | undefined;
   /** When it came to this connector, in milliseconds since 1970. */
   readonly receivedAtMs: number;
 };

@@ -17,6 +17,7 @@ export type NotificationDeps = TrustDeps & { readonly gates: PeerGates };
 export type Confirmation = {
   readonly confirmId: string;
   readonly initiatorDid: AgentDid;
+  readonly initiatorProfile: Profile;
   readonly responderDid: AgentDid;
   readonly responderProfile: Profile;
   readonly confirmedAtMs: number;
@@ -74,12 +75,15 @@ export async function retryPendingNotifications(deps: NotificationDeps, limits: 
 }
 
 async function notify(deps: NotificationDeps, confirmation: Confirmation): Promise<void> {
-  const { confirmId, initiatorDid, responderDid, responderProfile, confirmedAtMs } = confirmation;
+  const { confirmId, initiatorDid, initiatorProfile, responderDid, responderProfile, confirmedAtMs } = confirmation;
+  // The ticket was made where the initiator is.
+  const { proxyOrigin: issuerProxyOrigin } = initiatorProfile;
   const payload = {
     kind: "pair.confirmed",
     initiatorAgentDid: initiatorDid,
     responderAgentDid: responderDid,
     responderProfile,
+    ...(issuerProxyOrigin === undefined ? {} : { issuerProxyOrigin }),
     confirmedAtMs,
   };
   await deps.gates.of(initiatorDid).notify({

@@ -129,6 +129,7 @@ export async function confirmPairing(
   const notified = await notifyInitiator(deps, {
     confirmId,
     initiatorDid,
+    initiatorProfile,
     responderDid,
     responderProfile,
     confirmedAtMs: nowMs,

@@ -28,6 +28,7 @@ export type TicketRow = Pick<typeof pairTickets.$inferSelect, keyof typeof SHOWN
 export type PendingNotification = {
   readonly confirmId: string;
   readonly initiatorDid: AgentDid;
+  readonly initiatorProfile: Profile;
   readonly responderDid: AgentDid;
   readonly responderProfile: Profile;
   readonly confirmedAtMs: number;
@@ -167,6 +168,7 @@ export async function listPendingNotifications(
   return rows.map(({ attempts, stands, ...row }) => ({
     confirmId: confirmed(row.confirmId),
     initiatorDid: row.initiatorDid,
+    initiatorProfile: JSON.parse(row.initiatorProfile) as Profile,
     responderDid: confirmed(row.responderDid),
     responderProfile: JSON.parse(confirmed(row.responderProfile)) as Profile,
     confirmedAtMs: confirmed(row.confirmedAtMs),

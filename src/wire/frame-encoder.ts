@@ -17,6 +17,8 @@ export type DeliverContent = {
   /** Null for an API key, the operator, or the proxy itself. */
   readonly fromAgentDid: AgentDid | null;
   readonly fromSubject?: string | undefined;
+  /** The sending agent's name, as its registry has it. */
+  readonly fromName?: string | undefined;
   readonly toAgentDid: AgentDid;
   readonly payloadText: string;
   readonly contentType?: string | undefined;

@@ -94,6 +94,7 @@ const deliver = z.object({
   deliveryId,
   fromAgentDid: z.nullable(agentDid),
   fromSubject: z.optional(z.string()),
+  fromName: z.optional(z.string()),
   toAgentDid: agentDid,
   payload: z.unknown(),
   contentType: z.optional(z.string()),

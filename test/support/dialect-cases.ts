@@ -20,10 +20,12 @@ const EVERY: Partial<Envelope> = {
 
 const SENDERS: {
   what: string;
-  from: Pick<Envelope, "fromAgentDid" | "fromSubject">;
+  from: Pick<Envelope, "fromAgentDid" | "fromSubject" | "fromName">;
   shows: Record<string, unknown>;
 }[] = [
+  // A device sends as its agent.
   { what: "an agent's", from: { fromAgentDid: PEER }, shows: { fromAgentDid: PEER } },
+  { what: "a named agent's", from: { fromAgentDid: PEER, fromName: "alice" }, shows: { fromAgentDid: PEER } },
   {
     what: "a service account's",
     from: { fromAgentDid: null, fromSubject: "service_account:01K" },

@@ -68,6 +68,7 @@ describe("pairing by ticket", () => {
       initiatorAgentDid: alice,
       responderAgentDid: bob,
       responderProfile: BOB,
+      issuerProxyOrigin: ALICE.proxyOrigin,
       confirmedAtMs: harness.nowMs,
     });
   });

@@ -11,6 +11,8 @@ export type IncomingMessage = {
   /** Null for a message of a service account, the operator or the proxy itself. */
   readonly fromAgentDid: string | null;
   readonly fromSubject?: string | undefined;
+  /** The sending agent's name, as its registry has it. */
+  readonly fromName?: string | undefined;
   readonly toAgentDid: string;
   readonly payload: unknown;
   /** The sender's own JSON text. */

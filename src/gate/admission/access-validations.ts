@@ -1,4 +1,4 @@
-/** An agent's last good access validations and its owner: the second level of the chain's cache. */
+/** An agent's last good access validations, its owner and its name: the second level of the chain's cache. */
 import { readText, writeMeta } from "../../database/meta.ts";
 
 /** A validation is written again only when it is this much newer: once a refresh, not once a request. */
@@ -8,10 +8,14 @@ const VALIDATION_RESOLUTION_MS = 10_000;
 export type AccessValidations = {
   /** The DID of the agent's owner, or null before its first verified request. */
   ownerDid(): string | null;
+  /** The agent's name by its newest identity token, or null before its first verified request. */
+  agentName(): string | null;
   /** When an access token, by its hash, was last found valid (ms since the epoch), or null. */
   validatedAtMs(keyHash: string): number | null;
   /** Should the transaction be undone, the next request after a waking writes it again. */
   recordOwner(owner: string): void;
+  /** Likewise. */
+  recordName(name: string): void;
   /** Records a validation that is at least 10 s newer than the one that is kept. */
   validated(keyHash: string, atMs: number): void;
   /** Forgets validations too old to vouch for anything. */
@@ -21,6 +25,7 @@ export type AccessValidations = {
 /** @returns the validations of one gate. */
 export function createAccessValidations(sql: SqlStorage): AccessValidations {
   let ownerDid = readText(sql, "owner_did");
+  let agentName = readText(sql, "agent_name");
   const validatedAtMs = new Map<string, number>(
     sql
       .exec<{ key_hash: string; validated_at_ms: number }>("SELECT key_hash, validated_at_ms FROM access_validations")
@@ -30,12 +35,19 @@ export function createAccessValidations(sql: SqlStorage): AccessValidations {
 
   return {
     ownerDid: () => ownerDid,
+    agentName: () => agentName,
     validatedAtMs: (keyHash) => validatedAtMs.get(keyHash) ?? null,
 
     recordOwner(owner) {
       if (ownerDid === owner) return;
       ownerDid = owner;
       writeMeta(sql, "owner_did", owner);
+    },
+
+    recordName(name) {
+      if (agentName === name) return;
+      agentName = name;
+      writeMeta(sql, "agent_name", name);
     },
 
     validated(keyHash, atMs) {

@@ -55,6 +55,7 @@ export function admitAgent(
   stores.rate.count(counted, nowMs);
   stores.drift.observe(timestampSeconds * 1_000 - nowMs, nowMs);
   stores.accessValidations.recordOwner(principal.ownerDid);
+  if (principal.name !== undefined) stores.accessValidations.recordName(principal.name);
   if (access !== undefined && access.validatedAtMs !== null)
     stores.accessValidations.validated(access.keyHash, access.validatedAtMs);
 }

@@ -14,6 +14,7 @@ import { errorFields, type Log } from "../../telemetry/log.ts";
 import type { AgentDid } from "../../wire/did.ts";
 import { JsonText } from "../../wire/json-text.ts";
 import { ProxyError } from "../../wire/problem.ts";
+import type { AccessValidations } from "../admission/access-validations.ts";
 import type { Outbox } from "../outbox/outbox.ts";
 import { GateRefusal } from "../protocol/refusal.ts";
 import type { Envelope } from "../protocol/transfer.ts";
@@ -42,6 +43,7 @@ export type OperationsDeps = {
   shared: SharedSecret;
   apiKeys: ApiKeys;
   audit: Pick<AuditOutbox, "record">;
+  accessValidations: Pick<AccessValidations, "agentName">;
   outbox: Pick<Outbox, "accept" | "status" | "handlingOf" | "receiptsConfirmed">;
   queue: Pick<Queue, "deadLetters" | "replay" | "purge" | "isWaiting" | "fetch" | "isHeldBy" | "acknowledge">;
   intake: Pick<Intake, "putLocal" | "fencePeer" | "fenceGroup">;
@@ -152,12 +154,18 @@ function acknowledge({ queue, now }: OperationsDeps, holder: Holder, acks: reado
   return own.length;
 }
 
-function accept({ outbox, now }: OperationsDeps, to: AgentDid, message: LocalMessage): { deliveryId: string } {
+function accept(
+  { self, outbox, accessValidations, now }: OperationsDeps,
+  to: AgentDid,
+  message: LocalMessage,
+): { deliveryId: string } {
   const { fromAgentDid, fromSubject, conversationId, payload } = message;
+  const fromName = fromAgentDid === self ? accessValidations.agentName() : null;
   const envelope: Envelope = {
     fromAgentDid,
     contentType: "application/json",
     ...(fromSubject === undefined ? {} : { fromSubject }),
+    ...(fromName === null ? {} : { fromName }),
     ...(conversationId === undefined ? {} : { conversationId }),
   };
   const bytes = new TextEncoder().encode(payload).length;

@@ -176,8 +176,10 @@ export function createSubmissions(deps: SubmissionsDeps): Submissions {
 
 function envelopeOf(self: AgentDid, send: Omit<Submission, "to">): Envelope {
   const { trustEpoch, groupId, contentType, conversationId, replyTo, traceparent, isAwaited } = send;
+  const { name: fromName } = send.admission.principal;
   return {
     fromAgentDid: self,
+    ...(fromName === undefined ? {} : { fromName }),
     ...(groupId === undefined ? { trustEpoch } : { groupId, groupEpoch: trustEpoch }),
     ...(contentType === undefined ? {} : { contentType }),
     ...(conversationId === undefined ? {} : { conversationId }),

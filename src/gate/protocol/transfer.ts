@@ -5,6 +5,8 @@ import type { AgentDid } from "../../wire/did.ts";
 export type Envelope = {
   fromAgentDid: AgentDid | null;
   fromSubject?: string;
+  /** The sending agent's, by its identity token. */
+  fromName?: string;
   contentType?: string;
   conversationId?: string;
   groupId?: string;

@@ -210,7 +210,7 @@ export function createAttempts({ senders, rows, limits, exhausted }: AttemptsDep
       const queue = senders.of(entry.sender);
       const startedAtMs = dueAtMs === 0 ? nowMs : dueAtMs - ACK_TIMEOUT_MS;
       if (queue !== undefined) queue.inHandsSinceMs ??= startedAtMs;
-      const isOldest = oldestPushed(queue) === undefined;
+      const isOldest = isPullSocket(socketId) || oldestPushed(queue) === undefined;
       entry.socketId = socketId;
       entry.dueAtMs = isOldest ? startedAtMs + ACK_TIMEOUT_MS : Infinity;
       if (isOldest) clocks.set(entry, { startedAtMs });

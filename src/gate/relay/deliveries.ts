@@ -68,10 +68,11 @@ export function createDeliveries(deps: DeliveriesDeps): Deliveries {
     queue.acknowledge([{ deliveryId, holder, socketId, accepted: true, reason: null }], nowMs);
   };
 
-  /** @returns false when the socket has gone */
-  const sendReceipt = (session: Session, receipt: Receipt): boolean => {
+  /** @returns `none` where a client of its dialect has no form for it */
+  const sendReceipt = (session: Session, receipt: Receipt): "sent" | "none" | "gone" => {
     const text = receiptText(receipt, session.dialect, now());
-    return text === null || connections.send(session, text);
+    if (text === null) return "none";
+    return connections.send(session, text) ? "sent" : "gone";
   };
 
   return {
@@ -91,9 +92,10 @@ export function createDeliveries(deps: DeliveriesDeps): Deliveries {
       const sent: string[] = [];
       for (const receipt of receipts) {
         // A socket that has just gone leaves it to the next.
-        while (open[0] !== undefined && !sendReceipt(open[0], receipt)) open.shift();
+        let outcome: ReturnType<typeof sendReceipt> = "gone";
+        while (open[0] !== undefined && (outcome = sendReceipt(open[0], receipt)) === "gone") open.shift();
         if (open[0] === undefined) return;
-        if (receipt.status !== "delivered") sent.push(receipt.deliveryId);
+        if (outcome === "sent" && receipt.status !== "delivered") sent.push(receipt.deliveryId);
       }
       if (open[0] !== undefined && sent.length > 0) askWhetherReceived(open[0], sent);
     },

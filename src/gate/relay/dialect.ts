@@ -80,7 +80,7 @@ type ConfirmedPairing = {
  */
 function pairNotice(body: string): { fromAgentDid: AgentDid; payloadText: string } | null | undefined {
   const payload = JSON.parse(body) as Partial<ConfirmedPairing> | null;
-  if (payload?.kind !== "pair.confirmed") return undefined;
+  if (payload?.kind !== "pair.confirmed" || payload.responderProfile === undefined) return undefined;
   const { initiatorAgentDid, responderAgentDid, responderProfile, issuerProxyOrigin, confirmedAtMs } =
     payload as ConfirmedPairing;
   const { agentName, humanName, proxyOrigin } = responderProfile;
@@ -106,7 +106,8 @@ export function receiptText(receipt: Receipt, dialect: Dialect, nowMs: number): 
   const originalFrameId = originFrameId ?? deliveryId;
   const why = reason === null || reason === "" ? {} : { reason };
   if (dialect === "v1") return receiptFrame(head, { originalFrameId, deliveryId, toAgentDid, status, ...why });
-  if (!isUlid(originalFrameId)) return null;
+  // Its client knows a delivery by the frame that it sent; of one that it handed in over HTTP it is told how it ended.
+  if (!isUlid(originalFrameId) || (originFrameId === null && status === "delivered")) return null;
   const baseStatus = status === "dead_lettered" || status === "failed" ? "dead_lettered" : "delivered_to_webhook";
   return baseReceiptFrame(head, { originalFrameId, toAgentDid, status: baseStatus, ...why });
 }

@@ -8,6 +8,7 @@ import type { EnqueueFrame } from "../../wire/frames.ts";
 import { type GroupId, parseGroupId } from "../../wire/group-id.ts";
 import { ProxyError, proxyErrorFrom } from "../../wire/problem.ts";
 import { sha256Base64Url } from "../../wire/proof.ts";
+import type { AccessValidations } from "../admission/access-validations.ts";
 import type { GroupFences } from "../admission/group-fences.ts";
 import type { TrustFences } from "../admission/trust-fences.ts";
 import type { Outbox } from "../outbox/outbox.ts";
@@ -45,6 +46,8 @@ export type EnqueueDeps = {
   commits: GroupCommit;
   trust: SendTrust;
   endReason: (ref: AuthorityRef) => string | null;
+  /** Knows this agent's name. */
+  accessValidations: Pick<AccessValidations, "agentName">;
   now: () => number;
   log: Log;
 };
@@ -82,7 +85,7 @@ export function createEnqueue(deps: EnqueueDeps): Enqueue {
     const payload = new TextEncoder().encode(frame.payloadText);
     const draft = {
       bytes: payload.length,
-      envelope: JSON.stringify(envelopeOf(self, frame, judged.judged)),
+      envelope: JSON.stringify(envelopeOf(self, deps.accessValidations.agentName(), frame, judged.judged)),
       body: frame.payloadText,
       originFrameId: frame.id,
       idempotency: { key: `frame ${frame.id}`, bodySha256: await sha256Base64Url(payload) },
@@ -122,10 +125,16 @@ type JudgedFrame =
   | { to: null; judged: JudgedGroup; members: readonly AgentDid[] };
 type JudgedGroup = { groupId: GroupId; groupEpoch: number };
 
-function envelopeOf(self: AgentDid, frame: EnqueueFrame, judged: JudgedFrame["judged"]): Envelope {
+function envelopeOf(
+  self: AgentDid,
+  fromName: string | null,
+  frame: EnqueueFrame,
+  judged: JudgedFrame["judged"],
+): Envelope {
   const { conversationId, replyTo } = frame;
   return {
     fromAgentDid: self,
+    ...(fromName === null ? {} : { fromName }),
     contentType: "application/json",
     ...judged,
     ...(conversationId === undefined ? {} : { conversationId }),

@@ -3,6 +3,7 @@ import type { AuthorityRef } from "../../authority/reference.ts";
 import type { Log } from "../../telemetry/log.ts";
 import type { AgentDid } from "../../wire/did.ts";
 import type { GroupFences } from "../admission/group-fences.ts";
+import type { AccessValidations } from "../admission/access-validations.ts";
 import type { TrustFences } from "../admission/trust-fences.ts";
 import type { Rate } from "../admission/rate-limit.ts";
 import type { Outbox, Receipt } from "../outbox/outbox.ts";
@@ -50,6 +51,8 @@ export type RelayDeps = {
   /** Why something that began under an authority may not continue at this moment, or null. */
   endReason: (ref: AuthorityRef) => string | null;
   trust: SendTrust;
+  /** Knows this agent's name. */
+  accessValidations: Pick<AccessValidations, "agentName">;
   now: () => number;
   log: Log;
 };

@@ -111,12 +111,16 @@ test.each([
   const receipt: Receipt = {
     deliveryId: "01KBC00000000000000000000A",
     toAgentDid: self,
-    originFrameId: null,
+    originFrameId: "01KBC00000000000000000000F",
     status,
     reason: "why",
   };
   const [frame] = strict([JSON.parse(receiptText(receipt, "base", 0) ?? "null")]);
-  expect(frame).toMatchObject({ status: base, originalFrameId: receipt.deliveryId, reason: "why" });
+  expect(frame).toMatchObject({ status: base, originalFrameId: receipt.originFrameId, reason: "why" });
+  // Of what was handed in over HTTP there is no frame: that it arrived is not said, how it ended is, by the delivery's id.
+  const byHttp = receiptText({ ...receipt, originFrameId: null }, "base", 0);
+  if (status === "delivered") expect(byHttp).toBe(null);
+  else expect(strict([JSON.parse(byHttp ?? "null")])).toMatchObject([{ originalFrameId: receipt.deliveryId }]);
   expect(JSON.parse(receiptText(receipt, "v1", 0) ?? "null")).toMatchObject({ status, deliveryId: receipt.deliveryId });
   expect(receiptText({ ...receipt, reason: "" }, "base", 0)).not.toContain("reason");
 });
@@ -196,6 +200,27 @@ describe("over real sockets", () => {
     await eventually(() => expect(second.of("deliver")).toMatchObject([{ id, deliveryId: id }]));
     acknowledge(second, id);
     second.close();
+  });
+
+  test("the sender's name is in the frames of sallyport.v1, of an agent and of its device alike, and in no other", async () => {
+    const dave = await register();
+    await pair(alice, dave);
+    const device = await pairDevice(alice, ["send"]);
+    const v1 = await openRelay(dave, "v1");
+    await sendTo(alice, dave, 1);
+    await eventually(() => expect(v1.of("deliver")).toHaveLength(1));
+    const sending = await openRelay(device, "v1");
+    sending.say({ type: "enqueue", toAgentDid: dave.did, payload: 2 });
+    await eventually(() => expect(v1.of("deliver")).toHaveLength(2));
+    const names = v1.of("deliver").map(({ fromName }) => fromName);
+    expect(names).toEqual([expect.stringMatching(/^[A-Za-z0-9._ -]{1,64}$/), names[0]]);
+    for (const { id } of v1.of("deliver")) acknowledge(v1, id);
+    v1.close();
+    const base = await openRelay(dave, "base");
+    await sendTo(alice, dave, 3);
+    await eventually(() => expect(base.of("deliver")).toMatchObject([{ payload: 3 }]));
+    strict(base.frames);
+    for (const socket of [sending, base]) socket.close();
   });
 
   test("events, errors of frames included, go to sockets of sallyport.v1 alone", async () => {
