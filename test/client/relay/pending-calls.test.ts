@@ -30,6 +30,18 @@ describe("what is handed in", () => {
     expect(await result).toEqual({ deliveryId: "d_1" });
   });
 
+  test("goes to all of a group without a recipient, and names no message of its own then", async () => {
+    const { relay, open } = await setUp();
+    const socket = await open();
+    const result = relay.enqueue({ groupId: "grp_01K9ZJ8Q6V3N5T7W2X4Y6Z8A0B", payload: 1 });
+    await settle();
+    const [frame] = socket.sent;
+    expect(frame).toMatchObject({ type: "enqueue", groupId: "grp_01K9ZJ8Q6V3N5T7W2X4Y6Z8A0B", payload: 1 });
+    expect(frame).not.toHaveProperty("toAgentDid");
+    socket.push(enqueueAckFrame(frameHead(Date.now()), { ackId: String(frame?.["id"]), accepted: true }));
+    expect(await result).toEqual({ deliveryId: null });
+  });
+
   test("waits for the socket to open", async () => {
     const { relay, socket, open } = await setUp();
     const result = relay.enqueue({ to: PEER_DID, payload: 1 });
@@ -42,6 +54,7 @@ describe("what is handed in", () => {
 
   test.each([
     ["to", { to: `${PEER_DID}\u200b`, payload: 1 }],
+    ["to", { payload: 1 }],
     ["conversationId", { to: PEER_DID, payload: 1, conversationId: "a\nb" }],
     ["replyTo", { to: PEER_DID, payload: 1, replyTo: "ftp://x" }],
     ["payload", { to: PEER_DID, payload: "x".repeat(1_048_576) }],

@@ -164,6 +164,42 @@ describe("over real sockets", () => {
     for (const socket of [base, other]) socket.close();
   });
 
+  test("a base client sends in a group, to one and to all, and what comes of it is in its table", async () => {
+    const [host, one, two] = [await register(), await register(), await register()];
+    const { groupId } = (await result(host, "group/create", { name: "team" })) as { groupId: string };
+    for (const member of [one, two]) {
+      // oxlint-disable-next-line no-await-in-loop -- in this order
+      const { token } = await result(host, "group/invite", { groupId });
+      // oxlint-disable-next-line no-await-in-loop
+      await result(member, "group/join", { token });
+    }
+    const base = await openRelay(host, "base");
+    const others = [await openRelay(one, "base"), await openRelay(two, "base")] as const;
+    const toAll = base.say({ type: "enqueue", groupId, payload: { n: 1 } });
+    await eventually(() => expect(base.of("enqueue_ack")).toMatchObject([{ ackId: toAll, accepted: true }]));
+    for (const other of others) {
+      // oxlint-disable-next-line no-await-in-loop -- one after the other
+      await eventually(() => expect(other.of("deliver")).toMatchObject([{ fromAgentDid: host.did, groupId }]));
+      acknowledge(other, other.of("deliver")[0]?.id ?? "");
+    }
+    const isOfAll = { originalFrameId: toAll, status: "delivered_to_webhook" };
+    await eventually(() => expect(base.of("receipt")).toMatchObject([isOfAll, isOfAll]));
+    expect(
+      base
+        .of("receipt")
+        .map((frame) => String(frame["toAgentDid"]))
+        .toSorted(),
+    ).toEqual([one.did, two.did].toSorted());
+    base.say({ type: "enqueue", groupId, toAgentDid: two.did, payload: 2 });
+    await eventually(() => expect(others[1].of("deliver")[1]).toMatchObject({ groupId, payload: 2 }));
+    const refused = base.say({ type: "enqueue", groupId: "a label", toAgentDid: one.did, payload: 3 });
+    await eventually(() => expect(base.of("enqueue_ack")[2]).toMatchObject({ ackId: refused, accepted: false }));
+    for (const socket of [base, ...others]) {
+      strict(socket.frames);
+      socket.close();
+    }
+  });
+
   test("a refused enqueue, a message of a service account, and one of the operator are in its table", async () => {
     const stranger = await register();
     const base = await openRelay(bob, "base");
