@@ -96,7 +96,7 @@ export const METRICS = {
   },
   sallyport_group_sends: {
     kind: "counter",
-    help: "Sends to all of a group that were accepted.",
+    help: "Sends to all of a group that were accepted over HTTP.",
     labels: [],
   },
   sallyport_group_messages: {

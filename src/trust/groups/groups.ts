@@ -8,7 +8,7 @@ import { runBatch } from "../../database/batch.ts";
 import { readAll } from "../../database/read.ts";
 import { agentGroups, groupMembers } from "../../database/schema.ts";
 import { query, type Statement } from "../../database/statement.ts";
-import { count } from "../../telemetry/metrics.ts";
+import { count, flushSoon } from "../../telemetry/metrics.ts";
 import type { AgentDid } from "../../wire/did.ts";
 import { type GroupId, newGroupId } from "../../wire/group-id.ts";
 import { ProxyError } from "../../wire/problem.ts";
@@ -53,7 +53,7 @@ export async function createGroup(
     audited(ctx, "group.create", groupId, { name }),
   ]);
   if (made.meta.changes === 0) throw tooManyGroups();
-  count("sallyport_group_changes", { change: "created" });
+  countChange(ctx, "created");
   return { groupId, name };
 }
 
@@ -114,7 +114,7 @@ export async function deleteGroup(ctx: CallContext, me: AgentDid, groupId: strin
   ]);
   // Deleted before, and its fences are not known to stand: only whoever could delete it is told that it was there.
   if (seen !== undefined || pending === undefined || admins.length === 0) assertAdmin(seen);
-  if (deleted.meta.changes > 0) count("sallyport_group_changes", { change: "deleted" });
+  if (deleted.meta.changes > 0) countChange(ctx, "deleted");
   if (pending !== undefined) await placeFences(ctx, pending, gates);
   return { deleted: true };
 }
@@ -142,6 +142,12 @@ export function audited(
     result: "ok",
     details,
   });
+}
+
+/** Counts a change of a group. A gate may share its isolate with no request that would send its numbers on. */
+export function countChange(ctx: CallContext, change: "created" | "joined" | "left" | "removed" | "deleted"): void {
+  count("sallyport_group_changes", { change });
+  flushSoon(ctx.env, () => undefined);
 }
 
 /** @throws ProxyError PROXY_NOT_FOUND where the caller is in no such group */

@@ -10,13 +10,12 @@ import { execute, readFirst } from "../../database/read.ts";
 import { agentGroups, groupMembers, groupTokens } from "../../database/schema.ts";
 import { query, type Statement } from "../../database/statement.ts";
 import { errorFields } from "../../telemetry/log.ts";
-import { count } from "../../telemetry/metrics.ts";
 import type { AgentDid } from "../../wire/did.ts";
 import type { GroupId } from "../../wire/group-id.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import { newUlid } from "../../wire/ulid.ts";
 import { gatesStatement, type PendingGroupFence, pendingStatement, selectPendingStatement } from "./fences.ts";
-import { assertAdmin, assertSeen, audited, tooManyGroups } from "./groups.ts";
+import { assertAdmin, assertSeen, audited, countChange, tooManyGroups } from "./groups.ts";
 import { placeFences } from "./placing.ts";
 import {
   GROUPS_OF_AGENT_MAX,
@@ -129,7 +128,7 @@ export async function joinGroup(
   // Somebody else was quicker, with this token or with the last place.
   if (used.meta.changes === 0) throw refusalOf(left ?? null) ?? noSuchToken();
   const { name } = assertSeen(seen);
-  count("sallyport_group_changes", { change: "joined" });
+  countChange(ctx, "joined");
   if (pending !== undefined) await announce(ctx, pending, gates);
   return { groupId, name, members };
 }
@@ -156,7 +155,7 @@ export async function leaveGroup(ctx: CallContext, me: AgentDid, groupId: string
   const { seen, pending, gates, isOut } = await takeOut(ctx, groupId, me, null);
   if (pending === undefined) assertSeen(seen);
   if (seen !== undefined && !isOut) throw lastAdmin();
-  if (isOut) count("sallyport_group_changes", { change: "left" });
+  if (isOut) countChange(ctx, "left");
   if (pending !== undefined) await placeFences(ctx, pending, gates);
   return { left: true };
 }
@@ -177,7 +176,7 @@ export async function removeMember(
   const { seen, pending, gates, isOut } = await takeOut(ctx, groupId, member, me);
   if (member !== me || pending === undefined) assertAdmin(seen);
   if (member === me && seen !== undefined && !isOut) throw lastAdmin();
-  if (isOut) count("sallyport_group_changes", { change: "removed" });
+  if (isOut) countChange(ctx, "removed");
   if (pending !== undefined) await placeFences(ctx, pending, gates);
   return { removed: isOut };
 }

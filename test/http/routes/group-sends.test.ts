@@ -6,6 +6,7 @@ import type { AgentDid } from "../../../src/wire/did.ts";
 import { newGroupId } from "../../../src/wire/group-id.ts";
 import { newUlid } from "../../../src/wire/ulid.ts";
 import { crashGate, eventually, type Frame, gateStub, listen, rows as rowsOf } from "../../support/gate.ts";
+import { parseOpenMetrics, valueOf } from "../../telemetry/open-metrics-parser.ts";
 import { type Agent, authorization, fetchWorker, register, result } from "../../support/world.ts";
 
 type Delivery = { agentDid: string; deliveryId: string };
@@ -242,6 +243,22 @@ describe("whoever leaves or is removed", () => {
     expect(
       await rowsOf(bob.did as AgentDid, "SELECT state FROM inbound WHERE delivery_id = ?", message.deliveryId),
     ).toEqual([{ state: 2 }]);
+  });
+});
+
+test("changes of groups, and what is sent to all, are counted", async () => {
+  await post(alice, inGroup());
+  await result(carol, "group/leave", { groupId });
+  await eventually(async () => {
+    const headers = { Authorization: `Bearer ${env.OPERATOR_TOKEN ?? ""}` };
+    const answer = await fetchWorker(new Request("https://proxy.example/metrics", { headers }));
+    const families = parseOpenMetrics(new TextDecoder().decode(await answer.arrayBuffer()));
+    for (const change of ["created", "joined", "left"]) {
+      expect(valueOf(families, "sallyport_group_changes_total", { change })).toBeGreaterThan(0);
+    }
+    const sends = valueOf(families, "sallyport_group_sends_total", {}) ?? 0;
+    expect(sends).toBeGreaterThan(0);
+    expect(valueOf(families, "sallyport_group_messages_total", {})).toBeGreaterThan(sends);
   });
 });
 
