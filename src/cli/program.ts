@@ -5,6 +5,7 @@ import { agentFamily } from "./commands/agent.ts";
 import { apiKeyFamily } from "./commands/apikey.ts";
 import { auditFamily } from "./commands/audit.ts";
 import { authzFamily } from "./commands/authz.ts";
+import { completionFamily } from "./commands/completion.ts";
 import { connectFamily } from "./commands/connect.ts";
 import { deadLettersFamily } from "./commands/dead-letters.ts";
 import { deviceFamily } from "./commands/device.ts";
@@ -22,6 +23,7 @@ import { taskFamily } from "./commands/task.ts";
 import { trustFamily } from "./commands/trust.ts";
 import { escapeForTerminal } from "../wire/text.ts";
 import { VERSION } from "../wire/version.ts";
+import { addExamples } from "./help/examples.ts";
 import type { Network } from "./session/network.ts";
 import type { Family, Run } from "./session/command.ts";
 import { createOutput, type Streams } from "./terminal/output.ts";
@@ -48,6 +50,7 @@ const FAMILIES: readonly Family[] = [
   auditFamily,
   deployFamily,
   doctorFamily,
+  completionFamily,
 ];
 
 const EXIT_CODES = `
@@ -133,6 +136,7 @@ export async function runProgram(args: readonly string[], host: Host): Promise<E
     exitCode = ((await action(session)) ?? EXIT.ok) as ExitCode;
   };
   for (const family of FAMILIES) family(program, run);
+  addExamples(program);
 
   try {
     await program.parseAsync([...args], { from: "user" });

@@ -1,0 +1,120 @@
+/** The examples that each command's help ends with. */
+import type { Command } from "commander";
+
+const BOB = "did:cdi:agents.example.com:agent:01J9ZK3V5T8W2X4Y6Z0ABCDEFG";
+const ID = "01J9ZK3V5T8W2X4Y6Z0ABCDEFG";
+
+/** Lines by a command's words; `sallyport` is put before each. */
+const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
+  init: [
+    "init --url https://gate.example.com --human-name Ada",
+    "init --url http://127.0.0.1:8787 --operator-token-file .dev.vars",
+  ],
+  agent: ["agent register alice", "agent list"],
+  "agent register": [
+    "agent register alice",
+    'agent register alice --framework langgraph --description "books travel" --default',
+  ],
+  "agent list": ["agent list", "agent list --all"],
+  "agent use": ["agent use alice"],
+  "agent reissue": ["agent reissue", "--agent alice agent reissue"],
+  "agent rekey": ["agent rekey alice", `agent rekey alice --did ${BOB}`],
+  "agent revoke": ['agent revoke alice --reason "laptop lost"', `agent revoke ${BOB} --yes`],
+  pair: ["pair start", "pair peers"],
+  "pair start": ["pair start", "pair start --wait --ttl-seconds 600"],
+  "pair confirm": ["pair confirm spp_AbC123"],
+  "pair status": ["pair status spp_AbC123"],
+  "pair remove": [`pair remove ${BOB}`],
+  "pair peers": ["pair peers", "pair peers --json"],
+  group: ["group create reviewers", "group list"],
+  "group create": ["group create reviewers"],
+  "group invite": [`group invite ${ID} --role member`],
+  "group join": ["group join spg_AbC123"],
+  "group list": ["group list"],
+  "group show": [`group show ${ID}`],
+  "group rename": [`group rename ${ID} reviewers`],
+  "group remove": [`group remove ${ID} ${BOB}`],
+  "group leave": [`group leave ${ID}`],
+  "group delete": [`group delete ${ID} --yes`],
+  send: [
+    'send bob --text "hello Bob"',
+    `send ${BOB} '{"task":"review"}' --conversation review-7 --wait 5`,
+    "send bob --file report.json",
+  ],
+  delivery: [`delivery ${ID}`],
+  listen: ["listen", "listen --count 1 --json"],
+  connect: [],
+  "connect status": ["connect status", "--agent alice connect status --json"],
+  inbox: ["inbox list", `inbox retry ${ID}`],
+  "inbox list": ["inbox list", "inbox list --state waiting --limit 20"],
+  "inbox show": [`inbox show ${ID}`],
+  "inbox retry": [`inbox retry ${ID}`],
+  "inbox drop": [`inbox drop ${ID}`],
+  "dead-letters": ["dead-letters list", "dead-letters replay --all"],
+  "dead-letters list": ["dead-letters list"],
+  "dead-letters replay": [`dead-letters replay ${ID}`, "dead-letters replay --all"],
+  "dead-letters purge": [`dead-letters purge ${ID}`, "dead-letters purge --all --yes"],
+  device: ["device request phone --scopes relay,send", "device list"],
+  "device request": ['device request phone --scopes relay,send --label "Ada\'s phone"'],
+  "device key": [`device key phone --of ${BOB}`],
+  "device list": ["device list"],
+  "device approve": [`device approve ${ID}`],
+  "device reject": [`device reject ${ID}`],
+  "device rename": [`device rename ${ID} "Ada's phone"`],
+  "device claim": ["device claim phone"],
+  "device rotate": ["device rotate --device phone", `device rotate ${ID} --scopes relay`],
+  "device revoke": [`device revoke ${ID}`],
+  "device remove": [`device remove ${ID} --yes`],
+  shared: ["shared rotate --secret-file relay.secret"],
+  "shared rotate": ["shared rotate --secret-file relay.secret"],
+  task: ["task create --name review-7 --params '{\"pull\":7}'", "task list"],
+  "task create": ["task create --name review-7 --params '{\"pull\":7}'", "task create --for alice"],
+  "task list": ["task list", "task list --all --json"],
+  "task get": [`task get ${ID}`, "task get review-7 --name"],
+  "task cancel": [`task cancel ${ID}`],
+  "task delete": [`task delete ${ID} --yes`],
+  "task share": [`task share ${ID} ${BOB} --as viewer`],
+  "task unshare": [`task unshare ${ID} ${BOB} --as viewer`],
+  "task send": [`task send ${ID} '{"say":"go on"}'`],
+  apikey: ["apikey create ci --scopes tasks:read", "apikey list"],
+  "apikey create": ["apikey create ci --scopes tasks:read --expires-in-days 30"],
+  "apikey list": ["apikey list"],
+  "apikey delete": [`apikey delete ${ID}`],
+  authz: [`authz check agent:${ID} viewer task:${ID}`, "authz reconcile"],
+  "authz check": [`authz check agent:${ID} viewer task:${ID}`],
+  "authz explain": [`authz explain agent:${ID} viewer task:${ID}`],
+  "authz objects": [`authz objects agent:${ID} viewer task`],
+  "authz write": [`authz write task:${ID}#viewer@agent:${ID}`],
+  "authz delete": [`authz delete task:${ID}#viewer@agent:${ID}`],
+  "authz read": [`authz read --object task:${ID}`],
+  "authz reconcile": ["authz reconcile", "authz reconcile --repair"],
+  "authz enforce": ["authz enforce acme on"],
+  trust: ["trust list"],
+  "trust list": ["trust list", "trust list --json"],
+  "trust remove": [`trust remove alice ${BOB}`],
+  operator: ["operator create ada auditor", "operator list"],
+  "operator create": ["operator create ada auditor --expires-in-days 90"],
+  "operator list": ["operator list"],
+  "operator revoke": [`operator revoke ${ID}`],
+  audit: ["audit --limit 20", "audit --action agent.revoked --json"],
+  deploy: [],
+  doctor: ["doctor", "--agent alice doctor --json"],
+  completion: [
+    "completion bash > ~/.local/share/bash-completion/completions/sallyport",
+    "completion zsh > ~/.zfunc/_sallyport          # with ~/.zfunc in $fpath",
+    "completion fish > ~/.config/fish/completions/sallyport.fish",
+  ],
+};
+
+/** @returns a command's words without the program's own name, e.g. `agent register` */
+export function wordsOf(command: Command): string {
+  return command.parent === null ? "" : `${wordsOf(command.parent)} ${command.name()}`.trim();
+}
+
+/** Adds its examples to the help of every command; those that show their own have none here. */
+export function addExamples(command: Command): void {
+  const lines = EXAMPLES[wordsOf(command)] ?? [];
+  if (lines.length > 0)
+    command.addHelpText("after", `\nExamples:\n${lines.map((line) => `  sallyport ${line}`).join("\n")}\n`);
+  for (const each of command.commands) addExamples(each);
+}
