@@ -5,6 +5,7 @@ import { hashSecret, newSecret, SECRET_PREFIXES } from "../../authority/secrets.
 import { commitUnder } from "../../call/caller.ts";
 import type { CallContext } from "../../call/context.ts";
 import { assertDatabaseHasRoom } from "../../call/quotas.ts";
+import { excluded, names } from "../../database/columns.ts";
 import { isRaisedAbove, type FencingToken } from "../../database/fencing.ts";
 import { execute, readFirst } from "../../database/read.ts";
 import { agentGroups, groupMembers, groupTokens } from "../../database/schema.ts";
@@ -84,7 +85,8 @@ function endsWith({ principal, gate }: CallContext, me: AgentDid): FencingToken[
 }
 
 /**
- * Uses a token, in one commit with the membership: of any number of calls with it one joins. From the answer on everything that is
+ * Uses a token, in one commit with the membership: of any number of calls with it one joins. A member becomes an admin by one for
+ * admins. From the answer on everything that is
  * sent to all of the group is sent to the new member too, as far as the gates of the others could be reached.
  *
  * @throws ProxyError PROXY_NOT_FOUND for a token that is unknown, used, expired or ended, or whose group is no more; PROXY_CONFLICT
@@ -108,11 +110,10 @@ export async function joinGroup(
       .update(groupTokens)
       .set({ useId, usedBy: me })
       .where(and(eq(groupTokens.tokenSha256, tokenSha256), mayBeUsed(nowMs), hasRoomFor(me))),
-    query
-      .insert(groupMembers)
-      .select(
-        sql`SELECT ${groupTokens.groupId}, ${me}, ${groupTokens.role}, ${nowMs} FROM ${groupTokens} WHERE ${eq(groupTokens.useId, useId)}`,
-      ),
+    query.run(sql`
+      INSERT INTO ${groupMembers} (${names(groupMembers.groupId, groupMembers.agentDid, groupMembers.role, groupMembers.joinedAtMs)})
+      SELECT ${groupTokens.groupId}, ${me}, ${groupTokens.role}, ${nowMs} FROM ${groupTokens} WHERE ${eq(groupTokens.useId, useId)}
+      ON CONFLICT (${names(groupMembers.groupId, groupMembers.agentDid)}) DO UPDATE SET ${names(groupMembers.role)} = ${excluded(groupMembers.role)}`),
     query
       .update(agentGroups)
       .set({ epoch: sql`${agentGroups.epoch} + 1` })
@@ -226,12 +227,15 @@ function lastAdmin(): ProxyError {
 }
 
 /** What a token is found to be for an agent: no row where it may not be used. */
-type UsableToken = { groupId: GroupId; isIn: 0 | 1; members: number; groups: number };
+type UsableToken = { groupId: GroupId; standing: Standing; members: number; groups: number };
+
+/** What an agent is to the group of a token: not in it, a member whom the token makes an admin, or in it for all that the token gives. */
+type Standing = "outside" | "below" | "in";
 
 function usableTokenStatement(tokenSha256: string, me: AgentDid, nowMs: number): Statement<UsableToken[]> {
   const { groupId } = groupTokens;
   return query.all(sql`
-    SELECT ${groupId} AS "groupId", ${isMemberOfTokens(me)} AS "isIn", ${membersOf(sql`${groupId}`)} AS "members",
+    SELECT ${groupId} AS "groupId", ${standingOf(me)} AS "standing", ${membersOf(sql`${groupId}`)} AS "members",
       ${groupsOf(me)} AS "groups"
     FROM ${groupTokens} WHERE ${and(eq(groupTokens.tokenSha256, tokenSha256), mayBeUsed(nowMs))}`);
 }
@@ -247,20 +251,26 @@ function mayBeUsed(nowMs: number): SQL | undefined {
   return and(isNull(useId), gt(expiresAtMs, nowMs), isLive(sql`${groupId}`), not(hasEnded));
 }
 
-function isMemberOfTokens(me: AgentDid): SQL {
-  return sql`EXISTS (SELECT 1 FROM ${groupMembers} AS me WHERE me.group_id = ${groupTokens.groupId} AND me.agent_did = ${me})`;
+/** The {@link Standing} of an agent towards a row's token, as an SQL expression. */
+function standingOf(me: AgentDid): SQL {
+  const { groupId, role } = groupTokens;
+  return sql`COALESCE((SELECT CASE WHEN me.role = 'member' AND ${role} = 'admin' THEN 'below' ELSE 'in' END
+    FROM ${groupMembers} AS me WHERE me.group_id = ${groupId} AND me.agent_did = ${me}), 'outside')`;
 }
 
-/** Whether the group of a row's token has room for an agent that is not in it, and the agent for the group. */
+/** Whether a row's token gives an agent anything, and the group has room for it and it for the group where it is not in. */
 function hasRoomFor(me: AgentDid): SQL {
-  return sql`NOT ${isMemberOfTokens(me)} AND ${membersOf(sql`${groupTokens.groupId}`)} < ${MEMBERS_MAX}
-    AND ${groupsOf(me)} < ${GROUPS_OF_AGENT_MAX}`;
+  return sql`CASE ${standingOf(me)} WHEN 'below' THEN TRUE WHEN 'in' THEN FALSE
+    ELSE ${membersOf(sql`${groupTokens.groupId}`)} < ${MEMBERS_MAX} AND ${groupsOf(me)} < ${GROUPS_OF_AGENT_MAX} END`;
 }
 
 /** Why a token does not let an agent in, or null. */
 function refusalOf(found: UsableToken | null): ProxyError | null {
   if (found === null) return noSuchToken();
-  if (found.isIn === 1) return new ProxyError("PROXY_CONFLICT", { detail: "This agent is in the group already." });
+  if (found.standing === "below") return null;
+  if (found.standing === "in") {
+    return new ProxyError("PROXY_CONFLICT", { detail: "This agent is in the group already." });
+  }
   if (found.groups >= GROUPS_OF_AGENT_MAX) return tooManyGroups();
   if (found.members < MEMBERS_MAX) return null;
   const detail = `A group may have ${MEMBERS_MAX} members.`;

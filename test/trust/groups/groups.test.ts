@@ -253,6 +253,19 @@ describe("a join token", () => {
     expect(await result(carol, "group/join", { token })).toMatchObject({ groupId });
   });
 
+  test("for an admin makes a member one, which is no second place in the group", async () => {
+    const groupId = await groupOf(alice, bob);
+    const token = await tokenFor(alice, groupId, { role: "admin" });
+    expect(await codeOf(alice, "group/join", { token })).toBe("PROXY_CONFLICT");
+    expect(await result(bob, "group/join", { token })).toMatchObject({ groupId });
+    expect(await membersOf(bob, groupId)).toEqual([
+      [alice.did, "admin"],
+      [bob.did, "admin"],
+    ]);
+    expect(await result(alice, "group/leave", { groupId })).toEqual({ left: true });
+    expect(await codeOf(carol, "group/join", { token })).toBe("PROXY_NOT_FOUND");
+  });
+
   test("ends with its maker's place in the group, also where the maker comes back", async () => {
     const groupId = await groupOf(alice);
     await result(bob, "group/join", { token: await tokenFor(alice, groupId, { role: "admin" }) });
