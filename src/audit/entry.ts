@@ -76,7 +76,8 @@ export function appendIf(entry: AuditRow, condition: SQL): Statement<D1Result> {
 /** A row of the audit. */
 export type AuditRow = typeof audit.$inferSelect;
 
-function entryOf(call: AuditedCall, event: AuditEvent): AuditRow {
+/** @returns the row that reports an event of a call */
+export function entryOf(call: AuditedCall, event: AuditEvent): AuditRow {
   const nowMs = call.now();
   return {
     id: newUlid(nowMs),

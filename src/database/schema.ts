@@ -3,7 +3,7 @@
  * `test/database/schema.test.ts` compares the two column by column. What drizzle cannot say (WITHOUT ROWID, STRICT, triggers)
  * stands in a table's comment.
  */
-export { audit, auditRetention } from "./schema/audit.ts";
+export { audit, auditRetention, auditUsage } from "./schema/audit.ts";
 export { authorityEpochs, fence } from "./schema/authority.ts";
 export {
   authzOutbox,

@@ -1,6 +1,7 @@
 /** What housekeeping does, in the order of a round: first what others wait for, then what only takes space. */
 import { cleanUpBatch, type CleanupDeps } from "../apikeys/cleanup.ts";
 import { auditRetentionStatements } from "../audit/retention.ts";
+import { settleAuditShares } from "../audit/shares.ts";
 import { mostChanged, runBatch } from "../database/batch.ts";
 import { execute } from "../database/read.ts";
 import { dateListStatement } from "../identity/documents/revocation-list.ts";
@@ -88,6 +89,7 @@ export function createJobs(deps: JobDeps, nowMs: number): Job[] {
     retention("audit retention", async (limit) =>
       mostChanged(await runBatch(db, auditRetentionStatements(auditBeforeMs, limit))),
     ),
+    retention("shares of the audit", (limit) => settleAuditShares(db, nowMs, limit)),
     retention("registry retention", (limit) => pruneIdentity(db, nowMs, limit)),
     retention("pairing tickets", (limit) => pruneTickets(db, nowMs, limit)),
     retention("join tokens of groups", (limit) => pruneGroupTokens(db, nowMs, limit)),

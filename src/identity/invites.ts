@@ -207,6 +207,7 @@ function useStatements(ctx: CallContext, inviteId: string, agentDid: AgentDid): 
       .set({ used: sql`${invites.used} + 1` })
       .where(eq(invites.inviteId, inviteId)),
     query.insert(inviteUses).values({ inviteId, agentDid, usedAtMs: nowMs }),
+    auditStatement(ctx, { action: "invite.use", subject: `invite:${inviteId}`, agentDid, result: "ok" }),
   ];
 }
 

@@ -1,4 +1,5 @@
 /** Pairing, contract §3: two agents that never met come to trust each other by a ticket that works once. */
+import { type AuditedCall, auditOfEffectStatement } from "../audit/entry.ts";
 import type { Authority } from "../authority/authority.ts";
 import { commitUnder } from "../call/caller.ts";
 import type { AgentDid } from "../wire/did.ts";
@@ -18,7 +19,7 @@ import {
 import { hashPairTicket, newPairTicket, type PairTicket, parsePairTicket } from "./ticket.ts";
 
 /** What pairing needs of a call: the store, the gates, the clock, and the caller's authority. */
-export type PairingDeps = NotificationDeps & { readonly authority: Authority };
+export type PairingDeps = NotificationDeps & AuditedCall & { readonly authority: Authority };
 
 /** A ticket, shown once, and whom it introduces. */
 export type StartedPairing = {
@@ -69,10 +70,22 @@ export async function startPairing(
   const nowMs = deps.now();
   const expiresAtMs = nowMs + start.ttlSeconds * 1_000;
   const { initiatorDid, profile: initiatorProfile, allowedResponderDid } = start;
-  const [made, [pending]] = await commitUnder(
-    deps,
-    makeTicketStatements({ hash, initiatorDid, initiatorProfile, allowedResponderDid, nowMs, expiresAtMs }),
-  );
+  const [make, ...rest] = makeTicketStatements({
+    hash,
+    initiatorDid,
+    initiatorProfile,
+    allowedResponderDid,
+    nowMs,
+    expiresAtMs,
+  });
+  const audited = auditOfEffectStatement(deps, {
+    action: "pair.start",
+    subject: `agent:${initiatorDid}`,
+    agentDid: initiatorDid,
+    result: "ok",
+    details: { allowedResponderDid, expiresAtMs },
+  });
+  const [made, , [pending]] = await commitUnder(deps, [make, audited, ...rest]);
   if (made.meta.changes === 0) {
     throw new ProxyError("PROXY_RATE_LIMIT_EXCEEDED", {
       detail: `an agent may have ${PENDING_TICKETS_MAX} pairing tickets pending at a time`,
@@ -105,7 +118,7 @@ export async function confirmPairing(
 
   const nowMs = deps.now();
   const confirmId = newUlid(nowMs);
-  const [, , [ticket]] = await commitUnder(deps, [
+  const [, , , [ticket]] = await commitUnder(deps, [
     consumeTicketStatement({
       hash,
       confirmId,
@@ -121,6 +134,13 @@ export async function confirmPairing(
         { did: responderDid, profile: responderProfile },
       ],
       nowMs,
+    }),
+    auditOfEffectStatement(deps, {
+      action: "pair.confirm",
+      subject: `agent:${responderDid}`,
+      agentDid: responderDid,
+      result: "ok",
+      details: { peerAgentDid: initiatorDid },
     }),
     selectTicketStatement(hash),
   ]);

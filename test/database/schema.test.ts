@@ -23,8 +23,16 @@ const WITHOUT_ROWID = new Set([
   "group_members",
   "group_tokens",
   "group_fences",
+  "audit_usage",
 ]);
-const STRICT = new Set(["relationships", "grants_taken", "withdrawn_grants", "api_key_cleanup", "quota_usage"]);
+const STRICT = new Set([
+  "audit_usage",
+  "relationships",
+  "grants_taken",
+  "withdrawn_grants",
+  "api_key_cleanup",
+  "quota_usage",
+]);
 
 async function rows<Row>(text: string): Promise<Row[]> {
   return (await env.DB.prepare(text).all<Row>()).results;

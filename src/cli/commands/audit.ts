@@ -1,32 +1,51 @@
 /** `sallyport audit`: who did what to whom. */
 import type { AuditEntry } from "../../client/index.ts";
 import type { Family } from "../session/command.ts";
-import { wholeNumber } from "../session/input.ts";
+import { moment, wholeNumber } from "../session/input.ts";
 import { table, timeText, type Words } from "../terminal/output.ts";
 import type { Session } from "../session/session.ts";
 
 const PAGE_MAX = 100;
 
-type AuditOptions = { subject?: string; action?: string; limit: number; cursor?: string };
+type AuditOptions = {
+  subject?: string;
+  action?: string;
+  since?: number;
+  until?: number;
+  limit: number;
+  cursor?: string;
+};
 
-/** Adds `audit`. */
+/** Adds `audit list`, which is what `audit` alone does. */
 export const auditFamily: Family = (program, run) => {
-  program
-    .command("audit")
-    .description("who did what to whom, newest first (operator)")
+  const log = program.command("audit").description("who did what to whom (operator)");
+
+  log
+    .command("list", { isDefault: true })
+    .description("newest first")
     .option("--subject <subject>", "whom it was done to, e.g. agent:DID or device:DID/ID")
     .option("--action <action>", "what was done, e.g. device.token.rotate")
+    .option(
+      "--since <time>",
+      "from this time on, e.g. 2026-12-01T09:30:00Z, or 12h for that long ago",
+      moment("--since"),
+    )
+    .option("--until <time>", "up to this time", moment("--until"))
     .option("--limit <n>", "how many", wholeNumber("--limit", 1, 1e6), 50)
     .option("--cursor <cursor>", "go on where an earlier list has ended")
     .action((options: AuditOptions) => run((session) => audit(session, options)));
 };
 
-async function audit(session: Session, { subject, action, limit, cursor }: AuditOptions): Promise<void> {
+async function audit(
+  session: Session,
+  { subject, action, since: sinceMs, until: untilMs, limit, cursor }: AuditOptions,
+): Promise<void> {
   const operator = await session.operator();
   const entries: AuditEntry[] = [];
   let next: string | null = cursor ?? null;
   do {
-    const query = { subject, action, limit: Math.min(PAGE_MAX, limit - entries.length), cursor: next ?? undefined };
+    const rest = { limit: Math.min(PAGE_MAX, limit - entries.length), cursor: next ?? undefined };
+    const query = { subject, action, sinceMs, untilMs, ...rest };
     const page = await operator.audit(query);
     entries.push(...page.entries);
     next = page.nextCursor;

@@ -80,6 +80,26 @@ export function wholeNumber(name: string, min: number, max: number): (value: str
   };
 }
 
+/**
+ * A moment, as an option's parser: an ISO 8601 time, or how long ago (`30m`, `12h`, `7d`).
+ *
+ * @returns milliseconds since 1970
+ */
+export function moment(name: string): (value: string) => number {
+  return (value) => {
+    const [, count, unit] = /^(\d{1,6})([mhd])$/.exec(value) ?? [];
+    if (count !== undefined)
+      return Math.max(
+        0,
+        Date.now() - Number(count) * { m: 60_000, h: 3_600_000, d: 86_400_000 }[unit as "m" | "h" | "d"],
+      );
+    const ms = /^\d{4}-\d{2}-\d{2}/.test(value) ? Date.parse(value) : Number.NaN;
+    if (Number.isNaN(ms))
+      throw usage(`${name} must be a time such as 2026-12-01T09:30:00Z, or how long ago, such as 12h`);
+    return ms;
+  };
+}
+
 async function answered<T>(answer: T): Promise<Exclude<T, symbol>> {
   const { cancel, isCancel } = await prompts();
   if (!isCancel(answer)) return answer as Exclude<T, symbol>;

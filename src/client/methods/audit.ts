@@ -38,6 +38,10 @@ export type AuditQuery = {
   readonly subject?: string | undefined;
   /** What was done, e.g. `device.token.rotate`. */
   readonly action?: string | undefined;
+  /** From this time on, in milliseconds since 1970. */
+  readonly sinceMs?: number | undefined;
+  /** Up to this time. */
+  readonly untilMs?: number | undefined;
   /** 1 to 100; 100 by default. */
   readonly limit?: number | undefined;
   readonly cursor?: string | undefined;

@@ -1,6 +1,6 @@
 /** Who did what to whom, when, and with which result. */
 import { sql } from "drizzle-orm";
-import { check, index, integer, sqliteTable, text } from "drizzle-orm/sqlite-core";
+import { check, index, integer, primaryKey, sqliteTable, text } from "drizzle-orm/sqlite-core";
 
 /** Triggers: rows are appended, never changed or replaced, and deleted by retention alone. `details` is flat JSON without secrets. */
 export const audit = sqliteTable(
@@ -22,8 +22,28 @@ export const audit = sqliteTable(
   (table) => [
     index("audit_by_time").on(table.atMs, table.id),
     index("audit_by_subject").on(table.subject, table.atMs, table.id),
+    index("audit_by_subject_and_action").on(table.subject, table.action, table.atMs, table.id),
     index("audit_by_action").on(table.action, table.atMs, table.id),
     check("audit_details", sql`json_valid(${table.details})`),
+  ],
+);
+
+/**
+ * How many entries of an action an actor has written in an hour, and how many a trigger on `audit` has left out. An hour is
+ * `at_ms / 3,600,000`. STRICT, WITHOUT ROWID.
+ */
+export const auditUsage = sqliteTable(
+  "audit_usage",
+  {
+    actor: text("actor").notNull(),
+    hour: integer("hour").notNull(),
+    action: text("action").notNull(),
+    entries: integer("entries").notNull(),
+    leftOut: integer("left_out").notNull(),
+  },
+  (table) => [
+    primaryKey({ columns: [table.actor, table.hour, table.action] }),
+    index("audit_usage_by_hour").on(table.hour),
   ],
 );
 

@@ -1,5 +1,6 @@
 /** A new identity token for the holder of an unrevoked one. */
 import { and, count, eq, gt, min } from "drizzle-orm";
+import { auditStatement } from "../../audit/entry.ts";
 import { agentCaller, authorityEnded } from "../../call/caller.ts";
 import type { CallContext } from "../../call/context.ts";
 import { commitFenced } from "../../database/batch.ts";
@@ -35,6 +36,13 @@ export async function reissueAit(ctx: CallContext): Promise<{ ait: string }> {
       ...signedByStatements(key, registry.now()),
       guardAgentHolds(agentDid, keyX),
       insertAit(agentDid, issued),
+      auditStatement(ctx, {
+        action: "identity.reissue",
+        subject: `agent:${agentDid}`,
+        agentDid,
+        result: "ok",
+        details: { jti: issued.jti },
+      }),
     ]);
     if (outcome.ok) {
       ctx.authority.assertCurrent();

@@ -167,7 +167,13 @@ const deadLetterList = defineMethod({
     nextCursor: z.optional(z.string()),
   }),
   handler: async (ctx, { cursor, limit = PAGE_MAX }) => {
-    const letters = requireGate(ctx).deadLetters;
+    const gate = requireGate(ctx);
+    const letters = gate.deadLetters;
+    // Others' messages are read only where that stands in the audit; an agent's are its own.
+    if (ctx.principal.kind === "operator") {
+      const [action, subject] = ["dead-letter.list", `agent:${ctx.agentDid}`];
+      gate.audit({ action, subject, agentDid: ctx.agentDid, result: "permitted" });
+    }
     const deadLetters = letters.list(cursor ?? null, limit);
     // A page may end before its limit, where its payloads are large.
     const last = deadLetters.at(-1);
