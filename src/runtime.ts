@@ -33,6 +33,7 @@ import { countCall, countTransition } from "./telemetry/dependency-metrics.ts";
 import { createLog, type Log } from "./telemetry/log.ts";
 import { createLogLimit, type LogLimit } from "./telemetry/log-limit.ts";
 import { operatorMethods } from "./rpc/methods/operators.ts";
+import { profileMethods } from "./rpc/methods/profiles.ts";
 import { taskMethods } from "./rpc/methods/tasks.ts";
 import { trustMethods } from "./rpc/methods/trust.ts";
 import { createKnownAgents, type KnownAgents } from "./identity/known-agents.ts";
@@ -175,6 +176,7 @@ function createMethods(registry: Registry): Dispatcher {
     ...identityMethods(identityHooks),
     ...inviteMethods(identityHooks),
     ...trustMethods,
+    ...profileMethods,
     ...groupMethods,
     ...deliveryMethods,
     ...deviceMethods,

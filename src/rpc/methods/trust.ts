@@ -1,7 +1,6 @@
 /** The methods of trust: pairing for agents (behind their own routes), and the operator's view of all of it. */
 import * as z from "zod/mini";
 import type { CallContext } from "../../call/context.ts";
-import { lookUpProfile } from "../../trust/agent-profile.ts";
 import { confirmPairing, pairingStatus, startPairing } from "../../trust/pairing.ts";
 import { listPeers, listTrust } from "../../trust/pairs.ts";
 import { profileSchema } from "../../trust/profile.ts";
@@ -111,26 +110,6 @@ export const pairPeers = defineMethod({
   }),
 });
 
-/** `GET /v1/agents/profile` → 200, or the one 404. */
-export const agentProfile = defineMethod({
-  name: "agent.profile",
-  surface: "http",
-  permission: PERMISSIONS["agent.profile"],
-  params: z.object({ did: agentDid }),
-  result: z.object({
-    agentDid,
-    name: z.string(),
-    ownerName: z.optional(z.string()),
-    framework: z.string(),
-    since: timeMs,
-  }),
-  handler: async (ctx, { did }) => {
-    const profile = await lookUpProfile(ctx.db, ctx.principal.kind === "operator" ? null : callingAgent(ctx), did);
-    if (profile === null) throw new ProxyError("PROXY_NOT_FOUND", { reason: "no such agent, or not one it knows" });
-    return profile;
-  },
-});
-
 /** Every trusted pair. */
 export const trustList = defineMethod({
   name: "trust/list",
@@ -166,7 +145,6 @@ export const trustMethods: readonly Method[] = [
   pairStatus,
   pairRemove,
   pairPeers,
-  agentProfile,
   trustList,
   trustRemove,
 ];
