@@ -70,6 +70,38 @@ const stored = (tasks: string[], owned: string[], tupled: string[]): Kind<"store
   tupled,
 });
 
+const verdict = (outcome: number): Kind<"verdict"> => ({
+  kind: "verdict",
+  atMs: 1,
+  deliveryId: "d",
+  sender: "s",
+  status: "handled",
+  outcome,
+});
+const judged = (state: string, by: "receipt" | "asked"): Kind<"judged"> => ({
+  kind: "judged",
+  atMs: 2,
+  deliveryId: "d",
+  state,
+  by,
+});
+const invite = (usesLeft: number, came: string[], registered = came): Kind<"invite"> => ({
+  kind: "invite",
+  atMs: 2,
+  inviteId: "i",
+  uses: 2,
+  usesLeft,
+  came,
+  registered,
+});
+const enrolled = (agentDid: string | null): Kind<"enrolled"> => ({
+  kind: "enrolled",
+  atMs: 1,
+  inviteId: "i",
+  agentDid,
+  outcome: agentDid === null ? "unknown" : 201,
+});
+
 const broken = (events: HistoryEvent[]): Partial<Record<PromiseName, number>> =>
   Object.fromEntries(Object.entries(tally(check(events))).filter(([, count]) => count > 0));
 
@@ -296,6 +328,35 @@ const cases: { what: string; events: HistoryEvent[]; finds: Partial<Record<Promi
     what: "a message of a removed member over a socket that was opened after the answer",
     events: [send("a", 1, 2, 202, "stay 1"), invalidated("stay 1", 5), { ...deliver("a", 9), openedAtMs: 6 }],
     finds: { deliveredAfterRemoval: 1 },
+  },
+  {
+    what: "a verdict that the sender was told of",
+    events: [verdict(202), judged("handled", "receipt"), judged("handled", "asked")],
+    finds: {},
+  },
+  { what: "a verdict that was refused", events: [verdict(404)], finds: { verdictsLost: 1 } },
+  {
+    what: "a verdict without a receipt",
+    events: [verdict(202), judged("handled", "asked")],
+    finds: { verdictsLost: 1 },
+  },
+  {
+    what: "a verdict that was changed",
+    events: [verdict(202), judged("handled", "receipt"), judged("failed", "asked")],
+    finds: { verdictsLost: 1 },
+  },
+  { what: "an invite used once and unanswered", events: [enrolled(null), invite(1, ["a"])], finds: {} },
+  { what: "a use without an agent", events: [invite(1, [])], finds: { invitesApart: 1 } },
+  { what: "a use whose agent is not there", events: [invite(1, ["a"], [])], finds: { invitesApart: 1 } },
+  {
+    what: "an invite for two used by three",
+    events: [invite(-1, ["a", "b", "c"])],
+    finds: { invitesApart: 1 },
+  },
+  {
+    what: "a newcomer that was answered and did not come",
+    events: [enrolled("b"), invite(1, ["a"])],
+    finds: { invitesApart: 1 },
   },
   {
     what: "an answer with status 500",

@@ -15,6 +15,8 @@ export type PromiseName =
   | "deliveredAfterRemoval"
   | "tasksAndTuplesApart"
   | "tasksLost"
+  | "verdictsLost"
+  | "invitesApart"
   | "internalErrors"
   | "hangs"
   | "neighboursRefused"
@@ -34,6 +36,8 @@ export const PROMISES: Record<PromiseName, string> = {
   deliveredAfterRemoval: "messages of a removed member, delivered after the answer",
   tasksAndTuplesApart: "tasks without an owner's tuple, or tuples without their task",
   tasksLost: "tasks answered as made and not there, or answered as deleted and there",
+  verdictsLost: "reports of what a program made of a message that were refused, or that its sender was never told of",
+  invitesApart: "invites whose uses and agents are apart, or that were used oftener than they allow",
   internalErrors: "answers with status 500",
   hangs: "requests without an answer while the program was up",
   neighboursRefused: "requests of well-behaved agents refused beside hostile neighbours",
@@ -63,6 +67,8 @@ export function check(events: readonly HistoryEvent[]): Finding[] {
     ...fannedOutInPart(of("fanned"), of("deliver")),
     ...deliveredAfterRemoval(of("invalidated"), of("send"), of("deliver")),
     ...tasks(of("task"), of("stored").at(-1)),
+    ...verdictsLost(of("verdict"), of("judged")),
+    ...invitesApart(of("invite"), of("enrolled")),
     ...of("fault").map(({ what, status, detail }): Finding => ({
       promise: "internalErrors",
       detail: `${status} ${what} ${detail}`,
@@ -309,4 +315,28 @@ function tasks(changes: Kind<"task">[], stored: Kind<"stored"> | undefined): Fin
       findings.push({ promise: "tasksLost", detail: `${taskId} is still there` });
   }
   return findings;
+}
+
+/** What was acknowledged may be reported on; and the sender is told of what was reported, by a receipt and when it asks. */
+function verdictsLost(verdicts: Kind<"verdict">[], judged: Kind<"judged">[]): Finding[] {
+  const heard = new Set(judged.map(({ deliveryId, state, by }) => `${deliveryId} ${state} ${by}`));
+  return verdicts.flatMap(({ deliveryId, status, outcome }): Finding[] => {
+    if (outcome !== 202) return [{ promise: "verdictsLost", detail: `${deliveryId} answered ${outcome}` }];
+    return (["receipt", "asked"] as const)
+      .filter((by) => !heard.has(`${deliveryId} ${status} ${by}`))
+      .map((by) => ({ promise: "verdictsLost", detail: `${deliveryId} ${status} by ${by}` }));
+  });
+}
+
+/** A use and an agent are one commit, whatever was answered. */
+function invitesApart(invites: Kind<"invite">[], enrolled: Kind<"enrolled">[]): Finding[] {
+  return invites.flatMap(({ inviteId, uses, usesLeft, came, registered }): Finding[] => {
+    const answered = enrolled.filter((event) => event.inviteId === inviteId && event.agentDid !== null);
+    const missing = answered.filter(({ agentDid }) => !registered.includes(agentDid ?? ""));
+    const isRight = uses - usesLeft === came.length && came.length <= uses && registered.length === came.length;
+    return [
+      ...(isRight ? [] : [`${inviteId}: ${uses - usesLeft} of ${uses} used, ${came.length} came`]),
+      ...missing.map(({ agentDid }) => `${inviteId}: ${agentDid} is not there`),
+    ].map((detail) => ({ promise: "invitesApart", detail }));
+  });
 }

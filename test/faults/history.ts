@@ -59,6 +59,29 @@ export type HistoryEvent =
   | { kind: "slow"; atMs: number; what: string; tookMs: number; limitMs: number; detail: string }
   /** A connection that ended without an answer, though nobody had broken anything. */
   | { kind: "cut"; atMs: number; what: string; detail: string }
+  /** A recipient's program said what it made of a message; the first word on it. */
+  | {
+      kind: "verdict";
+      atMs: number;
+      deliveryId: string;
+      sender: string;
+      status: "handled" | "failed";
+      outcome: Outcome;
+    }
+  /** What its sender was told of it in the end. */
+  | { kind: "judged"; atMs: number; deliveryId: string; state: string; by: "receipt" | "asked" }
+  /** A newcomer used an invite; `agentDid` where it was answered with one. */
+  | { kind: "enrolled"; atMs: number; inviteId: string; agentDid: string | null; outcome: Outcome }
+  /** What stands in the store of an invite at the end: who came by it, and who of them is an agent. */
+  | {
+      kind: "invite";
+      atMs: number;
+      inviteId: string;
+      uses: number;
+      usesLeft: number;
+      came: string[];
+      registered: string[];
+    }
   /** A change to a task that was answered with success, or a deletion that was not answered. */
   | { kind: "task"; atMs: number; op: "create" | "delete" | "delete-unanswered"; taskId: string }
   /** What stands in the store at the end: tasks, and objects of type task that have an owner's tuple, or any. */

@@ -12,11 +12,22 @@ import { diskFull } from "./scenarios/disk-full.ts";
 import { groups } from "./scenarios/groups.ts";
 import { hostileNeighbours } from "./scenarios/hostile-neighbours.ts";
 import { kills } from "./scenarios/kills.ts";
+import { programs } from "./scenarios/programs.ts";
 import { registry } from "./scenarios/registry.ts";
 import type { Scenario } from "./scenarios/scenario.ts";
 import { sockets } from "./scenarios/sockets.ts";
 
-const SCENARIOS: readonly Scenario[] = [kills, groups, sockets, clock, database, registry, diskFull, hostileNeighbours];
+const SCENARIOS: readonly Scenario[] = [
+  kills,
+  groups,
+  programs,
+  sockets,
+  clock,
+  database,
+  registry,
+  diskFull,
+  hostileNeighbours,
+];
 
 const { values } = parseArgs({
   options: {

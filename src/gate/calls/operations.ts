@@ -145,7 +145,9 @@ function fetchedMessage(self: AgentDid, { deliveryId, envelope, body }: Push): F
 }
 
 function acknowledge({ queue, now }: OperationsDeps, holder: Holder, acks: readonly FetchedAck[]): number {
-  const own = acks.filter(({ deliveryId }) => queue.isHeldBy(deliveryId, holder));
+  // Of one that stands twice the first counts.
+  const first = new Map(acks.toReversed().map((ack) => [ack.deliveryId, ack]));
+  const own = acks.filter((ack) => first.get(ack.deliveryId) === ack && queue.isHeldBy(ack.deliveryId, holder));
   const { socketId } = pullSocket(holder, now());
   queue.acknowledge(
     own.map(({ reason, ...ack }) => ({ ...ack, holder, socketId, reason: reason ?? null })),
