@@ -216,6 +216,16 @@ const cases: { what: string; events: HistoryEvent[]; finds: Partial<Record<Promi
     events: [send("a", 0, 1), { ...send("a", 0, 2), deliveryId: "another" }, deliver("a", 3), deliver("a", 4)],
     finds: { lost: 1, replaysAccepted: 1 },
   },
+  {
+    what: "a message that a connector acknowledged and has",
+    events: [{ kind: "acknowledged", atMs: 1, deliveryId: "d", isKept: true }],
+    finds: {},
+  },
+  {
+    what: "a message that a connector acknowledged and has not",
+    events: [{ kind: "acknowledged", atMs: 1, deliveryId: "d", isKept: false }],
+    finds: { acknowledgedUnkept: 1 },
+  },
   { what: "a forgery that was refused", events: [{ kind: "forged", atMs: 1, what: "x", outcome: 401 }], finds: {} },
   {
     what: "a forgery that was accepted",

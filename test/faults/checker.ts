@@ -5,6 +5,7 @@ export type PromiseName =
   | "lost"
   | "waiting"
   | "givenUp"
+  | "acknowledgedUnkept"
   | "noncesBurnt"
   | "outOfOrder"
   | "replaysAccepted"
@@ -26,6 +27,7 @@ export const PROMISES: Record<PromiseName, string> = {
   lost: "messages answered 202, neither delivered nor dead-lettered, and not waiting",
   waiting: "messages that still waited when the run had no more patience",
   givenUp: "messages dead-lettered that their recipient never refused",
+  acknowledgedUnkept: "messages that a connector acknowledged and had on no disk",
   noncesBurnt: "messages refused as replays whose first attempt left nothing behind",
   outOfOrder: "messages delivered out of order of their sender",
   replaysAccepted: "replays accepted, or one message accepted or delivered as two",
@@ -55,6 +57,9 @@ export function check(events: readonly HistoryEvent[]): Finding[] {
     ...lost(of("send"), [...of("deliver"), ...of("ended"), ...of("waiting")]),
     ...waiting(of("waiting"), [...of("deliver"), ...of("ended")]),
     ...givenUp(of("send"), of("deliver"), of("ended"), of("cancelling")),
+    ...of("acknowledged")
+      .filter(({ isKept }) => !isKept)
+      .map(({ deliveryId }): Finding => ({ promise: "acknowledgedUnkept", detail: deliveryId })),
     ...noncesBurnt(of("send"), of("deliver")),
     ...outOfOrder(of("send"), of("deliver")),
     ...replaysAccepted(of("replay"), of("send"), of("deliver")),

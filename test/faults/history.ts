@@ -33,6 +33,8 @@ export type HistoryEvent =
     }
   /** What the proxy said became of a message: by a receipt, or asked for it. */
   | { kind: "ended"; atMs: number; deliveryId: string; state: "delivered" | "dead_lettered"; by: "receipt" | "asked" }
+  /** A connector has acknowledged a message, and was killed: whether the message is on its disk, or with the program. */
+  | { kind: "acknowledged"; atMs: number; deliveryId: string; isKept: boolean }
   /** When the run had no more patience, the proxy said that a message waits: it is there, and has not come. */
   | { kind: "waiting"; atMs: number; deliveryId: string }
   /** Signed bytes that had been accepted before, sent once more. */

@@ -7,6 +7,7 @@ import { check, type Finding, PROMISES, type PromiseName, tally } from "./checke
 import { createHistory } from "./history.ts";
 import { createRandom } from "./random.ts";
 import { clock } from "./scenarios/clock.ts";
+import { connector } from "./scenarios/connector.ts";
 import { database } from "./scenarios/database.ts";
 import { diskFull } from "./scenarios/disk-full.ts";
 import { groups } from "./scenarios/groups.ts";
@@ -21,6 +22,7 @@ const SCENARIOS: readonly Scenario[] = [
   kills,
   groups,
   programs,
+  connector,
   sockets,
   clock,
   database,
