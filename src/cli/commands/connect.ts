@@ -4,29 +4,21 @@ import type { Command } from "commander";
 import { startApi } from "../../connect/api/server.ts";
 import { createComplaints } from "../../connect/complaints.ts";
 import { type Connector, startConnector } from "../../connect/connector.ts";
-import { FORMATS } from "../../connect/format/formats.ts";
 import type { Delivery } from "../../connect/message.ts";
 import { createOutgoing, type Outgoing } from "../../connect/outgoing.ts";
 import { type InboxStore, openInboxStore } from "../../connect/store/inbox.ts";
 import { openOutboxStore, type OutboxStore } from "../../connect/store/outbox.ts";
 import { type ConnectFiles, connectFiles } from "../connect/files.ts";
-import { type ChosenTarget, chosenTarget, type TargetOptions } from "../connect/target.ts";
+import { type ConnectOptions, LISTEN_DEFAULT, withConnectOptions } from "../connect/options.ts";
+import { type ChosenTarget, chosenTarget } from "../connect/target.ts";
 import { outcomeOf } from "../devices/relay-outcome.ts";
 import type { Family } from "../session/command.ts";
-import { wholeNumber } from "../session/input.ts";
+import { addService } from "./connect-service.ts";
 import type { Session } from "../session/session.ts";
 import { CliError, EXIT, type ExitCode, usage } from "../terminal/errors.ts";
 
-const LISTEN_DEFAULT = 8_790;
 /** Messages that are remembered for replies to them, beside those in the inbox. */
 const REMEMBERED_MAX = 10_000;
-
-type ConnectOptions = TargetOptions & {
-  inbox?: boolean;
-  outbox?: boolean;
-  listen: number | false;
-  metrics?: boolean;
-};
 
 const EXAMPLES = `
 Examples:
@@ -43,38 +35,17 @@ What the program answers:
 
 /** Adds `connect`. */
 export const connectFamily: Family = (program, run) => {
-  const connect = program
-    .command("connect")
-    .description(
-      "hand messages to a program on this machine, and let it send: over HTTP, as a command, or fetched by it",
-    )
-    .option("--forward-to <url>", "POST each message there; http: for this machine alone")
-    .option("--header <header>", "sent along, NAME: VALUE; repeatable; for secrets use --header-file", repeated)
-    .option("--header-file <file>", "file of such headers, a line each, so that no secret stands in the process list")
-    .option(
-      "--exec <command>",
-      "run it for each message: the payload on its standard input, the rest in its environment",
-    )
-    .option("--format <name>", `what is posted: ${Object.keys(FORMATS).join(", ")} (the first)`)
-    .option(
-      "--timeout <seconds>",
-      "how long the program may take for one message",
-      wholeNumber("--timeout", 1, 3_600),
-      30,
-    )
-    .option("--inbox", "acknowledge messages once they are on this disk: they outlast days of the program being down")
-    .option("--outbox", "answer sends once they are on this disk: they go out when the network is back")
-    .option(
-      "--listen <port>",
-      "the local API's port on 127.0.0.1; 0 for any",
-      wholeNumber("--listen", 0, 65_535),
-      LISTEN_DEFAULT,
-    )
-    .option("--no-listen", "no local API")
-    .option("--metrics", "serve OpenMetrics at /metrics of the local API")
+  const connect = withConnectOptions(
+    program
+      .command("connect")
+      .description(
+        "hand messages to a program on this machine, and let it send: over HTTP, as a command, or fetched by it",
+      ),
+  )
     .addHelpText("after", EXAMPLES)
     .action((options: ConnectOptions) => run((session) => connectAgent(session, options)));
   addStatus(connect, run);
+  addService(connect, run);
 };
 
 function addStatus(connect: Command, run: Parameters<Family>[1]): void {
@@ -263,8 +234,4 @@ async function askStatus(port: number, token: string): Promise<unknown> {
     if (error instanceof TypeError) return null;
     throw error;
   }
-}
-
-function repeated(value: string, before: readonly string[] | undefined): string[] {
-  return [...(before ?? []), value];
 }

@@ -45,6 +45,12 @@ const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
   listen: ["listen", "listen --count 1 --json"],
   connect: [],
   "connect status": ["connect status", "--agent alice connect status --json"],
+  "connect install": [
+    "connect install --forward-to http://127.0.0.1:3000/messages --inbox",
+    "connect install --exec 'python3 handle.py' --inbox",
+  ],
+  "connect uninstall": ["connect uninstall"],
+  "connect logs": ["connect logs", "connect logs --follow"],
   inbox: ["inbox list", `inbox retry ${ID}`],
   "inbox list": ["inbox list", "inbox list --state waiting --limit 20"],
   "inbox show": [`inbox show ${ID}`],
