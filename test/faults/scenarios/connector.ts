@@ -10,7 +10,7 @@ import { accepted, repeats, type Scenario } from "./scenario.ts";
 const SENDERS = 3;
 /** How many of the latest messages are looked for on the connector's disk after it was killed. */
 const LOOKED_FOR = 12;
-const SETTLED_WITHIN_MS = 180_000;
+const SETTLED_WITHIN_MS = 90_000;
 const BETWEEN_MS = [100, 900] as const;
 
 /** One message after the other, each tried under its key until it is accepted. */
