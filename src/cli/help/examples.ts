@@ -102,7 +102,8 @@ const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
   "operator create": ["operator create ada auditor --expires-in-days 90"],
   "operator list": ["operator list"],
   "operator revoke": [`operator revoke ${ID}`],
-  audit: ["audit --limit 20", "audit --action agent.revoked --json"],
+  audit: ["audit", "audit list --limit 20"],
+  "audit list": ["audit list --since 12h", "audit list --action device.token.rotate --json"],
   deploy: [],
   doctor: ["doctor", "--agent alice doctor --json"],
   completion: [
