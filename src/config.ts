@@ -1,4 +1,5 @@
 /** Settings → Config: each with its unit, its default and its bounds (contract §6). Parsed once an isolate; nothing is guessed. */
+import { readGraphSettings } from "./wire/graph-address.ts";
 import { OPERATOR_ROLES, type OperatorRole } from "./wire/operator-role.ts";
 import { isOrigin } from "./wire/origin.ts";
 import { err, ok, type Result } from "./wire/result.ts";
@@ -59,6 +60,10 @@ export type Config = {
   readonly fgacAgentApiKeysDualWrite: TenantSwitch;
   readonly fgacEnforce: boolean;
   readonly authzGraph: string;
+  /** Sent to a remote graph as a bearer token; null: none. */
+  readonly authzGraphToken: string | null;
+  /** The id of OpenFGA's authorization model; null: the newest. */
+  readonly authzGraphModel: string | null;
   readonly operatorTokens: readonly string[];
   /** Null where no assertion of Cloudflare Access counts. */
   readonly access: AccessSettings | null;
@@ -196,7 +201,6 @@ function readSettings(read: SettingReader, refuse: Refuse): Config {
     refuse("REGISTRY_ISSUER", "must be an http(s) URL whose host is a lower-case DNS name of two labels or more");
   }
   const registry = text("REGISTRY_URL") ?? "embedded";
-  const graph = text("AUTHZ_GRAPH") ?? "d1";
   const signingSecret = secret("REGISTRY_SIGNING_SECRET");
   if (registry === "embedded" && !isSet("REGISTRY_SIGNING_SECRET"))
     refuse("REGISTRY_SIGNING_SECRET", "is required while the registry is embedded");
@@ -256,7 +260,7 @@ function readSettings(read: SettingReader, refuse: Refuse): Config {
     fgacTasksDualWrite: tenants("FGAC_TASKS_DUAL_WRITE"),
     fgacAgentApiKeysDualWrite: tenants("FGAC_AGENT_API_KEYS_DUAL_WRITE"),
     fgacEnforce: oneOf("FGAC_ENFORCE", "off", ["on", "off"]) === "on",
-    authzGraph: graph === "d1" ? graph : httpUrl("AUTHZ_GRAPH", graph),
+    ...readGraphSettings(text, refuse),
     access: readAccess(read, refuse),
     operatorTokens: ["OPERATOR_TOKEN", "OPERATOR_TOKEN_NEXT"].map(secret).filter((token) => token !== null),
   };

@@ -103,6 +103,35 @@ describe("settings", () => {
     expect(problemsOf({ ...REQUIRED, REGISTRY_ISSUER: issuer })).toEqual(["REGISTRY_ISSUER"]);
   });
 
+  test.each([
+    ["openfga+https://fga.example.com/stores/01ARZ3NDEKTSV4RRFFQ69G5FAV", true],
+    ["openfga+http://127.0.0.1:8080/stores/01ARZ3NDEKTSV4RRFFQ69G5FAV", true],
+    ["openfga+http://fga.example.com/stores/01ARZ3NDEKTSV4RRFFQ69G5FAV", false],
+    ["openfga+https://fga.example.com", false],
+    ["openfga+https://fga.example.com/stores/one", false],
+    ["openfga+https://user@fga.example.com/stores/01ARZ3NDEKTSV4RRFFQ69G5FAV", false],
+    ["spicedb+https://spice.example.com", true],
+    ["spicedb+http://localhost:8443", true],
+    ["spicedb+http://spice.example.com", false],
+    ["spicedb+https://spice.example.com/base", false],
+    ["spicedb+ftp://spice.example.com", false],
+    ["other+https://spice.example.com", false],
+  ])("the graph %s is usable: %s", (setting, isGood) => {
+    expect(problemsOf({ ...REQUIRED, AUTHZ_GRAPH: setting })).toEqual(isGood ? [] : ["AUTHZ_GRAPH"]);
+  });
+
+  test("a token is one header's worth, a model is an id and OpenFGA's, and OpenFGA's ids hold every agent's name", () => {
+    const fga = { ...REQUIRED, AUTHZ_GRAPH: "openfga+https://fga.example.com/stores/01ARZ3NDEKTSV4RRFFQ69G5FAV" };
+    const model = { AUTHZ_GRAPH_MODEL: "01ARZ3NDEKTSV4RRFFQ69G5FAV" };
+    expect(problemsOf({ ...fga, ...model, AUTHZ_GRAPH_TOKEN: "t" })).toEqual([]);
+    expect(problemsOf({ ...fga, AUTHZ_GRAPH_TOKEN: "two words" })).toEqual(["AUTHZ_GRAPH_TOKEN"]);
+    expect(problemsOf({ ...fga, AUTHZ_GRAPH_MODEL: "newest" })).toEqual(["AUTHZ_GRAPH_MODEL"]);
+    expect(problemsOf({ ...REQUIRED, ...model })).toEqual(["AUTHZ_GRAPH_MODEL"]);
+    const long = `https://${`${"a".repeat(60)}.`.repeat(3)}example.com`;
+    expect(problemsOf({ ...REQUIRED, REGISTRY_ISSUER: long })).toEqual([]);
+    expect(problemsOf({ ...fga, REGISTRY_ISSUER: long })).toEqual(["AUTHZ_GRAPH"]);
+  });
+
   test.each(["REGISTRY_URL", "AUTHZ_GRAPH"])("%s is a word or an http(s) URL without credentials", (setting) => {
     for (const good of ["https://other.example.com", "http://127.0.0.1:9000/base/"]) {
       expect(problemsOf({ ...REQUIRED, [setting]: good })).toEqual([]);

@@ -9,7 +9,8 @@ import { agentObject, serviceAccountSubject, tenantObject } from "../authz/grant
 import { graphUnavailable } from "../authz/permission.ts";
 import { commitWrite, dualWrite } from "../authz/sync/dual-write.ts";
 import { logDeferred, nextVersion, outboxStatements, pending } from "../authz/sync/outbox.ts";
-import { type GraphChange, remoteGraphOf } from "../authz/sync/remote.ts";
+import { remoteGraphOf } from "../authz/sync/remote.ts";
+import type { GraphChange } from "../authz/sync/remote-call.ts";
 import type { CallContext } from "../call/context.ts";
 import type { GateLocal } from "../call/gate.ts";
 import { type Made, noteDatabaseSize, quotaExceeded, quotaStatements } from "../call/quotas.ts";

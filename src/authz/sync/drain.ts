@@ -10,7 +10,7 @@ import type { Log } from "../../telemetry/log.ts";
 import { gauge } from "../../telemetry/metrics.ts";
 import { newUlid } from "../../wire/ulid.ts";
 import { countPending, LEASE_MS } from "./outbox.ts";
-import type { GraphChange, RemoteGraph } from "./remote.ts";
+import type { GraphChange, RemoteGraph } from "./remote-call.ts";
 import { createSender, type HeldRow } from "./sending.ts";
 
 /** Rows of one round. */
@@ -141,6 +141,7 @@ function leaseStatement(
       principal: o.principal,
       parent: o.parent,
       relation: o.relation,
+      tenantId: o.tenantId,
       attempts: o.attempts,
       parkedAtMs: o.parkedAtMs,
       acceptedAtMs: o.acceptedAtMs,

@@ -9,7 +9,8 @@ import { type BatchItem, type BatchResults, commitFenced, type Undone } from "..
 import { count } from "../../telemetry/metrics.ts";
 import { err, ok, type Result } from "../../wire/result.ts";
 import { outboxStatements, pending, type PendingChange } from "./outbox.ts";
-import { type ExceptionClass, type GraphChange, remoteGraphOf } from "./remote.ts";
+import { remoteGraphOf } from "./remote.ts";
+import type { ExceptionClass, GraphChange } from "./remote-call.ts";
 import { type NotTaken, sendPending } from "./sending.ts";
 
 /** What a write of the graph needs of its call. */

@@ -12,7 +12,7 @@ import { authzOutbox, authzOutboxState } from "../../database/schema.ts";
 import { query, type Statement, type Store } from "../../database/statement.ts";
 import { errorFields, type Log } from "../../telemetry/log.ts";
 import { newUlid } from "../../wire/ulid.ts";
-import { type ExceptionClass, type GraphChange, REMOTE_CALL_MAX_MS } from "./remote.ts";
+import { type ExceptionClass, type GraphChange, REMOTE_CALL_MAX_MS } from "./remote-call.ts";
 
 /** A change with the id of its row, and the tenant whose turn it waits for. */
 export type PendingChange = GraphChange & { id: string; tenantId: string };

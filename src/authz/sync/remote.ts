@@ -1,265 +1,28 @@
-/**
- * A remote authorization service: register, deregister, check and search over HTTP, behind a deadline, retries and a breaker
- * of its own. It never grants by failing: whatever is not a clear yes is no, or an error.
- */
+/** The remote graph of the settings: an engine of the field, or a service of this product's own shape. */
 import type { Config } from "../../config.ts";
-import { backoffMs } from "../../resilience/backoff.ts";
-import { readBody } from "../../resilience/bounded-body.ts";
-import { type Breaker, createBreaker } from "../../resilience/breaker.ts";
-import { DeadlineExceeded, withDeadline } from "../../resilience/deadline.ts";
-import { createLog, errorFields, type Log } from "../../telemetry/log.ts";
-import type { Meter } from "../../telemetry/meter.ts";
+import { graphAddress } from "../../wire/graph-address.ts";
+import { createLog } from "../../telemetry/log.ts";
 import { count } from "../../telemetry/metrics.ts";
-import { err, ok, type Result } from "../../wire/result.ts";
+import { createOpenFga } from "./openfga.ts";
+import type { RemoteGraph } from "./remote-call.ts";
+import { createRemoteGraph } from "./service.ts";
+import { createSpiceDb } from "./spicedb.ts";
 
-/** One attempt, connect to last byte. */
-export const REMOTE_TIMEOUT_MS = 2_000;
-/** One attempt and three retries. */
-export const REMOTE_ATTEMPTS_MAX = 4;
-/** The first pause is 200 to 300 ms, each further one twice as long. */
-const REMOTE_RETRY = { initialMs: 250, maxMs: 2_000, jitterRatio: 0.2 } as const;
-/** A whole call cannot take longer: what is being sent is held for this long and then belongs to the outbox. */
-export const REMOTE_CALL_MAX_MS = 12_000;
-const ANSWER_BYTES_MAX = 1_048_576;
-
-/** How a call can fail; a label of the counters, so there are no others. */
-export const EXCEPTION_CLASSES = [
-  "none",
-  "timeout",
-  "connection",
-  "http_502",
-  "http_503",
-  "http_504",
-  "http_401",
-  "http_403",
-  "http_404",
-  "http_408",
-  "http_429",
-  "http_4xx",
-  "http_5xx",
-  "unexpected_answer",
-  "still_granted",
-  "breaker_open",
-  "store",
-] as const;
-export type ExceptionClass = (typeof EXCEPTION_CLASSES)[number];
-
-const TRANSIENT: ReadonlySet<ExceptionClass> = new Set(["timeout", "connection", "http_502", "http_503", "http_504"]);
-
-/** A change of the graph: a principal owns a resource (or has another relation to it), or no longer. */
-export type GraphChange = {
-  op: "register" | "deregister";
-  /** `type:id` */
-  object: string;
-  /** A subject; null: none, or for a deregister every subject. */
-  principal: string | null;
-  parent: string | null;
-  /** null for an owner. */
-  relation: string | null;
-};
-
-export type RemoteGraph = {
-  /**
-   * Makes a change, and reads a removal back: it has been made when the service says that the grant does not stand, or has taken
-   * it and cannot say. That it found nothing to remove proves nothing, as a route that is being deployed says the same.
-   *
-   * @param version rises with every change: the service may refuse one that comes late
-   */
-  apply(change: GraphChange, version: number): Promise<Result<void, ExceptionClass>>;
-  /** Whether what a removal takes stands, as the service says; an error where it does not say. */
-  stands(removal: GraphChange): Promise<Result<boolean, ExceptionClass>>;
-  /** Yes and no are what the service says in so many words; anything else is an error. */
-  check(question: { subject: string; relation: string; object: string }): Promise<Result<boolean, ExceptionClass>>;
-  /** The next ids of a type after `cursor`, in their order. */
-  search(
-    question: { subject: string; relation: string; type: string },
-    page: { limit: number; cursor: string | null },
-  ): Promise<Result<string[], ExceptionClass>>;
-  readonly breaker: Breaker;
-};
-
-export type RemoteGraphDeps = {
-  url: string;
-  settings: Pick<Config, "breakerFailures" | "breakerWindowMs" | "breakerOpenMs">;
-  fetch: (url: string, init: RequestInit) => Promise<Response>;
-  now: () => number;
-  pause: (ms: number) => Promise<void>;
-  random: () => number;
-  log: Log;
-  count: Meter["count"];
-};
-
-type Answer = { status: number; body: Uint8Array };
-
-/** @returns the service behind its breaker; every call ends within {@link REMOTE_CALL_MAX_MS} */
-export function createRemoteGraph(deps: RemoteGraphDeps): RemoteGraph {
-  const breaker = createBreaker({
-    dependency: "authz",
-    failures: deps.settings.breakerFailures,
-    windowMs: deps.settings.breakerWindowMs,
-    openMs: deps.settings.breakerOpenMs,
-    probeLeaseMs: REMOTE_CALL_MAX_MS,
-    onTransition: ({ from, to, failures }) => {
-      deps.log.warn("authz.breaker", { from, to, failures });
-      deps.count("sallyport_breaker_transitions", { dependency: "authz", from, to });
-    },
-  });
-
-  const once = async (path: string, body: unknown): Promise<Result<Answer, ExceptionClass>> => {
-    try {
-      const answer = await withDeadline(REMOTE_TIMEOUT_MS, async (signal) => {
-        const response = await deps.fetch(`${deps.url}/v1/authz/${path}`, {
-          method: "POST",
-          headers: { "Content-Type": "application/json", Accept: "application/json" },
-          body: JSON.stringify(body),
-          redirect: "manual",
-          signal,
-        });
-        return { status: response.status, body: await readBody(response.body, ANSWER_BYTES_MAX, signal) };
-      });
-      return ok(answer);
-    } catch (error) {
-      const exceptionClass = error instanceof DeadlineExceeded ? "timeout" : "connection";
-      deps.log.warn("authz.remote_failed", { path, exceptionClass, ...errorFields(error) });
-      return err(exceptionClass);
-    }
-  };
-
-  /** One call with its retries. The breaker counts calls, not attempts: a call that was retried in vain failed once. */
-  const call = async <T>(
-    path: string,
-    body: unknown,
-    op: GraphChange["op"] | null,
-    judge: (answer: Answer) => Result<T, ExceptionClass>,
-  ): Promise<Result<T, ExceptionClass>> => {
-    const tally = (what: "attempt" | "success" | "retry" | "failure", exceptionClass: ExceptionClass): void => {
-      if (op !== null) deps.count(`task_fgac_dual_write_${what}`, { op, exception_class: exceptionClass });
-    };
-    const admission = breaker.admit(deps.now());
-    if (!admission.admitted) {
-      tally("failure", "breaker_open");
-      return err("breaker_open");
-    }
-    for (let attempt = 0; ; attempt += 1) {
-      tally("attempt", "none");
-      // oxlint-disable-next-line no-await-in-loop -- a retry follows its attempt
-      const answered = await once(path, body);
-      const judged = answered.ok ? judge(answered.value) : answered;
-      if (judged.ok) {
-        breaker.succeeded(admission.permit, deps.now());
-        tally("success", "none");
-        return judged;
-      }
-      if (!TRANSIENT.has(judged.error)) {
-        // It answered: it is there, and says that this call is wrong.
-        breaker.succeeded(admission.permit, deps.now());
-        tally("failure", judged.error);
-        return judged;
-      }
-      if (attempt + 1 >= REMOTE_ATTEMPTS_MAX) {
-        breaker.failed(admission.permit, deps.now());
-        tally("failure", judged.error);
-        return judged;
-      }
-      tally("retry", judged.error);
-      // oxlint-disable-next-line no-await-in-loop -- the pause before the retry
-      await deps.pause(backoffMs(attempt + 1, REMOTE_RETRY, deps.random()));
-    }
-  };
-
-  const check: RemoteGraph["check"] = ({ subject, relation, object }) =>
-    call("check", { principal: subject, resource: resourceOf(object), operation: relation }, null, verdictOf);
-
-  const send = (change: GraphChange, version: number): Promise<Result<"done" | "not-found", ExceptionClass>> => {
-    const { op, object, principal, parent, relation } = change;
-    const body = {
-      principal,
-      resource: resourceOf(object),
-      parent,
-      version,
-      ...(relation === null ? {} : { relation }),
-    };
-    return call(op, body, op, ({ status }) => {
-      if (status >= 200 && status < 300) return ok("done");
-      return op === "deregister" && status === 404 ? ok("not-found") : err(classOf(status));
-    });
-  };
-
-  const stands: RemoteGraph["stands"] = async (removal) => {
-    const question = readBackQuestion(removal);
-    return question === null ? err("unexpected_answer") : check(question);
-  };
-
-  return {
-    breaker,
-    check,
-    stands,
-
-    async apply(change, version) {
-      const answered = await send(change, version);
-      if (!answered.ok) return answered;
-      if (change.op === "register") return ok(undefined);
-      const standing = await stands(change);
-      if (standing.ok) return standing.value ? err("still_granted") : ok(undefined);
-      if (answered.value === "not-found") return err("http_404");
-      return CANNOT_SAY.has(standing.error) ? ok(undefined) : standing;
-    },
-
-    search: ({ subject, relation, type }, { limit, cursor }) =>
-      call(
-        "search",
-        { principal: subject, resource: { type }, operation: relation, limit, ...(cursor === null ? {} : { cursor }) },
-        null,
-        ({ status, body }) => {
-          if (status === 403) return ok([]);
-          if (status !== 200) return err(classOf(status));
-          const ids = idsIn(body);
-          if (ids === null) return err("unexpected_answer");
-          const after = ids.filter((id) => cursor === null || id > cursor);
-          return ok(after.toSorted((a, b) => (a < b ? -1 : a > b ? 1 : 0)).slice(0, limit));
-        },
-      ),
-  };
-}
-
-/** A service that answers so to a question about a relation knows permissions alone. */
-const CANNOT_SAY: ReadonlySet<ExceptionClass> = new Set(["http_404", "http_4xx", "unexpected_answer"]);
-
-/** Who must not have what any more: the subject its relation; of a whole object its parent's right to read it. Null where no parent is known. */
-function readBackQuestion({ object, principal, parent, relation }: GraphChange) {
-  if (principal !== null) return { subject: principal, relation: relation ?? "owner", object };
-  return parent === null ? null : { subject: parent, relation: "read", object };
-}
-
-/** 200 with `{"allowed": true}` is yes; 200 with `{"allowed": false}`, or 403, is no. */
-function verdictOf({ status, body }: Answer): Result<boolean, ExceptionClass> {
-  if (status === 403) return ok(false);
-  if (status !== 200) return err(classOf(status));
-  const value = jsonIn(body);
-  const allowed = typeof value === "object" && value !== null && "allowed" in value ? value.allowed : null;
-  return typeof allowed === "boolean" ? ok(allowed) : err("unexpected_answer");
-}
-
-/** @returns undefined for what is no JSON */
-function jsonIn(body: Uint8Array): unknown {
-  try {
-    return JSON.parse(new TextDecoder().decode(body));
-  } catch (error) {
-    if (error instanceof SyntaxError) return undefined;
-    throw error;
-  }
-}
+const CREATORS = { openfga: createOpenFga, spicedb: createSpiceDb, service: createRemoteGraph } as const;
 
 /** One graph an isolate and setting: its breaker remembers. */
 const graphs = new WeakMap<Config, RemoteGraph>();
 
 /** @returns the remote graph of the settings; null while the graph is D1's */
 export function remoteGraphOf(config: Config): RemoteGraph | null {
-  if (config.authzGraph === "d1") return null;
   const known = graphs.get(config);
   if (known !== undefined) return known;
-  const graph = createRemoteGraph({
-    url: config.authzGraph,
+  const address = graphAddress(config.authzGraph);
+  if (address === null) return null;
+  const graph = CREATORS[address.kind]({
+    url: address.url,
+    token: config.authzGraphToken,
+    model: config.authzGraphModel,
     settings: config,
     fetch: (url, init) => fetch(url, init),
     now: Date.now,
@@ -270,38 +33,4 @@ export function remoteGraphOf(config: Config): RemoteGraph | null {
   });
   graphs.set(config, graph);
   return graph;
-}
-
-function resourceOf(object: string): { type: string; selector: string } {
-  const colon = object.indexOf(":");
-  return { type: object.slice(0, colon), selector: object.slice(colon + 1) };
-}
-
-function classOf(status: number): ExceptionClass {
-  if (status === 502) return "http_502";
-  if (status === 503) return "http_503";
-  if (status === 504) return "http_504";
-  // These say nothing of the call itself: a credential that is changing, a route that is being deployed, a bad moment.
-  if (status === 401) return "http_401";
-  if (status === 403) return "http_403";
-  if (status === 404) return "http_404";
-  if (status === 408) return "http_408";
-  if (status === 429) return "http_429";
-  if (status >= 500) return "http_5xx";
-  return status >= 400 ? "http_4xx" : "unexpected_answer";
-}
-
-/** `{"items": ["<id>", …]}`, or items that name their `selector`. */
-function idsIn(body: Uint8Array): string[] | null {
-  const value = jsonIn(body);
-  const items = typeof value === "object" && value !== null && "items" in value ? value.items : null;
-  if (!Array.isArray(items)) return null;
-  const ids = items.map((item: unknown) => {
-    if (typeof item === "string") return item;
-    return typeof item === "object" && item !== null && "selector" in item && typeof item.selector === "string"
-      ? item.selector
-      : null;
-  });
-  const named = ids.filter((id) => id !== null);
-  return named.length === ids.length ? named : null;
 }

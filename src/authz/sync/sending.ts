@@ -18,7 +18,7 @@ import {
   takenStatement,
   wakeStatement,
 } from "./outbox.ts";
-import type { ExceptionClass, GraphChange, RemoteGraph } from "./remote.ts";
+import type { ExceptionClass, GraphChange, RemoteGraph } from "./remote-call.ts";
 
 /** Not failed and not taken: an older row of the same object goes first, or another round has taken this one over. */
 export type NotTaken = ExceptionClass | "waits";

@@ -4,11 +4,14 @@ import { auditStatement } from "../../audit/entry.ts";
 import { defineMethod, type Method } from "../method.ts";
 import { PERMISSIONS } from "../permissions.ts";
 import { ProxyError } from "../../wire/problem.ts";
-import { commitWrite } from "../../authz/sync/dual-write.ts";
+import { commitWrite, type DualWrite, dualWrite, pushToRemote } from "../../authz/sync/dual-write.ts";
+import { outboxStatements } from "../../authz/sync/outbox.ts";
+import { remoteGraphOf } from "../../authz/sync/remote.ts";
+import type { CallContext } from "../../call/context.ts";
 import { setEnforcement } from "../../authz/enforcement.ts";
 import { createBudget, OPERATOR_LIMITS } from "../../authz/store/budget.ts";
 import { assertExisting } from "../../authz/existence.ts";
-import { unanswered } from "../../authz/permission.ts";
+import { graphUnavailable, unanswered } from "../../authz/permission.ts";
 import { sallyportGraph } from "../../authz/store/graph.ts";
 import { validateTuple } from "../../authz/engine/model.ts";
 import { noteBookmark, readSession } from "../../database/session.ts";
@@ -48,6 +51,7 @@ const write = defineMethod({
     // Deletes first: so an object can move to another tenant in one call.
     const removal = deleteTuples(deletes);
     const written = writeTuples(writes, { nowMs: ctx.now() });
+    const passedOn = [tupleChanges(ctx, "deregister", deletes), tupleChanges(ctx, "register", writes)];
     const committed = await commitWrite(
       ctx,
       [
@@ -62,14 +66,41 @@ const write = defineMethod({
           result: "ok",
           details: { writes: listed(writes), deletes: listed(deletes) },
         }),
+        ...passedOn.flatMap(({ changes }) => outboxStatements(changes, ctx.now())),
       ],
       null,
     );
     if (!committed.ok) throw new ProxyError("PROXY_CONFLICT", { detail: "writes: an object stands in one tenant." });
+    await passOn(ctx, passedOn);
     const changes = committed.value.slice(1, 1 + removal.length + written.length).map(({ meta }) => meta.changes);
     return { deleted: sum(changes.slice(0, removal.length)), written: sum(changes.slice(removal.length)) };
   },
 });
+
+/** What an engine is told of tuples that are written by hand; nothing where the graph is D1's own, or a service's. */
+function tupleChanges(ctx: CallContext, op: "register" | "deregister", written: readonly Tuple[]): DualWrite {
+  if (remoteGraphOf(ctx.config)?.checkMany == null) return { op, changes: [] };
+  const changes = written.map(({ object, relation, subject }) => ({
+    object,
+    principal: subject,
+    relation,
+    parent: null,
+  }));
+  return dualWrite(
+    ctx,
+    op,
+    changes.map((change) => ({ ...change, tenantId: "" })),
+  );
+}
+
+/** Sends what was committed, removals first. @throws ProxyError AUTHZ_UNAVAILABLE; the outbox has the rest */
+async function passOn(ctx: CallContext, passedOn: readonly DualWrite[]): Promise<void> {
+  for (const dual of passedOn) {
+    // oxlint-disable-next-line no-await-in-loop -- removals before grants
+    const failed = await pushToRemote(ctx, dual);
+    if (failed !== null) throw graphUnavailable(`the remote graph: ${failed}`);
+  }
+}
 
 const readTuplesMethod = defineMethod({
   name: "authz/read",

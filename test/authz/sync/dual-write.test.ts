@@ -2,7 +2,7 @@
 import { env } from "cloudflare:workers";
 import { afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
 import { drainOutbox } from "../../../src/authz/sync/drain.ts";
-import { createRemoteGraph } from "../../../src/authz/sync/remote.ts";
+import { createRemoteGraph } from "../../../src/authz/sync/service.ts";
 import type { Reply } from "../../../src/call/reply.ts";
 import { runtimeOf } from "../../../src/runtime.ts";
 import { contextOf } from "../../support/db-spy.ts";

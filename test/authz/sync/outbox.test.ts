@@ -2,7 +2,8 @@
 import { env } from "cloudflare:workers";
 import { afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
 import { drainOutbox } from "../../../src/authz/sync/drain.ts";
-import { createRemoteGraph, type GraphChange } from "../../../src/authz/sync/remote.ts";
+import { createRemoteGraph } from "../../../src/authz/sync/service.ts";
+import type { GraphChange } from "../../../src/authz/sync/remote-call.ts";
 import type { Reply } from "../../../src/call/reply.ts";
 import { runtimeOf } from "../../../src/runtime.ts";
 import type { Log } from "../../../src/telemetry/log.ts";

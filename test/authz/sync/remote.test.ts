@@ -1,11 +1,11 @@
 import { describe, expect, test } from "vitest";
+import { createRemoteGraph } from "../../../src/authz/sync/service.ts";
 import {
-  createRemoteGraph,
   EXCEPTION_CLASSES,
   type GraphChange,
   REMOTE_TIMEOUT_MS,
   type RemoteGraph,
-} from "../../../src/authz/sync/remote.ts";
+} from "../../../src/authz/sync/remote-call.ts";
 import { silentLog } from "../../support/silent-log.ts";
 
 type Sent = { path: string; body: unknown };

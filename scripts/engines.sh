@@ -1,0 +1,30 @@
+#!/bin/sh
+# Installs OpenFGA and SpiceDB, the engines that the tests of a remote graph run against, at the versions below, and prints their
+# paths. From nothing it takes minutes on two processors; from the cache of an earlier run it takes none.
+#
+#   sh scripts/engines.sh [openfga|spicedb]
+set -eu
+
+openfga=v1.22.1
+spicedb=v1.56.2
+
+if ! command -v go >/dev/null; then
+  echo "engines: there is no Go on this machine" >&2
+  exit 3
+fi
+folder=${SALLYPORT_ENGINES:-${XDG_CACHE_HOME:-$HOME/.cache}/sallyport/engines}
+mkdir -p "$folder"
+
+# install <name> <package> <version>: built beside and moved into place, so that a build that was cut leaves nothing
+install() {
+  if [ -x "$folder/$1-$3" ]; then
+    echo "$folder/$1-$3"
+    return
+  fi
+  echo "engines: building $1 $3 (once, minutes) ..." >&2
+  GOBIN="$folder/building" GOFLAGS="-buildvcs=false" go install "$2@$3" >&2
+  mv "$folder/building/$1" "$folder/$1-$3"
+  echo "$folder/$1-$3"
+}
+case "${1:-all}" in openfga | all) install openfga github.com/openfga/openfga/cmd/openfga "$openfga" ;; esac
+case "${1:-all}" in spicedb | all) install spicedb github.com/authzed/spicedb/cmd/spicedb "$spicedb" ;; esac
