@@ -1,15 +1,13 @@
 /** `sallyport connect` as a process, between the real program and a real server of the test's own. */
-import { type ChildProcess, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFile, writeFile } from "node:fs/promises";
-import { createServer, type ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { text } from "node:stream/consumers";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
-import { newInnerRunner, PROGRAM, type Runner, temporaryFolder } from "../cli/program.ts";
-import { OPERATOR_TOKEN } from "../support/program/agents.ts";
+import { newInnerRunner, PROGRAM, temporaryFolder } from "../cli/program.ts";
 import { type Proxy, startProxy } from "../support/program/proxy.ts";
+import { OPERATOR_TOKEN } from "../support/program/agents.ts";
+import { connectBob, machine, payloads, program, type Running, send, stateOf } from "./connected-bob.ts";
 
 let proxy: Proxy;
 beforeAll(async () => {
@@ -17,67 +15,8 @@ beforeAll(async () => {
 });
 afterAll(() => proxy.stop());
 
-/** A machine with two agents that trust each other; Bob gets a connector. */
-async function machine(url = proxy.url): Promise<{ runner: Runner; alice: string; bob: string }> {
-  const runner = await newInnerRunner();
-  const tokenFile = join(await temporaryFolder(), ".dev.vars");
-  await writeFile(tokenFile, `OPERATOR_TOKEN="${OPERATOR_TOKEN}"\n`);
-  await runner.json(["init", "--url", url, "--human-name", "Ann", "--operator-token-file", tokenFile]);
-  const alice = (await runner.json(["agent", "register", "alice"])) as { agentDid: string };
-  const bob = (await runner.json(["agent", "register", "bob"])) as { agentDid: string };
-  const { ticket } = (await runner.json(["pair", "start", "--agent", "alice"])) as { ticket: string };
-  await runner.json(["pair", "confirm", "-", "--agent", "bob"], ticket);
-  return { runner, alice: alice.agentDid, bob: bob.agentDid };
-}
-
-type Running = { child: ChildProcess; said: () => string; api: string; token: string; ended: Promise<number | null> };
-
-/** Starts Bob's connector, and waits until it listens. */
-async function connectBob(runner: Runner, args: readonly string[]): Promise<Running> {
-  const child = spawn(PROGRAM, ["--agent", "bob", "connect", "--listen", "0", ...args], {
-    env: { PATH: process.env["PATH"] ?? "", HOME: runner.home, SALLYPORT_HOME: runner.home },
-    stdio: ["ignore", "ignore", "pipe"],
-  });
-  onTestFinished(() => void child.kill("SIGKILL"));
-  let said = "";
-  child.stderr.on("data", (chunk: Buffer) => (said += chunk.toString()));
-  const ended = once(child, "close").then(([code]) => code as number | null);
-  await expect.poll(() => said).toMatch(/bob listens[^]*local API on|local API on[^]*bob listens/);
-  const api = /local API on (\S+),/.exec(said)?.[1] ?? "";
-  const token = (await readFile(join(runner.home, "connect/bob/token"), "utf8")).trim();
-  return { child, said: () => said, api, token, ended };
-}
-
-type Got = { headers: Record<string, unknown>; body: string };
-
-/** The program behind the connector. */
-async function program(answer: (got: Got, response: ServerResponse, count: number) => void) {
-  const got: Got[] = [];
-  const server = createServer((request, response) => {
-    void text(request).then((body) => {
-      const one = { headers: request.headers, body };
-      got.push(one);
-      answer(one, response, got.length);
-    });
-  });
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  onTestFinished(() => {
-    server.closeAllConnections();
-    server.close();
-  });
-  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/hook`, got };
-}
-
-const send = async (runner: Runner, payload: string, ...args: string[]): Promise<string> =>
-  ((await runner.json(["send", "bob", payload, "--agent", "alice", ...args])) as { deliveryId: string }).deliveryId;
-const stateOf = async (runner: Runner, id: string): Promise<string> =>
-  ((await runner.json(["delivery", id, "--agent", "alice"])) as { state: string }).state;
-const payloads = (got: readonly Got[]): unknown[] =>
-  got.map(({ body }) => (JSON.parse(body) as { payload: unknown }).payload);
-
 test("a message is posted with its sender, and acknowledged when the program has taken it", async () => {
-  const { runner, alice } = await machine();
+  const { runner, alice } = await machine(proxy.url);
   const { url, got } = await program((_got, response) => response.writeHead(204).end());
   await connectBob(runner, ["--forward-to", url, "--header", "X-Program: yes"]);
   const id = await send(runner, '{"n":1e400}', "--conversation", "c");
@@ -92,7 +31,7 @@ test("a message is posted with its sender, and acknowledged when the program has
 });
 
 test("a program that is down for a while gets the messages of a sender in their order, and loses none", async () => {
-  const { runner } = await machine();
+  const { runner } = await machine(proxy.url);
   let isDown = true;
   const { url, got } = await program((_got, response) =>
     response.writeHead(isDown ? 503 : 200, { "Retry-After": "1" }).end(),
@@ -108,7 +47,7 @@ test("a program that is down for a while gets the messages of a sender in their 
 });
 
 test("what the program refuses is a dead letter with its reason", async () => {
-  const { runner } = await machine();
+  const { runner } = await machine(proxy.url);
   const { url } = await program((_got, response) => response.writeHead(422).end('{"reason":"not my job"}'));
   await connectBob(runner, ["--forward-to", url]);
   const id = await send(runner, "1");
@@ -121,7 +60,7 @@ test("what the program refuses is a dead letter with its reason", async () => {
 });
 
 test("a command gets the payload on standard input", async () => {
-  const { runner } = await machine();
+  const { runner } = await machine(proxy.url);
   const file = join(await temporaryFolder(), "got");
   await connectBob(runner, ["--exec", `cat >> '${file}'`]);
   const id = await send(runner, '{"text":"hello"}');
@@ -131,7 +70,7 @@ test("a command gets the payload on standard input", async () => {
 
 describe("with an inbox", () => {
   test("messages are acknowledged while the program is down, outlast SIGKILL, and come in their order", async () => {
-    const { runner } = await machine();
+    const { runner } = await machine(proxy.url);
     let isDown = true;
     const { url, got } = await program((_got, response) => response.writeHead(isDown ? 500 : 200).end());
     const first = await connectBob(runner, ["--forward-to", url, "--inbox"]);
@@ -161,7 +100,7 @@ describe("with an inbox", () => {
   });
 
   test("a message that the program never takes can be looked at and dropped", async () => {
-    const { runner } = await machine();
+    const { runner } = await machine(proxy.url);
     const { url } = await program((_got, response) => response.writeHead(500).end());
     await connectBob(runner, ["--forward-to", url, "--inbox"]);
     const id = await send(runner, '{"n":1e400}');
@@ -186,7 +125,7 @@ describe("the local API", () => {
     });
 
   test("a program fetches, acknowledges, replies and sends", async () => {
-    const { runner, alice } = await machine();
+    const { runner, alice } = await machine(proxy.url);
     const running = await connectBob(runner, []);
     const id = await send(runner, '"question"', "--conversation", "talk");
     const fetched = (await (await ask(running, "/v1/inbox?waitSeconds=20")).json()) as {
@@ -236,7 +175,7 @@ describe("the local API", () => {
   });
 
   test("numbers are served with --metrics", async () => {
-    const { runner } = await machine();
+    const { runner } = await machine(proxy.url);
     const running = await connectBob(runner, ["--metrics"]);
     const numbers = await (await ask(running, "/metrics")).text();
     expect(numbers).toContain("sallyport_connect_relay_open 1");
@@ -267,7 +206,7 @@ describe("what makes no sense is said before anything is connected", () => {
 });
 
 test("a second connector of one agent is refused while the first runs", async () => {
-  const { runner } = await machine();
+  const { runner } = await machine(proxy.url);
   const first = await connectBob(runner, []);
   const second = spawn(PROGRAM, ["--agent", "bob", "connect", "--listen", "0"], {
     env: { PATH: process.env["PATH"] ?? "", HOME: runner.home, SALLYPORT_HOME: runner.home },

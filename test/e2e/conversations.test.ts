@@ -105,7 +105,10 @@ describe("a reply", () => {
     const [atBob, atAlice] = [bob.messages(), alice.messages()];
     await alice.send({ to: bob.agentDid, payload: 1, conversationId: "about one" });
     await (await nextOf(atBob)).reply(2);
-    expect(await nextOf(atAlice)).toMatchObject({ payload: 2, conversationId: "about one" });
+    const second = await nextOf(atAlice);
+    expect(second).toMatchObject({ payload: 2, conversationId: "about one" });
+    // Whoever writes a message out gets its data alone.
+    expect(Object.values({ ...second }).filter((value) => typeof value === "function")).toEqual([]);
     const { deliveryId } = await alice.send({ to: bob.agentDid, payload: 3 });
     await (await nextOf(atBob)).reply(4);
     expect(await nextOf(atAlice)).toMatchObject({ payload: 4, conversationId: deliveryId });
@@ -131,7 +134,8 @@ describe("a reply", () => {
     }
     await alice.send({ to: bob.agentDid, payload: "hello" });
     await expect.poll(() => limited.length).toBe(1);
-    expect(replies).toBe(10);
+    // The last one is counted when its sender has the answer, and its recipient may be faster.
+    await expect.poll(() => replies).toBe(10);
     expect(limited[0]).toBeInstanceOf(ReplyLimitError);
     expect(limited[0]).toMatchObject({ code: "REPLY_LIMIT", message: expect.stringContaining("replyLimit") as string });
     // What got no reply is a dead letter, and does not come again.

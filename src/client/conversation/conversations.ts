@@ -4,7 +4,7 @@ import type { IncomingMessage } from "../relay/inbox.ts";
 import type { RelayConnection, RelayHandlers, RelayOptions } from "../relay/connection.ts";
 import { abortable } from "../transport/abort.ts";
 import { InvalidArgumentError, NotNow, RelayStoppedError } from "../transport/errors.ts";
-import { type InSequence, messageSequence } from "./messages.ts";
+import { type InSequence, messageSequence, withMethod } from "./messages.ts";
 import { createReplyGuard, REPLY_LIMIT, type ReplyLimit } from "./reply-guard.ts";
 import { createRequests } from "./requests.ts";
 
@@ -81,17 +81,15 @@ export function createConversations<A extends { readonly deliveryId: string }>(
   const requests = createRequests<ReceivedMessage<A>>();
   const relays = new Set<RelayConnection>();
 
-  const received = (message: IncomingMessage): ReceivedMessage<A> => ({
-    ...message,
-    async reply(payload, options = {}) {
+  const received = (message: IncomingMessage): ReceivedMessage<A> =>
+    withMethod({ ...message }, "reply", async (payload: unknown, options: ReplyOptions = {}) => {
       const { fromAgentDid: to, conversationId, groupId, deliveryId } = message;
       if (to === null) throw new InvalidArgumentError("message", "comes from no agent, which could be replied to");
       // What begins a conversation counts in it, and among all that are begun: a program that ends each would go on for ever.
       if (conversationId === undefined) guard.count(to, null);
       guard.count(to, conversationId ?? deliveryId);
       return setup.send({ ...options, to, payload, groupId, conversationId: conversationId ?? deliveryId });
-    },
-  });
+    });
 
   const connect: Conversations<A>["connect"] = ({ onMessage, onReceipt, ...handlers }, options = {}) => {
     const relay = setup.openRelay(

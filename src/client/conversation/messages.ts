@@ -68,10 +68,7 @@ export function messageSequence<M>(
         const held = queue.shift();
         if (held !== undefined) {
           inHand = held;
-          return {
-            done: false,
-            value: Object.assign(held.message as object, { acknowledge: held.done }) as InSequence<M>,
-          };
+          return { done: false, value: withMethod(held.message, "acknowledge", held.done) };
         }
         if (end?.error !== undefined && end.error !== null) throw end.error;
         if (end !== null) return { done: true, value: undefined };
@@ -94,4 +91,13 @@ export function messageSequence<M>(
       return this;
     },
   };
+}
+
+/**
+ * Adds a method that is not among a message's data: who copies a message, or writes it out, has no use for it.
+ *
+ * @returns the same object
+ */
+export function withMethod<M, N extends string, F>(message: M, name: N, method: F): M & { readonly [K in N]: F } {
+  return Object.defineProperty(message, name, { value: method }) as M & { readonly [K in N]: F };
 }
