@@ -9,6 +9,8 @@ export type Event =
       kind: "issued";
       credential: string;
       targets: readonly string[];
+      /** Whose authority it carries: it is over with that. */
+      maker?: string;
       /** When it was asked for: it was made between then and now. */ askedAt: number;
     }
   /** `lasting`: what is handed out later is over as well, if the end is for good, or while nobody knows what came of it. */
@@ -35,10 +37,10 @@ type End = {
 
 /** @returns what breaks the guarantee, in words; nothing when it holds. */
 export function violations(history: readonly Event[]): string[] {
-  const issued = new Map<string, { at: number; askedAt: number; targets: readonly string[] }>();
+  const issued = new Map<string, { at: number; askedAt: number; targets: readonly string[]; maker?: string }>();
   const ends = new Map<string, End>();
   for (const [at, event] of history.entries()) {
-    if (event.kind === "issued") issued.set(event.credential, { at, askedAt: event.askedAt, targets: event.targets });
+    if (event.kind === "issued") issued.set(event.credential, { ...event, at });
     else if (event.kind === "end-asked") {
       ends.set(event.end, {
         target: event.target,
@@ -54,7 +56,7 @@ export function violations(history: readonly Event[]): string[] {
   /** From when on a credential must be over: the first acknowledged end that was asked for after it was handed out. */
   const overFrom = (credential: string): number => {
     const known = issued.get(credential);
-    let from = Infinity;
+    let from = known?.maker === undefined ? Infinity : overFrom(known.maker);
     for (const { target, lasting, askedAt, answeredAt, ok } of ends.values()) {
       if (known === undefined || !ok || !known.targets.includes(target)) continue;
       if (known.at < askedAt || lasting === "for-good") from = Math.min(from, answeredAt);
@@ -64,7 +66,7 @@ export function violations(history: readonly Event[]): string[] {
   /** From when on it may be over: the first end that names it was asked for, and not answered before it can have been made. */
   const mayBeOverFrom = (credential: string): number => {
     const known = issued.get(credential);
-    let from = Infinity;
+    let from = known?.maker === undefined ? Infinity : mayBeOverFrom(known.maker);
     for (const { target, lasting, askedAt, answeredAt, ok } of ends.values()) {
       if (known === undefined || !known.targets.includes(target)) continue;
       const isLasting = lasting === "for-good" || (lasting === "unless-answered" && !ok);

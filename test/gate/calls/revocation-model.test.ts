@@ -56,6 +56,10 @@ const STEPS = {
   revokeAgent: 0.3,
   rekeyAgent: 0.6,
   claim: 3,
+  makeKey: 3,
+  makeKeyOverSocket: 1,
+  endKey: 1,
+  makeTicket: 2,
   tick: 12,
   release: 16,
   releaseWithFault: 1,
@@ -103,7 +107,12 @@ function take(world: World, { step: name, a, b }: Step): void {
     case "deliverInGroup":
       return world.deliverInGroup();
     case "leaveGroup":
-      return world.end(b % 2 === 0 || credential.kind === "shared" ? null : credential, "test.leave", {}, "group");
+      return world.end(
+        b % 2 === 0 || (credential.kind !== "agent" && credential.kind !== "device") ? null : credential,
+        "test.leave",
+        {},
+        "group",
+      );
     case "removeFromGroup":
       return world.removeFromGroup();
     case "joinGroup":
@@ -136,6 +145,20 @@ function take(world: World, { step: name, a, b }: Step): void {
       return world.end(null, "test.end", {}, "agent");
     case "rekeyAgent":
       return world.rekey();
+    case "makeKey":
+      // A shared secret makes none; of a key another one comes.
+      return credential.kind === "shared" ? undefined : world.derive(credential, "test.key");
+    case "makeKeyOverSocket":
+      return socket === undefined ? undefined : world.derive(socket, b % 2 === 0 ? "test.key" : "test.ticket");
+    case "makeTicket":
+      return credential.kind === "apiKey" ? undefined : world.derive(credential, "test.ticket");
+    case "endKey": {
+      const keys = world.credentials.filter((each) => each.kind === "apiKey");
+      const key = keys[b % Math.max(1, keys.length)];
+      if (key === undefined) return undefined;
+      const { apiKeyId } = key.grant.principal;
+      return world.end(null, "test.endKey", { apiKeyId }, `key ${apiKeyId}`);
+    }
     case "claim":
       return world.claim(deviceId);
     case "tick":
@@ -169,6 +192,8 @@ type Tally = {
   effects: number;
   /** Messages of the agent in its group, and to it. */
   inGroup: number;
+  /** What was done, or refused, under a key or a ticket that another credential had made. */
+  derived: number;
   accepted: number;
   refused: number;
   crashes: number;
@@ -203,6 +228,8 @@ async function play(
     tally.steps += taken.length;
     for (const event of world.history) {
       if ("credential" in event && event.kind !== "issued" && event.credential.startsWith("stay")) tally.inGroup += 1;
+      if ("credential" in event && event.kind !== "issued" && /^(key|ticket) /.test(event.credential))
+        tally.derived += 1;
       if (event.kind === "end-asked") tally.ends += 1;
       else if (event.kind === "end-answered" && event.ok) tally.acknowledged += 1;
       else if (event.kind === "effect") tally.effects += 1;
@@ -261,6 +288,7 @@ describe("whatever happens in whatever order", () => {
         acknowledged: 0,
         effects: 0,
         inGroup: 0,
+        derived: 0,
         accepted: 0,
         refused: 0,
         crashes: 0,
@@ -278,6 +306,7 @@ describe("whatever happens in whatever order", () => {
     ["nobody looks at the authority at that moment", "no-look"],
     ["D1 takes batches of any epoch and nobody waits for calls in flight", "no-fence-in-d1"],
     ["an end is forgotten in a crash", "no-disk"],
+    ["a key does not know what it descends from", "no-lineage"],
     ["no gate is notified of who goes from a group", "no-group-fence"],
   ])("the checker notices when %s", { timeout: 120_000 }, async (_what, weakness) => {
     expect(await search(3_000, 7, weakness, null)).toMatch(/which is over since|nobody had asked for/);

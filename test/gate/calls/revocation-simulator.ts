@@ -7,7 +7,12 @@ import { vi } from "vitest";
 import * as z from "zod/mini";
 import { ROOT } from "../../../src/authority/operator.ts";
 import { scopesOf } from "../../../src/authority/principal.ts";
-import type { AuthorityRef } from "../../../src/authority/reference.ts";
+import { makerOf } from "../../../src/apikeys/lineage.ts";
+import { lineageTokens } from "../../../src/authority/lineage.ts";
+import { apiKeyAuthority, ENDED_EPOCH, issuedAuthority } from "../../../src/authority/names.ts";
+import type { ApiKeyGrant, AuthorityRef } from "../../../src/authority/reference.ts";
+import { hashSecret } from "../../../src/authority/secrets.ts";
+import { admitApiKey } from "../../../src/gate/admission/api-key.ts";
 import type { Scope } from "../../../src/authority/scopes.ts";
 import type { Reply } from "../../../src/call/reply.ts";
 import { parseConfig } from "../../../src/config.ts";
@@ -55,12 +60,21 @@ export type Weakness =
   /** An end forgets what it wrote when the process dies. */
   | "no-disk"
   /** Who goes from a group is taken off its list, and no gate is notified. */
-  | "no-group-fence";
+  | "no-group-fence"
+  /** A key does not know what it descends from. */
+  | "no-lineage";
 
-export type Credential = { id: string; targets: readonly string[] } & (
+export type Credential = {
+  id: string;
+  targets: readonly string[];
+  /** The credential that it carries the authority of: a ticket its issuer. */
+  maker?: string;
+} & (
   | { kind: "agent"; jti: string }
   | { kind: "device"; deviceId: string; tokenHash: string }
   | { kind: "shared"; secretHash: string }
+  | { kind: "apiKey"; grant: ApiKeyGrant }
+  | { kind: "ticket"; sha256: string }
 );
 
 type Task = { life: number; survives: boolean; run: (fails: boolean) => void };
@@ -198,7 +212,7 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
   const effect = defineMethod({
     name: "test.effect",
     surface: "rpc",
-    permission: { callers: ["agent", "device", "shared"], roles: [], scope: null },
+    permission: { callers: ["agent", "device", "shared", "apiKey"], roles: [], scope: null },
     params: z.object({ credential: z.string(), plan: z.array(z.string()) }),
     result: z.object({ done: z.literal(true) }),
     async handler(ctx, { credential, plan }) {
@@ -266,7 +280,67 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
       });
     },
   });
-  const dispatcher = createDispatcher([...deviceMethods, effect, leave, endAgent]);
+  /** Keys as D1 knows them, with what they descend from. */
+  const grants = new Map<string, ApiKeyGrant>();
+  const makeKey = defineMethod({
+    name: "test.key",
+    surface: "rpc",
+    permission: { callers: ["agent", "device", "apiKey"], roles: [], scope: null },
+    params: z.object({}),
+    result: z.object({ apiKeyId: z.string() }),
+    async handler(ctx) {
+      if (ctx.gate === null) throw new Error("no gate");
+      const scopes = scopesOf(ctx.principal).slice(0, 1);
+      const { lineage } = makerOf(ctx.principal, scopes);
+      const generation = ctx.gate.apiKeys.generation();
+      const apiKeyId = next();
+      const tokens = [...ctx.authority.fence(), { authority: issuedAuthority(SELF), epoch: generation }];
+      await ctx.db.batch([bind(ctx.db, fenceStatement(tokens)).on]).catch((error: unknown) => {
+        if (error instanceof Error && error.message === "authority_is_current")
+          throw new ProxyError("PROXY_AUTH_REVOKED");
+        throw new ProxyError("PROXY_AUTH_DEPENDENCY_UNAVAILABLE", { cause: error });
+      });
+      const principal = {
+        kind: "apiKey" as const,
+        agentDid: SELF,
+        apiKeyId,
+        serviceAccountId: apiKeyId,
+        tenantId: "tenant",
+        scopes,
+        expMs: null,
+        originator: null,
+        lineage: weakness === "no-lineage" ? [] : lineage,
+      };
+      grants.set(apiKeyId, { principal, generation, expMs: null });
+      return { apiKeyId };
+    },
+  });
+  const endKey = defineMethod({
+    name: "test.endKey",
+    surface: "rpc",
+    permission: { callers: ["operator"], roles: ["owner"], scope: null },
+    params: z.object({ apiKeyId: z.string() }),
+    result: z.object({}),
+    async handler({ gate: own }, { apiKeyId }) {
+      await own?.end({
+        apply: () => own.apiKeys.end(apiKeyId),
+        raise: () => [{ authority: apiKeyAuthority(apiKeyId), epoch: ENDED_EPOCH }],
+      });
+      return {};
+    },
+  });
+  const makeTicket = defineMethod({
+    name: "test.ticket",
+    surface: "rpc",
+    permission: { callers: ["agent", "device", "shared"], roles: [], scope: null },
+    params: z.object({}),
+    result: z.object({ ticket: z.string() }),
+    async handler({ gate: own }) {
+      if (own === null) throw new Error("no gate");
+      return { ticket: (await own.issueRelayTicket()).ticket };
+    },
+  });
+  const dispatcher = createDispatcher([...deviceMethods, effect, leave, endAgent, makeKey, endKey, makeTicket]);
 
   // ---- one life of the object -------------------------------------------------------------------------------------------
   const openGate = () => {
@@ -403,7 +477,8 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
 
   const issue = (credential: Credential, askedAt: number): void => {
     credentials.push(credential);
-    history.push({ kind: "issued", credential: credential.id, targets: credential.targets, askedAt });
+    const { id, targets, maker } = credential;
+    history.push({ kind: "issued", credential: id, targets, askedAt, ...(maker === undefined ? {} : { maker }) });
   };
   const agentCredential = (jti: string, askedAt = 0): void => {
     jtis.push({ jti, expMs: START_MS + YEAR_MS });
@@ -427,6 +502,33 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
     issue({ kind: "shared", id: `shared ${next().slice(-4)}`, targets: ["shared", "agent"], secretHash }, askedAt);
   };
 
+  /** What a credential has made: a key descends from its maker's rights, a ticket carries its issuer's authority. */
+  const keyCredential = (maker: Credential, apiKeyId: string, askedAt: number): void => {
+    const grant = grants.get(apiKeyId);
+    if (grant === undefined) throw new Error("a key that nobody has made");
+    const from = maker.kind === "device" ? [`rights ${maker.deviceId}`, "agent"] : maker.targets;
+    issue({ kind: "apiKey", id: `key ${apiKeyId.slice(-4)}`, targets: [...from, `key ${apiKeyId}`], grant }, askedAt);
+  };
+  const ticketCredential = async (maker: string, ticket: string, askedAt: number): Promise<void> => {
+    const sha256 = await hashSecret(ticket);
+    issue({ kind: "ticket", id: `ticket ${next().slice(-4)}`, targets: [], maker, sha256 }, askedAt);
+  };
+
+  /** What the Worker does with a key: it reads its row, and whether it or anything above it has ended. */
+  const isKeyInForce = async ({ principal, generation }: ApiKeyGrant): Promise<boolean | null> => {
+    const tokens = [
+      { authority: apiKeyAuthority(principal.apiKeyId), epoch: 0 },
+      { authority: issuedAuthority(SELF), epoch: generation },
+      ...lineageTokens(SELF, principal.lineage),
+    ];
+    try {
+      await db.batch([bind(db, fenceStatement(tokens)).on]);
+      return true;
+    } catch (error) {
+      return error instanceof Error && error.message === "authority_is_current" ? false : null;
+    }
+  };
+
   /** A proof whose signature nobody looks at: the runtime's `verify` is replaced. */
   const proofNow = (): ProofForm => ({
     version: 1,
@@ -440,6 +542,10 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
   });
 
   const admit = async (credential: Credential): Promise<AuthorityRef | null> => {
+    const isInForce = credential.kind === "apiKey" ? await isKeyInForce(credential.grant) : true;
+    if (isInForce === false) history.push({ kind: "refused", credential: credential.id, what: "key looked up" });
+    // Used up or past its time, a ticket is refused for that.
+    if (isInForce !== true) return null;
     const { state, commits } = gate;
     const proof = proofNow();
     try {
@@ -455,6 +561,9 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
         const shared = { kind: "shared" as const, agentDid: SELF, secretHash: credential.secretHash };
         return await admitShared({ ...state, self: SELF }, createLockout(), { credential: shared, address: null });
       }
+      if (credential.kind === "apiKey") return await admitApiKey(state, credential.grant, false);
+      if (credential.kind === "ticket")
+        return await commits.commit(() => state.relayTickets.consume(credential.sha256, Date.now()));
       const principal = {
         kind: "agent" as const,
         agentDid: SELF,
@@ -531,6 +640,8 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
     waiting: () => tasks.filter((task) => task.survives || task.life === life).length,
 
     connect(credential: Credential): void {
+      // A key opens no socket.
+      if (credential.kind === "apiKey") return;
       const { state, commits, relay } = gate;
       going(
         (async () => {
@@ -552,8 +663,24 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
       );
     },
 
+    /** A ticket opens a socket and nothing else. */
     request: (credential: Credential, plan: string[]) =>
-      call(credential, "test.effect", { credential: credential.id, plan }),
+      credential.kind === "ticket" ? undefined : call(credential, "test.effect", { credential: credential.id, plan }),
+
+    /** A credential, or a socket of it, makes something that is to end with it. */
+    derive(by: Credential | PlayedSocket, method: "test.key" | "test.ticket"): void {
+      const askedAt = history.length;
+      const maker = by instanceof PlayedSocket ? credentials.find(({ id }) => id === by.credential) : by;
+      if (maker === undefined || maker.kind === "ticket") return;
+      const then = async (reply: Reply): Promise<void> => {
+        if (!reply.ok) return;
+        const { apiKeyId, ticket } = reply.result as { apiKeyId?: string; ticket?: string };
+        if (apiKeyId !== undefined) keyCredential(maker, apiKeyId, askedAt);
+        if (ticket !== undefined) await ticketCredential(maker.id, ticket, askedAt);
+      };
+      if (by instanceof PlayedSocket) ask(by, { type: "req", method, params: {} }, then);
+      else call(by, method, {}, then);
+    },
     say: (socket: PlayedSocket, plan: string[]) =>
       ask(socket, { type: "req", method: "test.effect", params: { credential: socket.credential, plan } }),
     enqueue: (socket: PlayedSocket) =>
@@ -626,10 +753,20 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
           ? { lasting: "keepJti" in params ? ("unless-answered" as const) : ("for-good" as const) }
           : {};
       history.push({ kind: "end-asked", end, target, ...lasting });
+      // What a device made outlasts its token, and ends with its rights.
+      const rights = method === "device.token.revoke" || method === "device.pair.remove" ? next() : null;
+      if (rights !== null)
+        history.push({
+          kind: "end-asked",
+          end: rights,
+          target: target.replace("device", "rights"),
+          lasting: "for-good",
+        });
       const answered = (ok: boolean): void => {
         // What is on disk by now came before the answer.
         readOutbox();
         history.push({ kind: "end-answered", end, ok });
+        if (rights !== null) history.push({ kind: "end-answered", end: rights, ok });
       };
       const took = async (result: Record<string, unknown>): Promise<void> => {
         if (typeof result["token"] === "string")

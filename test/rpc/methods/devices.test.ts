@@ -234,6 +234,24 @@ describe("a paired device that asks for more", () => {
     });
   });
 
+  test("is told of to the sockets of those who may approve it, as is the approval, and to no other", async () => {
+    const agent = newAgentHolder(newAgent());
+    const manager = await pairDevice(agent, ["relay", "send", "devices"]);
+    const device = await pairDevice(agent, ["relay"]);
+    const [own, managers, plain] = [await open(agent), await open(manager), await open(device)];
+    const { deviceId, digest } = await asked(device, ["send"]);
+    await done(manager, "device.scopes.approve", { deviceId, digest });
+    for (const line of [own, managers])
+      // oxlint-disable-next-line no-await-in-loop -- one after the other, so that a failure has its name
+      await eventually(() =>
+        expect(line.frames.map(({ event, payload }) => [event, payload])).toEqual([
+          ["device.scopes.requested", expect.objectContaining({ deviceId, digest, scopes: ["relay", "send"] })],
+          ["device.scopes.approved", { deviceId, scopes: ["relay", "send"], epoch: 1 }],
+        ]),
+      );
+    expect(plain.frames).toEqual([]);
+  });
+
   test("is refused as if it did not exist: by itself, beyond what the approver holds, not as it was shown, after its end", async () => {
     const agent = newAgentHolder(newAgent());
     const absent = JSON.stringify(
