@@ -7,8 +7,9 @@ import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { array, asyncProperty, check, constant, nat, oneof, record } from "fast-check";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { LEASES_OVER_MS } from "../../../src/operators/lease.ts";
 import { violations } from "./revocation-checker.ts";
-import { createWorld, START_MS, type Weakness, type World } from "./revocation-simulator.ts";
+import { createWorld, type Credential, START_MS, type Weakness, type World } from "./revocation-simulator.ts";
 
 const HISTORIES = Number(env.HISTORIES || 500);
 const AT_ONCE = 500;
@@ -56,14 +57,20 @@ const STEPS = {
   revokeAgent: 0.3,
   rekeyAgent: 0.6,
   claim: 3,
-  makeKey: 3,
+  makeKey: 4,
   makeKeyOverSocket: 1,
   endKey: 1,
   makeTicket: 2,
+  operatorRequest: 2,
+  makeInvite: 1.5,
+  useInvite: 2,
+  revokeOperator: 3.5,
+  leaseTime: 1.5,
   tick: 12,
   release: 16,
   releaseWithFault: 1,
   drainTime: 1,
+  settle: 2,
   crash: 1,
   evict: 1,
 } as const;
@@ -89,6 +96,11 @@ function take(world: World, { step: name, a, b }: Step): void {
   const deviceId = world.deviceIds[a % world.deviceIds.length]!;
   const manager = world.credentials.findLast((each) => each.kind === "device" && each.deviceId === world.deviceIds[0]);
   const plan = PLANS[b % PLANS.length]!;
+  const oneOf = (...kinds: Credential["kind"][]): Credential => {
+    const found = world.credentials.filter(({ kind }) => kinds.includes(kind));
+    return found[a % found.length]!;
+  };
+  const operator = world.credentials.filter((each) => each.kind === "operator")[a % 2];
   switch (name) {
     case "connect":
       return world.connect(credential);
@@ -147,11 +159,26 @@ function take(world: World, { step: name, a, b }: Step): void {
       return world.rekey();
     case "makeKey":
       // A shared secret makes none; of a key another one comes.
-      return credential.kind === "shared" ? undefined : world.derive(credential, "test.key");
+      return world.derive(oneOf("agent", "device", "apiKey"), "test.key");
     case "makeKeyOverSocket":
       return socket === undefined ? undefined : world.derive(socket, b % 2 === 0 ? "test.key" : "test.ticket");
     case "makeTicket":
-      return credential.kind === "apiKey" ? undefined : world.derive(credential, "test.ticket");
+      return world.derive(oneOf("agent", "device", "shared"), "test.ticket");
+    case "operatorRequest":
+      return operator === undefined ? undefined : world.request(operator, plan);
+    case "makeInvite":
+      return operator === undefined ? undefined : world.derive(operator, "test.invite");
+    case "useInvite": {
+      const invites = world.credentials.filter((each) => each.kind === "invite");
+      const invite = invites[b % Math.max(1, invites.length)];
+      return invite === undefined ? undefined : world.useInvite(invite);
+    }
+    case "revokeOperator":
+      return operator?.kind === "operator"
+        ? world.end(null, "operator/revoke", { operatorId: operator.operatorId }, `operator ${operator.operatorId}`)
+        : undefined;
+    case "leaseTime":
+      return world.pass(LEASES_OVER_MS);
     case "endKey": {
       const keys = world.credentials.filter((each) => each.kind === "apiKey");
       const key = keys[b % Math.max(1, keys.length)];
@@ -166,6 +193,8 @@ function take(world: World, { step: name, a, b }: Step): void {
     case "release":
     case "releaseWithFault":
       return world.waiting() === 0 ? undefined : world.release(a, name === "releaseWithFault");
+    case "settle":
+      return undefined;
     case "drainTime":
       return world.pass(5_001);
     case "crash":
@@ -178,7 +207,12 @@ function take(world: World, { step: name, a, b }: Step): void {
 /** Everything that is under way comes to its end, in some order. */
 async function finish(world: World, order: number): Promise<void> {
   for (let rounds = 0; rounds < 200 && (world.waiting() > 0 || vi.getTimerCount() > 0); rounds += 1) {
-    if (world.waiting() > 0) world.release(order, false);
+    // D1 is faster than the timers that wait for it.
+    for (let released = 0; released < 12 && world.waiting() > 0; released += 1) {
+      world.release(order, false);
+      // oxlint-disable-next-line no-await-in-loop
+      await world.turn();
+    }
     vi.advanceTimersToNextTimer();
     // oxlint-disable-next-line no-await-in-loop
     await world.turn();
@@ -192,6 +226,8 @@ type Tally = {
   effects: number;
   /** Messages of the agent in its group, and to it. */
   inGroup: number;
+  /** Ends of operators' keys that were acknowledged. */
+  operatorsEnded: number;
   /** What was done, or refused, under a key or a ticket that another credential had made. */
   derived: number;
   accepted: number;
@@ -210,7 +246,7 @@ async function play(
   for (const each of taken) {
     // It sleeps only when nothing is under way.
     // oxlint-disable-next-line no-await-in-loop
-    if (each.step === "evict") await finish(world, each.a);
+    if (each.step === "evict" || each.step === "settle") await finish(world, each.a);
     take(world, each);
     // oxlint-disable-next-line no-await-in-loop
     await world.turn();
@@ -219,16 +255,22 @@ async function play(
   world.crash();
   await finish(world, taken.length);
   for (const credential of world.credentials.slice()) {
-    world.request(credential, ["d1"]);
+    // What a key of an operator does in D1 is fenced besides: what it does here tells whether anybody looks.
+    world.request(credential, [credential.kind === "operator" ? "local" : "d1"]);
     world.connect(credential);
+    world.useInvite(credential);
   }
   await finish(world, 0);
   if (world.faults.length > 0) throw world.faults[0];
   if (tally !== null) {
     tally.steps += taken.length;
+    const ofOperators = world.history.flatMap((event) =>
+      event.kind === "end-asked" && event.target.startsWith("operator ") ? [event.end] : [],
+    );
     for (const event of world.history) {
+      if (event.kind === "end-answered" && event.ok && ofOperators.includes(event.end)) tally.operatorsEnded += 1;
       if ("credential" in event && event.kind !== "issued" && event.credential.startsWith("stay")) tally.inGroup += 1;
-      if ("credential" in event && event.kind !== "issued" && /^(key|ticket) /.test(event.credential))
+      if ("credential" in event && event.kind !== "issued" && /^(key|ticket|invite) /.test(event.credential))
         tally.derived += 1;
       if (event.kind === "end-asked") tally.ends += 1;
       else if (event.kind === "end-answered" && event.ok) tally.acknowledged += 1;
@@ -289,6 +331,7 @@ describe("whatever happens in whatever order", () => {
         effects: 0,
         inGroup: 0,
         derived: 0,
+        operatorsEnded: 0,
         accepted: 0,
         refused: 0,
         crashes: 0,
@@ -306,6 +349,7 @@ describe("whatever happens in whatever order", () => {
     ["nobody looks at the authority at that moment", "no-look"],
     ["D1 takes batches of any epoch and nobody waits for calls in flight", "no-fence-in-d1"],
     ["an end is forgotten in a crash", "no-disk"],
+    ["an operator's key holds for ever", "no-operator-end"],
     ["a key does not know what it descends from", "no-lineage"],
     ["no gate is notified of who goes from a group", "no-group-fence"],
   ])("the checker notices when %s", { timeout: 120_000 }, async (_what, weakness) => {

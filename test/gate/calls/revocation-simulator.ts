@@ -5,7 +5,7 @@
 import { env } from "cloudflare:workers";
 import { vi } from "vitest";
 import * as z from "zod/mini";
-import { ROOT } from "../../../src/authority/operator.ts";
+import { type OperatorPrincipal, ROOT } from "../../../src/authority/operator.ts";
 import { scopesOf } from "../../../src/authority/principal.ts";
 import { makerOf } from "../../../src/apikeys/lineage.ts";
 import { lineageTokens } from "../../../src/authority/lineage.ts";
@@ -43,6 +43,10 @@ import { sha256Base64Url } from "../../../src/wire/proof.ts";
 import { createIntake } from "../../../src/gate/queue/intake.ts";
 import type { Event } from "./revocation-checker.ts";
 import { createSimulatedGroup, GROUP } from "./simulated-group.ts";
+import { createSimulatedOperators } from "./simulated-operators.ts";
+import { subjectOf } from "../../../src/audit/entry.ts";
+import { isOperatorInForce } from "../../../src/operators/store.ts";
+import { operatorMethods } from "../../../src/rpc/methods/operators.ts";
 import { silentLog } from "../../support/silent-log.ts";
 
 export const SELF = "did:cdi:registry.sallyport.example:agent:01K00000000000000000000000" as AgentDid;
@@ -62,7 +66,9 @@ export type Weakness =
   /** Who goes from a group is taken off its list, and no gate is notified. */
   | "no-group-fence"
   /** A key does not know what it descends from. */
-  | "no-lineage";
+  | "no-lineage"
+  /** Whoever asks whether an operator's key holds is told that it does. */
+  | "no-operator-end";
 
 export type Credential = {
   id: string;
@@ -75,10 +81,17 @@ export type Credential = {
   | { kind: "shared"; secretHash: string }
   | { kind: "apiKey"; grant: ApiKeyGrant }
   | { kind: "ticket"; sha256: string }
+  | { kind: "operator"; operatorId: string }
+  | { kind: "invite"; inviteId: string }
 );
 
 type Task = { life: number; survives: boolean; run: (fails: boolean) => void };
-type Statement = { sql: string; args: unknown[]; bind: (...args: unknown[]) => Statement };
+type Statement = {
+  sql: string;
+  args: unknown[];
+  bind: (...args: unknown[]) => Statement;
+  all: () => Promise<{ results: Record<string, unknown>[] }>;
+};
 type Asked = { credential: string | null; settle: (reply: Reply) => void };
 
 class PlayedSocket {
@@ -160,9 +173,32 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
     sql: text,
     args,
     bind: (...bound) => statement(text, bound),
+    all: () => arriving(() => ({ results: operators.select(text, args) })),
   });
+  const operators = createSimulatedOperators(weakness === "no-operator-end");
+  /** What is asked of D1 happens when it arrives, and is known when the answer comes. */
+  const arriving = <T>(happens: () => T): Promise<T> =>
+    new Promise((resolve, reject) => {
+      const from = life;
+      tasks.push({
+        life,
+        survives: true,
+        run(fails) {
+          let answer: () => void;
+          try {
+            if (fails) throw new Error("D1 is out of reach");
+            const result = happens();
+            answer = () => resolve(result);
+          } catch (error) {
+            answer = () => reject(error as Error);
+          }
+          if (from === life) tasks.push({ life, survives: false, run: answer });
+        },
+      });
+    });
   const apply = (batch: readonly Statement[]): void => {
     for (const { sql: text, args } of batch) {
+      if (text === "USE INVITE" && !operators.mayUse(String(args[0]))) throw new Error("invite_may_be_used");
       if (text.startsWith(`insert into "fence"`) && weakness !== "no-fence-in-d1") {
         for (const [authority, epoch] of JSON.parse(String(args[0])) as [string, number][])
           if ((epochs.get(authority) ?? 0) > epoch) throw new Error("authority_is_current");
@@ -174,6 +210,7 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
         for (const [authority, epoch] of JSON.parse(String(args[0])) as [string, number][])
           epochs.set(authority, Math.max(epochs.get(authority) ?? 0, epoch));
       }
+      operators.apply(text, args);
       if (text === "REVOKE") isRevoked = true;
       if (text === "REKEY") rekeys += 1;
       if (text === "LEAVE") leaves.set(String(args[0]), group.leave());
@@ -184,24 +221,9 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
     prepare: (text: string) => statement(text),
     withSession: () => db,
     batch: (batch: Statement[]) =>
-      new Promise((resolve, reject) => {
-        const from = life;
-        tasks.push({
-          life,
-          survives: true,
-          run(fails) {
-            let failure: unknown = null;
-            try {
-              if (fails) throw new Error("D1 is out of reach");
-              apply(batch);
-            } catch (error) {
-              failure = error;
-            }
-            const answer = (): void =>
-              failure === null ? resolve(batch.map(() => ({ results: [] }))) : reject(failure);
-            if (from === life) tasks.push({ life, survives: false, run: answer });
-          },
-        });
+      arriving(() => {
+        apply(batch);
+        return batch.map(() => ({ results: [], meta: { changes: 1 } }));
       }),
   } as unknown as D1Database;
 
@@ -212,7 +234,7 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
   const effect = defineMethod({
     name: "test.effect",
     surface: "rpc",
-    permission: { callers: ["agent", "device", "shared", "apiKey"], roles: [], scope: null },
+    permission: { callers: ["agent", "device", "shared", "apiKey", "operator"], roles: ["admin"], scope: null },
     params: z.object({ credential: z.string(), plan: z.array(z.string()) }),
     result: z.object({ done: z.literal(true) }),
     async handler(ctx, { credential, plan }) {
@@ -340,7 +362,23 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
       return { ticket: (await own.issueRelayTicket()).ticket };
     },
   });
-  const dispatcher = createDispatcher([...deviceMethods, effect, leave, endAgent, makeKey, endKey, makeTicket]);
+  const makeInvite = defineMethod({
+    name: "test.invite",
+    surface: "rpc",
+    permission: { callers: ["operator"], roles: ["admin"], scope: null },
+    params: z.object({}),
+    result: z.object({ inviteId: z.string() }),
+    async handler(ctx) {
+      const inviteId = next();
+      const made = ctx.db.prepare("INVITE").bind(inviteId, subjectOf(ctx.principal));
+      await ctx.db.batch([bind(ctx.db, fenceStatement(ctx.authority.fence())).on, made]).catch((error: unknown) => {
+        throw new ProxyError("PROXY_AUTH_DEPENDENCY_UNAVAILABLE", { cause: error });
+      });
+      return { inviteId };
+    },
+  });
+  const own = [effect, leave, endAgent, makeKey, endKey, makeTicket, makeInvite];
+  const dispatcher = createDispatcher([...deviceMethods, ...operatorMethods, ...own]);
 
   // ---- one life of the object -------------------------------------------------------------------------------------------
   const openGate = () => {
@@ -541,7 +579,21 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
     signedTexts: [""],
   });
 
-  const admit = async (credential: Credential): Promise<AuthorityRef | null> => {
+  /** What the Worker does with an operator's key: it reads its row. */
+  const isOperator = (operatorId: string): Promise<boolean | null> =>
+    isOperatorInForce(db, operatorId, Date.now()).catch(() => null);
+
+  const admit = async (credential: Credential): Promise<AuthorityRef | OperatorPrincipal | null> => {
+    if (credential.kind === "operator") {
+      const isInForce = await isOperator(credential.operatorId);
+      if (isInForce === false) history.push({ kind: "refused", credential: credential.id, what: "operator looked up" });
+      return isInForce === true ? operators.principalOf(credential.operatorId) : null;
+    }
+    return admitToGate(credential);
+  };
+
+  const admitToGate = async (credential: Credential): Promise<AuthorityRef | null> => {
+    if (credential.kind === "operator" || credential.kind === "invite") return null;
     const isInForce = credential.kind === "apiKey" ? await isKeyInForce(credential.grant) : true;
     if (isInForce === false) history.push({ kind: "refused", credential: credential.id, what: "key looked up" });
     // Used up or past its time, a ticket is refused for that.
@@ -645,7 +697,7 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
       const { state, commits, relay } = gate;
       going(
         (async () => {
-          const ref = await admit(credential);
+          const ref = await admitToGate(credential);
           if (ref === null) return;
           const socket = new PlayedSocket(credential.id, hears, ends);
           const accepted = await commits.commit(() =>
@@ -665,16 +717,37 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
 
     /** A ticket opens a socket and nothing else. */
     request: (credential: Credential, plan: string[]) =>
-      credential.kind === "ticket" ? undefined : call(credential, "test.effect", { credential: credential.id, plan }),
+      credential.kind === "ticket" || credential.kind === "invite"
+        ? undefined
+        : call(credential, "test.effect", { credential: credential.id, plan }),
+
+    /** Whoever holds an invite comes by it, which is decided in D1 alone. */
+    useInvite(credential: Credential): void {
+      if (credential.kind !== "invite") return;
+      const { id, inviteId } = credential;
+      const use = [statement("USE INVITE", [inviteId]), statement("EFFECT", [id])];
+      going(
+        db.batch(use as unknown as D1PreparedStatement[]).then(
+          () => history.push({ kind: "accepted", credential: id, what: "invite" }),
+          (error: unknown) => {
+            if (error instanceof Error && error.message === "invite_may_be_used")
+              history.push({ kind: "refused", credential: id, what: "invite" });
+          },
+        ),
+      );
+    },
 
     /** A credential, or a socket of it, makes something that is to end with it. */
-    derive(by: Credential | PlayedSocket, method: "test.key" | "test.ticket"): void {
+    derive(by: Credential | PlayedSocket, method: "test.key" | "test.ticket" | "test.invite"): void {
       const askedAt = history.length;
       const maker = by instanceof PlayedSocket ? credentials.find(({ id }) => id === by.credential) : by;
       if (maker === undefined || maker.kind === "ticket") return;
       const then = async (reply: Reply): Promise<void> => {
         if (!reply.ok) return;
-        const { apiKeyId, ticket } = reply.result as { apiKeyId?: string; ticket?: string };
+        const made = reply.result as { apiKeyId?: string; ticket?: string; inviteId?: string };
+        const { apiKeyId, ticket, inviteId } = made;
+        if (inviteId !== undefined)
+          issue({ kind: "invite", id: `invite ${next().slice(-4)}`, targets: [], maker: maker.id, inviteId }, askedAt);
         if (apiKeyId !== undefined) keyCredential(maker, apiKeyId, askedAt);
         if (ticket !== undefined) await ticketCredential(maker.id, ticket, askedAt);
       };
@@ -873,6 +946,11 @@ export async function createWorld(storage: DurableObjectStorage, weakness: Weakn
     gate.state.devices.claim(device, { sha256, expiresAtMs: START_MS + YEAR_MS });
     // oxlint-disable-next-line no-await-in-loop
     await deviceCredential(deviceId, `token of ${letter}`);
+  }
+  // Two operators with keys.
+  for (const name of ["ann", "bea"]) {
+    const operatorId = operators.add(next(), name);
+    issue({ kind: "operator", id: `operator ${name}`, targets: [`operator ${operatorId}`], operatorId }, 0);
   }
   gate.state.shared.replace(await sha256Base64Url(new TextEncoder().encode("first secret")), []);
   await sharedCredential("first secret");
