@@ -51,5 +51,6 @@ export function actorOf(principal: Principal): Actor | null {
 
 /** The subject that a message without a sending agent names: who the API key or the operator is. */
 export function senderSubject(principal: Principal): string {
-  return principal.kind === "apiKey" ? serviceAccountSubject(principal.serviceAccountId) : principal.kind;
+  if (principal.kind === "apiKey") return serviceAccountSubject(principal.serviceAccountId);
+  return principal.kind === "operator" ? `operator:${principal.name}` : principal.kind;
 }

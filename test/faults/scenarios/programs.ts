@@ -7,6 +7,8 @@ import { accepted, count, deadLettered, repeats, type Scenario } from "./scenari
 
 /** Of the kills that the run asks for. */
 const KILLS_SHARE = 0.25;
+/** Most kills take workerd alone; now and then everything goes. */
+const WHOLE_EVERY = 20;
 const SETTLED_WITHIN_MS = 150_000;
 
 export const programs: Scenario = {
@@ -26,7 +28,7 @@ export const programs: Scenario = {
       for (let kill = 1; kill <= times; kill++) {
         // oxlint-disable no-await-in-loop -- one death after the other
         await sleep(random.between(100, 1_600));
-        await program.kill();
+        await program.kill(kill % WHOLE_EVERY === 0);
         await program.start();
         history.record({ kind: "boot", atMs: performance.now(), boot: program.boots() });
         // oxlint-enable no-await-in-loop

@@ -214,10 +214,7 @@ describe("over real sockets", () => {
     const sources = (strict(base.of("deliver")) as { deliverySource: string }[]).map(
       ({ deliverySource }) => deliverySource,
     );
-    expect(sources.toSorted()).toEqual([
-      expect.stringMatching(/^operator/) as string,
-      `service_account:${key.serviceAccountId}`,
-    ]);
+    expect(sources.toSorted()).toEqual(["operator:root", `service_account:${key.serviceAccountId}`]);
     expect(base.of("deliver").every(({ fromAgentDid }) => fromAgentDid === bob.did)).toBe(true);
     strict(base.frames);
     base.close();

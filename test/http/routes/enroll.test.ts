@@ -199,6 +199,25 @@ describe("bad input", () => {
     expect(told(await answerOf(response))).toBe(expected);
   });
 
+  test("invites are listed page by page, also where there are more than a statement may name", async () => {
+    const row = env.DB.prepare(
+      "INSERT INTO invites SELECT 'ZZ' || printf('%024d', ?1), 'sha' || ?1, owner_did, tenant_id, uses, used, note, created_by, created_at_ms, expires_at_ms, revoked_at_ms FROM invites LIMIT 1",
+    );
+    const { inviteId } = await invited();
+    await env.DB.batch(Array.from({ length: 120 }, (_, index) => row.bind(index)));
+    const first = await operator("GET", "/v1/invites");
+    expect(first).toMatchObject({ status: 200, body: { nextCursor: expect.any(String) as string } });
+    expect(first.body["invites"]).toHaveLength(100);
+    const second = await operator("GET", `/v1/invites?cursor=${String(first.body["nextCursor"])}`);
+    const ids = [first, second].flatMap(({ body }) =>
+      (body["invites"] as { inviteId: string }[]).map((invite) => invite.inviteId),
+    );
+    expect(new Set(ids).size).toBe(ids.length);
+    expect(ids.filter((id) => id.startsWith("ZZ"))).toHaveLength(120);
+    expect(ids).toContain(inviteId);
+    await env.DB.prepare("DELETE FROM invites WHERE invite_id LIKE 'ZZ%'").run();
+  });
+
   test("invites: only the operator makes, lists and revokes them", async () => {
     for (const [method, path] of [
       ["POST", "/v1/invites"],
