@@ -33,5 +33,6 @@ test("the table of who may come to which route is what the routes say", () => {
     .filter((cells) => cells.length === 7 && /^`(?:GET|POST|DELETE) [^`]+`$/.test(cells[1] ?? ""))
     .map((cells) => cells.slice(1, -1));
   expect(rows.length).toBeGreaterThan(20);
-  expect(documented.toSorted()).toEqual(rows.toSorted());
+  const inOrder = (cells: string[][]): string[] => cells.map((row) => row.join(" | ")).toSorted();
+  expect(inOrder(documented)).toEqual(inOrder(rows));
 });
