@@ -9,6 +9,7 @@ export {
   authzOutbox,
   authzOutboxState,
   grantsTaken,
+  relationshipExpiries,
   relationships,
   shareGuard,
   tenantEnforcement,

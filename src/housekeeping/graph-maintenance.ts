@@ -1,5 +1,6 @@
 /** What housekeeping does for the relationship graph: drains the outbox of a remote one, and reconciles a page now and then. */
 import { findUnwrittenTenants } from "../authz/enforcement.ts";
+import { removeExpired } from "../authz/store/expiries.ts";
 import { drainOutbox } from "../authz/sync/drain.ts";
 import { noteDrift, reconcile } from "../authz/sync/reconcile.ts";
 import { remoteGraphOf } from "../authz/sync/remote.ts";
@@ -43,6 +44,8 @@ export async function drainGraphOutbox(deps: GraphDeps): Promise<"done" | "more"
  * @returns where to go on; a cursor of null where the pass has ended
  */
 export async function reconcilePage(deps: GraphDeps, before: Progress = { cursor: null, drift: 0 }): Promise<Progress> {
+  const expired = await removeExpired(deps);
+  if (expired > 0) deps.log.info("authz.expired_removed", { count: expired });
   const nowMs = deps.now();
   if (before.cursor === null && nowMs < (before.restUntilMs ?? 0)) return before;
   if (before.cursor === null) await reportUnwrittenTenants(deps);

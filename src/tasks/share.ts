@@ -3,9 +3,11 @@ import { and, eq, inArray, sql } from "drizzle-orm";
 import { auditOfEffectStatement } from "../audit/entry.ts";
 import { actorOf } from "../authz/actor.ts";
 import { validateTuple } from "../authz/engine/model.ts";
+import type { Tuple } from "../authz/engine/tuple.ts";
 import { agentObject, taskObject } from "../authz/grants.ts";
 import { graphUnavailable } from "../authz/permission.ts";
 import { SALLYPORT_MODEL } from "../authz/store/sallyport-model.ts";
+import { expiryStatement } from "../authz/store/expiries.ts";
 import { deleteTuples, writeTuples } from "../authz/store/tuples.ts";
 import { enforceOf, isEnforced, isMember } from "../authz/tenants.ts";
 import { dualWrite, pushToRemote } from "../authz/sync/dual-write.ts";
@@ -21,7 +23,13 @@ import { ProxyError } from "../wire/problem.ts";
 import { permittedTask } from "./access.ts";
 import { commitOn } from "./commit.ts";
 
-export type Share = { taskId: string; subject: string; relation: "editor" | "viewer" };
+/** `expiresAtMs`: when the share ends by itself; one without ends by `task/unshare` alone. */
+export type Share = {
+  taskId: string;
+  subject: string;
+  relation: "editor" | "viewer";
+  expiresAtMs?: number | undefined;
+};
 
 /**
  * Shares a task with a subject, or takes it back.
@@ -33,6 +41,7 @@ export async function changeShare(ctx: CallContext, op: "register" | "deregister
   const wellFormed = validateTuple(SALLYPORT_MODEL, { object: taskObject("any"), relation, subject });
   if (!wellFormed.ok) throw new ProxyError("PROXY_BAD_REQUEST", { detail: `subject: ${wellFormed.error}` });
   const row = await permittedTask(ctx, actorOf(ctx.principal), { taskId: share.taskId }, "delete");
+  if (op === "register") assertCanExpire(ctx, share.expiresAtMs);
   if (op === "register") await assertPassesGate(ctx, row.tenantId, subject);
   const object = taskObject(row.taskId);
   const tuple = { object, relation, subject };
@@ -46,13 +55,17 @@ export async function changeShare(ctx: CallContext, op: "register" | "deregister
     row,
     [
       ...(op === "register" ? [...quotaStatements(ctx, made), roomForShare(share)] : []),
-      ...(op === "register" ? writeTuples([tuple], { nowMs }) : deleteTuples([tuple])),
+      ...changeStatements(op, tuple, share.expiresAtMs ?? null, nowMs),
       auditOfEffectStatement(ctx, {
         action: op === "register" ? "task.share" : "task.unshare",
         subject: object,
         agentDid: row.agentDid,
         result: "ok",
-        details: { relation, with: subject },
+        details: {
+          relation,
+          with: subject,
+          ...(share.expiresAtMs === undefined ? {} : { expiresAtMs: share.expiresAtMs }),
+        },
       }),
     ],
     dual,
@@ -61,7 +74,32 @@ export async function changeShare(ctx: CallContext, op: "register" | "deregister
   );
   const failed = await pushToRemote(ctx, dual);
   if (failed !== null) throw graphUnavailable(`the remote graph: ${failed}`, { taskId: row.taskId });
-  return { taskId: row.taskId, relation, subject };
+  const ends = op === "register" && share.expiresAtMs !== undefined ? { expiresAtMs: share.expiresAtMs } : {};
+  return { taskId: row.taskId, relation, subject, ...ends };
+}
+
+/** The tuple and its end. What the audit has to note stands last: a new end, or else the tuple. */
+function changeStatements(
+  op: "register" | "deregister",
+  tuple: Tuple,
+  expiresAtMs: number | null,
+  nowMs: number,
+): Statement<D1Result>[] {
+  if (op === "deregister") return [expiryStatement(tuple, null), ...deleteTuples([tuple])];
+  const end = expiryStatement(tuple, expiresAtMs);
+  const write = writeTuples([tuple], { nowMs });
+  return expiresAtMs === null ? [end, ...write] : [...write, end];
+}
+
+/** @throws ProxyError PROXY_BAD_REQUEST for an end that has been, and where another graph decides, which would not know of it */
+function assertCanExpire(ctx: CallContext, expiresAtMs: number | undefined): void {
+  if (expiresAtMs === undefined) return;
+  if (expiresAtMs <= ctx.now())
+    throw new ProxyError("PROXY_BAD_REQUEST", { detail: "expiresAtMs: must be in the future" });
+  if (ctx.config.authzGraph === "d1") return;
+  throw new ProxyError("PROXY_BAD_REQUEST", {
+    detail: "expiresAtMs: a share ends by itself only where the graph is the database's own (AUTHZ_GRAPH).",
+  });
 }
 
 /** A tuple and its entry in the audit. */

@@ -15,6 +15,7 @@ const WITHOUT_ROWID = new Set([
   "trust_pairs",
   "pair_tickets",
   "relationships",
+  "relationship_expiries",
   "grants_taken",
   "invite_uses",
   "withdrawn_grants",
@@ -28,6 +29,7 @@ const WITHOUT_ROWID = new Set([
 const STRICT = new Set([
   "audit_usage",
   "relationships",
+  "relationship_expiries",
   "grants_taken",
   "withdrawn_grants",
   "api_key_cleanup",

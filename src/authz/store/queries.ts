@@ -13,6 +13,7 @@ import { alias } from "drizzle-orm/sqlite-core";
 import { relationships } from "../../database/schema.ts";
 import { reversePlan, type ExpansionPlan, type ForwardPlan, type TupleGuard } from "../engine/expansion.ts";
 import type { Model } from "../engine/model.ts";
+import { isUnexpired } from "./expiries.ts";
 
 /**
  * A row as it comes back: a tuple, or with `kind` `c` a candidate's id, with `n` how many nodes were followed for
@@ -149,8 +150,8 @@ function nodes(roots: SQL): SQL {
 function nodeRows(holders: SQL): SQL {
   return sql`SELECT 'n', NULL, count(*), NULL, NULL, NULL, NULL FROM node
     UNION ALL SELECT 't', ${TUPLE} FROM node CROSS JOIN own AS s ON +s.t = node.t AND +s.r = node.r
-      CROSS JOIN ${relationships} AS e ON ${AT_NODE} AND ${isSubject(holders)}
-    UNION ALL SELECT 't', ${TUPLE} FROM ${GROUPS_AT_NODE}
+      CROSS JOIN ${relationships} AS e ON ${AT_NODE} AND ${isSubject(holders)} AND ${isUnexpired(e)}
+    UNION ALL SELECT 't', ${TUPLE} FROM ${GROUPS_AT_NODE} AND ${isUnexpired(e)}
     UNION ALL SELECT 't', ${TUPLE} FROM ${PARENTS_OF_NODE}`;
 }
 

@@ -46,6 +46,33 @@ export const relationships = sqliteTable(
   ],
 );
 
+/** When a grant ends by itself. */
+export const relationshipExpiries = sqliteTable(
+  "relationship_expiries",
+  {
+    objectType: text("object_type").notNull(),
+    objectId: text("object_id").notNull(),
+    relation: text("relation").notNull(),
+    subjectType: text("subject_type").notNull(),
+    subjectId: text("subject_id").notNull(),
+    subjectRelation: text("subject_relation").notNull().default(""),
+    expiresAtMs: integer("expires_at_ms").notNull(),
+  },
+  (table) => [
+    primaryKey({
+      columns: [
+        table.objectType,
+        table.objectId,
+        table.relation,
+        table.subjectType,
+        table.subjectId,
+        table.subjectRelation,
+      ],
+    }),
+    index("relationship_expiries_by_time").on(table.expiresAtMs),
+  ],
+);
+
 /** What is pending for a remote graph, oldest first for each object. A row goes when the graph has taken it. */
 export const authzOutbox = sqliteTable(
   "authz_outbox",

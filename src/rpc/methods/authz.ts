@@ -19,6 +19,7 @@ import { noteDrift, parseReconcileCursor, reconcile } from "../../authz/sync/rec
 import { SALLYPORT_MODEL } from "../../authz/store/sallyport-model.ts";
 import { restoreStatements, withdrawStatement } from "../../authz/sync/withdrawn-grants.ts";
 import { formatTuple, parseTuple, type Tuple } from "../../authz/engine/tuple.ts";
+import { withoutExpiry } from "../../authz/store/expiries.ts";
 import { deleteTuples, readTuples, writeTuples } from "../../authz/store/tuples.ts";
 
 /** Writes and deletes of one call together. */
@@ -66,6 +67,7 @@ const write = defineMethod({
           result: "ok",
           details: { writes: listed(writes), deletes: listed(deletes) },
         }),
+        withoutExpiry([...writes, ...deletes]),
         ...passedOn.flatMap(({ changes }) => outboxStatements(changes, ctx.now())),
       ],
       null,

@@ -124,10 +124,24 @@ const remove = defineMethod({
   handler: async (ctx, params) => ({ task: await deleteTask(ctx, keyOf(params), params.agentDid ?? null) }),
 });
 
-const shareMembers = z.object({ taskId, subject: plainText(1, 512), relation: z.enum(["editor", "viewer"]) });
+const shareShape = { taskId, subject: plainText(1, 512), relation: z.enum(["editor", "viewer"]) };
 
-const share = sharing("task/share", "register");
-const unshare = sharing("task/unshare", "deregister");
+const share = defineMethod({
+  name: "task/share",
+  surface: "rpc",
+  permission: PERMISSIONS["task/share"],
+  params: z.object({ ...shareShape, expiresAtMs: z.optional(timeMs) }),
+  result: z.object({ ...shareShape, expiresAtMs: z.optional(timeMs) }),
+  handler: (ctx, params): Promise<Share> => changeShare(ctx, "register", params),
+});
+const unshare = defineMethod({
+  name: "task/unshare",
+  surface: "rpc",
+  permission: PERMISSIONS["task/unshare"],
+  params: z.object(shareShape),
+  result: z.object(shareShape),
+  handler: (ctx, params): Promise<Share> => changeShare(ctx, "deregister", params),
+});
 
 const messageSend = sending("message/send", "message");
 const eventSend = sending("event/send", "event");
@@ -143,17 +157,6 @@ export const taskMethods: readonly Method[] = [
   messageSend,
   eventSend,
 ];
-
-function sharing(name: "task/share" | "task/unshare", op: "register" | "deregister"): Method {
-  return defineMethod({
-    name,
-    surface: "rpc",
-    permission: PERMISSIONS[name],
-    params: shareMembers,
-    result: shareMembers,
-    handler: (ctx, params): Promise<Share> => changeShare(ctx, op, params),
-  });
-}
 
 function sending(name: "message/send" | "event/send", kind: "message" | "event"): Method {
   return defineMethod({
