@@ -2,7 +2,7 @@
  * The package as a stranger gets it: packed, installed from its tarball into an empty folder, and used there under each Node
  * that it promises, by the compiler in both of its resolutions, by esbuild, by Vite, and in a Worker.
  */
-import { execFileSync, spawn } from "node:child_process";
+import { execFileSync, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -88,6 +88,7 @@ async function converse(
   for (const name of ["alice", "bob"]) sallyport("agent", "register", name);
   const { ticket } = sallyport("--agent", "alice", "pair", "start") as { ticket: string };
   sallyport("--agent", "bob", "pair", "confirm", ticket);
+  mustSayWhatInboxNeeds(node, version, command, env);
   const child = spawn(node, [join(consumer, "conversation.mjs")], {
     cwd: consumer,
     env: { ...process.env, ...env },
@@ -100,6 +101,19 @@ async function converse(
   const tookMs = startTimeMs(node, command);
   console.log(`node ${version}: --version in ${Math.round(tookMs)} ms`);
   if (tookMs > VERSION_WITHIN_MS) throw new Error(`--version takes more than ${VERSION_WITHIN_MS} ms`);
+}
+
+/** Node 20 has no SQLite: the connector says so before it takes a message. */
+function mustSayWhatInboxNeeds(node: string, version: string, command: string, env: Record<string, string>): void {
+  if (version !== "20") return;
+  const args = [command, "--agent", "bob", "connect", "--inbox"];
+  const { status, stderr } = spawnSync(node, args, {
+    env: { ...process.env, ...env },
+    encoding: "utf8",
+    timeout: 30_000,
+  });
+  if (status !== 3 || !stderr.includes("need Node 22.13 or newer"))
+    throw new Error(`under Node 20 an inbox is not refused: ${status} ${stderr}`);
 }
 
 function compile(consumer: string): void {

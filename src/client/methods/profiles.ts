@@ -1,4 +1,11 @@
-/** Who an agent is, for those who know it. */
+/**
+ * Who an agent is, for those who know it.
+ *
+ * @example
+ * ```ts
+ * console.log((await agent.profileOf(peerDid)).name); // peer
+ * ```
+ */
 import * as z from "zod/mini";
 import { parseAnswer } from "../transport/http-call.ts";
 import type { Send } from "./rpc.ts";
