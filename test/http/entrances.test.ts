@@ -87,6 +87,7 @@ const STRANGERS: Record<string, Entrance> = {
   "POST /rpc with a shared secret": { ask: () => bearing("/rpc", `Shared ${secret("sps_")}`)(), tripsPerCall: 0.2 },
   "POST /rpc with an API key": { ask: () => bearing("/rpc", `Bearer ${secret("spk_")}`)(), tripsPerCall: 1 },
   "POST /rpc with an operator's token": { ask: bearing("/rpc", "Bearer guess-of-an-operator"), tripsPerCall: 0 },
+  "POST /rpc with an operator's key": { ask: () => bearing("/rpc", `Bearer ${secret("spo_")}`)(), tripsPerCall: 1 },
   // Its key and the list are looked at once in an isolate.
   "POST /rpc with a forged token": {
     ask: () => signed(nobody, "/rpc", dear(MIB), { Authorization: forged(), "X-Claw-Agent-Access": "any" }),
@@ -127,8 +128,11 @@ describe("an entrance, for a caller who has proved nothing", () => {
     },
   );
 
-  test("POST /rpc with guesses at API keys: once its address is locked, sixty reads a minute", async () => {
-    const cost = await costOf(200, () => bearing("/rpc", `Bearer ${secret("spk_")}`)());
+  test.each([
+    ["API keys", "spk_"],
+    ["operators' keys", "spo_"],
+  ])("POST /rpc with guesses at %s: once its address is locked, sixty reads a minute", async (_what, prefix) => {
+    const cost = await costOf(200, () => bearing("/rpc", `Bearer ${secret(prefix)}`)());
     expect(cost.trips).toBeLessThanOrEqual(10 + 60);
     expect(cost.statuses).toEqual(new Set([401, 429]));
   });

@@ -50,7 +50,9 @@ describe("GET /v1/agents/profile", () => {
     expect(await ask(await operatorWith("viewer", "reader"), alice.did)).toEqual(own);
     expect((await ask(await operatorWith("metrics", "scraper"), alice.did)).status).toBe(403);
     expect((await ask(await operatorWith("registrar", "porter"), alice.did)).status).toBe(403);
-    expect((await ask(alice, "nobody")).status).toBe(400);
+    for (const bad of ["nobody", "", alice.ownerDid, `${alice.did}\u0000`, `did:cdi:${"a".repeat(2_000)}`])
+      // oxlint-disable-next-line no-await-in-loop -- one after the other
+      expect(await ask(alice, bad), bad).toMatchObject({ status: 400, body: { code: "PROXY_BAD_REQUEST" } });
   });
 
   test("tells peers of each other, by the name of the registry and the person that was named at the pairing, until they part", async () => {

@@ -18,7 +18,18 @@ export const SECURITY_SCHEMES: JsonObject = {
   device: { type: "http", scheme: "Device", description: "`Authorization: Device spd_…` and `X-Claw-Agent-Did`." },
   shared: { type: "http", scheme: "Shared", description: "`Authorization: Shared <secret>` and `X-Claw-Agent-Did`." },
   apiKey: { type: "http", scheme: "bearer", bearerFormat: "spk_…", description: "A service account's key." },
-  operator: { type: "http", scheme: "bearer", description: "The operator's token or key." },
+  operator: {
+    type: "http",
+    scheme: "bearer",
+    bearerFormat: "spo_…",
+    description: "An operator's key, or the operator token.",
+  },
+  accessAssertion: {
+    type: "apiKey",
+    in: "header",
+    name: "Cf-Access-Jwt-Assertion",
+    description: "What Cloudflare Access says of a person, where the installation takes it.",
+  },
   invite: { type: "http", scheme: "Invite", description: "`Authorization: Invite spi_…`." },
 };
 
@@ -40,8 +51,9 @@ export function requirementsOf(callers: readonly Caller[], access: RouteNeeds["a
         return [{ [caller]: [], proof: [] }];
       case "shared":
       case "apiKey":
-      case "operator":
         return [{ [caller]: [] }];
+      case "operator":
+        return [{ operator: [] }, { accessAssertion: [] }];
     }
   });
 }
