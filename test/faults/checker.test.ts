@@ -78,7 +78,7 @@ const verdict = (outcome: number): Kind<"verdict"> => ({
   status: "handled",
   outcome,
 });
-const judged = (state: string, by: "receipt" | "asked"): Kind<"judged"> => ({
+const judged = (state: string, by: "receipt" | "asked" | "early"): Kind<"judged"> => ({
   kind: "judged",
   atMs: 2,
   deliveryId: "d",
@@ -342,6 +342,11 @@ const cases: { what: string; events: HistoryEvent[]; finds: Partial<Record<Promi
   {
     what: "a verdict that the sender was told of",
     events: [verdict(202), judged("handled", "receipt"), judged("handled", "asked")],
+    finds: {},
+  },
+  {
+    what: "a verdict that the sender had asked for, so that no receipt is due",
+    events: [verdict(202), judged("handled", "early"), judged("handled", "asked")],
     finds: {},
   },
   { what: "a verdict that was refused", events: [verdict(404)], finds: { verdictsLost: 1 } },

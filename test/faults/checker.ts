@@ -327,9 +327,11 @@ function verdictsLost(verdicts: Kind<"verdict">[], judged: Kind<"judged">[]): Fi
   const heard = new Set(judged.map(({ deliveryId, state, by }) => `${deliveryId} ${state} ${by}`));
   return verdicts.flatMap(({ deliveryId, status, outcome }): Finding[] => {
     if (outcome !== 202) return [{ promise: "verdictsLost", detail: `${deliveryId} answered ${outcome}` }];
-    return (["receipt", "asked"] as const)
-      .filter((by) => !heard.has(`${deliveryId} ${status} ${by}`))
-      .map((by) => ({ promise: "verdictsLost", detail: `${deliveryId} ${status} by ${by}` }));
+    const told = (by: string): boolean => heard.has(`${deliveryId} ${status} ${by}`);
+    const missing = [told("receipt") || told("early") ? "" : "by receipt", told("asked") ? "" : "asked"];
+    return missing
+      .filter((what) => what !== "")
+      .map((what) => ({ promise: "verdictsLost", detail: `${deliveryId} ${status} ${what}` }));
   });
 }
 

@@ -70,8 +70,8 @@ export type HistoryEvent =
       status: "handled" | "failed";
       outcome: Outcome;
     }
-  /** What its sender was told of it in the end. */
-  | { kind: "judged"; atMs: number; deliveryId: string; state: string; by: "receipt" | "asked" }
+  /** What its sender was told of it: in the end, and `early` where it asked before, after which no receipt comes. */
+  | { kind: "judged"; atMs: number; deliveryId: string; state: string; by: "receipt" | "asked" | "early" }
   /** A newcomer used an invite; `agentDid` where it was answered with one. */
   | { kind: "enrolled"; atMs: number; inviteId: string; agentDid: string | null; outcome: Outcome }
   /** What stands in the store of an invite at the end: who came by it, and who of them is an agent. */

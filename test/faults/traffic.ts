@@ -298,6 +298,8 @@ async function askWhatBecame(
     );
     if (body["state"] === "dead_lettered")
       run.history.record({ kind: "ended", atMs, deliveryId, state: "dead_lettered", by: "asked" });
+    else if (body["state"] === "handled" || body["state"] === "failed")
+      run.history.record({ kind: "judged", atMs, deliveryId, state: body["state"], by: "early" });
     else if (isLastLook && body["state"] === "queued") run.history.record({ kind: "waiting", atMs, deliveryId });
   }
 }

@@ -35,8 +35,10 @@ export async function fuzzProgram(inputs: number, seed: number): Promise<Outcome
     };
     const judge = ({ status, text }: { status: number; text: string }, what: string): void => {
       must(status !== 500 && status < 504, `${what}: ${status} ${text.slice(0, 200)}`);
+      // The description of the whole surface names every code.
+      const said = text.startsWith('{"openapi":') ? "" : text;
       must(
-        !text.includes("PROXY_INTERNAL") && !text.includes("-32603") && !/\bat \w+ \(/.test(text),
+        !said.includes("PROXY_INTERNAL") && !said.includes("-32603") && !/\bat \w+ \(/.test(said),
         `${what}: ${text.slice(0, 300)}`,
       );
     };
