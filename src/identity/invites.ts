@@ -5,6 +5,7 @@
 import { and, asc, between, eq, gt, inArray, isNull, lt, lte, sql } from "drizzle-orm";
 import { auditOfEffectStatement, auditStatement, subjectOf } from "../audit/entry.ts";
 import { hashSecret, newSecret, SECRET_PREFIXES } from "../authority/secrets.ts";
+import { authorityEnded } from "../call/caller.ts";
 import type { CallContext } from "../call/context.ts";
 import { commitFenced } from "../database/batch.ts";
 import { guard } from "../database/guard.ts";
@@ -84,7 +85,7 @@ export async function createInvite(ctx: CallContext, wanted: NewInvite): Promise
     details: { ownerDid, tenantId, uses, expiresAtMs },
   });
   const committed = await commitFenced(ctx.db, ctx.authority, [query.insert(invites).values(row), audited]);
-  if (!committed.ok) throw contended();
+  if (!committed.ok) throw committed.error === "authority-ended" ? authorityEnded(ctx) : contended();
   ctx.authority.assertCurrent();
   return { inviteId, invite, ownerDid, tenantId, uses, expiresAtMs };
 }
@@ -152,7 +153,7 @@ export async function revokeInvite(
   });
   const select = query.select({ revokedAtMs: invites.revokedAtMs }).from(invites).where(eq(invites.inviteId, inviteId));
   const committed = await commitFenced(ctx.db, ctx.authority, [end, audited, select]);
-  if (!committed.ok) throw contended();
+  if (!committed.ok) throw committed.error === "authority-ended" ? authorityEnded(ctx) : contended();
   ctx.authority.assertCurrent();
   const revokedAtMs = committed.value[2][0]?.revokedAtMs ?? null;
   if (revokedAtMs === null) throw new ProxyError("PROXY_NOT_FOUND", { reason: "no such invite" });

@@ -4,11 +4,12 @@
  * that what was deleted meanwhile gets no tuple.
  */
 import type { Config } from "../../config.ts";
-import { runBatch } from "../../database/batch.ts";
+import { commitFenced, type Fence } from "../../database/batch.ts";
 import { type AuditedCall, auditStatement } from "../../audit/entry.ts";
 import type { Log } from "../../telemetry/log.ts";
 import { gauge } from "../../telemetry/metrics.ts";
 import { readAll } from "../../database/read.ts";
+import { ProxyError } from "../../wire/problem.ts";
 import { countPending } from "./outbox.ts";
 import { lookStatement, notifyStatements, type Phase, PHASES, repairStatements } from "./reconcile-queries.ts";
 
@@ -18,7 +19,13 @@ export const SCANNED_AT_ONCE = 2_000;
 const IDS_NAMED = 10;
 
 /** Beside what it works with: whom the audit names for what it does. */
-export type ReconcileDeps = AuditedCall & { db: D1Database; config: Pick<Config, "authzGraph">; log: Log };
+export type ReconcileDeps = AuditedCall & {
+  db: D1Database;
+  config: Pick<Config, "authzGraph">;
+  log: Log;
+  /** What repairs are fenced by; absent where nobody has asked for them. */
+  authority?: Fence;
+};
 
 export type ReconcileOptions = {
   dryRun: boolean;
@@ -116,7 +123,7 @@ async function repair(deps: ReconcileDeps, phase: Phase, seen: Seen, graceMs: nu
   const nowMs = deps.now();
   const list = JSON.stringify(ids);
   const removed = seen.remove.reduce((sum, { tuples }) => sum + tuples, 0);
-  await runBatch(deps.db, [
+  const committed = await commitFenced(deps.db, deps.authority ?? null, [
     ...(deps.config.authzGraph === "d1" ? [] : notifyStatements(phase, list, nowMs)),
     ...repairStatements(phase, list, { nowMs, madeBeforeMs: nowMs - graceMs }),
     auditStatement(deps, {
@@ -127,6 +134,7 @@ async function repair(deps: ReconcileDeps, phase: Phase, seen: Seen, graceMs: nu
       details: { phase, repaired: seen.repair.length, removed, of: named(ids) },
     }),
   ]);
+  if (!committed.ok) throw new ProxyError("PROXY_AUTH_REVOKED", { reason: "the authority ended before the commit" });
   deps.log.info("authz.reconciled", { phase, repaired: seen.repair.length, removed: seen.remove.length });
 }
 
