@@ -1,7 +1,8 @@
 /** Requests that fit no route, no method, or no JSON-RPC. */
 import { describe, expect, test } from "vitest";
 import { operator, request, send } from "../support/program/agents.ts";
-import { alice, bob, expectNoHarm, expectProblem, proxy, serveForBadInput } from "./bad-input.ts";
+import { alice, bob, expectNoHarm, expectProblem, expectRawProblem, proxy, serveForBadInput } from "./bad-input.ts";
+import { head, rawHttp } from "./raw-http.ts";
 
 serveForBadInput({ arePaired: true });
 
@@ -24,6 +25,18 @@ describe("routes and methods", () => {
     ["GET", "/v1/crl", 404, "PROXY_NOT_FOUND"],
   ])("%s %s", async (method, path, status, code) => {
     expectProblem(await send(proxy.url, { method, path }, {}), status, code);
+  });
+
+  test.each(["= x", "a b", "x:y"])("a Host that is none, '%s', is refused", async (host) => {
+    const answer = await rawHttp(proxy.url, [
+      head("GET", "/health", [
+        ["Host", host],
+        ["Connection", "close"],
+      ]),
+    ]);
+    // The server in front may refuse it before the program sees it.
+    if (answer.body !== "" && answer.body.startsWith("{")) expectRawProblem(answer, 400, "PROXY_BAD_REQUEST");
+    expect(answer.status).toBe(400);
   });
 
   test("HEAD says what GET would, without the body", async () => {

@@ -9,7 +9,7 @@ import { createLog, errorFields, type Log } from "../../telemetry/log.ts";
 import { countedAddress } from "../../wire/address.ts";
 import { isPublicName, isReservedName } from "../../wire/host-names.ts";
 import { VERSION, VERSION_HEADER } from "../../wire/version.ts";
-import { DATABASE_OUT_OF_REACH, problemResponse, proxyErrorFrom } from "../../wire/problem.ts";
+import { DATABASE_OUT_OF_REACH, problemResponse, ProxyError, proxyErrorFrom } from "../../wire/problem.ts";
 
 export type HttpEnv = {
   Bindings: Env;
@@ -35,6 +35,7 @@ export const requestContext: MiddlewareHandler<HttpEnv> = async (c, next) => {
   c.set("requestId", requestId);
   c.set("address", countedAddress(c.req.header("CF-Connecting-IP") ?? ""));
   c.set("log", log);
+  if (!URL.canParse(c.req.url)) throw new ProxyError("PROXY_BAD_REQUEST", { detail: "Host names no host." });
   try {
     const runtime = runtimeOf(c.env);
     const problem = issuerProblem(runtime.config, c.req.url);
