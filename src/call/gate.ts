@@ -100,6 +100,8 @@ export type GateLocal = {
   audit(event: AuditEvent): void;
   /** Tells the sockets that may manage devices. */
   broadcast(event: string, payload: Record<string, unknown>): void;
+  /** Tells the sockets that may read tasks what a task is at. */
+  announceTask(payload: Record<string, unknown>): void;
   /** Queues a message for this agent's own relay, at least once and in order. Durable before the call's answer. */
   deliverLocal(message: LocalMessage): { deliveryId: string };
   /** Puts a message for another agent into this agent's outbox; pairing is not consulted. Durable before the call's answer. */

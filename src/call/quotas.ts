@@ -12,9 +12,9 @@ import { query, type Statement } from "../database/statement.ts";
 import { ProxyError } from "../wire/problem.ts";
 import type { CallContext } from "./context.ts";
 
-/** What is made: a task or a key of an agent, or a tuple (a share of a task), in a tenant. */
+/** What is made: a task or a key of an agent, or a tuple (a share of a task), or a task's result, in a tenant. */
 export type Made = {
-  kind: "tasks" | "apiKeys" | "tuples";
+  kind: "tasks" | "apiKeys" | "tuples" | "results";
   agentDid: string;
   tenantId: string;
   /** Of its texts; what its row takes besides is added here. */
@@ -22,7 +22,7 @@ export type Made = {
 };
 
 /** What a row costs beside its texts, with its index entries and tuples; the same numbers stand in the triggers. */
-const ROW_BYTES = { tasks: 2_048, apiKeys: 1_024, tuples: 0 } as const;
+const ROW_BYTES = { tasks: 2_048, apiKeys: 1_024, tuples: 0, results: 0 } as const;
 
 /**
  * What the database may have before only operators still make something: D1 holds 10 GB, and what is left is for what ends
@@ -53,7 +53,7 @@ export function quotaStatements(
   const { rows, bytes } = limitsOf(config, made.kind);
   const size = ROW_BYTES[made.kind] + made.bytes;
   const hasBytes = sql`(SELECT ${quotaUsage.bytes} FROM ${quotaUsage} WHERE ${eq(quotaUsage.holder, tenantHolder(made))}) + ${size} <= ${bytes}`;
-  if (made.kind === "tuples") return [...counted, guard(hasBytes, "quota_has_room")];
+  if (made.kind === "tuples" || made.kind === "results") return [...counted, guard(hasBytes, "quota_has_room")];
   const used = quotaUsage[made.kind];
   const hasRows = sql`(SELECT ${used} FROM ${quotaUsage} WHERE ${eq(quotaUsage.holder, agentHolder(made))}) < ${rows}`;
   return [...counted, guard(sql`${hasRows} AND ${hasBytes}`, "quota_has_room")];
@@ -84,7 +84,7 @@ export async function quotaExceeded(
   const usageOf = (holder: string) =>
     readFirst(session, query.select().from(quotaUsage).where(eq(quotaUsage.holder, holder)));
   const [ofAgent, ofTenant] = [await usageOf(agentHolder(made)), await usageOf(tenantHolder(made))];
-  const usedRows = made.kind === "tuples" ? 0 : (ofAgent?.[made.kind] ?? 0);
+  const usedRows = made.kind === "tuples" || made.kind === "results" ? 0 : (ofAgent?.[made.kind] ?? 0);
   if (usedRows >= rows) {
     const [quota, what] =
       made.kind === "tasks" ? ["QUOTA_TASKS_PER_AGENT", "tasks"] : ["QUOTA_KEYS_PER_AGENT", "API keys"];
@@ -100,7 +100,12 @@ function refusal(quota: string, used: number, limit: number, detail: string): Pr
 }
 
 function limitsOf(config: Quotas, kind: Made["kind"]): { rows: number; bytes: number } {
-  const rows = { tasks: config.quotaTasksPerAgent, apiKeys: config.quotaKeysPerAgent, tuples: Infinity };
+  const rows = {
+    tasks: config.quotaTasksPerAgent,
+    apiKeys: config.quotaKeysPerAgent,
+    tuples: Infinity,
+    results: Infinity,
+  };
   return { rows: rows[kind], bytes: config.quotaBytesPerTenant };
 }
 
@@ -122,7 +127,8 @@ function countedTenant(tenantId: string): Statement<D1Result> {
   const holder = tenantHolder({ tenantId });
   return query.insert(quotaUsage).select(
     sql`SELECT ${holder}, 0, 0,
-      (SELECT COALESCE(SUM(${ROW_BYTES.tasks} + octet_length(${tasks.params}) + octet_length(${tasks.metadata})), 0)
+      (SELECT COALESCE(SUM(${ROW_BYTES.tasks} + octet_length(${tasks.params}) + octet_length(${tasks.metadata})
+          + COALESCE(octet_length(${tasks.result}), 0) + COALESCE(octet_length(${tasks.statusMessage}), 0)), 0)
         FROM ${tasks} WHERE ${eq(tasks.tenantId, tenantId)})
       + (SELECT COUNT(*) * ${ROW_BYTES.apiKeys} FROM ${apiKeys} WHERE ${eq(apiKeys.tenantId, tenantId)})
     WHERE NOT EXISTS (SELECT 1 FROM ${quotaUsage} WHERE ${eq(quotaUsage.holder, holder)})`,

@@ -17,6 +17,8 @@ export type RemoteGate = {
   fencePeer(peer: AgentDid, trustEpoch: number): Promise<void>;
   /** Keeps what was judged by an older list of a group's members out; on disk before the answer. */
   fenceGroup(fence: GroupFence): Promise<void>;
+  /** Tells that agent's sockets that may read tasks what a task is at; nothing is kept of it. */
+  announceTask(payload: Record<string, unknown>): Promise<void>;
   /** Attempts so far on a message that waits there, or null. */
   attempts(deliveryId: string): Promise<number | null>;
   /**

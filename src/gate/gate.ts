@@ -192,6 +192,11 @@ export class Gate extends DurableObject<Env> {
     await commits.commit(() => intake.fenceGroup(fence));
   }
 
+  /** What a task is at, to the sockets that may read tasks; nothing is kept of it. */
+  async announceTask(payload: Record<string, unknown>): Promise<void> {
+    this.#open?.relay.announceTask(payload);
+  }
+
   /** Identity tokens that a registry has revoked: what runs under them ends here, though this agent may be idle. */
   async endTokens(tokens: { jti: string; expMs: number }[], reason: string): Promise<void> {
     // A gate that nobody has proved anything to has nothing that could end.

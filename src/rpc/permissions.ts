@@ -42,6 +42,9 @@ const TASK_WRITER: Permission = {
   scope: "tasks:write",
 };
 
+/** Only the task's own agent, its devices and its keys. */
+const TASK_AGENT: Permission = { ...TASK_WRITER, callers: ["agent", "device", "apiKey"], roles: NO_OPERATOR };
+
 export const PERMISSIONS = {
   "identity.register": REGISTRAR,
   "identity.list": LISTER,
@@ -102,6 +105,8 @@ export const PERMISSIONS = {
   "task/get": TASK_READER,
   "task/list": TASK_READER,
   "task/cancel": TASK_WRITER,
+  "task/interrupt": TASK_WRITER,
+  "task/update": TASK_AGENT,
   "task/delete": TASK_WRITER,
   "task/share": TASK_WRITER,
   "task/unshare": TASK_WRITER,

@@ -40,6 +40,22 @@ export async function permittedTask(
   return decideOn(ctx, actor, found, permission);
 }
 
+/**
+ * Finds a task whose own agent the actor is, or acts for.
+ *
+ * @throws ProxyError PROXY_NOT_FOUND; PROXY_AUTH_FORBIDDEN where the actor may read it; AUTHZ_UNAVAILABLE when the graph cannot say
+ */
+export async function ownTask(ctx: CallContext, actor: Actor, key: TaskKey): Promise<TaskRow> {
+  const found = await findTask(ctx.db, actor, key);
+  if (found.row !== null && found.row.agentDid === actor.agentDid) return found.row;
+  await decideOn(ctx, actor, found, "read");
+  throw new ProxyError("PROXY_AUTH_FORBIDDEN", {
+    reason: "not the task's agent",
+    detail: "Only the task's own agent says what becomes of it.",
+    data: { permission: "agent" },
+  });
+}
+
 /** Decides on what was read; the graph is asked in any case. */
 async function decideOn(ctx: CallContext, actor: Actor, found: Found, permission: TaskPermission): Promise<TaskRow> {
   const { config } = ctx;

@@ -93,6 +93,11 @@ function rowOf(actor: Actor | null, wanted: NewTask, tenantId: string, nowMs: nu
     creatorServiceAccountId: actor?.serviceAccountId ?? null,
     createdAtMs: nowMs,
     updatedAtMs: nowMs,
+    state: null,
+    statusMessage: null,
+    result: null,
+    endedAtMs: null,
+    creatorAgentDid: actor?.agentDid ?? null,
   };
 }
 

@@ -8,6 +8,7 @@ import { readAll, readFirst } from "../database/read.ts";
 import { agents, relationships, tasks, tenantEnforcement } from "../database/schema.ts";
 import { query } from "../database/statement.ts";
 import { MAX_SERVER_FRAME_BYTES } from "../wire/frames.ts";
+import { stateIn, type TaskState } from "./state.ts";
 import type { TaskRow } from "./store.ts";
 
 /** Where an actor may find tasks at all: nothing is decided by it, it only spares asking where nothing can be found. */
@@ -61,11 +62,11 @@ export async function findReach(session: D1DatabaseSession, actor: Actor, enforc
 /** Tasks of one page, and whether there are more behind them. */
 export type TaskPage = { rows: TaskRow[]; hasMore: boolean };
 
-export type PageLimits = { agentDid: string | null; cursor: string | null; limit: number };
+export type PageLimits = { agentDid: string | null; status: TaskState | null; cursor: string | null; limit: number };
 
 /** Every task there is, for the operator. */
 export async function listEverything(session: D1DatabaseSession, page: PageLimits): Promise<TaskPage> {
-  const branch = sql`SELECT ${t.taskId} FROM ${tasks} AS t WHERE ${t.taskId} > ${page.cursor ?? ""}${ofAgent(page)}`;
+  const branch = sql`SELECT ${t.taskId} FROM ${tasks} AS t WHERE ${t.taskId} > ${page.cursor ?? ""}${ofAgent(page)}${atStatus(page)}`;
   return readPage(session, [branch], page.limit);
 }
 
@@ -95,7 +96,7 @@ export async function listPermitted(session: D1DatabaseSession, by: Permitted, p
 function grantedBranch({ actor, ids, enforced }: Permitted, page: PageLimits): SQL {
   return sql`SELECT ${t.taskId} FROM json_each(${JSON.stringify(ids)}) AS wanted
     CROSS JOIN ${tasks} AS t ON ${t.taskId} = wanted.value
-    WHERE ${isEnforced(sql`${t.tenantId}`, enforced)} AND ${isMember(sql`${t.tenantId}`, actor.subject)}${ofAgent(page)}`;
+    WHERE ${isEnforced(sql`${t.tenantId}`, enforced)} AND ${isMember(sql`${t.tenantId}`, actor.subject)}${ofAgent(page)}${atStatus(page)}`;
 }
 
 /** One branch for each index that leads to the actor's own tasks, so that no other's are passed on the way. */
@@ -108,6 +109,7 @@ function creatorsBranches(by: Permitted, page: PageLimits): SQL[] {
       // Behind it the graph has more to say, and a page has no gaps.
       ...(upTo === null ? [] : [sql`${t.taskId} <= ${upTo}`]),
       ...(actor.kind === "device" ? [] : [sql`${t.tenantId} = ${reach.tenantId}`]),
+      ...(page.status === null ? [] : [sql`${stateIn(t)} = ${page.status}`]),
     ],
     sql` AND `,
   );
@@ -140,9 +142,13 @@ function ofAgent({ agentDid }: PageLimits, column: SQL = sql`${t.agentDid}`): SQ
   return agentDid === null ? sql`` : sql` AND ${column} = ${agentDid}`;
 }
 
+function atStatus({ status }: PageLimits): SQL {
+  return status === null ? sql`` : sql` AND ${stateIn(t)} = ${status}`;
+}
+
 /** A page has to fit into one frame of the relay socket, with what stands around it; one task fits always. */
 const PAGE_BYTES_MAX = MAX_SERVER_FRAME_BYTES - 4_096;
-/** More than what is shown of a task beside `params` and `metadata`. */
+/** More than what is shown of a task beside its texts. */
 const HEAD_BYTES_MAX = 4_096;
 
 /**
@@ -156,7 +162,8 @@ async function readPage(session: D1DatabaseSession, branches: readonly SQL[], li
   const select = query.all<RowOf<typeof shown>>(sql`WITH found (task_id) AS (
       ${sql.join(found, sql` UNION `)} ORDER BY 1 LIMIT ${limit + 1}),
     page (task_id, bytes) AS (
-      SELECT ${t.taskId}, octet_length(${t.params}) + octet_length(${t.metadata}) + ${HEAD_BYTES_MAX}
+      SELECT ${t.taskId}, octet_length(${t.params}) + octet_length(${t.metadata})
+        + COALESCE(octet_length(${t.result}), 0) + COALESCE(octet_length(${t.statusMessage}), 0) + ${HEAD_BYTES_MAX}
       FROM found CROSS JOIN ${tasks} AS t ON ${t.taskId} = found.task_id),
     filled (task_id, bytes, upto) AS (SELECT task_id, bytes, SUM(bytes) OVER (ORDER BY task_id) FROM page)
     SELECT ${selected(shown)} FROM filled CROSS JOIN ${tasks} AS t ON ${t.taskId} = filled.task_id

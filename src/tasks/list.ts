@@ -10,12 +10,13 @@ import { noteBookmark, readSession } from "../database/session.ts";
 import { isUlid } from "../wire/ulid.ts";
 import { findReach, listEverything, listPermitted, type TaskPage } from "./list-queries.ts";
 import { recordOperatorListing } from "./operator-access.ts";
+import type { TaskState } from "./state.ts";
 import { type ShownTask, shownTask } from "./store.ts";
 
-/** How many of the graph's answers are looked through for the tasks of one agent. */
+/** How many of the graph's answers are looked through for the tasks of one agent, or in one state. */
 const LOOKED_THROUGH_MAX = 1_000;
 
-export type Page = { agentDid: string | null; cursor: string | null; limit: number };
+export type Page = { agentDid: string | null; status: TaskState | null; cursor: string | null; limit: number };
 
 /**
  * A page, oldest first, of no more tasks than fit. One that is shorter than asked for has a `nextCursor` where there may be more.
@@ -36,7 +37,7 @@ async function listFrom(ctx: CallContext, session: D1DatabaseSession, actor: Act
   const enforced = ctx.config.fgacEnforce;
   const reach = await findReach(session, actor, enforced);
   // Where the graph decides nothing it is not asked, and its being out of reach does not matter.
-  const wanted = page.agentDid === null ? page.limit : LOOKED_THROUGH_MAX;
+  const wanted = page.agentDid === null && page.status === null ? page.limit : LOOKED_THROUGH_MAX;
   const { ids, more } = reach.graphDecides
     ? await readable(ctx, session, actor.subject, { limit: wanted, cursor: page.cursor })
     : { ids: [], more: null };

@@ -8,7 +8,9 @@ import { type JsonText, writeJson } from "../wire/json-text.ts";
 import { ProxyError } from "../wire/problem.ts";
 import { permittedTask } from "./access.ts";
 import { recordOperatorAccess } from "./operator-access.ts";
-import type { TaskKey } from "./store.ts";
+import { changeState } from "./change.ts";
+import { stateOf } from "./state.ts";
+import type { TaskKey, TaskRow } from "./store.ts";
 
 const PAYLOAD_BYTES_MAX = 1_048_576;
 
@@ -31,8 +33,20 @@ export async function sendToTask(
   const message: LocalMessage = { ...senderOf(ctx), payload };
   await recordOperatorAccess(ctx, `${kind}.send`, row);
   ctx.authority.assertCurrent();
-  if (ctx.gate !== null) return ctx.gate.send(to, message);
-  return callRemoteGate(ctx, () => ctx.gates.of(to).notify(message));
+  const sent =
+    ctx.gate === null ? await callRemoteGate(ctx, () => ctx.gates.of(to).notify(message)) : ctx.gate.send(to, message);
+  // After the message: a task says that it goes on only when its agent gets to know with what.
+  if (kind === "message" && stateOf(row) === "interrupted") await resume(ctx, row);
+  return sent;
+}
+
+/** Continues an interrupted task, unless another message has done so, or it has ended meanwhile. */
+async function resume(ctx: CallContext, row: TaskRow): Promise<void> {
+  try {
+    await changeState(ctx, row, { action: "task.resume", state: "running" });
+  } catch (error) {
+    if (!(error instanceof ProxyError) || error.code !== "PROXY_CONFLICT") throw error;
+  }
 }
 
 function senderOf({ principal }: CallContext): { fromAgentDid: AgentDid | null; fromSubject?: string } {

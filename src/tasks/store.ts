@@ -8,6 +8,7 @@ import { readAll, readFirst } from "../database/read.ts";
 import { tasks } from "../database/schema.ts";
 import { query, type Statement } from "../database/statement.ts";
 import { JsonText } from "../wire/json-text.ts";
+import { stateOf, type TaskState } from "./state.ts";
 
 export type TaskRow = typeof tasks.$inferSelect;
 
@@ -18,27 +19,36 @@ export type ShownTask = Pick<
   | "name"
   | "tenantId"
   | "agentDid"
-  | "status"
   | "creatorUserId"
   | "creatorServiceAccountId"
   | "createdAtMs"
   | "updatedAtMs"
-> & { params: JsonText; metadata: JsonText };
+> & {
+  status: TaskState;
+  params: JsonText;
+  metadata: JsonText;
+  result?: JsonText;
+  statusMessage?: string;
+  endedAtMs?: number;
+};
 
-/** @returns a task as the wire shows it; `params` and `metadata` are the text that came */
+/** @returns a task as the wire shows it; `params`, `metadata` and `result` are the text that came */
 export function shownTask(row: TaskRow): ShownTask {
   return {
     taskId: row.taskId,
     name: row.name,
     tenantId: row.tenantId,
     agentDid: row.agentDid,
-    status: row.status,
+    status: stateOf(row),
     params: new JsonText(row.params),
     metadata: new JsonText(row.metadata),
     creatorUserId: row.creatorUserId,
     creatorServiceAccountId: row.creatorServiceAccountId,
     createdAtMs: row.createdAtMs,
     updatedAtMs: row.updatedAtMs,
+    ...(row.result === null ? {} : { result: new JsonText(row.result) }),
+    ...(row.statusMessage === null ? {} : { statusMessage: row.statusMessage }),
+    ...(row.endedAtMs === null ? {} : { endedAtMs: row.endedAtMs }),
   };
 }
 

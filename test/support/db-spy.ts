@@ -128,6 +128,7 @@ export async function contextOf(
   const gate: Partial<GateLocal> = {
     send: () => ({ deliveryId: "d" }),
     audit: () => {},
+    announceTask() {},
     isEnded: () => false,
     shared: { generation: () => 0, holds: () => true, sha256: () => null, isKnownTo: () => false, replace: () => 0 },
     apiKeys: {

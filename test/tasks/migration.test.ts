@@ -42,6 +42,17 @@ test(
     const two = db.prepare(
       "UPDATE tasks SET creator_user_id = 'u', creator_service_account_id = 's' WHERE name = 'task 1'",
     );
+    expect(
+      await db
+        .prepare(
+          "SELECT COUNT(*) AS n FROM tasks WHERE state IS NULL AND result IS NULL AND status_message IS NULL AND ended_at_ms IS NULL AND status = 'running'",
+        )
+        .first("n"),
+    ).toBe(TASKS);
+    const unknown = db.prepare("UPDATE tasks SET state = 'paused' WHERE name = 'task 1'");
+    await expect(unknown.run()).rejects.toThrow(/tasks_state/);
+    const noJson = db.prepare("UPDATE tasks SET result = '{' WHERE name = 'task 1'");
+    await expect(noJson.run()).rejects.toThrow(/tasks_result/);
     await expect(two.run()).rejects.toThrow(/ck_tasks_at_most_one_creator/);
     await db.prepare("DELETE FROM tasks WHERE name = 'task 1'").run();
     expect(await db.prepare("SELECT COUNT(*) AS notes FROM task_notes").first("notes")).toBe(TASKS - 1);

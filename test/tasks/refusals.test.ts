@@ -44,6 +44,7 @@ beforeAll(async () => {
 const METHODS: [string, Record<string, unknown>, boolean][] = [
   ["task/get", {}, true],
   ["task/cancel", {}, true],
+  ["task/interrupt", {}, true],
   ["task/delete", {}, true],
   ["message/send", { content: 1 }, true],
   ["event/send", { content: 1 }, true],

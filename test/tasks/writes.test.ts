@@ -40,6 +40,15 @@ const CALLERS: [string, () => Caller][] = [
 const WRITES: [string, (caller: Caller) => Promise<Record<string, unknown>>][] = [
   ["task/create", async () => ({ agentDid: agent.did, name: crypto.randomUUID() })],
   ["task/cancel", async (caller) => ({ taskId: (await createTask(caller, { agentDid: agent.did })).taskId })],
+  ["task/interrupt", async (caller) => ({ taskId: (await createTask(caller, { agentDid: agent.did })).taskId })],
+  [
+    "task/update",
+    async (caller) => ({
+      taskId: (await createTask(caller, { agentDid: agent.did })).taskId,
+      status: "completed",
+      result: { n: 1 },
+    }),
+  ],
   ["task/delete", async (caller) => ({ taskId: (await createTask(caller, { agentDid: agent.did })).taskId })],
   [
     "task/share",

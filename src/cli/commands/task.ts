@@ -14,6 +14,7 @@ const task = z.looseObject({
   name: z.nullable(z.string()),
   agentDid: z.string(),
   status: z.string(),
+  statusMessage: z.optional(z.string()),
   createdAtMs: z.number(),
   creatorUserId: z.nullable(z.string()),
   creatorServiceAccountId: z.nullable(z.string()),
@@ -26,11 +27,13 @@ const shared = z.object({ taskId: z.string(), subject: z.string(), relation: z.s
 
 type Named = Acting & { name: boolean };
 type CreateOptions = Acting & { for?: string; name?: string; params?: string; metadata?: string };
-type ListOptions = Acting & { for?: string; limit?: number; cursor?: string; all: boolean };
+type ListOptions = Acting & { for?: string; status?: string; limit?: number; cursor?: string; all: boolean };
 type ShareOptions = Acting & { as: string };
+type UpdateOptions = Named & { message?: string; result?: string };
+type WatchOptions = Named & { every: number };
 type SendOptions = Named & { event: boolean };
 
-/** Adds `task create|list|get|cancel|delete|share|unshare|send`. */
+/** Adds `task create|list|get|cancel|interrupt|update|watch|delete|share|unshare|send`. */
 export const taskFamily: Family = (program, run) => {
   const tasks = program.command("task").description("tasks of agents: made, found, shared, ended");
 
@@ -43,6 +46,10 @@ export const taskFamily: Family = (program, run) => {
 
   addActing(tasks.command("list").description("the tasks that you may read, oldest first"))
     .option("--for <agent>", "those of one agent: DID, or a name on this machine")
+    .option(
+      "--status <status>",
+      "those that are running, input_required, interrupted, completed, failed, rejected or canceled",
+    )
     .option("--limit <n>", "on one page, 1 to 100", wholeNumber("--limit", 1, 100))
     .option("--cursor <cursor>", "from the page before")
     .option("--all", "every page", false)
@@ -54,6 +61,19 @@ export const taskFamily: Family = (program, run) => {
   byKey(tasks.command("cancel").description("end a task and keep it")).action((key: string, options: Named) =>
     run((session) => change(session, "task/cancel", key, options)),
   );
+  byKey(tasks.command("interrupt").description("stop a task that a message may continue")).action(
+    (key: string, options: Named) => run((session) => change(session, "task/interrupt", key, options)),
+  );
+  byKey(tasks.command("update").description("say, as the task's agent, what becomes of it"))
+    .argument("<status>", "running, input_required, completed, failed or rejected")
+    .option("--message <text>", "in words")
+    .option("--result <json>", "what came of it; - for standard input")
+    .action((key: string, status: string, options: UpdateOptions) =>
+      run((session) => update(session, key, status, options)),
+    );
+  byKey(tasks.command("watch").description("show each change of a task until it has ended"))
+    .option("--every <seconds>", "look again after, 1 to 60", wholeNumber("--every", 1, 60), 2)
+    .action((key: string, options: WatchOptions) => run((session) => watch(session, key, options)));
   byKey(tasks.command("delete").description("end a task and forget it, with everything it was shared with"))
     .option("--yes", "do not ask", false)
     .action((key: string, options: Named & { yes: boolean }) =>
@@ -101,7 +121,7 @@ async function create(session: Session, options: CreateOptions): Promise<void> {
 
 async function list(session: Session, options: ListOptions): Promise<void> {
   const { callText } = await acting(session, options);
-  const { limit } = options;
+  const { limit, status } = options;
   const agentDid = options.for === undefined ? undefined : await agentDidOf(session, options.for);
   const tasks: Task[] = [];
   const texts: JsonText[] = [];
@@ -109,6 +129,7 @@ async function list(session: Session, options: ListOptions): Promise<void> {
   do {
     const answer = await callText("task/list", {
       ...(agentDid === undefined ? {} : { agentDid }),
+      ...(status === undefined ? {} : { status }),
       ...(limit === undefined ? {} : { limit }),
       ...(cursor === undefined ? {} : { cursor }),
     });
@@ -132,6 +153,36 @@ async function list(session: Session, options: ListOptions): Promise<void> {
 async function change(session: Session, method: string, key: string, options: Named): Promise<void> {
   const { callText } = await acting(session, options);
   await show(session, await callText(method, keyOf(key, options)));
+}
+
+async function update(session: Session, key: string, status: string, options: UpdateOptions): Promise<void> {
+  const { message, result } = options;
+  const text = result === "-" ? await readInput(session, "-") : result;
+  const { callText } = await acting(session, options);
+  const updated = await callText("task/update", {
+    ...keyOf(key, options),
+    status,
+    ...(message === undefined ? {} : { statusMessage: message }),
+    ...(text === undefined ? {} : { result: jsonGiven("--result", text) }),
+  });
+  await show(session, updated);
+}
+
+const FINAL = ["completed", "failed", "rejected", "canceled"];
+
+/** Reads the task until it has ended; what changes meanwhile goes to standard error, the end to standard output. */
+async function watch(session: Session, key: string, options: WatchOptions): Promise<void> {
+  const { callText } = await acting(session, options);
+  let shownAs = "";
+  for (;;) {
+    const answer = await callText("task/get", keyOf(key, options));
+    const { status, statusMessage } = expected(one, JSON.parse(answer)).task;
+    if (FINAL.includes(status)) return show(session, answer);
+    const line = statusMessage === undefined ? status : `${status}: ${statusMessage}`;
+    if (line !== shownAs) session.output.remark(line);
+    shownAs = line;
+    await new Promise((resolve) => setTimeout(resolve, options.every * 1_000));
+  }
 }
 
 async function share(
@@ -166,10 +217,12 @@ async function show(session: Session, result: string): Promise<void> {
   const creator = each.creatorUserId ?? each.creatorServiceAccountId ?? "the operator";
   const lines = [
     `${each.taskId}${each.name === null ? "" : `  ${each.name}`}`,
-    `  status   ${each.status}`,
+    `  status   ${each.status}${each.statusMessage === undefined ? "" : `: ${each.statusMessage}`}`,
     `  agent    ${each.agentDid}`,
     `  creator  ${creator}`,
     `  since    ${timeText(each.createdAtMs)}`,
   ];
+  const came = rawAt(result, ["task", "result"]);
+  if (came !== undefined) lines.push(`  result   ${came}`);
   await session.output.result({ task: new JsonText(rawAt(result, ["task"]) ?? "null") }, lines);
 }

@@ -12,6 +12,7 @@ export const tasks = sqliteTable(
     /** Unique within the tenant; many tasks have none. */
     name: text("name"),
     agentDid: text("agent_did").$type<AgentDid>().notNull(),
+    /** 'canceled' for whatever is final; what the task is at says `tasks/state.ts`. */
     status: text("status", { enum: ["running", "canceled"] }).notNull(),
     params: text("params").notNull(),
     metadata: text("metadata").notNull(),
@@ -19,6 +20,16 @@ export const tasks = sqliteTable(
     updatedAtMs: integer("updated_at_ms").notNull(),
     creatorUserId: text("creator_user_id"),
     creatorServiceAccountId: text("creator_service_account_id"),
+    /** NULL: as `status` says. */
+    state: text("state", {
+      enum: ["running", "input_required", "interrupted", "completed", "failed", "rejected"],
+    }),
+    statusMessage: text("status_message"),
+    /** JSON text, kept as it came. */
+    result: text("result"),
+    endedAtMs: integer("ended_at_ms"),
+    /** The agent that made it, or whose device or key did; NULL where an operator or an older version did. */
+    creatorAgentDid: text("creator_agent_did").$type<AgentDid>(),
   },
   (table) => [
     // The name first, so that the operator, who is in no tenant, finds a name too.
@@ -34,6 +45,11 @@ export const tasks = sqliteTable(
       .on(table.creatorServiceAccountId, table.taskId)
       .where(sql`${table.creatorServiceAccountId} IS NOT NULL`),
     check("tasks_status", sql`${table.status} IN ('running', 'canceled')`),
+    check(
+      "tasks_state",
+      sql`${table.state} IS NULL OR ${table.state} IN ('running', 'input_required', 'interrupted', 'completed', 'failed', 'rejected')`,
+    ),
+    check("tasks_result", sql`${table.result} IS NULL OR json_valid(${table.result})`),
     check("tasks_params", sql`json_valid(${table.params})`),
     check("tasks_metadata", sql`json_valid(${table.metadata})`),
     check(

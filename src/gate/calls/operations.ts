@@ -47,7 +47,7 @@ export type OperationsDeps = {
   outbox: Pick<Outbox, "accept" | "status" | "handlingOf" | "receiptsConfirmed">;
   queue: Pick<Queue, "deadLetters" | "replay" | "purge" | "isWaiting" | "fetch" | "isHeldBy" | "acknowledge">;
   intake: Pick<Intake, "putLocal" | "fencePeer" | "fenceGroup">;
-  relay: Pick<Relay, "broadcast">;
+  relay: Pick<Relay, "broadcast" | "announceTask">;
   sockets: Pick<Sockets, "all">;
   relayTickets: Pick<RelayTickets, "make" | "keep">;
   revocation: Revocation;
@@ -75,6 +75,7 @@ export function createOperations(deps: OperationsDeps): Operations {
       wake();
     },
     broadcast: deps.relay.broadcast,
+    announceTask: deps.relay.announceTask,
     deliverLocal(message) {
       call.assertCurrent();
       const put = intake.putLocal(message);

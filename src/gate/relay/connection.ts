@@ -35,6 +35,8 @@ export type Connections = {
   event(session: Session, name: string, payload: unknown): void;
   /** Sends an event to the sockets that may manage this agent's devices. */
   broadcast(name: string, payload: Record<string, unknown>): void;
+  /** Sends `task.updated` to the sockets that may read tasks. */
+  announceTask(payload: Record<string, unknown>): void;
   /** Counts a malformed frame; the tenth closes the socket with 1008. */
   malformed(session: Session, problem: { reason: string; detail: string; frameId: string | null }): void;
   /**
@@ -130,6 +132,11 @@ export function createConnections({ sockets, queue, commits, endReason, now, log
 
     broadcast(name, payload) {
       for (const session of sockets.all()) if (session.scopes.includes("devices")) event(session, name, payload);
+    },
+
+    announceTask(payload) {
+      for (const session of sockets.all())
+        if (session.scopes.includes("tasks:read")) event(session, "task.updated", payload);
     },
 
     malformed(session, { reason, detail, frameId }) {

@@ -29,6 +29,8 @@ export type Relay = {
   sendReceipts(receipts: readonly Receipt[], over?: Session): void;
   /** Sends an event to the sockets that may manage this agent's devices. */
   broadcast(name: string, payload: Record<string, unknown>): void;
+  /** Sends `task.updated` to the sockets that may read tasks. */
+  announceTask(payload: Record<string, unknown>): void;
   /** Closes older sockets of the agent's own credential. */
   supersede(older: readonly Session[]): void;
   /** Closes the sockets that may not stay. */
@@ -83,6 +85,7 @@ export function createRelay(deps: RelayDeps): Relay {
     push: deliveries.push,
     sendReceipts: deliveries.sendReceipts,
     broadcast: connections.broadcast,
+    announceTask: connections.announceTask,
     supersede: connections.supersede,
     sweep: connections.sweep,
     nextDueMs: connections.nextDueMs,

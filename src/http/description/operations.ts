@@ -222,6 +222,16 @@ export const OPERATIONS: Readonly<Record<MethodName, OperationDescription>> = {
     refuses: [...CONFLICT, ...GRAPH],
     example: { taskId: ulid },
   },
+  "task/interrupt": {
+    summary: "Interrupt a task, which a message continues",
+    refuses: [...CONFLICT, ...GRAPH],
+    example: { taskId: ulid },
+  },
+  "task/update": {
+    summary: "Say, as the task's agent, what becomes of it",
+    refuses: [...MAKES, ...GRAPH],
+    example: { taskId: ulid, status: "completed", result: { room: "2.14" } },
+  },
   "task/delete": {
     summary: "Delete a task",
     refuses: [...CONFLICT, ...GRAPH],

@@ -7,22 +7,31 @@ import { listTasks } from "../../tasks/list.ts";
 import { recordOperatorAccess } from "../../tasks/operator-access.ts";
 import { sendToTask } from "../../tasks/send.ts";
 import { changeShare, type Share } from "../../tasks/share.ts";
+import { REPORTED_STATES, TASK_STATES } from "../../tasks/state.ts";
 import { shownTask, type TaskKey } from "../../tasks/store.ts";
-import { cancelTask, deleteTask } from "../../tasks/update.ts";
+import { cancelTask, deleteTask, interruptTask, updateTask } from "../../tasks/update.ts";
 import { JsonText, keptJson } from "../../wire/json-text.ts";
+import { codePoints } from "../../wire/text.ts";
 import { ProxyError } from "../../wire/problem.ts";
 import { defineMethod, type Method } from "../method.ts";
 import { PERMISSIONS } from "../permissions.ts";
 import { agentDid, plainText, timeMs } from "../schemas.ts";
 
 const PAGE_MAX = 100;
-/** `params` and `metadata`, as JSON; a row of D1 holds 2 MB. */
+/** `params`, `metadata` and `result`, as JSON; a row of D1 holds 2 MB. */
 const OBJECT_BYTES_MAX = 262_144;
 /** What stands around it in a message has to fit as well, and is judged where it is sent. */
 const CONTENT_BYTES_MAX = 1_048_576;
 
 const taskId = plainText(1, 128);
 const taskName = plainText(1, 128);
+/** What an agent says of a task may have lines; counted in code points. */
+const STATUS_MESSAGE_MAX = 4_096;
+const statusMessage = z.string().check(
+  z.maxLength(2 * STATUS_MESSAGE_MAX),
+  z.refine((text: string) => text.isWellFormed(), "holds half a character"),
+  z.refine((text: string) => codePoints(text) <= STATUS_MESSAGE_MAX, `is longer than ${STATUS_MESSAGE_MAX} characters`),
+);
 /** Kept to the byte: neither the spelling of a number nor a member's name changes on its way. */
 const objectText = keptJson(OBJECT_BYTES_MAX).check(
   z.refine((text: JsonText) => text.json.startsWith("{") || text.json === "null", "is no object"),
@@ -43,13 +52,16 @@ const task = z.object({
   name: z.nullable(z.string()),
   tenantId: z.string(),
   agentDid: z.string(),
-  status: z.enum(["running", "canceled"]),
+  status: z.enum(TASK_STATES),
   params: shownObject,
   metadata: shownObject,
+  result: z.optional(shownObject),
+  statusMessage: z.optional(z.string()),
   creatorUserId: z.nullable(z.string()),
   creatorServiceAccountId: z.nullable(z.string()),
   createdAtMs: timeMs,
   updatedAtMs: timeMs,
+  endedAtMs: z.optional(timeMs),
 });
 const oneTask = z.object({ task });
 
@@ -94,6 +106,7 @@ const list = defineMethod({
   permission: PERMISSIONS["task/list"],
   params: z.object({
     agentDid: z.optional(agentDid),
+    status: z.optional(z.enum(TASK_STATES)),
     cursor: z.optional(z.string().check(z.regex(/^[0-9A-HJKMNP-TV-Z]{26}$/))),
     limit: z.optional(z.int().check(z.minimum(1), z.maximum(PAGE_MAX))),
   }),
@@ -101,6 +114,7 @@ const list = defineMethod({
   handler: (ctx, params) =>
     listTasks(ctx, {
       agentDid: params.agentDid ?? null,
+      status: params.status ?? null,
       cursor: params.cursor ?? null,
       limit: params.limit ?? PAGE_MAX,
     }),
@@ -113,6 +127,35 @@ const cancel = defineMethod({
   params: z.object(keyMembers).check(oneKey),
   result: oneTask,
   handler: async (ctx, params) => ({ task: await cancelTask(ctx, keyOf(params), params.agentDid ?? null) }),
+});
+
+const interrupt = defineMethod({
+  name: "task/interrupt",
+  surface: "rpc",
+  permission: PERMISSIONS["task/interrupt"],
+  params: z.object(keyMembers).check(oneKey),
+  result: oneTask,
+  handler: async (ctx, params) => ({ task: await interruptTask(ctx, keyOf(params), params.agentDid ?? null) }),
+});
+
+const update = defineMethod({
+  name: "task/update",
+  surface: "rpc",
+  permission: PERMISSIONS["task/update"],
+  params: z
+    .object({
+      taskId: z.optional(taskId),
+      taskName: z.optional(taskName),
+      status: z.enum(REPORTED_STATES),
+      statusMessage: z.optional(statusMessage),
+      result: z.optional(keptJson(OBJECT_BYTES_MAX)),
+    })
+    .check(oneKey),
+  keeps: ["result"],
+  result: oneTask,
+  handler: async (ctx, { status, statusMessage: message, result, ...key }) => ({
+    task: await updateTask(ctx, keyOf(key), { state: status, statusMessage: message, result: result?.json }),
+  }),
 });
 
 const remove = defineMethod({
@@ -151,6 +194,8 @@ export const taskMethods: readonly Method[] = [
   get,
   list,
   cancel,
+  interrupt,
+  update,
   remove,
   share,
   unshare,

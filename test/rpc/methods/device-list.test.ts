@@ -85,6 +85,7 @@ describe("an agent with as many devices as it may have", () => {
       isEnded: () => false,
       audit() {},
       broadcast() {},
+      announceTask() {},
       end: async ({ apply }: { apply(): unknown }) => ({ applied: apply(), fenced: { sockets: 0, inFlight: 0 } }),
       devices: {
         countChange: () => 0,
