@@ -78,7 +78,7 @@ test("reconciliation removes what has ended, and nothing else", async () => {
   expect(await removeExpired({ db: env.DB, now: Date.now })).toBe(0);
   const left = await rows(
     "SELECT relation FROM relationships WHERE object_id = ?1 AND relation IN ('viewer', 'editor')",
-    [task.taskId],
+    task.taskId,
   );
   expect(left).toEqual([{ relation: "editor" }]);
   expect(await rows("SELECT relation FROM relationship_expiries")).toEqual([{ relation: "editor" }]);
