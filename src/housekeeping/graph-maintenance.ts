@@ -2,6 +2,7 @@
 import { findUnwrittenTenants } from "../authz/enforcement.ts";
 import { removeExpired } from "../authz/store/expiries.ts";
 import { drainOutbox } from "../authz/sync/drain.ts";
+import { mirrorPages } from "../authz/sync/mirror.ts";
 import { noteDrift, reconcile } from "../authz/sync/reconcile.ts";
 import { remoteGraphOf } from "../authz/sync/remote.ts";
 import type { Config, TenantSwitch } from "../config.ts";
@@ -26,6 +27,8 @@ export type Progress = {
   begunAtMs?: number;
   /** No pass begins before: a pass takes its time over a large installation, and reads every row of it. */
   restUntilMs?: number;
+  /** Where the filling of an engine goes on; null or absent: from the beginning. */
+  mirror?: string | null;
 };
 
 export type GraphDeps = { db: D1Database; config: Config; now: () => number; log: Log };
@@ -37,13 +40,20 @@ export async function drainGraphOutbox(deps: GraphDeps): Promise<"done" | "more"
   return (await drainOutbox({ ...deps, graph })).hasMore ? "more" : "done";
 }
 
+/** Reconciles one page of D1, and some pages of an engine with D1; see {@link reconcileRows}. */
+export async function reconcilePage(deps: GraphDeps, before: Progress = { cursor: null, drift: 0 }): Promise<Progress> {
+  const after = await reconcileRows(deps, before);
+  const graph = remoteGraphOf(deps.config);
+  return graph === null ? after : { ...after, mirror: await mirrorPages({ ...deps, graph }, before.mirror ?? null) };
+}
+
 /**
  * Reconciles one page, for tenants whose writes go to the graph. A pass goes on page after page, and rests afterwards for
  * {@link REST_RATIO} times as long as it took.
  *
  * @returns where to go on; a cursor of null where the pass has ended
  */
-export async function reconcilePage(deps: GraphDeps, before: Progress = { cursor: null, drift: 0 }): Promise<Progress> {
+async function reconcileRows(deps: GraphDeps, before: Progress): Promise<Progress> {
   const expired = await removeExpired(deps);
   if (expired > 0) deps.log.info("authz.expired_removed", { count: expired });
   const nowMs = deps.now();

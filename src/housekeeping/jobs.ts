@@ -82,7 +82,7 @@ export function createJobs(deps: JobDeps, nowMs: number): Job[] {
       run: async () => {
         const progress = await reconcilePage(graph, kv.get<Progress>("reconciliation"));
         kv.put("reconciliation", progress);
-        return progress.cursor === null ? "done" : "more";
+        return progress.cursor === null && (progress.mirror ?? null) === null ? "done" : "more";
       },
     },
     eachRound("keys of ended makers", () => cleanUpKeys(graph)),

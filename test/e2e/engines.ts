@@ -14,6 +14,8 @@ export type Engine = {
   setting: string;
   /** One call of its API. */
   ask(path: string, body: unknown): Promise<{ status: number; body: Record<string, unknown> }>;
+  /** Deletes every tuple in it, as if it had been started anew. */
+  empty(): Promise<void>;
   /** Ends it; what it had in memory is gone. */
   stop(): Promise<void>;
 };
@@ -53,7 +55,7 @@ export async function startEngine(name: EngineName): Promise<Engine> {
   };
   try {
     const setting = await whenReady(child, () => setUp(name, url, ask));
-    return { url, setting, ask, stop: () => ended(child) };
+    return { url, setting, ask, empty: () => emptied(name, setting, ask), stop: () => ended(child) };
   } catch (error) {
     await ended(child);
     throw error;
@@ -101,6 +103,29 @@ async function setUp(name: EngineName, url: string, ask: Engine["ask"]): Promise
   const written = await ask(`${path}/authorization-models`, JSON.parse(model("model.json")));
   if (written.status !== 201) throw new Error(JSON.stringify(written));
   return `openfga+${url}${path}`;
+}
+
+async function emptied(name: EngineName, setting: string, ask: Engine["ask"]): Promise<void> {
+  if (name === "spicedb") {
+    for (const resourceType of ["task", "agent", "tenant", "group"]) {
+      // oxlint-disable-next-line no-await-in-loop -- type after type
+      await ask("/v1/relationships/delete", { relationshipFilter: { resourceType } });
+    }
+    return;
+  }
+  const store = new URL(setting.replace("openfga+", "")).pathname;
+  for (;;) {
+    // oxlint-disable-next-line no-await-in-loop -- page after page
+    const { body } = await ask(`${store}/read`, { page_size: 100 });
+    const keys = (body["tuples"] as { key: { user: string; relation: string; object: string } }[]).map(({ key }) => ({
+      user: key.user,
+      relation: key.relation,
+      object: key.object,
+    }));
+    if (keys.length === 0) return;
+    // oxlint-disable-next-line no-await-in-loop -- as above
+    await ask(`${store}/write`, { deletes: { tuple_keys: keys } });
+  }
 }
 
 /** Tries until it answers. */

@@ -29,7 +29,7 @@ describe.runIf(hasEngines()).each(ENGINES)("%s as the graph", (name) => {
         FGAC_TASKS_DUAL_WRITE: "on",
         FGAC_AGENT_API_KEYS_DUAL_WRITE: "on",
       },
-      { ROUND_MS: 500 },
+      { ROUND_MS: 500, RECONCILE_EVERY_MS: 1_000 },
     );
     anne = await register(proxy.url, "anne", { tenantId: "shared" });
     bob = await register(proxy.url, "bob", { tenantId: "shared" });
@@ -126,6 +126,15 @@ describe.runIf(hasEngines()).each(ENGINES)("%s as the graph", (name) => {
     expect((await byKey("task/delete", { taskId })).status).toBe(200);
     expect((await call(anne, "apikey/delete", { apiKeyId })).error).toBeUndefined();
     expect((await byKey("task/list", {})).status).toBe(401);
+  });
+
+  test("emptied, it lets nobody in until it is filled again from the database", { timeout: 90_000 }, async () => {
+    const taskId = await made(anne);
+    await engine.empty();
+    const seen = async (): Promise<string | undefined> =>
+      (await call(anne, "task/get", { taskId })).result?.task?.taskId;
+    await expect.poll(seen, { timeout: 60_000, interval: 250 }).toBe(taskId);
+    await expect.poll(() => proxy.output(), { timeout: 60_000 }).toContain("authz.mirrored");
   });
 
   test("an engine that is not there lets nobody in", async () => {

@@ -48,15 +48,29 @@ export function expiryStatement(tuple: Tuple, expiresAtMs: number | null): State
 
 /** @returns the statement that lets tuples stand for good; for a batch that writes them without an end */
 export function withoutExpiry(tuples: readonly Tuple[]): Statement<D1Result> {
+  return query.run(sql`DELETE FROM ${relationshipExpiries}
+    WHERE (${KEY}) IN (SELECT ${VALUES} FROM json_each(${keysOf(tuples)}))`);
+}
+
+/** @returns those of some tuples that stand at the primary and have no end */
+export async function unendingAmong(db: D1Database, tuples: readonly Tuple[]): Promise<Tuple[]> {
+  const select = query.all<{ n: number }>(sql`SELECT key AS n FROM json_each(${keysOf(tuples)})
+    WHERE EXISTS (SELECT 1 FROM ${relationships} WHERE (${KEY}) = (${VALUES}))
+      AND NOT EXISTS (SELECT 1 FROM ${relationshipExpiries} WHERE (${KEY}) = (${VALUES}))`);
+  const standing = new Set((await readAll(db.withSession("first-primary"), select)).map(({ n }) => n));
+  return tuples.filter((_, index) => standing.has(index));
+}
+
+const VALUES = sql.raw("value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5");
+
+function keysOf(tuples: readonly Tuple[]): string {
   const keys = tuples.map((tuple) => {
     const parsed = parseTuple(tuple);
     if (!parsed.ok) throw new RangeError(parsed.error);
     const { object, relation, subject } = parsed.value;
     return [object.type, object.id, relation, subject.type, subject.id, subject.relation];
   });
-  const values = sql.raw("value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5");
-  return query.run(sql`DELETE FROM ${relationshipExpiries}
-    WHERE (${KEY}) IN (SELECT ${values} FROM json_each(${JSON.stringify(keys)}))`);
+  return JSON.stringify(keys);
 }
 
 /** Removes what has expired, {@link EXPIRED_AT_ONCE} at most. @returns how many grants that were */

@@ -103,6 +103,19 @@ export function createOpenFga(deps: RemoteGraphDeps): RemoteGraph {
       return standing.value ? err("still_granted") : ok(undefined);
     },
 
+    mirror: {
+      add: (tuples) => write("register", tuples.map(tupleKey)),
+      async holds(tuple) {
+        const found = await call(
+          "/read",
+          { tuple_key: tupleKey(tuple), page_size: 1, ...CONSISTENCY },
+          null,
+          tupleKeysIn,
+        );
+        return found.ok ? ok(found.value.length > 0) : found;
+      },
+    },
+
     async checkMany(questions) {
       const verdicts: boolean[] = [];
       for (let from = 0; from < questions.length; from += CHECKS_MAX) {

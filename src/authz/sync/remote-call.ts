@@ -7,6 +7,7 @@ import { DeadlineExceeded, withDeadline } from "../../resilience/deadline.ts";
 import { errorFields, type Log } from "../../telemetry/log.ts";
 import type { Meter } from "../../telemetry/meter.ts";
 import { err, ok, type Result } from "../../wire/result.ts";
+import type { Tuple } from "../engine/tuple.ts";
 
 /** One attempt, connect to last byte. */
 export const REMOTE_TIMEOUT_MS = 2_000;
@@ -79,6 +80,11 @@ export type RemoteGraph = {
     question: { subject: string; relation: string; type: string },
     page: { limit: number; cursor: string | null },
   ): Promise<Result<string[], ExceptionClass>>;
+  /** Tuples as they are, for an engine that is to hold what D1 holds; null: a service keeps its own. */
+  readonly mirror: {
+    add(tuples: readonly Tuple[]): Promise<Result<void, ExceptionClass>>;
+    holds(tuple: Tuple): Promise<Result<boolean, ExceptionClass>>;
+  } | null;
   readonly breaker: Breaker;
 };
 

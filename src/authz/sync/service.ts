@@ -46,6 +46,7 @@ export function createRemoteGraph(deps: RemoteGraphDeps): RemoteGraph {
     breaker,
     check,
     checkMany: null,
+    mirror: null,
     stands,
 
     async apply(change, version) {

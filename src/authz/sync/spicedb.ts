@@ -73,6 +73,14 @@ export function createSpiceDb(deps: RemoteGraphDeps): RemoteGraph {
       return standing.value ? err("still_granted") : ok(undefined);
     },
 
+    mirror: {
+      add: (tuples) => write("register", tuples),
+      holds(tuple) {
+        const question = { ...CONSISTENCY, relationshipFilter: tupleFilter(tuple), optionalLimit: 1 };
+        return call("/v1/relationships/read", question, null, isAnyIn);
+      },
+    },
+
     async checkMany(questions) {
       const verdicts: boolean[] = [];
       for (let from = 0; from < questions.length; from += CHECKS_MAX) {
