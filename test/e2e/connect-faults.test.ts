@@ -24,7 +24,7 @@ test("a disk that is full: said in one line, what came stays with the server, an
   const text = "x".repeat(40_000);
   const ids: string[] = [];
   for (const n of [1, 2, 3, 4, 5, 6]) ids.push(await send(runner, JSON.stringify({ n, text })));
-  await expect.poll(() => first.said()).toContain("inbox: cannot be written");
+  await expect.poll(() => first.said()).toMatch(/inbox: cannot be (?:written|used)/);
   expect(linesWith(first.said(), "inbox: ")).toHaveLength(1);
   expect(await stateOf(runner, ids.at(-1) ?? "")).toBe("queued");
   first.child.kill("SIGKILL");
@@ -108,7 +108,8 @@ test("10,000 messages that wait: the next stays with the server, said in one lin
   expect(linesWith(said(), "is full")).toHaveLength(1);
   expect(await stateOf(runner, id)).toBe("queued");
   isDown = false;
-  const handed = (): unknown[] => payloads(got).filter((payload, at, all) => payload !== all[at - 1]);
-  await expect.poll(() => handed().length, { timeout: 120_000 }).toBe(10_001);
-  expect(handed()).toEqual([...Array.from({ length: 10_000 }, (_, n) => n), "one too many"]);
+  // The program is in this process: reading all of it again and again would keep it from answering.
+  await expect.poll(() => got.at(-1)?.body, { timeout: 150_000, interval: 500 }).toContain("one too many");
+  const handed = payloads(got).filter((payload, at, all) => payload !== all[at - 1]);
+  expect(handed).toEqual([...Array.from({ length: 10_000 }, (_, n) => n), "one too many"]);
 });
