@@ -15,6 +15,7 @@ import { createDeadLetters, type DeadLetters } from "./methods/dead-letters.ts";
 import { createDeliveryReceipts, type DeliveryReceipts } from "./methods/delivery-receipts.ts";
 import { createDevices, type Devices } from "./methods/devices.ts";
 import { createGroups, type Groups } from "./methods/groups.ts";
+import { createTasks, type Tasks } from "./methods/tasks.ts";
 import { createFetchedInbox, type FetchedInbox } from "./methods/inbox.ts";
 import { createLookUpProfile, type LookUpProfile } from "./methods/profiles.ts";
 import { createPairing, type Pairing } from "./methods/pairing.ts";
@@ -152,6 +153,8 @@ export type AgentClient = {
   readonly profileOf: LookUpProfile;
   /** The groups that it is in. */
   readonly groups: Groups;
+  /** Tasks: waiting for one, and working on its own. */
+  readonly tasks: Tasks<RelayConnection>;
   /** Its relay clients. */
   readonly devices: Devices;
   readonly call: CallMethod;
@@ -239,6 +242,7 @@ export function createAgentClient(options: AgentClientOptions): AgentClient {
     pairing: createPairing(send),
     profileOf: createLookUpProfile(send),
     groups: createGroups(callMethod),
+    tasks: createTasks(callMethod, (handlers) => conversations.connect(handlers)),
     devices: createDevices(callMethod, null),
     call: callMethod,
     callText: createCallText(send),

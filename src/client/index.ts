@@ -51,6 +51,7 @@ export {
   SCOPES,
 } from "./methods/devices.ts";
 export type { Group, GroupInvite, GroupMember, GroupRole, Groups, ListedGroup } from "./methods/groups.ts";
+export type { Task, TaskHandler, Tasks, TaskStatus, TaskWork, WaitOptions } from "./methods/tasks.ts";
 export * from "./transport/errors.ts";
 export { createInstallationClient, type InstallationClient, type ServerTime } from "./installation.ts";
 export { deviceIdOf, exportKeys, generateKeys, importKeys, type Keys, type KeysJwk } from "./transport/keys.ts";

@@ -1,0 +1,169 @@
+/** Tasks (contract §5): waiting for one to end, and working on those of the agent itself. */
+import * as z from "zod/mini";
+import { RpcError } from "../transport/errors.ts";
+import { parseAnswer } from "../transport/http-call.ts";
+import type { CallMethod } from "./rpc.ts";
+
+const status = z.enum(["running", "input_required", "interrupted", "completed", "failed", "rejected", "canceled"]);
+const task = z.object({
+  taskId: z.string(),
+  name: z.nullable(z.string()),
+  tenantId: z.string(),
+  agentDid: z.string(),
+  status,
+  params: z.unknown(),
+  metadata: z.unknown(),
+  result: z.optional(z.unknown()),
+  statusMessage: z.optional(z.string()),
+  creatorUserId: z.nullable(z.string()),
+  creatorServiceAccountId: z.nullable(z.string()),
+  createdAtMs: z.number(),
+  updatedAtMs: z.number(),
+  endedAtMs: z.optional(z.number()),
+});
+const oneTask = z.object({ task });
+const taskMessage = z.object({ kind: z.literal("message"), taskId: z.string(), content: z.unknown() });
+const taskUpdated = z.object({ taskId: z.string(), status });
+
+export type TaskStatus = z.infer<typeof status>;
+/** A task, its JSON parsed; times in milliseconds since 1970. */
+export type Task = z.infer<typeof task>;
+
+/** A message to a task, at work. */
+export type TaskWork = {
+  readonly taskId: string;
+  /** What the message holds. */
+  readonly content: unknown;
+  /** Aborts when the task ends otherwise, e.g. because it is canceled, and when it is interrupted. */
+  readonly signal: AbortSignal;
+};
+
+/** Works on a task. What it resolves to is the result of the completed task; what it throws fails it. */
+export type TaskHandler = (work: TaskWork) => unknown;
+
+export type WaitOptions = {
+  readonly signal?: AbortSignal | undefined;
+  /** Between two looks, in milliseconds; 1,000 by default. */
+  readonly everyMs?: number | undefined;
+};
+
+export type Tasks<Connection> = {
+  /** One task, by its id. */
+  task(taskId: string): {
+    /** @throws RpcError `PROXY_NOT_FOUND` for one that the caller may not read */
+    get(): Promise<Task>;
+    /** Resolves to the task when it has ended. @throws the signal's reason, and as `get` */
+    wait(options?: WaitOptions): Promise<Task>;
+  };
+  /**
+   * Opens a relay connection of its own, and runs the handler for each message to a task of the agent. A message is acknowledged when
+   * its task's outcome is on the server; until then it comes again, so a handler may run twice.
+   */
+  serve(handler: TaskHandler): Connection;
+};
+
+/** What a relay connection hands over. */
+type Incoming = {
+  readonly onMessage: (message: { readonly payload: unknown }) => Promise<void>;
+  readonly onEvent: (event: { readonly event: string; readonly payload: unknown }) => void;
+};
+
+const EVERY_MS = 1_000;
+/** What the server takes of a message about a task, in code points. */
+const STATUS_MESSAGE_MAX = 4_096;
+
+const hasEnded = (at: TaskStatus): boolean => at !== "running" && at !== "input_required" && at !== "interrupted";
+
+/** @param connect opens a relay connection of the agent */
+export function createTasks<Connection>(
+  call: CallMethod,
+  connect: (handlers: Incoming) => Connection,
+): Tasks<Connection> {
+  const get = async (taskId: string): Promise<Task> => parseAnswer(oneTask, await call("task/get", { taskId })).task;
+  return {
+    task: (taskId) => ({
+      get: () => get(taskId),
+      async wait({ signal, everyMs = EVERY_MS } = {}) {
+        for (;;) {
+          signal?.throwIfAborted();
+          const found = await get(taskId);
+          if (hasEnded(found.status)) return found;
+          await pause(everyMs, signal);
+        }
+      },
+    }),
+    serve: (handler) => connect(workOn(call, get, handler)),
+  };
+}
+
+function workOn(call: CallMethod, get: (taskId: string) => Promise<Task>, handler: TaskHandler): Incoming {
+  const atWork = new Map<string, Set<AbortController>>();
+
+  const run = async (taskId: string, content: unknown): Promise<void> => {
+    const controller = new AbortController();
+    const controllers = atWork.get(taskId) ?? new Set();
+    atWork.set(taskId, controllers.add(controller));
+    try {
+      // Asked after the controller is there: a cancel between the two is in one of them.
+      if (hasEnded((await get(taskId)).status)) return;
+      const outcome = await outcomeOf(handler, { taskId, content, signal: controller.signal });
+      if (!controller.signal.aborted) await report(call, taskId, outcome);
+    } catch (error) {
+      if (!isOver(error)) throw error;
+    } finally {
+      controllers.delete(controller);
+      if (controllers.size === 0) atWork.delete(taskId);
+    }
+  };
+
+  return {
+    async onMessage({ payload }) {
+      const message = taskMessage.safeParse(payload);
+      if (message.success) await run(message.data.taskId, message.data.content);
+    },
+    onEvent({ event, payload }) {
+      const updated = event === "task.updated" ? taskUpdated.safeParse(payload) : null;
+      if (updated?.success !== true) return;
+      const { taskId, status: at } = updated.data;
+      if (!hasEnded(at) && at !== "interrupted") return;
+      for (const controller of atWork.get(taskId) ?? []) controller.abort(new Error(`the task is ${at}`));
+    },
+  };
+}
+
+type Outcome = { status: "completed"; result?: unknown } | { status: "failed"; statusMessage: string };
+
+async function outcomeOf(handler: TaskHandler, work: TaskWork): Promise<Outcome> {
+  try {
+    const result = await handler(work);
+    return result === undefined ? { status: "completed" } : { status: "completed", result };
+  } catch (error) {
+    const words = error instanceof Error ? error.message : String(error);
+    return { status: "failed", statusMessage: Array.from(words.toWellFormed()).slice(0, STATUS_MESSAGE_MAX).join("") };
+  }
+}
+
+async function report(call: CallMethod, taskId: string, outcome: Outcome): Promise<void> {
+  await call("task/update", { taskId, ...outcome });
+}
+
+/** Whether a task has ended, or gone, meanwhile: nothing is left to say of it. */
+function isOver(error: unknown): boolean {
+  return error instanceof RpcError && (error.code === "PROXY_CONFLICT" || error.code === "PROXY_NOT_FOUND");
+}
+
+async function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
+  // It may have been aborted during the last look, and says so only once.
+  signal?.throwIfAborted();
+  return new Promise((resolve, reject) => {
+    const abort = (): void => {
+      clearTimeout(timer);
+      reject(signal?.reason as Error);
+    };
+    const timer = setTimeout(() => {
+      signal?.removeEventListener("abort", abort);
+      resolve();
+    }, ms);
+    signal?.addEventListener("abort", abort, { once: true });
+  });
+}
