@@ -14,6 +14,8 @@ import { doctorFamily } from "./commands/doctor.ts";
 import { inboxFamily } from "./commands/inbox.ts";
 import { groupFamily } from "./commands/group.ts";
 import { initFamily } from "./commands/init.ts";
+import { inviteFamily } from "./commands/invite.ts";
+import { joinFamily } from "./commands/join.ts";
 import { listenFamily } from "./commands/listen.ts";
 import { messageFamily } from "./commands/message.ts";
 import { operatorFamily } from "./commands/operator.ts";
@@ -32,6 +34,7 @@ import { openSession } from "./session/session.ts";
 /** A new family is one file, and one entry here. */
 const FAMILIES: readonly Family[] = [
   initFamily,
+  joinFamily,
   agentFamily,
   pairFamily,
   groupFamily,
@@ -46,6 +49,7 @@ const FAMILIES: readonly Family[] = [
   apiKeyFamily,
   authzFamily,
   trustFamily,
+  inviteFamily,
   operatorFamily,
   auditFamily,
   deployFamily,

@@ -66,6 +66,13 @@ export {
   type OperatorClient,
   type RegisteredAgent,
 } from "./operator.ts";
+export {
+  type CreatedInvite,
+  enrollAgent,
+  type EnrollOptions,
+  type Invites,
+  type ListedInvite,
+} from "./methods/invites.ts";
 export type { OperatorRole } from "../wire/operator-role.ts";
 export type { ListedOperator, Operators, RevokedOperator } from "./methods/operators.ts";
 export type { AgentProfile, LookUpProfile } from "./methods/profiles.ts";

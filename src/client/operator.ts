@@ -24,18 +24,12 @@ import {
   createCallText,
   type Send,
 } from "./methods/rpc.ts";
+import { createInvites, type Invites } from "./methods/invites.ts";
 import { createOperators, type Operators } from "./methods/operators.ts";
 import { createLookUpProfile, type LookUpProfile } from "./methods/profiles.ts";
+import { type RegisteredAgent, registeredAgent } from "./methods/registered-agent.ts";
 import { createTrust, type Trust } from "./methods/trust.ts";
 
-const registered = z.object({
-  agentDid: z.string(),
-  ownerDid: z.string(),
-  tenantId: z.optional(z.string()),
-  ait: z.string(),
-  access: z.object({ token: z.string(), expiresAtMs: z.number() }),
-  refreshToken: z.string(),
-});
 const listedAgent = z.object({
   agentDid: z.string(),
   ownerDid: z.string(),
@@ -48,8 +42,7 @@ const listedAgent = z.object({
 const agentPage = z.object({ agents: z.array(listedAgent), nextCursor: z.optional(z.nullable(z.string())) });
 const rotated = z.object({ kid: z.string() });
 
-/** What registration and re-keying give: the agent's credential, and whose it is. Shown once. */
-export type RegisteredAgent = z.infer<typeof registered>;
+export type { RegisteredAgent };
 /** An agent as the registry lists it; times in milliseconds since 1970. */
 export type ListedAgent = z.infer<typeof listedAgent>;
 
@@ -82,6 +75,7 @@ export type OperatorClient = {
   /** Who an agent is. */
   readonly profileOf: LookUpProfile;
   readonly trust: Trust;
+  readonly invites: Invites;
   readonly operators: Operators;
   /** A page of the audit log, newest first. */
   audit(query?: AuditQuery): Promise<AuditPage>;
@@ -97,7 +91,7 @@ export function createOperatorClient(options: ConnectionOptions & { readonly tok
   const post = async (path: string, body: unknown): Promise<unknown> =>
     (await send({ method: "POST", path, body: JSON.stringify(body) })).json;
   return {
-    registerAgent: async (registration) => parseAnswer(registered, await post("/v1/agents", registration)),
+    registerAgent: async (registration) => parseAnswer(registeredAgent, await post("/v1/agents", registration)),
     async listAgents({ cursor } = {}) {
       const path = cursor === undefined ? "/v1/agents" : `/v1/agents?cursor=${encodeURIComponent(cursor)}`;
       const { agents, nextCursor } = parseAnswer(agentPage, (await send({ method: "GET", path })).json);
@@ -107,7 +101,7 @@ export function createOperatorClient(options: ConnectionOptions & { readonly tok
       await post("/v1/agents/revoke", { agentDid, reason });
     },
     rekeyAgent: async (agentDid, publicKey) =>
-      parseAnswer(registered, await post("/v1/agents/rekey", { agentDid, publicKey })),
+      parseAnswer(registeredAgent, await post("/v1/agents/rekey", { agentDid, publicKey })),
     rotateSigningKey: async () => parseAnswer(rotated, await post("/v1/keys/rotate", {})),
     async revokeSigningKey(kid) {
       await post("/v1/keys/revoke", { kid });
@@ -116,6 +110,7 @@ export function createOperatorClient(options: ConnectionOptions & { readonly tok
     devicesOf: (agentDid) => createDevices(call, agentDid),
     profileOf: createLookUpProfile(send),
     trust: createTrust(call),
+    invites: createInvites(send),
     operators: createOperators(call),
     audit: (query = {}) => listAudit(call, query),
     call,

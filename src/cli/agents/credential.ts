@@ -14,8 +14,8 @@ import { CliError, EXIT, exitCodeOf, usage } from "../terminal/errors.ts";
 
 const CONFLICT = 409;
 
-/** What makes the server issue a credential for a key. */
-type Issue = (publicKey: string) => Promise<RegisteredAgent>;
+/** What makes the server issue a credential for a key; whoever proves that they hold it takes all of it. */
+type Issue = (publicKey: string, keys: KeysJwk) => Promise<RegisteredAgent>;
 
 /**
  * Stores a new agent under a name that is free here.
@@ -70,7 +70,7 @@ async function issued(
     check(stored);
     const { keys, isFresh } = await keysOnDisk(home, name);
     try {
-      const { agentDid, ownerDid, ait, access, refreshToken } = await issue(keys.x);
+      const { agentDid, ownerDid, ait, access, refreshToken } = await issue(keys.x, keys);
       return { name, baseUrl, agentDid, ownerDid, keys, ait, access, refreshToken };
     } catch (error) {
       // What was refused is not known to the server; a key of an earlier run may be.

@@ -1,6 +1,18 @@
-/** Tasks (contract §5): waiting for one to end, and working on those of the agent itself. */
+/**
+ * Tasks (contract §5): waiting for one to end, and working on those of the agent itself.
+ *
+ * @example
+ * ```ts
+ * const made = await agent.call("task/create", { agentDid: agent.agentDid, params: {} });
+ * const serving = agent.tasks.serve(({ content }) => ({ booked: content.day }));
+ * await agent.call("message/send", { taskId: made.task.taskId, content: { day: "Friday" } });
+ * const done = await agent.tasks.task(made.task.taskId).wait();
+ * serving.close();
+ * console.log(done.status, done.result.booked); // completed Friday
+ * ```
+ */
 import * as z from "zod/mini";
-import { RpcError } from "../transport/errors.ts";
+import { NotNow, RpcError } from "../transport/errors.ts";
 import { parseAnswer } from "../transport/http-call.ts";
 import type { CallMethod } from "./rpc.ts";
 
@@ -22,7 +34,8 @@ const task = z.object({
   endedAtMs: z.optional(z.number()),
 });
 const oneTask = z.object({ task });
-const taskMessage = z.object({ kind: z.literal("message"), taskId: z.string(), content: z.unknown() });
+/** What `message/send` and `event/send` deliver. */
+const sentToTask = z.object({ kind: z.enum(["message", "event"]), taskId: z.string(), content: z.unknown() });
 const taskUpdated = z.object({ taskId: z.string(), status });
 
 export type TaskStatus = z.infer<typeof status>;
@@ -57,7 +70,8 @@ export type Tasks<Connection> = {
   };
   /**
    * Opens a relay connection of its own, and runs the handler for each message to a task of the agent. A message is acknowledged when
-   * its task's outcome is on the server; until then it comes again, so a handler may run twice.
+   * its task's outcome is on the server; until then it comes again, so a handler may run twice. A message that is about no task is
+   * left to the agent's other programs, and comes again until one of them takes it.
    */
   serve(handler: TaskHandler): Connection;
 };
@@ -118,8 +132,10 @@ function workOn(call: CallMethod, get: (taskId: string) => Promise<Task>, handle
 
   return {
     async onMessage({ payload }) {
-      const message = taskMessage.safeParse(payload);
-      if (message.success) await run(message.data.taskId, message.data.content);
+      const sent = sentToTask.safeParse(payload);
+      // Whoever else holds a socket of the agent gets it: nothing that was meant for somebody is acknowledged for them.
+      if (!sent.success) throw new NotNow("the message is about no task");
+      if (sent.data.kind === "message") await run(sent.data.taskId, sent.data.content);
     },
     onEvent({ event, payload }) {
       const updated = event === "task.updated" ? taskUpdated.safeParse(payload) : null;

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { RpcError } from "../../../src/client/index.ts";
+import { NotNow, RpcError } from "../../../src/client/index.ts";
 import { createTasks, type TaskHandler } from "../../../src/client/methods/tasks.ts";
 
 const TASK_ID = "01K9ZJ8Q6V3N5T7W2X4Y6Z8A0B";
@@ -92,13 +92,13 @@ test.each(["canceled", "completed", "interrupted"])(
   },
 );
 
-test("a handler is not run for a task that has ended, nor for an event or a message of a peer", async () => {
+test("a handler is not run for a task that has ended, nor for an event, and a message of a peer is left to other programs", async () => {
   let runs = 0;
   const count = (): void => void (runs += 1);
   await serverAt("canceled").tasks.serve(count).onMessage(message);
   const handlers = serverAt("running").tasks.serve(count);
   await handlers.onMessage({ payload: { ...message.payload, kind: "event" } });
-  await handlers.onMessage({ payload: "hello" });
+  await expect(handlers.onMessage({ payload: "hello" })).rejects.toThrow(NotNow);
   expect(runs).toBe(0);
   await handlers.onMessage(message);
   expect(runs).toBe(1);
