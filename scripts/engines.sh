@@ -3,16 +3,17 @@
 # paths. From nothing it takes minutes on two processors; from the cache of an earlier run it takes none.
 #
 #   sh scripts/engines.sh [openfga|spicedb]
+#   sh scripts/engines.sh built                 whether both are there already; installs nothing
 set -eu
 
 openfga=v1.22.1
 spicedb=v1.56.2
 
-if ! command -v go >/dev/null; then
-  echo "engines: there is no Go on this machine" >&2
-  exit 3
-fi
 folder=${SALLYPORT_ENGINES:-${XDG_CACHE_HOME:-$HOME/.cache}/sallyport/engines}
+if [ "${1:-all}" = built ]; then
+  [ -x "$folder/openfga-$openfga" ] && [ -x "$folder/spicedb-$spicedb" ]
+  exit
+fi
 mkdir -p "$folder"
 
 # install <name> <package> <version>: built beside and moved into place, so that a build that was cut leaves nothing
@@ -20,6 +21,10 @@ install() {
   if [ -x "$folder/$1-$3" ]; then
     echo "$folder/$1-$3"
     return
+  fi
+  if ! command -v go >/dev/null; then
+    echo "engines: there is no Go on this machine" >&2
+    exit 3
   fi
   echo "engines: building $1 $3 (once, minutes) ..." >&2
   GOBIN="$folder/building" GOFLAGS="-buildvcs=false" go install "$2@$3" >&2
