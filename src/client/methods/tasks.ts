@@ -47,6 +47,12 @@ export type TaskWork = {
   readonly taskId: string;
   /** What the message holds. */
   readonly content: unknown;
+  /**
+   * Who sent it: an agent, or null and `fromSubject`. A message to a task is told by its form alone, and a peer of the agent can send
+   * the same form without having `update` on the task: work that matters looks who asked for it.
+   */
+  readonly fromAgentDid: string | null;
+  readonly fromSubject?: string | undefined;
   /** Aborts when the task ends otherwise, e.g. because it is canceled, and when it is interrupted. */
   readonly signal: AbortSignal;
 };
@@ -76,9 +82,16 @@ export type Tasks<Connection> = {
   serve(handler: TaskHandler): Connection;
 };
 
+/** A message, as far as it is looked at. */
+type Sent = {
+  readonly payload: unknown;
+  readonly fromAgentDid: string | null;
+  readonly fromSubject?: string | undefined;
+};
+
 /** What a relay connection hands over. */
 type Incoming = {
-  readonly onMessage: (message: { readonly payload: unknown }) => Promise<void>;
+  readonly onMessage: (message: Sent) => Promise<void>;
   readonly onEvent: (event: { readonly event: string; readonly payload: unknown }) => void;
 };
 
@@ -113,14 +126,14 @@ export function createTasks<Connection>(
 function workOn(call: CallMethod, get: (taskId: string) => Promise<Task>, handler: TaskHandler): Incoming {
   const atWork = new Map<string, Set<AbortController>>();
 
-  const run = async (taskId: string, content: unknown): Promise<void> => {
+  const run = async ({ taskId, ...sent }: Omit<TaskWork, "signal">): Promise<void> => {
     const controller = new AbortController();
     const controllers = atWork.get(taskId) ?? new Set();
     atWork.set(taskId, controllers.add(controller));
     try {
       // Asked after the controller is there: a cancel between the two is in one of them.
       if (hasEnded((await get(taskId)).status)) return;
-      const outcome = await outcomeOf(handler, { taskId, content, signal: controller.signal });
+      const outcome = await outcomeOf(handler, { taskId, ...sent, signal: controller.signal });
       if (!controller.signal.aborted) await report(call, taskId, outcome);
     } catch (error) {
       if (!isOver(error)) throw error;
@@ -131,11 +144,12 @@ function workOn(call: CallMethod, get: (taskId: string) => Promise<Task>, handle
   };
 
   return {
-    async onMessage({ payload }) {
+    async onMessage({ payload, fromAgentDid, fromSubject }) {
       const sent = sentToTask.safeParse(payload);
       // Whoever else holds a socket of the agent gets it: nothing that was meant for somebody is acknowledged for them.
       if (!sent.success) throw new NotNow("the message is about no task");
-      if (sent.data.kind === "message") await run(sent.data.taskId, sent.data.content);
+      const { kind, taskId, content } = sent.data;
+      if (kind === "message") await run({ taskId, content, fromAgentDid, fromSubject });
     },
     onEvent({ event, payload }) {
       const updated = event === "task.updated" ? taskUpdated.safeParse(payload) : null;

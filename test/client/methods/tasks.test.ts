@@ -2,6 +2,7 @@ import { expect, test } from "vitest";
 import { NotNow, RpcError } from "../../../src/client/index.ts";
 import { createTasks, type TaskHandler } from "../../../src/client/methods/tasks.ts";
 
+const PEER = "did:cdi:registry.example:agent:01K9ZJ8Q6V3N5T7W2X4Y6Z8A0C";
 const TASK_ID = "01K9ZJ8Q6V3N5T7W2X4Y6Z8A0B";
 const TASK = {
   taskId: TASK_ID,
@@ -18,7 +19,7 @@ const TASK = {
 };
 
 type Handlers = {
-  onMessage(message: { payload: unknown }): Promise<void>;
+  onMessage(message: { payload: unknown; fromAgentDid: string | null }): Promise<void>;
   onEvent(event: { event: string; payload: unknown }): void;
 };
 
@@ -40,7 +41,7 @@ function serverAt(...statuses: string[]) {
   return { tasks, updates, failures };
 }
 
-const message = { payload: { kind: "message", taskId: TASK_ID, content: { n: 1 } } };
+const message = { fromAgentDid: PEER, payload: { kind: "message", taskId: TASK_ID, content: { n: 1 } } };
 const failed = (code: string): RpcError =>
   new RpcError({ code, message: code, number: -32_009, data: null, retryable: false, retryAfterMs: null });
 
@@ -63,8 +64,8 @@ test("waiting for a task ends when its signal is aborted", async () => {
 });
 
 test("what a handler returns completes its task, and is the result", async () => {
-  expect(await served(({ content }) => ({ got: content }))).toEqual([
-    { taskId: TASK_ID, status: "completed", result: { got: { n: 1 } } },
+  expect(await served(({ content, fromAgentDid }) => ({ got: content, from: fromAgentDid }))).toEqual([
+    { taskId: TASK_ID, status: "completed", result: { got: { n: 1 }, from: PEER } },
   ]);
   expect(await served(() => undefined)).toEqual([{ taskId: TASK_ID, status: "completed" }]);
 });
@@ -97,8 +98,8 @@ test("a handler is not run for a task that has ended, nor for an event, and a me
   const count = (): void => void (runs += 1);
   await serverAt("canceled").tasks.serve(count).onMessage(message);
   const handlers = serverAt("running").tasks.serve(count);
-  await handlers.onMessage({ payload: { ...message.payload, kind: "event" } });
-  await expect(handlers.onMessage({ payload: "hello" })).rejects.toThrow(NotNow);
+  await handlers.onMessage({ ...message, payload: { ...message.payload, kind: "event" } });
+  await expect(handlers.onMessage({ ...message, payload: "hello" })).rejects.toThrow(NotNow);
   expect(runs).toBe(0);
   await handlers.onMessage(message);
   expect(runs).toBe(1);
