@@ -177,6 +177,37 @@ describe("the command", () => {
     expect((await runner.run(["task", "get", task.taskId])).code).toBe(4);
   });
 
+  test("says what becomes of a task, stops it, goes on, and watches it until its end", async () => {
+    const runner = await withAgent();
+    const { task } = (await runner.json(["task", "create"])) as { task: { taskId: string } };
+    const { taskId } = task;
+    const asked = await runner.run(["task", "update", taskId, "input_required", "--message", "which day?"]);
+    expect(asked).toMatchObject({ code: 0, out: expect.stringContaining("input_required: which day?") as string });
+    expect(await runner.json(["task", "interrupt", taskId])).toMatchObject({ task: { status: "interrupted" } });
+    expect(await runner.json(["task", "list", "--status", "interrupted"])).toMatchObject({ tasks: [{ taskId }] });
+    await runner.json(["task", "send", taskId, '"Friday"']);
+
+    const watched = runner.run(["task", "watch", taskId, "--every", "1"]);
+    const done = await runner.run(["task", "update", taskId, "completed", "--result", "-"], '{"n": 1e400}');
+    expect(done).toMatchObject({ code: 0, out: expect.stringContaining('{"n": 1e400}') as string });
+    expect(await watched).toMatchObject({ code: 0, out: expect.stringContaining("completed") as string });
+    expect(await runner.run(["task", "update", taskId, "failed"])).toMatchObject({
+      code: 4,
+      err: expect.stringContaining("PROXY_CONFLICT") as string,
+    });
+    expect((await runner.run(["task", "update", taskId, "sleeping"])).code).toBe(4);
+  });
+
+  test("shares a task for a while", async () => {
+    const runner = await withAgent();
+    const { task } = (await runner.json(["task", "create"])) as { task: { taskId: string } };
+    const share = ["task", "share", task.taskId, "group:readers#member"];
+    const beganAtMs = Date.now();
+    const { expiresAtMs } = (await runner.json([...share, "--ttl-seconds", "3600"])) as { expiresAtMs: number };
+    expect(expiresAtMs).toBeGreaterThanOrEqual(beganAtMs + 3_600_000);
+    expect((await runner.run([...share, "--ttl-seconds", "0"])).code).toBe(2);
+  });
+
   test("makes a key, acts with it and ends it", async () => {
     const runner = await withAgent();
     const made = (await runner.json(["apikey", "create", "ci", "--scopes", "tasks:read,tasks:write"])) as Key;

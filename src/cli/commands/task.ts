@@ -23,12 +23,17 @@ type Task = z.infer<typeof task>;
 const one = z.object({ task });
 const page = z.object({ tasks: z.array(task), nextCursor: z.optional(z.string()) });
 const sent = z.object({ deliveryId: z.string() });
-const shared = z.object({ taskId: z.string(), subject: z.string(), relation: z.string() });
+const shared = z.object({
+  taskId: z.string(),
+  subject: z.string(),
+  relation: z.string(),
+  expiresAtMs: z.optional(z.number()),
+});
 
 type Named = Acting & { name: boolean };
 type CreateOptions = Acting & { for?: string; name?: string; params?: string; metadata?: string };
 type ListOptions = Acting & { for?: string; status?: string; limit?: number; cursor?: string; all: boolean };
-type ShareOptions = Acting & { as: string };
+type ShareOptions = Acting & { as: string; ttlSeconds?: number };
 type UpdateOptions = Named & { message?: string; result?: string };
 type WatchOptions = Named & { every: number };
 type SendOptions = Named & { event: boolean };
@@ -84,7 +89,7 @@ export const taskFamily: Family = (program, run) => {
     );
 
   for (const command of ["share", "unshare"] as const) {
-    addActing(
+    const sharing = addActing(
       tasks.command(command).description(command === "share" ? "let another read or work on it" : "take that back"),
     )
       .argument("<task>", "its id")
@@ -93,6 +98,8 @@ export const taskFamily: Family = (program, run) => {
       .action((taskId: string, subject: string, options: ShareOptions) =>
         run((session) => share(session, `task/${command}`, taskId, subject, options)),
       );
+    if (command === "share")
+      sharing.option("--ttl-seconds <n>", "it ends by itself after", wholeNumber("--ttl-seconds", 1, 1e10));
   }
 
   byKey(tasks.command("send").description("send JSON to the task's agent"))
@@ -192,12 +199,14 @@ async function share(
   subject: string,
   options: ShareOptions,
 ): Promise<void> {
-  const { as: relation } = options;
+  const { as: relation, ttlSeconds } = options;
   if (relation !== "viewer" && relation !== "editor") throw usage("--as is viewer or editor");
   const { call } = await acting(session, options);
-  const done = expected(shared, await call(method, { taskId, subject, relation }));
+  const until = ttlSeconds === undefined ? {} : { expiresAtMs: Date.now() + ttlSeconds * 1_000 };
+  const done = expected(shared, await call(method, { taskId, subject, relation, ...until }));
   const words = method === "task/share" ? `is ${relation} of` : `is no ${relation} any more of`;
-  await session.output.result(done, `${subject} ${words} ${taskId}`);
+  const end = done.expiresAtMs === undefined ? "" : `, until ${timeText(done.expiresAtMs)}`;
+  await session.output.result(done, `${subject} ${words} ${taskId}${end}`);
 }
 
 async function send(session: Session, key: string, json: string | undefined, options: SendOptions): Promise<void> {

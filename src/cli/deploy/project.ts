@@ -29,15 +29,11 @@ const settingsOf = z.partial(
 
 /** @throws CliError `BAD_PROJECT` where `wrangler.toml` is not one that can be deployed */
 export async function readProject(folder: string): Promise<Project> {
-  const { parse } = await import("smol-toml");
-  const parsed = settingsOf.safeParse(parse(await readFile(join(folder, "wrangler.toml"), "utf8")));
+  const parsed = settingsOf.safeParse(await parseToml(join(folder, "wrangler.toml")));
   const config = parsed.success ? parsed.data : {};
   const databaseName = config.d1_databases?.find(({ binding }) => binding === "DB")?.database_name;
   if (config.name === undefined || databaseName === undefined) {
-    throw new CliError("BAD_PROJECT", `${join(folder, "wrangler.toml")} names no Worker, or no database for DB`, {
-      exitCode: EXIT.setup,
-      advice: "Restore it from the repository, and change its settings alone.",
-    });
+    throw badProject(`${join(folder, "wrangler.toml")} names no Worker, or no database for DB`);
   }
   const { REGISTRY_ISSUER: issuer, REGISTRY_URL: registry } = config.vars ?? {};
   return {
@@ -49,6 +45,24 @@ export async function readProject(folder: string): Promise<Project> {
     issuer: typeof issuer === "string" ? issuer : "",
   };
 }
+
+/** @throws CliError `BAD_PROJECT` with the line at fault */
+async function parseToml(file: string): Promise<unknown> {
+  const { parse, TomlError } = await import("smol-toml");
+  try {
+    return parse(await readFile(file, "utf8"));
+  } catch (error) {
+    if (!(error instanceof TomlError)) throw error;
+    throw badProject(`${file} is no TOML, at line ${error.line}`, error);
+  }
+}
+
+const badProject = (message: string, cause?: unknown): CliError =>
+  new CliError("BAD_PROJECT", message, {
+    exitCode: EXIT.setup,
+    advice: "Restore it from the repository, and change its settings alone.",
+    cause,
+  });
 
 /**
  * DIDs are for life, and their authority is the host of the issuer: a name that is nobody's would be in all of them.

@@ -1,6 +1,6 @@
 /** `sallyport deploy`, with the command as users run it and a stand-in for wrangler that fails on cue. */
 import { once } from "node:events";
-import { readFile, stat } from "node:fs/promises";
+import { readFile, stat, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
@@ -32,6 +32,19 @@ async function machine(issuer = ISSUER): Promise<{ command: Runner; cloudflare: 
 
 const deploymentsOf = async ({ home }: Runner): Promise<unknown> =>
   JSON.parse(await readFile(join(home, "deployments.json"), "utf8"));
+
+test.each([
+  ["no TOML, at line 2", 'name = "sallyport"\nname ='],
+  ["names no Worker", "# nothing"],
+])("a project file that is wrong (%s) is said to be, and nothing is done", async (why, text) => {
+  const { command, cloudflare } = await machine();
+  await writeFile(join(command.workingFolder, "wrangler.toml"), text);
+  expect(await command.run(["deploy", "--yes"])).toMatchObject({
+    code: 3,
+    err: expect.stringContaining(why) as string,
+  });
+  expect((await cloudflare.account()).worker).toBeNull();
+});
 
 test("a first deployment makes database, schema, Worker and secrets, and leaves this machine set up for it", async () => {
   const { command, cloudflare, url } = await machine();
