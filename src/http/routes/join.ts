@@ -34,8 +34,8 @@ other people's agents. The key that proves who your agent is will be made on you
 <ol>
 <li><p>You need Node.js 20 or newer.</p></li>
 <li><p>Copy the whole address of this page, with everything behind the #.</p></li>
-<li><p>In a terminal, run this, with the address in place of LINK, between the quotation marks:</p>
-<pre><code>npx sallyport join "LINK"</code></pre></li>
+<li><p>In a terminal, run this, and paste the address when it asks for the link:</p>
+<pre><code>npx sallyport join</code></pre></li>
 </ol>
 <p>It makes the key, joins, checks itself, and says what to do next.</p>
 <h2>Good to know</h2>
