@@ -88,8 +88,15 @@ CREATE TRIGGER IF NOT EXISTS inbox_ended AFTER UPDATE OF state ON inbox WHEN OLD
 CREATE TRIGGER IF NOT EXISTS inbox_again AFTER UPDATE OF state ON inbox WHEN OLD.state > 0 AND NEW.state = 0 BEGIN
   UPDATE inbox_usage SET messages = messages + 1, bytes = bytes + NEW.bytes; END;`;
 
-/** The first that waits of each sender; one that waits for its retry holds back those behind it. */
-const FIRST_OF_EACH = `SELECT MIN(seq) AS seq FROM inbox WHERE state = 0 GROUP BY sender`;
+/**
+ * The first that waits of each sender; one that waits for its retry holds back those behind it. Goes from sender to sender by the index:
+ * as many steps as there are senders, however many messages wait.
+ */
+const FIRST_OF_EACH = `WITH RECURSIVE waiting(sender) AS (
+  SELECT MIN(sender) FROM inbox WHERE state = 0
+  UNION ALL
+  SELECT (SELECT MIN(sender) FROM inbox WHERE state = 0 AND sender > waiting.sender) FROM waiting WHERE waiting.sender IS NOT NULL)
+  SELECT (SELECT MIN(seq) FROM inbox WHERE state = 0 AND sender = waiting.sender) AS seq FROM waiting WHERE waiting.sender IS NOT NULL`;
 
 /** @param path of the database, made where it is missing */
 export function openInboxStore(path: string, limits: { messages: number; bytes: number } = INBOX_MAX): InboxStore {
