@@ -9,7 +9,7 @@ import { accepted, repeats, type Scenario } from "./scenario.ts";
 
 const SENDERS = 3;
 /** How many of the latest messages are looked for on the connector's disk after it was killed. */
-const LOOKED_FOR = 12;
+const LOOKED_FOR = 60;
 const SETTLED_WITHIN_MS = 90_000;
 const BETWEEN_MS = [100, 900] as const;
 
@@ -112,13 +112,13 @@ export const connector: Scenario = {
           await sleep(random.between(0, 300));
           machine.startProgram();
         } else {
-          await gate.kill(kill % 30 === 2);
+          await gate.kill(kill % 30 === 29);
           await gate.start();
         }
       };
       for (let kill = 1; kill <= kills; kill += 1) {
         // A connector takes a moment to connect, and has nothing to lose before.
-        await sleep(random.between(...BETWEEN_MS) + (kill % 3 === 0 ? 700 : 0));
+        await sleep(random.between(...BETWEEN_MS) + (kill % 3 === 0 ? 2_000 : 0));
         await killOne(kill);
         if (kill % 20 === 0) say(`${kill} kills, ${accepted(history)} accepted, ${machine.taken().length} taken`);
       }
