@@ -2,14 +2,18 @@
  * The built bundle in the workerd of the lock file, with its state on a disk. Served on a socket of the Worker's own, past the
  * entry that Miniflare puts in front of it, which takes as much time again.
  */
+import { randomBytes } from "node:crypto";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { convertV4MiniflareOptions, Miniflare, NoOpLog } from "miniflare";
+import { convertV4MiniflareOptions, Miniflare, NoOpLog, type V4WorkerOptions } from "miniflare";
 import { unstable_getMiniflareWorkerOptions, unstable_readConfig, unstable_splitSqlQuery } from "wrangler";
 
 const root = join(import.meta.dirname, "../..");
+const keeper = readFileSync(join(import.meta.dirname, "keeper.worker.js"), "utf8");
 /** As in `wrangler.toml`, whose crons nothing fires here. */
 const CRON = { cron: "*/5 * * * *", everyMs: 300_000 } as const;
+/** Where the keeper is asked; the name leads there inside the runtime alone. */
+const KEEPER = "keeper.invalid";
 
 /** What is served, and how. */
 export type HostOptions = {
@@ -26,11 +30,16 @@ export type HostOptions = {
   readonly inspectorPort?: number;
 };
 
-type Database = Awaited<ReturnType<Miniflare["getD1Database"]>>;
+/** One statement, and what stands for its question marks. */
+export type Statement = { readonly sql: string; readonly values?: readonly string[] };
+type Row = Record<string, unknown>;
 
 /** A program that serves. */
 export type Host = {
-  database(): Database;
+  /** Statements on the database in one transaction. @returns the rows of each. @throws Error in the database's words */
+  query(statements: readonly Statement[]): Promise<Row[][]>;
+  /** What the clock fires every five minutes. @returns its outcome, as the runtime says it */
+  fireCron(): Promise<unknown>;
   /** A new workerd in the place of one that is gone. */
   revive(): Promise<void>;
   stop(): Promise<void>;
@@ -53,7 +62,17 @@ export async function openHost(options: HostOptions): Promise<Host> {
     configPath: undefined,
     userConfigPath: undefined,
   };
+  const secret = randomBytes(32).toString("hex");
   const { bindings, rootPath: _rootPath, ...shape } = unstable_getMiniflareWorkerOptions(config).workerOptions;
+  const keeping: V4WorkerOptions = {
+    d1Databases: shape.d1Databases as NonNullable<V4WorkerOptions["d1Databases"]>,
+    name: "keeper",
+    routes: [`${KEEPER}/*`],
+    modules: [{ type: "ESModule", path: "keeper.js", contents: keeper }],
+    compatibilityFlags: ["service_binding_extra_handlers"],
+    serviceBindings: { SALLYPORT: "sallyport" },
+    bindings: { SECRET: secret },
+  };
   const runtime = () =>
     convertV4MiniflareOptions({
       host: "127.0.0.1",
@@ -72,19 +91,38 @@ export async function openHost(options: HostOptions): Promise<Host> {
           bindings: { ...(bindings as Record<string, string>), ...options.settings },
           unsafeDirectSockets: [{ host: options.address, port: options.port }],
         },
+        keeping,
       ],
     });
   const miniflare = new Miniflare(runtime());
   await miniflare.ready;
-  let database = await miniflare.getD1Database("DB");
-  await migrate(database);
-  const timer = setInterval(() => void fireCron(miniflare, options.onLine), CRON.everyMs);
+  /**
+   * Miniflare's own ways to a database and to a Worker stop this thread until they are answered. It is the thread that reads the
+   * Worker's log: a log that nobody reads stops the Worker, and both would wait for each other for ever.
+   */
+  const ask = async (question: unknown): Promise<unknown> => {
+    const body = JSON.stringify(question);
+    const asked = { method: "POST", headers: { Authorization: secret }, body };
+    const answer = await miniflare.dispatchFetch(`http://${KEEPER}/`, asked);
+    if (!answer.ok) throw new Error(await answer.text());
+    return answer.json();
+  };
+  const query: Host["query"] = async (statements) => (await ask({ statements })) as Row[][];
+  await migrate(query);
+  const fireCron = (): Promise<unknown> => ask({ cron: CRON.cron });
+  const timer = setInterval(
+    () =>
+      void fireCron().catch((error: unknown) =>
+        options.onLine("error", JSON.stringify({ level: "error", event: "cron.failed", error: String(error) })),
+      ),
+    CRON.everyMs,
+  );
   return {
-    database: () => database,
+    query,
+    fireCron,
     async revive() {
       await miniflare.setOptions(runtime());
       await miniflare.ready;
-      database = await miniflare.getD1Database("DB");
     },
     async stop() {
       clearInterval(timer);
@@ -93,33 +131,23 @@ export async function openHost(options: HostOptions): Promise<Host> {
   };
 }
 
-async function fireCron(miniflare: Miniflare, onLine: HostOptions["onLine"]): Promise<void> {
-  try {
-    // Declared as what is fetched alone; it also takes what comes by the clock.
-    const worker = (await miniflare.getWorker()) as unknown as { scheduled(event: { cron: string }): Promise<unknown> };
-    await worker.scheduled({ cron: CRON.cron });
-  } catch (error) {
-    onLine("error", JSON.stringify({ level: "error", event: "cron.failed", error: String(error) }));
-  }
-}
-
 /** Each migration with the record of it in one transaction, in the table that wrangler keeps. */
-async function migrate(database: Database): Promise<void> {
-  await database
-    .prepare(
-      "CREATE TABLE IF NOT EXISTS d1_migrations (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE, applied_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP NOT NULL)",
-    )
-    .run();
-  const { results } = await database.prepare("SELECT name FROM d1_migrations").all();
-  const applied = new Set((results as { name: string }[]).map(({ name }) => name));
+async function migrate(query: Host["query"]): Promise<void> {
+  const [, applied = []] = await query([
+    {
+      sql: "CREATE TABLE IF NOT EXISTS d1_migrations (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE, applied_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP NOT NULL)",
+    },
+    { sql: "SELECT name FROM d1_migrations" },
+  ]);
+  const names = new Set(applied.map(({ name }) => name));
   const folder = join(root, "migrations");
   for (const name of readdirSync(folder).toSorted()) {
-    if (!name.endsWith(".sql") || applied.has(name)) continue;
+    if (!name.endsWith(".sql") || names.has(name)) continue;
     const statements = unstable_splitSqlQuery(readFileSync(join(folder, name), "utf8"));
     // oxlint-disable-next-line no-await-in-loop -- migrations go in their order
-    await database.batch([
-      ...statements.map((statement) => database.prepare(statement)),
-      database.prepare("INSERT INTO d1_migrations (name) VALUES (?)").bind(name),
+    await query([
+      ...statements.map((sql) => ({ sql })),
+      { sql: "INSERT INTO d1_migrations (name) VALUES (?)", values: [name] },
     ]);
   }
 }

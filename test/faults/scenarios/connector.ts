@@ -8,8 +8,8 @@ import { QUICK_RETRIES } from "./kills.ts";
 import { accepted, repeats, type Scenario } from "./scenario.ts";
 
 const SENDERS = 3;
-/** How many of the latest messages are looked for on the connector's disk after it was killed. */
-const LOOKED_FOR = 60;
+/** How many messages are looked for on the connector's disk after it was killed: of those not taken yet, and of those taken last. */
+const LOOKED_FOR = 30;
 const SETTLED_WITHIN_MS = 90_000;
 const BETWEEN_MS = [100, 900] as const;
 
@@ -47,27 +47,27 @@ function startSender(history: History, client: AgentClient, to: string): { stop(
 
 type Sent = { readonly deliveryId: string; readonly sender: string };
 
-/** The latest messages that were accepted. */
-const latest = (history: History, count: number): Sent[] =>
-  history.events
-    .flatMap((event) =>
-      event.kind === "send" && event.deliveryId !== null
-        ? [{ deliveryId: event.deliveryId, sender: event.sender }]
-        : [],
-    )
-    .slice(-count);
+/** What was accepted: the oldest of those that the program has not taken, which the connector keeps, and the latest that it has. */
+function candidates(history: History, taken: ReadonlySet<string>): Sent[] {
+  const all = history.events.flatMap((event) =>
+    event.kind === "send" && event.deliveryId !== null ? [{ deliveryId: event.deliveryId, sender: event.sender }] : [],
+  );
+  const isTaken = ({ deliveryId }: Sent): boolean => taken.has(deliveryId);
+  const waiting = all.filter((each) => !isTaken(each)).slice(0, LOOKED_FOR);
+  return [...waiting, ...all.filter(isTaken).slice(-LOOKED_FOR)];
+}
 
 /** What the connector has acknowledged is on its disk, or with the program already. @returns how many were looked for */
 async function lookForAcknowledged(history: History, machine: ConnectedMachine): Promise<number> {
   const known = new Map(machine.senders.map((client) => [client.agentDid, client]));
+  const taken = new Set(machine.taken().map(({ deliveryId }) => deliveryId));
   const states = await Promise.all(
-    latest(history, LOOKED_FOR).map(async ({ deliveryId, sender }) => ({
+    candidates(history, taken).map(async ({ deliveryId, sender }) => ({
       deliveryId,
       state: (await known.get(sender)?.deliveryStatus(deliveryId))?.state,
     })),
   );
   const acknowledged = states.filter(({ state }) => state === "delivered").map(({ deliveryId }) => deliveryId);
-  const taken = new Set(machine.taken().map(({ deliveryId }) => deliveryId));
   for (const [at, isThere] of machine.has(acknowledged).entries()) {
     const deliveryId = acknowledged[at] ?? "";
     history.record({
@@ -112,13 +112,13 @@ export const connector: Scenario = {
           await sleep(random.between(0, 300));
           machine.startProgram();
         } else {
-          await gate.kill(kill % 30 === 29);
+          await gate.kill(kill % 30 === 2);
           await gate.start();
         }
       };
       for (let kill = 1; kill <= kills; kill += 1) {
         // A connector takes a moment to connect, and has nothing to lose before.
-        await sleep(random.between(...BETWEEN_MS) + (kill % 3 === 0 ? 2_000 : 0));
+        await sleep(random.between(...BETWEEN_MS) + (kill % 3 === 0 ? 700 : 0));
         await killOne(kill);
         if (kill % 20 === 0) say(`${kill} kills, ${accepted(history)} accepted, ${machine.taken().length} taken`);
       }

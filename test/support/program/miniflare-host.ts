@@ -56,14 +56,10 @@ process.on("message", (query: HostQuery) => {
     return;
   }
   const { id, sql } = query;
-  host
-    .database()
-    .prepare(sql)
-    .all()
-    .then(
-      ({ results }: { results: Record<string, unknown>[] }) => say({ kind: "rows", id, rows: results }),
-      (error: unknown) => say({ kind: "rows", id, rows: [], error: String(error) }),
-    );
+  host.query([{ sql }]).then(
+    ([rows = []]) => say({ kind: "rows", id, rows }),
+    (error: unknown) => say({ kind: "rows", id, rows: [], error: String(error) }),
+  );
 });
 // Nobody is left to serve.
 process.on("disconnect", () => process.exit(0));

@@ -63,7 +63,7 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal
 let built: Promise<string> | null = null;
 
 /** The program as it would be deployed, built once a run; `SALLYPORT_BUNDLE` names one that is built already. */
-async function builtBundle(): Promise<string> {
+export async function builtBundle(): Promise<string> {
   const given = process.env["SALLYPORT_BUNDLE"];
   if (given !== undefined) return readFileSync(given, "utf8");
   const folder = mkdtempSync(join(tmpdir(), "sallyport-bundle-"));
