@@ -5,24 +5,17 @@
 import { DurableObject } from "cloudflare:workers";
 import { createLockout } from "../auth/limits/lockout.ts";
 import { refusalError } from "../auth/reasons.ts";
-import { holderOf } from "../authority/holder.ts";
 import { type OperatorPrincipal, ROOT } from "../authority/operator.ts";
 import { scopesOf } from "../authority/principal.ts";
 import type { AuthorityRef } from "../authority/reference.ts";
 import type { Handling, LocalMessage } from "../call/gate.ts";
 import type { GroupFence } from "../call/group-fence.ts";
-import type { Reply, WrittenReply } from "../call/reply.ts";
 import { runBatch } from "../database/batch.ts";
 import { raiseStatements } from "../database/fencing.ts";
-import type { Bookmarks } from "../database/session.ts";
-import { runInOrder } from "../rpc/batch.ts";
-import { refusal } from "../rpc/dispatcher.ts";
-import { answerRpcBody } from "../rpc/json-rpc.ts";
 import { endsAuthority } from "../rpc/permissions.ts";
 import { type Runtime, runtimeOf } from "../runtime.ts";
 import { createLog, errorFields, type Log } from "../telemetry/log.ts";
 import { type AgentDid, parseAgentDid } from "../wire/did.ts";
-import { JsonText } from "../wire/json-text.ts";
 import { problemResponse, ProxyError, proxyErrorFrom } from "../wire/problem.ts";
 import { RELAY_CLOSE, RELAY_SUBPROTOCOL_V1 } from "../wire/relay-close.ts";
 import { peekMethod } from "../wire/rpc.ts";
@@ -31,8 +24,8 @@ import { admitApiKey } from "./admission/api-key.ts";
 import { claimDeviceToken } from "./admission/device-claim.ts";
 import { admitDeviceToken } from "./admission/device-token.ts";
 import { admitShared } from "./admission/shared-secret.ts";
+import { answerRequest } from "./calls/admitted-request.ts";
 import { endClaimedOver } from "./calls/claimed-over.ts";
-import { countFurtherCall } from "./admission/rate-limit.ts";
 import type { Claim, ClaimAnswer, GateAnswer, GateCall, GateCaller } from "./protocol/calls.ts";
 import { GateRefusal } from "./protocol/refusal.ts";
 import type {
@@ -48,13 +41,6 @@ import { sendDueReceipts } from "./relay/due-receipts.ts";
 import { createSendTrust } from "./send-trust.ts";
 import { createGateState, type GateState } from "./state.ts";
 import { hasSchema } from "./storage/schema.ts";
-
-/** The answer of a call that fetches and finds nothing. */
-const NO_MESSAGES = JSON.stringify({ messages: [] });
-
-function hasNoMessages([reply]: readonly WrittenReply[]): boolean {
-  return reply?.ok === true && reply.resultText === NO_MESSAGES;
-}
 
 /** Repeats of a failed alarm before its time after a failure is made sure of; the platform makes six. */
 const ALARM_RETRIES_SAFE = 4;
@@ -213,44 +199,10 @@ export class Gate extends DurableObject<Env> {
   /** Admits one authenticated request and runs its calls in their order, each under the caller's authority. */
   async call(request: GateCall): Promise<GateAnswer> {
     return this.#refusable(async (): Promise<GateAnswer> => {
-      const { rpcBody } = request;
-      const first = rpcBody === undefined ? request.calls[0]?.method : peekMethod(rpcBody);
-      const ends = endsAuthority(first ?? "");
-      const admitted = await this.#admit(request.caller, ends);
-      const ref = admitted.kind === "operator" ? null : admitted;
-      const { rate, commits, runner } = this.#ensureOpen();
-      const bookmarks: Bookmarks = { given: request.bookmark ?? null, latest: null };
-      // The first call has been counted with the admission. The operator's are not counted.
-      let made = 0;
-      const run = async (method: string, params: unknown): Promise<Reply> => {
-        made += 1;
-        const counted = ref === null ? null : { holder: holderOf(ref.principal), endsAuthority: endsAuthority(method) };
-        // What drew on the reserve for endings and is none is counted as what it is.
-        const isAdmitted = made === 1 && (!ends || endsAuthority(method));
-        const limited = isAdmitted || counted === null ? null : countFurtherCall(rate, counted, Date.now());
-        if (limited !== null) return refusal(refusalError(limited));
-        // A copy each: what follows the end of its own authority in a batch is refused.
-        return runner.run({ ...admitted }, { ...request, bookmarks }, { surface: request.surface, method, params });
-      };
-      const ask = (): Promise<WrittenReply[]> =>
-        runInOrder(request.calls, ({ method, params, paramsText }) =>
-          run(method, paramsText === undefined ? params : new JsonText(paramsText)),
-        );
-      let replies = await ask();
-      const untilMs = Date.now() + (request.waitMs ?? 0);
-      for (let leftMs = request.waitMs ?? 0; leftMs > 0 && hasNoMessages(replies); leftMs = untilMs - Date.now()) {
-        // oxlint-disable no-await-in-loop -- until something has come; nothing of the caller is in flight meanwhile
-        await this.#ensureOpen().arrivals.wait(leftMs);
-        // The same call, which has been counted; its caller's authority is looked at anew.
-        made = 0;
-        replies = await ask();
-        // oxlint-enable no-await-in-loop
-      }
-      const rpcText =
-        rpcBody === undefined ? null : await answerRpcBody(rpcBody, ({ method, params }) => run(method, params));
-      // What was counted is on disk before the answer, also where no call has written anything.
-      if (ref !== null && made > 1) await commits.commitChecked(() => undefined);
-      return { ok: true, replies, rpcText, bookmark: bookmarks.latest };
+      const { rpcBody, calls, caller } = request;
+      const ends = endsAuthority((rpcBody === undefined ? calls[0]?.method : peekMethod(rpcBody)) ?? "");
+      const admitted = await this.#admit(caller, ends);
+      return answerRequest(this.#ensureOpen(), { ...request, admitted, endsAuthority: ends });
     });
   }
 
