@@ -1,6 +1,32 @@
 /** The relationship graph, what a remote graph has pending, and for which tenants the graph decides. */
 import { sql } from "drizzle-orm";
-import { check, index, integer, primaryKey, sqliteTable, text, uniqueIndex } from "drizzle-orm/sqlite-core";
+import {
+  type AnySQLiteColumn,
+  check,
+  index,
+  integer,
+  primaryKey,
+  sqliteTable,
+  text,
+  uniqueIndex,
+} from "drizzle-orm/sqlite-core";
+
+/** A tuple, column by column. */
+const tupleColumns = () => ({
+  objectType: text("object_type").notNull(),
+  objectId: text("object_id").notNull(),
+  relation: text("relation").notNull(),
+  subjectType: text("subject_type").notNull(),
+  subjectId: text("subject_id").notNull(),
+  /** Empty unless the subject is a userset. */
+  subjectRelation: text("subject_relation").notNull().default(""),
+});
+
+/** The tuple itself is the key. */
+function tupleKey(table: Record<keyof ReturnType<typeof tupleColumns>, AnySQLiteColumn>) {
+  const { objectType, objectId, relation, subjectType, subjectId, subjectRelation } = table;
+  return primaryKey({ columns: [objectType, objectId, relation, subjectType, subjectId, subjectRelation] });
+}
 
 /**
  * `object_type:object_id#relation@subject_type:subject_id[#subject_relation]`. The key is the tuple itself, so the table is its
@@ -9,26 +35,11 @@ import { check, index, integer, primaryKey, sqliteTable, text, uniqueIndex } fro
 export const relationships = sqliteTable(
   "relationships",
   {
-    objectType: text("object_type").notNull(),
-    objectId: text("object_id").notNull(),
-    relation: text("relation").notNull(),
-    subjectType: text("subject_type").notNull(),
-    subjectId: text("subject_id").notNull(),
-    /** Empty unless the subject is a userset. */
-    subjectRelation: text("subject_relation").notNull().default(""),
+    ...tupleColumns(),
     createdAtMs: integer("created_at_ms").notNull(),
   },
   (table) => [
-    primaryKey({
-      columns: [
-        table.objectType,
-        table.objectId,
-        table.relation,
-        table.subjectType,
-        table.subjectId,
-        table.subjectRelation,
-      ],
-    }),
+    tupleKey(table),
     index("relationships_by_subject").on(
       table.subjectType,
       table.subjectId,
@@ -50,27 +61,10 @@ export const relationships = sqliteTable(
 export const relationshipExpiries = sqliteTable(
   "relationship_expiries",
   {
-    objectType: text("object_type").notNull(),
-    objectId: text("object_id").notNull(),
-    relation: text("relation").notNull(),
-    subjectType: text("subject_type").notNull(),
-    subjectId: text("subject_id").notNull(),
-    subjectRelation: text("subject_relation").notNull().default(""),
+    ...tupleColumns(),
     expiresAtMs: integer("expires_at_ms").notNull(),
   },
-  (table) => [
-    primaryKey({
-      columns: [
-        table.objectType,
-        table.objectId,
-        table.relation,
-        table.subjectType,
-        table.subjectId,
-        table.subjectRelation,
-      ],
-    }),
-    index("relationship_expiries_by_time").on(table.expiresAtMs),
-  ],
+  (table) => [tupleKey(table), index("relationship_expiries_by_time").on(table.expiresAtMs)],
 );
 
 /** What is pending for a remote graph, oldest first for each object. A row goes when the graph has taken it. */
@@ -151,27 +145,10 @@ export const tenantEnforcement = sqliteTable(
 export const withdrawnGrants = sqliteTable(
   "withdrawn_grants",
   {
-    objectType: text("object_type").notNull(),
-    objectId: text("object_id").notNull(),
-    relation: text("relation").notNull(),
-    subjectType: text("subject_type").notNull(),
-    subjectId: text("subject_id").notNull(),
-    subjectRelation: text("subject_relation").notNull().default(""),
+    ...tupleColumns(),
     withdrawnAtMs: integer("withdrawn_at_ms").notNull(),
   },
-  (table) => [
-    primaryKey({
-      columns: [
-        table.objectType,
-        table.objectId,
-        table.relation,
-        table.subjectType,
-        table.subjectId,
-        table.subjectRelation,
-      ],
-    }),
-    index("withdrawn_grants_by_subject").on(table.subjectType, table.subjectId),
-  ],
+  (table) => [tupleKey(table), index("withdrawn_grants_by_subject").on(table.subjectType, table.subjectId)],
 );
 
 /**

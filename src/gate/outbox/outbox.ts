@@ -169,7 +169,15 @@ export function createOutbox(sql: SqlStorage, limits: OutboxLimits, nextId: (now
       }
       if (!hasRoom(bytes)) throw new GateRefusal("gate-outbox-full", FULL_RETRY_AFTER_MS);
       const deliveryId = nextId(nowMs);
-      rows.write({ deliveryId, to, bytes, originFrameId: draft.originFrameId ?? null, envelope, body, nowMs });
+      rows.write({
+        deliveryId,
+        to,
+        bytes,
+        originFrameId: draft.originFrameId ?? null,
+        envelope,
+        content: { body },
+        nowMs,
+      });
       if (idempotency !== undefined) keys.keep(to, idempotency, deliveryId, nowMs);
       const message = { deliveryId, createdAtMs: nowMs, bytes, envelope, body };
       recipients.hold(to, { deliveryId, bytes, createdAtMs: nowMs, message });
@@ -191,7 +199,7 @@ export function createOutbox(sql: SqlStorage, limits: OutboxLimits, nextId: (now
       if (sharedId === undefined) return [];
       shared.write(sharedId, body);
       for (const { agentDid: to, deliveryId } of deliveries) {
-        rows.writeShared({ deliveryId, to, bytes, originFrameId, envelope, sharedId, nowMs });
+        rows.write({ deliveryId, to, bytes, originFrameId, envelope, content: { sharedId }, nowMs });
       }
       for (const { agentDid: to, deliveryId } of deliveries) {
         const message = { deliveryId, createdAtMs: nowMs, bytes, envelope, body };

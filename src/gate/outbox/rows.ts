@@ -49,17 +49,8 @@ export type OutboxRows = {
     bytes: number;
     originFrameId: string | null;
     envelope: string;
-    body: string;
-    nowMs: number;
-  }): void;
-  /** Writes a message whose body is shared. */
-  writeShared(message: {
-    deliveryId: string;
-    to: AgentDid;
-    bytes: number;
-    originFrameId: string | null;
-    envelope: string;
-    sharedId: string;
+    /** The body's own text, or where it stands once for many messages. */
+    content: { body: string } | { sharedId: string };
     nowMs: number;
   }): void;
   /** The messages whose ids are in a range, in their order. */
@@ -103,10 +94,10 @@ export function createOutboxRows(sql: SqlStorage): OutboxRows {
         openFrom,
       ),
 
-    write({ deliveryId, to, bytes, originFrameId, envelope, body, nowMs }) {
+    write({ deliveryId, to, bytes, originFrameId, envelope, content, nowMs }) {
       sql.exec(
-        `INSERT INTO outbound (delivery_id, to_did, state, bytes, created_at_ms, updated_at_ms, origin_frame_id, envelope, body)
-         VALUES (?, ?, 0, ?, ?, ?, ?, ?, ?)`,
+        `INSERT INTO outbound (delivery_id, to_did, state, bytes, created_at_ms, updated_at_ms, origin_frame_id, envelope, body, shared_id)
+         VALUES (?, ?, 0, ?, ?, ?, ?, ?, ?, ?)`,
         deliveryId,
         to,
         bytes,
@@ -114,22 +105,8 @@ export function createOutboxRows(sql: SqlStorage): OutboxRows {
         nowMs,
         originFrameId,
         envelope,
-        body,
-      );
-    },
-
-    writeShared({ deliveryId, to, bytes, originFrameId, envelope, sharedId, nowMs }) {
-      sql.exec(
-        `INSERT INTO outbound (delivery_id, to_did, state, bytes, created_at_ms, updated_at_ms, origin_frame_id, envelope, shared_id)
-         VALUES (?, ?, 0, ?, ?, ?, ?, ?, ?)`,
-        deliveryId,
-        to,
-        bytes,
-        nowMs,
-        nowMs,
-        originFrameId,
-        envelope,
-        sharedId,
+        "body" in content ? content.body : null,
+        "sharedId" in content ? content.sharedId : null,
       );
     },
 
