@@ -3,7 +3,7 @@
  * entry that Miniflare puts in front of it, which takes as much time again.
  */
 import { randomBytes } from "node:crypto";
-import { readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { convertV4MiniflareOptions, Miniflare, NoOpLog, type V4WorkerOptions } from "miniflare";
 import { unstable_getMiniflareWorkerOptions, unstable_readConfig, unstable_splitSqlQuery } from "wrangler";
@@ -73,7 +73,7 @@ export async function openHost(options: HostOptions): Promise<Host> {
     serviceBindings: { SALLYPORT: "sallyport" },
     bindings: { SECRET: secret },
   };
-  const runtime = () =>
+  const runtime = (isServing: boolean) =>
     convertV4MiniflareOptions({
       host: "127.0.0.1",
       port: 0,
@@ -89,12 +89,13 @@ export async function openHost(options: HostOptions): Promise<Host> {
           name: "sallyport",
           modules: [{ type: "ESModule", path: "worker.js", contents: options.bundle() }],
           bindings: { ...(bindings as Record<string, string>), ...options.settings },
-          unsafeDirectSockets: [{ host: options.address, port: options.port }],
+          unsafeDirectSockets: isServing ? [{ host: options.address, port: options.port }] : [],
         },
         keeping,
       ],
     });
-  const miniflare = new Miniflare(runtime());
+  const schema = schemaRecord(options.stateDir);
+  const miniflare = new Miniflare(runtime(schema.isCurrent));
   await miniflare.ready;
   /**
    * Miniflare's own ways to a database and to a Worker stop this thread until they are answered. It is the thread that reads the
@@ -108,7 +109,14 @@ export async function openHost(options: HostOptions): Promise<Host> {
     return answer.json();
   };
   const query: Host["query"] = async (statements) => (await ask({ statements })) as Row[][];
-  await migrate(query);
+  try {
+    await migrate(query);
+  } catch (error) {
+    await miniflare.dispose();
+    throw error;
+  }
+  schema.write();
+  if (!schema.isCurrent) await miniflare.setOptions(runtime(true));
   const fireCron = (): Promise<unknown> => ask({ cron: CRON.cron });
   const timer = setInterval(
     () =>
@@ -121,13 +129,32 @@ export async function openHost(options: HostOptions): Promise<Host> {
     query,
     fireCron,
     async revive() {
-      await miniflare.setOptions(runtime());
+      await miniflare.setOptions(runtime(true));
       await miniflare.ready;
     },
     async stop() {
       clearInterval(timer);
       await miniflare.dispose();
     },
+  };
+}
+
+const migrations = (): string[] =>
+  readdirSync(join(root, "migrations"))
+    .filter((name) => name.endsWith(".sql"))
+    .toSorted();
+
+/**
+ * Which schema a state has, as the last start left it: a newer version serves nobody before the state is migrated. A state that is
+ * made only now has nobody to serve.
+ */
+function schemaRecord(stateDir: string): { isCurrent: boolean; write(): void } {
+  const file = join(stateDir, "schema");
+  const newest = migrations().at(-1) ?? "";
+  const isNew = !existsSync(join(stateDir, "state"));
+  return {
+    isCurrent: isNew || (existsSync(file) && readFileSync(file, "utf8") === newest),
+    write: () => writeFileSync(file, newest),
   };
 }
 
@@ -140,10 +167,9 @@ async function migrate(query: Host["query"]): Promise<void> {
     { sql: "SELECT name FROM d1_migrations" },
   ]);
   const names = new Set(applied.map(({ name }) => name));
-  const folder = join(root, "migrations");
-  for (const name of readdirSync(folder).toSorted()) {
-    if (!name.endsWith(".sql") || names.has(name)) continue;
-    const statements = unstable_splitSqlQuery(readFileSync(join(folder, name), "utf8"));
+  for (const name of migrations()) {
+    if (names.has(name)) continue;
+    const statements = unstable_splitSqlQuery(readFileSync(join(root, "migrations", name), "utf8"));
     // oxlint-disable-next-line no-await-in-loop -- migrations go in their order
     await query([
       ...statements.map((sql) => ({ sql })),
