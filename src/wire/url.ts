@@ -1,8 +1,9 @@
 /**
  * `URL.parse`, which Node 20 and the browsers of 2023 do not have.
  *
+ * @param base what a relative one is relative to
  * @returns the URL, or null where the text is none
  */
-export function parseUrl(text: string): URL | null {
-  return URL.canParse(text) ? new URL(text) : null;
+export function parseUrl(text: string, base?: string): URL | null {
+  return URL.canParse(text, base) ? new URL(text, base) : null;
 }

@@ -1,6 +1,7 @@
 /** The local API's HTTP: on loopback alone, each request bounded in size and time before anything of it is believed. */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import { parseUrl } from "../../wire/url.ts";
 import { refusalOf } from "./access.ts";
 import { type ApiAnswer, type ApiDeps, ApiProblem, API_ROUTES, problemOf } from "./routes.ts";
 
@@ -63,9 +64,9 @@ async function serve(
     problem(response, refusal);
     return;
   }
-  const url = new URL(request.url ?? "/", "http://127.0.0.1");
-  const route = API_ROUTES[`${request.method} ${url.pathname}`];
-  if (route === undefined) {
+  const url = parseUrl(request.url ?? "/", "http://127.0.0.1");
+  const route = url === null ? undefined : API_ROUTES[`${request.method} ${url.pathname}`];
+  if (url === null || route === undefined) {
     problem(response, { status: 404, detail: "no such route" });
     return;
   }

@@ -16,6 +16,8 @@ export type ExecTargetOptions = {
 const EX_DATAERR = 65;
 const KILL_AFTER_MS = 5_000;
 const STDERR_KEPT = 8_192;
+/** What it leaves running may hold its error stream open: so long after its exit that is read for what it has said itself. */
+const STDERR_AFTER_EXIT_MS = 500;
 /** A conversation's id that needs no care in an environment; any other is in the message's own text alone, if at all. */
 const PLAIN_ID = /^[A-Za-z0-9._:@/-]{1,256}$/;
 
@@ -47,6 +49,7 @@ export function execTarget({ command, environment, timeoutMs }: ExecTargetOption
       // A command that reads nothing is none of our business: its exit says what it made of the message.
       child.stdin.on("error", () => undefined);
       child.stdin.end(message.payloadText);
+      child.on("exit", () => setTimeout(() => child.stderr.destroy(), STDERR_AFTER_EXIT_MS).unref());
       child.on("error", (error) => settle(() => resolve({ kind: "later", reason: error.message })));
       child.on("close", (code, killedBy) =>
         settle(() => {

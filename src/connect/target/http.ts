@@ -56,8 +56,12 @@ function signatureOf(
 
 async function outcomeOf(response: Response): Promise<Outcome> {
   const { status } = response;
+  if (status >= 200 && status < 300) {
+    // Said with the status: what comes of the rest, or never comes, changes nothing.
+    void response.body?.cancel().catch(() => undefined);
+    return { kind: "handled" };
+  }
   const text = await textWithin(response);
-  if (status >= 200 && status < 300) return { kind: "handled" };
   // The program's address is what the user gave: whoever answers with another one does not choose where messages go.
   if (status >= 300 && status < 400) return { kind: "later", reason: `answered ${status}: redirects are not followed` };
   if (LATER.has(status) || status >= 500 || status < 200) {

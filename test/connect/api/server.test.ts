@@ -54,6 +54,18 @@ const post = (url: string, path: string, body: string, headers: Record<string, s
     body,
   });
 
+/** What `fetch` would not send as it stands. */
+const statusOf = (port: number, path: string, headers: Record<string, string> = {}): Promise<number | undefined> =>
+  new Promise((resolve, reject) => {
+    const asked = httpRequest({ port, host: "127.0.0.1", path, headers: { ...withToken, ...headers } });
+    asked.on("response", (response) => {
+      response.resume();
+      resolve(response.statusCode);
+    });
+    asked.on("error", reject);
+    asked.end();
+  });
+
 describe("a caller", () => {
   test.each([
     { what: "no token", headers: {}, status: 401 },
@@ -77,21 +89,16 @@ describe("a caller", () => {
     "by another Host is refused, as a page whose name resolves here: %s",
     async (host) => {
       const { port } = await api();
-      const status = await new Promise<number | undefined>((resolve, reject) => {
-        const asked = httpRequest({
-          port,
-          host: "127.0.0.1",
-          path: "/v1/status",
-          headers: { ...withToken, Host: host },
-        });
-        asked.on("response", (response) => {
-          response.resume();
-          resolve(response.statusCode);
-        });
-        asked.on("error", reject);
-        asked.end();
-      });
-      expect([400, 421]).toContain(status);
+      expect([400, 421]).toContain(await statusOf(port, "/v1/status", { Host: host }));
+    },
+  );
+
+  test.each(["//", "///", "/v1/nothing", "http://[", "constructor"])(
+    "who asks for %s is told that there is no such route",
+    async (path) => {
+      const { port, defects } = await api();
+      expect([400, 404]).toContain(await statusOf(port, path));
+      expect(defects).toEqual([]);
     },
   );
 

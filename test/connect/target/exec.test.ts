@@ -52,6 +52,13 @@ test.each(["$(touch pwned)", "a;b", "() { :;}; echo x", "a\u00e9b", "`id`"])(
   },
 );
 
+test("what it leaves running in the background holds nobody up", async () => {
+  const folder = await temporaryFolder();
+  const outcome = await run(`sleep 100 & echo $! > '${folder}/pid'; echo 'not my job' >&2; exit 65`);
+  expect(outcome).toEqual({ kind: "refused", reason: "not my job" });
+  process.kill(Number(await readFile(join(folder, "pid"), "utf8")), "SIGKILL");
+});
+
 test("one that takes too long is ended with all that it has started", async () => {
   const folder = await temporaryFolder();
   const command = `sh -c 'echo $$ > ${folder}/pid; exec sleep 100'; true`;

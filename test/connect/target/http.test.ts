@@ -107,6 +107,15 @@ describe("no answer", () => {
     expect(await outcomeAt(url, { timeoutMs: 50 })).toEqual({ kind: "later", reason: "no answer within 50 ms" });
   });
 
+  test("one that says 200 has taken it, whatever becomes of the rest of its answer", async () => {
+    const endless = await program((_request, response) => void response.writeHead(200).write("x"));
+    expect(await outcomeAt(endless, { timeoutMs: 1_000 })).toEqual({ kind: "handled" });
+    const cut = await program((_request, response) => {
+      response.writeHead(200, { "Content-Length": "10" }).write("x", () => response.destroy());
+    });
+    expect(await outcomeAt(cut)).toEqual({ kind: "handled" });
+  });
+
   test("one that is cut: later", async () => {
     const url = await program((request) => request.socket.destroy());
     expect(await outcomeAt(url)).toMatchObject({ kind: "later" });
