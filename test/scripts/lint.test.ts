@@ -82,6 +82,19 @@ test("lint: a folder imports only what stands before it, and what runs outside t
   expect(reported.toSorted()).toEqual(expected.toSorted());
 });
 
+test("lint: what runs outside the Worker does not import it from a sub-folder either, however deep", async () => {
+  const planted = { "database/planted.ts": [] as string[] };
+  const folders = ["client/methods", "connect/store", "cli/session", "cli/commands/agents"];
+  const files = folders.map((folder) => ({
+    file: `${folder}/planted.ts`,
+    from: `${"../".repeat(folder.split("/").length)}database/planted.ts`,
+  }));
+  const reported = await lint({ ...planted, ...Object.fromEntries(files.map(({ file, from }) => [file, [from]])) });
+  const refused = reported.filter((line) => line.includes("no-restricted-imports"));
+  const expected = files.map(({ file, from }) => `eslint(no-restricted-imports): ${file} -> ${from}`);
+  expect(refused.toSorted()).toEqual(expected.toSorted());
+});
+
 test("lint: a folder of the gate imports only what stands before it, and never the state of the whole gate", async () => {
   const folders = Object.keys(GATE);
   const whole = ["../gate.ts", "../state.ts", "../stores.ts", "../maintenance.ts"];

@@ -1,9 +1,9 @@
 /** `sallyport audit`: who did what to whom. */
-import type { AuditEntry } from "../../client/index.ts";
-import type { Family } from "../session/command.ts";
-import { moment, wholeNumber } from "../session/input.ts";
-import { table, timeText, type Words } from "../terminal/output.ts";
-import type { Session } from "../session/session.ts";
+import type { AuditEntry } from "../../../client/index.ts";
+import type { Family } from "../../session/command.ts";
+import { moment, wholeNumber } from "../../session/input.ts";
+import { table, timeText, type Words } from "../../terminal/output.ts";
+import type { Session } from "../../session/session.ts";
 
 const PAGE_MAX = 100;
 

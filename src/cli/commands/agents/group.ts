@@ -1,11 +1,11 @@
 /** `sallyport group …`: agents that may all send to one another. */
 import { Option } from "commander";
-import type { GroupMember, GroupRole, Groups } from "../../client/index.ts";
-import type { Family, Run } from "../session/command.ts";
-import { mustConfirm, readInput, wholeNumber } from "../session/input.ts";
-import type { Session } from "../session/session.ts";
-import { usage } from "../terminal/errors.ts";
-import { table, timeText } from "../terminal/output.ts";
+import type { GroupMember, GroupRole, Groups } from "../../../client/index.ts";
+import type { Family, Run } from "../../session/command.ts";
+import { mustConfirm, readInput, wholeNumber } from "../../session/input.ts";
+import type { Session } from "../../session/session.ts";
+import { usage } from "../../terminal/errors.ts";
+import { table, timeText } from "../../terminal/output.ts";
 
 type ByDevice = { device?: string };
 

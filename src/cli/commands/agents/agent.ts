@@ -1,13 +1,13 @@
 /** `sallyport agent …`: the agents of this machine, and of the installation. */
-import { aitLifetime, type ListedAgent } from "../../client/index.ts";
-import { mustBeFree, storeNewAgent, storeRekeyed } from "../agents/credential.ts";
-import { addressFor } from "../session/address.ts";
-import type { Family } from "../session/command.ts";
-import { mustConfirm, wholeNumber } from "../session/input.ts";
-import type { Session } from "../session/session.ts";
-import type { AgentRecord } from "../storage/agent-files.ts";
-import { usage } from "../terminal/errors.ts";
-import { table, timeText } from "../terminal/output.ts";
+import { aitLifetime, type ListedAgent } from "../../../client/index.ts";
+import { mustBeFree, storeNewAgent, storeRekeyed } from "../../agents/credential.ts";
+import { addressFor } from "../../session/address.ts";
+import type { Family } from "../../session/command.ts";
+import { mustConfirm, wholeNumber } from "../../session/input.ts";
+import type { Session } from "../../session/session.ts";
+import type { AgentRecord } from "../../storage/agent-files.ts";
+import { usage } from "../../terminal/errors.ts";
+import { table, timeText } from "../../terminal/output.ts";
 
 type RegisterOptions = {
   framework: string;

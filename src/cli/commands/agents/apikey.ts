@@ -7,14 +7,14 @@ import {
   agentDidOf,
   API_KEY_VARIABLE,
   expected,
-} from "../session/acting-credential.ts";
-import { remarkOnSecret } from "../devices/token.ts";
-import { scopeList } from "../devices/caller.ts";
-import type { Scope } from "../../client/index.ts";
-import type { Family } from "../session/command.ts";
-import { mustConfirm, wholeNumber } from "../session/input.ts";
-import { table, timeText } from "../terminal/output.ts";
-import type { Session } from "../session/session.ts";
+} from "../../session/acting-credential.ts";
+import { remarkOnSecret } from "../../devices/token.ts";
+import { scopeList } from "../../devices/caller.ts";
+import type { Scope } from "../../../client/index.ts";
+import type { Family } from "../../session/command.ts";
+import { mustConfirm, wholeNumber } from "../../session/input.ts";
+import { table, timeText } from "../../terminal/output.ts";
+import type { Session } from "../../session/session.ts";
 
 const created = z.object({ apiKeyId: z.string(), serviceAccountId: z.string(), key: z.string() });
 const listed = z.object({

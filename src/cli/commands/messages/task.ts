@@ -1,13 +1,13 @@
 /** `sallyport task …`: tasks of agents, and what is sent to them. */
 import type { Command } from "commander";
 import * as z from "zod/mini";
-import { JsonText, rawAt, rawElements } from "../../wire/json-text.ts";
-import { type Acting, acting, addActing, agentDidOf, expected, jsonGiven } from "../session/acting-credential.ts";
-import type { Family } from "../session/command.ts";
-import { mustConfirm, readInput, wholeNumber } from "../session/input.ts";
-import { table, timeText } from "../terminal/output.ts";
-import { usage } from "../terminal/errors.ts";
-import type { Session } from "../session/session.ts";
+import { JsonText, rawAt, rawElements } from "../../../wire/json-text.ts";
+import { type Acting, acting, addActing, agentDidOf, expected, jsonGiven } from "../../session/acting-credential.ts";
+import type { Family } from "../../session/command.ts";
+import { mustConfirm, readInput, wholeNumber } from "../../session/input.ts";
+import { table, timeText } from "../../terminal/output.ts";
+import { usage } from "../../terminal/errors.ts";
+import type { Session } from "../../session/session.ts";
 
 const task = z.looseObject({
   taskId: z.string(),

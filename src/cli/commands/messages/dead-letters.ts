@@ -1,10 +1,10 @@
 /** `sallyport dead-letters …`: what could not be delivered. */
-import { type DeadLetter, type DeadLetters, JsonText } from "../../client/index.ts";
-import type { Family } from "../session/command.ts";
-import { mustConfirm } from "../session/input.ts";
-import { table, timeText } from "../terminal/output.ts";
-import { usage } from "../terminal/errors.ts";
-import type { Session } from "../session/session.ts";
+import { type DeadLetter, type DeadLetters, JsonText } from "../../../client/index.ts";
+import type { Family } from "../../session/command.ts";
+import { mustConfirm } from "../../session/input.ts";
+import { table, timeText } from "../../terminal/output.ts";
+import { usage } from "../../terminal/errors.ts";
+import type { Session } from "../../session/session.ts";
 
 type Whose = { of?: string };
 

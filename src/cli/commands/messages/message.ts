@@ -1,12 +1,12 @@
 /** `sallyport send`, `sallyport delivery`: messages out. */
 import { randomUUID } from "node:crypto";
-import { type Message, RelayStoppedError, UnreachableError } from "../../client/index.ts";
-import { CliError, EXIT, usage } from "../terminal/errors.ts";
-import type { Family } from "../session/command.ts";
-import { readInput, wholeNumber } from "../session/input.ts";
-import { timeText } from "../terminal/output.ts";
-import { outcomeOf } from "../devices/relay-outcome.ts";
-import type { Session } from "../session/session.ts";
+import { type Message, RelayStoppedError, UnreachableError } from "../../../client/index.ts";
+import { CliError, EXIT, usage } from "../../terminal/errors.ts";
+import type { Family } from "../../session/command.ts";
+import { readInput, wholeNumber } from "../../session/input.ts";
+import { timeText } from "../../terminal/output.ts";
+import { outcomeOf } from "../../devices/relay-outcome.ts";
+import type { Session } from "../../session/session.ts";
 
 /** A recipient that is all of a group. */
 const GROUP_PREFIX = "grp_";

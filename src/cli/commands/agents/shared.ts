@@ -1,12 +1,12 @@
 /** `sallyport shared …`: the secret by which others act as the agent's relay client. */
 import { type FileHandle, open, rm } from "node:fs/promises";
-import { addWho, deviceCaller, type Who } from "../devices/caller.ts";
-import { fencedText } from "../devices/token.ts";
-import type { Family } from "../session/command.ts";
-import { mustConfirm } from "../session/input.ts";
-import { hasCode, unwritable } from "../storage/private-file.ts";
-import { usage } from "../terminal/errors.ts";
-import type { Session } from "../session/session.ts";
+import { addWho, deviceCaller, type Who } from "../../devices/caller.ts";
+import { fencedText } from "../../devices/token.ts";
+import type { Family } from "../../session/command.ts";
+import { mustConfirm } from "../../session/input.ts";
+import { hasCode, unwritable } from "../../storage/private-file.ts";
+import { usage } from "../../terminal/errors.ts";
+import type { Session } from "../../session/session.ts";
 
 /** More than any secret is long. */
 const SECRET_ROOM = 512;

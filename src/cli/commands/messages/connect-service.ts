@@ -2,13 +2,13 @@
 import { realpath } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import type { Command } from "commander";
-import { connectFiles } from "../connect/files.ts";
-import { argumentsOf, type ConnectOptions, withConnectOptions } from "../connect/options.ts";
-import { installService, removeService, type Service, serviceOf, showLogs } from "../connect/service.ts";
-import { chosenTarget } from "../connect/target.ts";
-import type { Run } from "../session/command.ts";
-import type { Session } from "../session/session.ts";
-import { usage } from "../terminal/errors.ts";
+import { connectFiles } from "../../connect/files.ts";
+import { argumentsOf, type ConnectOptions, withConnectOptions } from "../../connect/options.ts";
+import { installService, removeService, type Service, serviceOf, showLogs } from "../../connect/service.ts";
+import { chosenTarget } from "../../connect/target.ts";
+import type { Run } from "../../session/command.ts";
+import type { Session } from "../../session/session.ts";
+import { usage } from "../../terminal/errors.ts";
 
 /** Adds them to `connect`. */
 export function addService(connect: Command, run: Run): void {

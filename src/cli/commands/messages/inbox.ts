@@ -1,13 +1,13 @@
 /** `sallyport inbox`: what the connector has on this machine's disk. */
 import { existsSync } from "node:fs";
-import { type InboxEntry, type InboxState, type InboxStore, openInboxStore } from "../../connect/store/inbox.ts";
-import { JsonText } from "../../client/index.ts";
-import { connectFiles } from "../connect/files.ts";
-import type { Family } from "../session/command.ts";
-import { wholeNumber } from "../session/input.ts";
-import type { Session } from "../session/session.ts";
-import { CliError, EXIT, usage } from "../terminal/errors.ts";
-import { table, timeText } from "../terminal/output.ts";
+import { type InboxEntry, type InboxState, type InboxStore, openInboxStore } from "../../../connect/store/inbox.ts";
+import { JsonText } from "../../../client/index.ts";
+import { connectFiles } from "../../connect/files.ts";
+import type { Family } from "../../session/command.ts";
+import { wholeNumber } from "../../session/input.ts";
+import type { Session } from "../../session/session.ts";
+import { CliError, EXIT, usage } from "../../terminal/errors.ts";
+import { table, timeText } from "../../terminal/output.ts";
 
 const STATES: readonly InboxState[] = ["waiting", "handled", "failed"];
 const LIST_DEFAULT = 50;

@@ -1,9 +1,9 @@
 /** `sallyport invite …`: links by which others get an agent here. */
-import type { ListedInvite } from "../../client/index.ts";
-import type { Family } from "../session/command.ts";
-import { mustConfirm, wholeNumber } from "../session/input.ts";
-import type { Session } from "../session/session.ts";
-import { table, timeText } from "../terminal/output.ts";
+import type { ListedInvite } from "../../../client/index.ts";
+import type { Family } from "../../session/command.ts";
+import { mustConfirm, wholeNumber } from "../../session/input.ts";
+import type { Session } from "../../session/session.ts";
+import { table, timeText } from "../../terminal/output.ts";
 
 type CreateOptions = { name?: string; owner?: string; tenant?: string; uses?: number; ttlSeconds?: number };
 

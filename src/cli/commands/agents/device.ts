@@ -8,7 +8,7 @@ import {
   type PendingDevice,
   pairingDigest,
   type Scope,
-} from "../../client/index.ts";
+} from "../../../client/index.ts";
 import {
   addWho,
   type DeviceCaller,
@@ -18,15 +18,15 @@ import {
   scopeList,
   targetDevice,
   type Who,
-} from "../devices/caller.ts";
-import type { DeviceRecord } from "../storage/device-files.ts";
-import { isRecordName } from "../storage/record-files.ts";
-import { claim, remove, revoke, rotate } from "../devices/token.ts";
-import { CliError, EXIT, usage } from "../terminal/errors.ts";
-import type { Family } from "../session/command.ts";
-import { mustConfirm } from "../session/input.ts";
-import { table, timeText } from "../terminal/output.ts";
-import type { Session } from "../session/session.ts";
+} from "../../devices/caller.ts";
+import type { DeviceRecord } from "../../storage/device-files.ts";
+import { isRecordName } from "../../storage/record-files.ts";
+import { claim, remove, revoke, rotate } from "../../devices/token.ts";
+import { CliError, EXIT, usage } from "../../terminal/errors.ts";
+import type { Family } from "../../session/command.ts";
+import { mustConfirm } from "../../session/input.ts";
+import { table, timeText } from "../../terminal/output.ts";
+import type { Session } from "../../session/session.ts";
 
 type RequestOptions = { scopes: Scope[]; label?: string; newKey: boolean; publicKey?: string };
 

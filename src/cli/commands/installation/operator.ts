@@ -1,11 +1,11 @@
 /** `sallyport operator …`: keys of those who run the installation, each with a role. */
 import { Argument } from "commander";
-import type { ListedOperator } from "../../client/index.ts";
-import { OPERATOR_ROLES, type OperatorRole } from "../../wire/operator-role.ts";
-import type { Family } from "../session/command.ts";
-import { mustConfirm, wholeNumber } from "../session/input.ts";
-import type { Session } from "../session/session.ts";
-import { table, timeText } from "../terminal/output.ts";
+import type { ListedOperator } from "../../../client/index.ts";
+import { OPERATOR_ROLES, type OperatorRole } from "../../../wire/operator-role.ts";
+import type { Family } from "../../session/command.ts";
+import { mustConfirm, wholeNumber } from "../../session/input.ts";
+import type { Session } from "../../session/session.ts";
+import { table, timeText } from "../../terminal/output.ts";
 
 const DAY_MS = 86_400_000;
 

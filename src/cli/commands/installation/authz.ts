@@ -1,11 +1,11 @@
 /** `sallyport authz …`: the relationship graph, for the operator. */
 import * as z from "zod/mini";
-import { orAdvise } from "../devices/caller.ts";
-import { expected } from "../session/acting-credential.ts";
-import { EXIT, usage } from "../terminal/errors.ts";
-import type { Family } from "../session/command.ts";
+import { orAdvise } from "../../devices/caller.ts";
+import { expected } from "../../session/acting-credential.ts";
+import { EXIT, usage } from "../../terminal/errors.ts";
+import type { Family } from "../../session/command.ts";
 
-import type { Session } from "../session/session.ts";
+import type { Session } from "../../session/session.ts";
 
 const tuple = z.object({ object: z.string(), relation: z.string(), subject: z.string() });
 type Tuple = z.infer<typeof tuple>;

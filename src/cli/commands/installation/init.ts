@@ -1,10 +1,10 @@
 /** `sallyport init`: where the Sallyport is, who the user is, and the operator token where there is one. */
-import { createInstallationClient } from "../../client/index.ts";
-import { isSameOrigin, mustBeHostOf, parseAddress } from "../session/address.ts";
-import type { Family } from "../session/command.ts";
-import { askSecret, askText, operatorTokenIn, readInput } from "../session/input.ts";
-import { usage } from "../terminal/errors.ts";
-import type { Session } from "../session/session.ts";
+import { createInstallationClient } from "../../../client/index.ts";
+import { isSameOrigin, mustBeHostOf, parseAddress } from "../../session/address.ts";
+import type { Family } from "../../session/command.ts";
+import { askSecret, askText, operatorTokenIn, readInput } from "../../session/input.ts";
+import { usage } from "../../terminal/errors.ts";
+import type { Session } from "../../session/session.ts";
 
 const DEFAULT_URL = "http://127.0.0.1:8787";
 

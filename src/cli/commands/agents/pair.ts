@@ -1,11 +1,11 @@
 /** `sallyport pair …`: how two agents come to trust each other. */
 import { setTimeout as sleep } from "node:timers/promises";
-import type { PairProfile } from "../../client/index.ts";
-import { CliError, EXIT, usage } from "../terminal/errors.ts";
-import type { Family } from "../session/command.ts";
-import { mustConfirm, readInput, wholeNumber } from "../session/input.ts";
-import { table, timeText } from "../terminal/output.ts";
-import type { Session } from "../session/session.ts";
+import type { PairProfile } from "../../../client/index.ts";
+import { CliError, EXIT, usage } from "../../terminal/errors.ts";
+import type { Family } from "../../session/command.ts";
+import { mustConfirm, readInput, wholeNumber } from "../../session/input.ts";
+import { table, timeText } from "../../terminal/output.ts";
+import type { Session } from "../../session/session.ts";
 
 const ASK_EVERY_MS = 1_000;
 

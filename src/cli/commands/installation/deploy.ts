@@ -1,6 +1,6 @@
 /** `sallyport deploy`: puts this checkout on Cloudflare. Everything is done once; a run that failed is run again. */
 import { join } from "node:path";
-import { createInstallationClient } from "../../client/index.ts";
+import { createInstallationClient } from "../../../client/index.ts";
 import {
   findDeployment,
   type Found,
@@ -11,16 +11,16 @@ import {
   type SecretName,
   type Step,
   upload,
-} from "../deploy/deployment.ts";
-import { issuerProblem, type Project, readProject, writeIssuer } from "../deploy/project.ts";
-import { openWrangler, type Wrangler } from "../deploy/wrangler.ts";
-import { checkoutAbove } from "../doctor/local-settings.ts";
-import { parseAddress } from "../session/address.ts";
-import type { Family } from "../session/command.ts";
-import { askText, mustConfirm } from "../session/input.ts";
-import type { Session } from "../session/session.ts";
-import { DEPLOYMENTS_FILE, openDeployments } from "../storage/deployments.ts";
-import { CliError, EXIT, usage } from "../terminal/errors.ts";
+} from "../../deploy/deployment.ts";
+import { issuerProblem, type Project, readProject, writeIssuer } from "../../deploy/project.ts";
+import { openWrangler, type Wrangler } from "../../deploy/wrangler.ts";
+import { checkoutAbove } from "../../doctor/local-settings.ts";
+import { parseAddress } from "../../session/address.ts";
+import type { Family } from "../../session/command.ts";
+import { askText, mustConfirm } from "../../session/input.ts";
+import type { Session } from "../../session/session.ts";
+import { DEPLOYMENTS_FILE, openDeployments } from "../../storage/deployments.ts";
+import { CliError, EXIT, usage } from "../../terminal/errors.ts";
 
 const READY_WITHIN_MS = 120_000;
 const READY_EVERY_MS = 1_000;

@@ -1,11 +1,11 @@
 /** `sallyport listen`: messages in, each acknowledged once it is written out. */
 import { once } from "node:events";
-import { type IncomingMessage, JsonText, Refuse } from "../../client/index.ts";
-import type { ExitCode } from "../terminal/errors.ts";
-import type { Family } from "../session/command.ts";
-import { wholeNumber } from "../session/input.ts";
-import { outcomeOf } from "../devices/relay-outcome.ts";
-import type { Session } from "../session/session.ts";
+import { type IncomingMessage, JsonText, Refuse } from "../../../client/index.ts";
+import type { ExitCode } from "../../terminal/errors.ts";
+import type { Family } from "../../session/command.ts";
+import { wholeNumber } from "../../session/input.ts";
+import { outcomeOf } from "../../devices/relay-outcome.ts";
+import type { Session } from "../../session/session.ts";
 
 type ListenOptions = { count?: number; refuse?: string; device?: string };
 

@@ -1,9 +1,9 @@
 /** `sallyport doctor`: what is wrong with this setup, and what to do about it. */
-import { checkup } from "../doctor/checks.ts";
-import { EXIT, type ExitCode } from "../terminal/errors.ts";
-import type { Family } from "../session/command.ts";
-import type { Finding, Verdict } from "../doctor/finding.ts";
-import type { Session } from "../session/session.ts";
+import { checkup } from "../../doctor/checks.ts";
+import { EXIT, type ExitCode } from "../../terminal/errors.ts";
+import type { Family } from "../../session/command.ts";
+import type { Finding, Verdict } from "../../doctor/finding.ts";
+import type { Session } from "../../session/session.ts";
 
 const MARK: Record<Verdict, string> = { ok: "ok  ", warn: "warn", fail: "FAIL", skip: "-   " };
 

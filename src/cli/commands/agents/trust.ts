@@ -1,9 +1,9 @@
 /** `sallyport trust …`: the operator's view of who trusts whom. */
-import type { TrustedPair } from "../../client/index.ts";
-import type { Family } from "../session/command.ts";
-import { mustConfirm } from "../session/input.ts";
-import { table, timeText } from "../terminal/output.ts";
-import type { Session } from "../session/session.ts";
+import type { TrustedPair } from "../../../client/index.ts";
+import type { Family } from "../../session/command.ts";
+import { mustConfirm } from "../../session/input.ts";
+import { table, timeText } from "../../terminal/output.ts";
+import type { Session } from "../../session/session.ts";
 
 /** Adds `trust list|remove`. */
 export const trustFamily: Family = (program, run) => {

@@ -1,13 +1,13 @@
 /** `sallyport join`: an agent of one's own at someone else's Sallyport, by the link that they sent. */
 import { userInfo } from "node:os";
-import { createInstallationClient, enrollAgent, importKeys } from "../../client/index.ts";
-import { parseUrl } from "../../wire/url.ts";
-import { mustBeFree, storeNewAgent } from "../agents/credential.ts";
-import { isSameOrigin, mustBeHostOf, parseAddress } from "../session/address.ts";
-import type { Family } from "../session/command.ts";
-import { askSecret, askText, readInput } from "../session/input.ts";
-import type { Session } from "../session/session.ts";
-import { usage } from "../terminal/errors.ts";
+import { createInstallationClient, enrollAgent, importKeys } from "../../../client/index.ts";
+import { parseUrl } from "../../../wire/url.ts";
+import { mustBeFree, storeNewAgent } from "../../agents/credential.ts";
+import { isSameOrigin, mustBeHostOf, parseAddress } from "../../session/address.ts";
+import type { Family } from "../../session/command.ts";
+import { askSecret, askText, readInput } from "../../session/input.ts";
+import type { Session } from "../../session/session.ts";
+import { usage } from "../../terminal/errors.ts";
 
 type JoinOptions = { name?: string; framework: string; description?: string; humanName?: string };
 

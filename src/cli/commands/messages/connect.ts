@@ -1,21 +1,21 @@
 /** `sallyport connect`: stands between an agent's relay and a program on this machine, written in anything. */
 import { once } from "node:events";
 import type { Command } from "commander";
-import { startApi } from "../../connect/api/server.ts";
-import { createComplaints } from "../../connect/complaints.ts";
-import { type Connector, startConnector } from "../../connect/connector.ts";
-import type { Delivery } from "../../connect/message.ts";
-import { createOutgoing, type Outgoing } from "../../connect/outgoing.ts";
-import { type InboxStore, openInboxStore } from "../../connect/store/inbox.ts";
-import { openOutboxStore, type OutboxStore } from "../../connect/store/outbox.ts";
-import { type ConnectFiles, connectFiles } from "../connect/files.ts";
-import { type ConnectOptions, LISTEN_DEFAULT, withConnectOptions } from "../connect/options.ts";
-import { type ChosenTarget, chosenTarget } from "../connect/target.ts";
-import { outcomeOf } from "../devices/relay-outcome.ts";
-import type { Family } from "../session/command.ts";
+import { startApi } from "../../../connect/api/server.ts";
+import { createComplaints } from "../../../connect/complaints.ts";
+import { type Connector, startConnector } from "../../../connect/connector.ts";
+import type { Delivery } from "../../../connect/message.ts";
+import { createOutgoing, type Outgoing } from "../../../connect/outgoing.ts";
+import { type InboxStore, openInboxStore } from "../../../connect/store/inbox.ts";
+import { openOutboxStore, type OutboxStore } from "../../../connect/store/outbox.ts";
+import { type ConnectFiles, connectFiles } from "../../connect/files.ts";
+import { type ConnectOptions, LISTEN_DEFAULT, withConnectOptions } from "../../connect/options.ts";
+import { type ChosenTarget, chosenTarget } from "../../connect/target.ts";
+import { outcomeOf } from "../../devices/relay-outcome.ts";
+import type { Family } from "../../session/command.ts";
 import { addService } from "./connect-service.ts";
-import type { Session } from "../session/session.ts";
-import { CliError, EXIT, type ExitCode, usage } from "../terminal/errors.ts";
+import type { Session } from "../../session/session.ts";
+import { CliError, EXIT, type ExitCode, usage } from "../../terminal/errors.ts";
 
 /** Messages that are remembered for replies to them, beside those in the inbox. */
 const REMEMBERED_MAX = 10_000;

@@ -1,7 +1,7 @@
 /** `sallyport completion`: what a shell completes by. */
-import { completionScript, type Shell, SHELLS } from "../help/completion.ts";
-import type { Family } from "../session/command.ts";
-import { usage } from "../terminal/errors.ts";
+import { completionScript, type Shell, SHELLS } from "../../help/completion.ts";
+import type { Family } from "../../session/command.ts";
+import { usage } from "../../terminal/errors.ts";
 
 /** Adds `completion`. */
 export const completionFamily: Family = (program, run) => {
