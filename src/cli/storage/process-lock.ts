@@ -77,8 +77,20 @@ function isHeld(path: string): boolean {
     if (hasCode(error, "ENOENT")) return true;
     throw error;
   }
-  const { pid, startedAt } = JSON.parse(text) as { pid: number; startedAt: string | null };
-  return isRunning(pid) && (startedAt === null || startOf(pid) === startedAt);
+  const holder = holderIn(text);
+  return (
+    holder !== null && isRunning(holder.pid) && (holder.startedAt === null || startOf(holder.pid) === holder.startedAt)
+  );
+}
+
+/** @returns null for a file that is not whole: it was whole when it was linked, so the machine has lost power since, and its holder too */
+function holderIn(text: string): { pid: number; startedAt: string | null } | null {
+  try {
+    return JSON.parse(text) as { pid: number; startedAt: string | null };
+  } catch (error) {
+    if (error instanceof SyntaxError) return null;
+    throw error;
+  }
 }
 
 function isRunning(pid: number): boolean {

@@ -1,7 +1,7 @@
 /** Holds messages for a program that fetches them over the local API. */
 import type { Delivery, Outcome, Target } from "../message.ts";
 
-/** How long what was fetched is its fetcher's. */
+/** How long what was fetched is its fetcher's. Without a word by then it counts as put off, so that nothing is held back by it. */
 export const HELD_MS = 60_000;
 
 /** A program's word on one message. */
@@ -23,17 +23,29 @@ export type PullQueue = {
   depth(): number;
 };
 
-type Waiting = { readonly message: Delivery; heldUntilMs: number; readonly resolve: (outcome: Outcome) => void };
+type Waiting = {
+  readonly message: Delivery;
+  heldUntilMs: number;
+  timer: ReturnType<typeof setTimeout> | undefined;
+  readonly resolve: (outcome: Outcome) => void;
+};
 
 /** @param now milliseconds since 1970 */
 export function createPullQueue(now: () => number): PullQueue {
   const waiting = new Map<string, Waiting>();
   const fetchers = new Set<() => void>();
 
+  const hold = (each: Waiting, nowMs: number): void => {
+    each.heldUntilMs = nowMs + HELD_MS;
+    clearTimeout(each.timer);
+    const reason = `nothing was said of it within ${HELD_MS / 1_000} s of its being fetched`;
+    each.timer = setTimeout(() => each.resolve({ kind: "later", reason }), HELD_MS);
+  };
+
   const takeFree = (limit: number): Delivery[] => {
     const nowMs = now();
     const free = [...waiting.values()].filter(({ heldUntilMs }) => heldUntilMs <= nowMs).slice(0, limit);
-    for (const each of free) each.heldUntilMs = nowMs + HELD_MS;
+    for (const each of free) hold(each, nowMs);
     return free.map(({ message }) => message);
   };
 
@@ -54,16 +66,22 @@ export function createPullQueue(now: () => number): PullQueue {
     target: (message, signal) =>
       new Promise((resolve, reject) => {
         const gone = (): void => {
-          waiting.delete(message.deliveryId);
+          end();
           reject(signal.reason as Error);
         };
         const settled = (outcome: Outcome): void => {
           signal.removeEventListener("abort", gone);
-          waiting.delete(message.deliveryId);
+          end();
           resolve(outcome);
         };
         signal.addEventListener("abort", gone, { once: true });
-        waiting.set(message.deliveryId, { message, heldUntilMs: 0, resolve: settled });
+        const own: Waiting = { message, heldUntilMs: 0, timer: undefined, resolve: settled };
+        const end = (): void => {
+          clearTimeout(own.timer);
+          // A repeat of the message may stand there by now.
+          if (waiting.get(message.deliveryId) === own) waiting.delete(message.deliveryId);
+        };
+        waiting.set(message.deliveryId, own);
         for (const wake of fetchers) wake();
       }),
 

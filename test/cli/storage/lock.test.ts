@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { expect, onTestFinished, test } from "vitest";
 import { withLock } from "../../../src/cli/storage/lock.ts";
+import { tryProcessLock } from "../../../src/cli/storage/process-lock.ts";
 import { temporaryFolder } from "../program.ts";
 
 /** How often a process is killed; `LOCK_KILLS=200` is the long form. */
@@ -134,3 +135,12 @@ test.each(["1", String(process.pid), "", "x"])(
     expect((await readdir(join(home, "agents"))).toSorted()).toContain("Scout.json");
   },
 );
+
+test.each(["", '{"pid":'])("a lock's file that a power cut has left unfinished is nobody's: %j", async (left) => {
+  const path = join(await temporaryFolder(), "lock");
+  await writeFile(`${path}.1`, left);
+  const release = tryProcessLock(path);
+  expect(release).not.toBeNull();
+  expect(tryProcessLock(path)).toBeNull();
+  release?.();
+});
